@@ -1,0 +1,39 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Pieces of argument specifications and how they are put together; each has a doc fragment of the same name."""
+
+from __future__ import annotations
+
+import typing as t
+
+Spec = t.Dict[str, t.Any]
+
+_LISTS = ("mutually_exclusive", "required_together", "required_one_of", "required_if")
+
+
+def merge(*specs: Spec) -> Spec:
+    """One set of ``AnsibleModule`` arguments out of several; lists of rules are joined, an option given twice is an error."""
+    merged: Spec = {"argument_spec": {}}
+    for spec in specs:
+        for key, value in spec.items():
+            if key == "argument_spec":
+                twice = set(value) & set(merged["argument_spec"])
+                if twice:
+                    raise ValueError(f"options given twice: {sorted(twice)}")
+                merged["argument_spec"].update(value)
+            elif key in _LISTS:
+                merged[key] = [*merged.get(key, []), *value]
+            else:
+                merged[key] = value
+    return merged
+
+
+HYPERVISOR: Spec = {"argument_spec": {"uri": {"type": "str", "default": "qemu:///system"}}}
+"""Options of modules that talk to a host's libvirt."""
+
+DEPOT: Spec = {"argument_spec": {"path": {"type": "path", "default": "/var/lib/virtuoso"}}}
+"""Options of modules that use a host's image store: the directory of images and of machines' disks."""
+
+STORE: Spec = {"argument_spec": {"store": {"type": "str", "required": True}}}
+"""Options of modules that use the information service."""

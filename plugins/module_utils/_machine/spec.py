@@ -1,0 +1,167 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a machine should be: an order as a user writes it, checked and brought into one canonical form (pure)."""
+
+from __future__ import annotations
+
+import copy
+import re
+import typing as t
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
+
+Spec = t.Dict[str, t.Any]
+
+MIB = 2**20
+MEMORY_RANGE = (16 * MIB, 16 * 2**40)
+DISK_RANGE = (MIB, 64 * 2**40)
+VCPUS_RANGE = (1, 1024)
+SHARES_RANGE = (1, 10000)
+
+GOALS = ("balance", "pack", "price", "interactivity")
+DISPLAYS = ("vnc", "none")
+
+USER_OPTIONS: Spec = {
+    "name": {"type": "str", "required": True},
+    "ssh_authorized_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
+    "sudo": {"type": "bool", "default": True},
+    "shell": {"type": "path", "default": "/bin/bash"},
+}
+
+ORDER_OPTIONS: Spec = {
+    "name": {"type": "str", "required": True},
+    "owner": {"type": "str", "required": True},
+    "image": {"type": "str", "required": True},
+    "vcpus": {"type": "int", "default": 1},
+    "memory": {"type": "str", "default": "512 MiB"},
+    "disk": {"type": "str"},
+    "packages": {"type": "list", "elements": "str", "default": []},
+    "users": {"type": "list", "elements": "dict", "default": [], "options": USER_OPTIONS},
+    "network": {"type": "str", "default": "virtuoso"},
+    "display": {"type": "str", "default": "vnc", "choices": list(DISPLAYS)},
+    "performance": {"type": "dict", "default": {}, "options": {"cpu_shares": {"type": "int"}}},
+    "goal": {"type": "str", "default": "balance", "choices": list(GOALS)},
+    "tags": {"type": "list", "elements": "str", "default": []},
+}
+"""The fields of one entry of ``virtuoso_machines``, as Ansible argument specification."""
+
+_PATTERNS: dict[str, tuple[str, str]] = {
+    # RFC 1123, section 2.1 and RFC 1035, section 2.3.4: one label of a host name
+    "name": (r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "1 to 63 lower-case letters, digits and inner hyphens, like a host name"),
+    "owner": (r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}", "1 to 64 letters, digits and . _ @ -"),
+    "image": (
+        r"[a-z0-9][a-z0-9._-]{0,62}(@[A-Za-z0-9][A-Za-z0-9._-]{0,62})?|sha256:[0-9a-f]{64}",
+        "a name, name@version, or sha256: and 64 hexadecimal digits",
+    ),
+    "network": (r"[a-z0-9][a-z0-9-]{0,30}", "1 to 31 lower-case letters, digits and hyphens"),
+    "tag": (r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", "1 to 63 letters, digits and . _ -"),
+    # Debian Policy, section 5.6.7
+    "package": (r"[a-z0-9][a-z0-9+.-]{1,126}", "a Debian package name"),
+    # useradd(8)
+    "user": (r"[a-z_][a-z0-9_-]{0,31}", "a user name of 1 to 32 lower-case letters, digits, _ and -"),
+    # sshd(8), AUTHORIZED_KEYS FILE FORMAT, without options
+    "SSH key": (
+        r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]{2,60} [A-Za-z0-9+/]{16,16384}={0,3}( [^\x00-\x1f\x7f]{0,200})?",
+        "one line: type, key in base64, comment",
+    ),
+}
+_COMPILED = {what: re.compile(pattern, re.ASCII) for what, (pattern, dummy) in _PATTERNS.items()}
+
+
+def shorten(value: t.Any) -> str:
+    """A hostile value for an error's text: printable, at most 60 characters."""
+    text = str(value)
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def check_text(what: str, value: t.Any) -> str:
+    """``value`` if it has the form of a ``name``, ``owner``, ``image``, ``network``, ``tag``, ``package``, ``user`` or ``SSH key``.
+
+    :raises GridError: ``invalid_<what>``.
+    """
+    if not isinstance(value, str) or not _COMPILED[what].fullmatch(value):
+        code = "invalid_" + what.lower().replace(" ", "_")
+        raise GridError(code, f"{shorten(value)} is not a valid {what}", remedy=f"Give {_PATTERNS[what][1]}")
+    return value
+
+
+def _check_range(what: str, value: int, allowed: tuple[int, int]) -> int:
+    if not allowed[0] <= value <= allowed[1]:
+        raise GridError(f"invalid_{what}", f"{what} {value} is out of range", remedy=f"Give between {allowed[0]} and {allowed[1]}")
+    return value
+
+
+def parse_order(entry: t.Any, defaults: t.Mapping[str, t.Any] | None = None) -> Spec:
+    """The canonical specification of one ordered machine.
+
+    :param entry: one item of ``virtuoso_machines``.
+    :param defaults: values for fields that the entry leaves out, for example ``owner``.
+    :returns: every field of ``ORDER_OPTIONS``; ``memory`` and ``disk`` in bytes (``disk`` is ``None`` for the image's own
+        size), lists of names sorted and without doubles, so that equal wishes are equal values.
+    :raises GridError: ``invalid_order`` for wrong fields or types; ``invalid_name``, ``invalid_size``... for wrong values.
+    """
+    if not isinstance(entry, t.Mapping):
+        raise GridError("invalid_order", f"{shorten(entry)} is not a machine", remedy="Give each machine as a mapping with at least name and image")
+    given = {**(defaults or {}), **{key: value for key, value in entry.items() if value is not None}}
+    # The name is checked first: every later error tells it.
+    about = f"machine {shorten(given.get('name', '(without name)'))}"
+    try:
+        if "name" in given:
+            check_text("name", given["name"])
+        checked = ArgumentSpecValidator(copy.deepcopy(ORDER_OPTIONS)).validate(given)
+        if checked.error_messages:
+            raise GridError(
+                "invalid_order", "; ".join(checked.error_messages), remedy=f"The fields of a machine are: {', '.join(ORDER_OPTIONS)}"
+            )
+        return _canonical(checked.validated_parameters)
+    except GridError as exc:
+        raise exc.on(object=about, tried="read the order")
+
+
+def _canonical(spec: Spec) -> Spec:
+    for what in ("owner", "image", "network"):
+        check_text(what, spec[what])
+    _check_range("vcpus", spec["vcpus"], VCPUS_RANGE)
+    shares = (spec["performance"] or {}).get("cpu_shares")
+    if shares is not None:
+        _check_range("cpu_shares", shares, SHARES_RANGE)
+    memory = parse_size(spec["memory"], "memory", minimum=MEMORY_RANGE[0], maximum=MEMORY_RANGE[1])
+    disk = None if spec.get("disk") is None else parse_size(spec["disk"], "disk", minimum=DISK_RANGE[0], maximum=DISK_RANGE[1])
+    users = [
+        {
+            "name": check_text("user", user["name"]),
+            "ssh_authorized_keys": [check_text("SSH key", key.strip()) for key in user["ssh_authorized_keys"]],
+            "sudo": user["sudo"],
+            "shell": user["shell"],
+        }
+        for user in spec["users"]
+    ]
+    names = [user["name"] for user in users]
+    if len(set(names)) != len(names):
+        raise GridError("invalid_user", "a user is listed twice", remedy="Give each user once")
+    return {
+        **spec,
+        # libvirt and QEMU count guest memory in whole MiB on x86; rounding here keeps what is ordered and what runs equal
+        "memory": -(-memory // MIB) * MIB,
+        "disk": None if disk is None else -(-disk // MIB) * MIB,
+        "packages": sorted({check_text("package", package) for package in spec["packages"]}),
+        "users": users,
+        "performance": {key: value for key, value in (spec["performance"] or {}).items() if value is not None},
+        "tags": sorted({check_text("tag", tag) for tag in spec["tags"]}),
+    }
+
+
+def split_image(image: str) -> tuple[str | None, str | None, str | None]:
+    """An image as ordered, taken apart: (name, version, digest); what it doesn't say is ``None``."""
+    if image.startswith("sha256:"):
+        return None, None, image
+    name, dummy, version = image.partition("@")
+    return name, version or None, None
+
+
+def reference(uuid: str) -> str:
+    """The reference of a machine: its uuid as a URN (RFC 9562)."""
+    return f"urn:uuid:{uuid}"

@@ -1,0 +1,50 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a function to a module: the one place where typed errors become ``fail_json``."""
+
+from __future__ import annotations
+
+import platform
+import traceback
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+
+Result = t.Dict[str, t.Any]
+
+
+def run_module(work: t.Callable[[AnsibleModule], Result], **module_arguments: t.Any) -> None:
+    """Make the module, let ``work`` do it, end with ``exit_json`` or, on a GridError, with ``fail_json``."""
+    module = AnsibleModule(**module_arguments)
+    try:
+        result = work(module)
+    except GridError as exc:
+        module.fail_json(exception=traceback.format_exc(), **exc.on(host=platform.node()).result())
+    else:
+        finish(module, result)
+
+
+def finish(module: AnsibleModule, result: Result) -> None:
+    """End the module; a batch with failed objects ends as failed, with every object's own result still in it."""
+    for batch in (value for value in result.values() if isinstance(value, list)):
+        failed = [item for item in batch if isinstance(item, dict) and item.get("failed")]
+        if failed:
+            module.fail_json(
+                msg=f"{len(failed)} of {len(batch)} failed: " + "; ".join(item["msg"] for item in failed),
+                failure={"code": "some_failed", "codes": sorted({item["failure"]["code"] for item in failed})},
+                **result,
+            )
+    module.exit_json(**result)
+
+
+def attempt(name: str, work: t.Callable[[], Result], *, kind: str, tried: str) -> Result:
+    """The result of one object of a batch: ``work``'s own, or its error, so that the others are still served.
+
+    :param kind: the object's noun, for example ``machine``; with ``name`` it names the object in the error.
+    """
+    try:
+        return {"name": name, "changed": False, **work()}
+    except GridError as exc:
+        return {"name": name, "changed": False, **exc.on(host=platform.node(), object=f"{kind} {name}", tried=tried).result()}

@@ -1,0 +1,58 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Sizes as people write them (``2 GiB``) and as programs count them (bytes)."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+from decimal import Decimal
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+
+_PREFIXES = ("", "K", "M", "G", "T", "P", "E")
+UNITS: dict[str, int] = {
+    "": 1,
+    "B": 1,
+    **{f"{prefix}iB": 1024**power for power, prefix in enumerate(_PREFIXES) if prefix},
+    **{f"{prefix}B": 1000**power for power, prefix in enumerate(_PREFIXES) if prefix},
+}
+_BY_LOWER = {unit.lower(): factor for unit, factor in UNITS.items()}
+_SIZE = re.compile(r"\s*(\d{1,20}(?:\.\d{1,9})?)\s*([A-Za-z]*)\s*", re.ASCII)
+
+
+def parse_size(value: t.Any, what: str = "size", *, minimum: int = 0, maximum: int = 2**63 - 1) -> int:
+    """Bytes of a size such as ``512 MiB``, ``2GiB``, ``1.5 TB`` or a plain number of bytes.
+
+    Units are the binary ones of IEC 80000-13 (KiB, MiB, GiB, TiB, PiB) and the decimal ones of SI (kB, MB, GB, TB,
+    PB), in any case. :raises GridError: ``invalid_size`` for text that is no size, a negative one, a fraction of a
+    byte, or one outside ``minimum`` to ``maximum`` (both in bytes, both allowed).
+    """
+    match = None if isinstance(value, bool) else _SIZE.fullmatch(str(value))
+    factor = _BY_LOWER.get(match.group(2).lower()) if match else None
+    if match is None or factor is None:
+        raise GridError(
+            "invalid_size",
+            f"{what} {str(value)[:60]!r} is not a size",
+            remedy="Write a positive number and a unit, for example 512 MiB or 20 GiB",
+        )
+    size = Decimal(match.group(1)) * factor
+    if size != int(size) or not minimum <= size <= maximum:
+        raise GridError(
+            "invalid_size",
+            f"{what} {str(value)[:60]!r} is out of range",
+            remedy=f"Give between {format_size(minimum)} and {format_size(maximum)}, in whole bytes",
+        )
+    return int(size)
+
+
+def format_size(size: int | float) -> str:
+    """A size in bytes for people: ``1.5 GiB``, ``512 MiB``, ``17 B``; binary units, at most two decimals."""
+    power = 0
+    scaled = float(size)
+    while abs(scaled) >= 1024 and power < len(_PREFIXES) - 1:
+        scaled /= 1024
+        power += 1
+    number = f"{scaled:.2f}".rstrip("0").rstrip(".")
+    return f"{number} {_PREFIXES[power]}{'iB' if power else 'B'}"
