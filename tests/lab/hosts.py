@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Lab hosts: start, look at, mend and remove them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import time
+from pathlib import Path
+
+import images
+from command import LabError, key_file, podman, podman_json, run, say
+from definition import BRIDGE, BUILD, CHECKOUT, GATEWAY, HOSTS, IMAGE_STORE, NETWORK, PREFIX, SUBNET, Host
+
+SSH_DEADLINE = 60
+LABEL_OWNER = f"{PREFIX}.checkout"
+LABEL_RECIPE = f"{PREFIX}.recipe"
+KNOWN_HOSTS = BUILD / "known_hosts"
+
+
+def containers() -> dict[str, dict]:
+    """All containers of the lab, running or not, by name."""
+    found = podman_json("ps", "--all", "--filter", f"name=^{PREFIX}-", "--format", "json")
+    return {entry["Names"][0]: entry for entry in found}
+
+
+def _run_arguments(host: Host) -> list[str]:
+    argv = ["--name", host.container, "--hostname", host.name, "--network", f"{NETWORK}:ip={host.address}",
+            "--privileged", "--systemd=always", "--stop-timeout=5", "--pull=never",
+            "--label", f"{LABEL_OWNER}={CHECKOUT}"]
+    for other in HOSTS:
+        if other.name != host.name:
+            argv += ["--add-host", f"{other.name}:{other.address}"]
+    for source, target in host.volumes.items():
+        argv += ["--volume", f"{source}:{target}"]
+    return argv
+
+
+def _recipe(host: Host) -> str:
+    """A digest of all that a running container was made from."""
+    text = json.dumps([_run_arguments(host), images.reference(host.image)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _alive(entry: dict) -> bool:
+    """Whether the container's first process is there and is its own (after a reboot podman may only believe so)."""
+    if entry.get("State") != "running":
+        return False
+    done = run(["cat", f"/proc/{entry.get('Pid')}/cgroup"], check=False)
+    return done.returncode == 0 and entry["Id"] in done.stdout
+
+
+def answers(address: str, timeout: float = 1.0) -> bool:
+    """Whether an SSH server greets at the address."""
+    try:
+        with socket.create_connection((address, 22), timeout=timeout) as link:
+            link.settimeout(timeout)
+            return link.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def condition(host: Host, entry: dict | None) -> str:
+    """`up`, `absent`, or the reason for which the host has to be mended or remade."""
+    if entry is None:
+        return "absent"
+    labels = entry.get("Labels") or {}
+    if labels.get(LABEL_OWNER) != str(CHECKOUT):
+        return "foreign"
+    if labels.get(LABEL_RECIPE) != _recipe(host):
+        return "outdated"
+    if not _alive(entry):
+        return "dead"
+    return "up" if answers(host.address) else "silent"
+
+
+def wait_for_ssh(hosts: list[Host]) -> None:
+    deadline = time.monotonic() + SSH_DEADLINE
+    for host in hosts:
+        while not answers(host.address):
+            if time.monotonic() > deadline:
+                log = podman("exec", host.container, "journalctl", "-b", "-n", "20", "--no-pager", check=False)
+                raise LabError(f"{host.name} ({host.address}) gave no SSH greeting in {SSH_DEADLINE} s; "
+                               f"its journal ends with:\n{log.stdout or log.stderr}")
+            time.sleep(0.1)
+
+
+def start(host: Host) -> None:
+    """Make the container and let systemd start in it; the SSH server comes up by itself."""
+    image = images.ensure(host.image)
+    for source in host.volumes:
+        if source.startswith("/"):
+            Path(source).mkdir(parents=True, exist_ok=True)
+    podman("run", "--detach", "--label", f"{LABEL_RECIPE}={_recipe(host)}", *_run_arguments(host), image)
+
+
+def admit(host: Host) -> None:
+    """Give the lab's key to root on the host and record the host's own key."""
+    public = Path(key_file() + ".pub").read_text(encoding="utf-8")
+    script = "cat > /root/.ssh/authorized_keys && cat /etc/ssh/ssh_host_ed25519_key.pub"
+    done = podman("exec", "-i", host.container, "sh", "-c", script, stdin=public)
+    kind, key = done.stdout.split()[:2]
+    names = {host.name, host.address}
+    lines = KNOWN_HOSTS.read_text(encoding="utf-8").splitlines() if KNOWN_HOSTS.exists() else []
+    kept = [line for line in lines if not names & set(line.split(" ")[0].split(","))]
+    KNOWN_HOSTS.write_text("\n".join([*kept, f"{host.address},{host.name} {kind} {key}"]) + "\n", encoding="utf-8")
+
+
+def admitted(host: Host) -> bool:
+    known = KNOWN_HOSTS.read_text(encoding="utf-8") if KNOWN_HOSTS.exists() else ""
+    return f"{host.address},{host.name} " in known and Path(key_file()).exists()
+
+
+def remove(name: str, volumes: list[str]) -> None:
+    """Remove a container, whatever is left of it, and the named volumes given."""
+    done = podman("rm", "--force", "--time", "0", name, check=False)
+    if podman("container", "exists", name, check=False).returncode == 0:
+        # Left by a reboot or the end of all processes: take apart what podman thinks is still mounted.
+        podman("container", "cleanup", name, check=False)
+        podman("umount", "--force", name, check=False)
+        done = podman("rm", "--force", "--time", "0", name, check=False)
+        if podman("container", "exists", name, check=False).returncode == 0:
+            raise LabError(f"podman can't remove the container {name}: {done.stderr.strip()}")
+    for volume in volumes:
+        podman("volume", "rm", "--force", volume, check=False)
+
+
+def named_volumes(host: Host) -> list[str]:
+    return [source for source in host.volumes if not source.startswith("/")]
+
+
+def ensure_network() -> bool:
+    """Make the lab's network if it isn't there; true when it was made."""
+    found = podman_json("network", "inspect", NETWORK)
+    if found:
+        subnets = [subnet["subnet"] for subnet in found[0].get("subnets") or []]
+        if subnets == [SUBNET]:
+            return False
+        say(f"network {NETWORK} has {subnets} instead of {SUBNET}: remaking it")
+        remove_network()
+    podman("network", "create", "--disable-dns", "--subnet", SUBNET, "--gateway", GATEWAY, NETWORK)
+    return True
+
+
+def remove_network() -> None:
+    podman("network", "rm", "--force", "--time", "0", NETWORK, check=False)
+
+
+def bridge_of_network() -> str:
+    found = podman_json("network", "inspect", NETWORK)
+    return found[0].get("network_interface") or BRIDGE if found else BRIDGE
+
+
+def store_directory() -> Path:
+    IMAGE_STORE.mkdir(parents=True, exist_ok=True)
+    return IMAGE_STORE
