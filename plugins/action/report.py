@@ -1,0 +1,53 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Controller half of the module ``report``: print the table, fail where a machine failed."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.virtuoso.grid.plugins.module_utils._report import join, table
+
+
+class ActionModule(ActionBase):
+    """Needs no connection: it only shows what earlier tasks returned."""
+
+    _requires_connection = False
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """Join the results, print the table, return both; failed when any machine failed."""
+        result = super().run(tmp, task_vars)
+        dummy, arguments = self.validate_argument_spec(
+            argument_spec={
+                "results": {"type": "list", "elements": "list", "required": True},
+                "columns": {
+                    "type": "list",
+                    "elements": "str",
+                    "default": ["name", "reference", "image", "provider", "state", "address", "console"],
+                },
+                "title": {"type": "str"},
+            }
+        )
+        rows = join(arguments["results"])
+        lines = table(rows, arguments["columns"])
+        display = Display()
+        display.display("")
+        if arguments["title"]:
+            display.display(arguments["title"])
+        for line in lines:
+            display.display(line)
+        failed = [row for row in rows if row.get("failed")]
+        result.update(changed=False, machines=rows, table=lines)
+        if failed:
+            for row in failed:
+                display.error(str(row.get("msg")), wrap_text=False)
+            result.update(
+                failed=True,
+                msg=f"{len(failed)} of {len(rows)} machines could not be served: " + "; ".join(str(row.get("msg")) for row in failed),
+                failure={"code": "some_failed", "codes": sorted({(row.get("failure") or {}).get("code", "unknown") for row in failed})},
+            )
+        return result

@@ -1,0 +1,64 @@
+#!/usr/bin/python
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action plugin of the same name, which does the work on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: report
+short_description: Print what became of each machine, and fail where one could not be served
+version_added: 0.1.0
+description:
+  - Joins the results that the steps of a play returned for the same machines, prints a table of them on the terminal, and fails
+    when a machine failed in any step, with every machine's error.
+  - Changes nothing. Runs on the controller.
+author: virtuoso.grid contributors (@virtuoso-grid)
+extends_documentation_fragment: [virtuoso.grid.attributes]
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+options:
+  results:
+    description:
+      - Lists of results, one a step and in the order of the steps.
+      - A result has C(name), and C(failed), C(msg) and C(failure) where that step failed.
+    type: list
+    elements: list
+    required: true
+  columns:
+    description: What the table shows.
+    type: list
+    elements: str
+    default: [name, reference, image, provider, state, address, console]
+  title:
+    description: A line before the table.
+    type: str
+"""
+
+EXAMPLES = r"""
+- name: Show what was ordered
+  virtuoso.grid.report:
+    results: ["{{ ordered.machines }}"]
+    columns: [name, reference, state]
+"""
+
+RETURN = r"""
+machines:
+  description: One dictionary a machine with what the steps said of it; the last step's word counts.
+  type: list
+  elements: dict
+  returned: always
+table:
+  description: The table's lines.
+  type: list
+  elements: str
+  returned: always
+failure:
+  description: C(code) is C(some_failed); C(codes) lists the machines' own codes.
+  type: dict
+  returned: failure
+"""
