@@ -13,7 +13,6 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "virt
 
 PREFIX = "virtuoso-lab"
 NETWORK = PREFIX
-BRIDGE = PREFIX
 SUBNET = "198.18.0.0/24"
 GATEWAY = "198.18.0.1"
 STATE_DIR = "/var/lib/virtuoso"

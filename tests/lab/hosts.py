@@ -11,7 +11,7 @@ from pathlib import Path
 
 import images
 from command import LabError, key_file, podman, podman_json, run, say
-from definition import BRIDGE, BUILD, CHECKOUT, GATEWAY, HOSTS, IMAGE_STORE, NETWORK, PREFIX, SUBNET, Host
+from definition import BUILD, CHECKOUT, GATEWAY, HOSTS, IMAGE_STORE, NETWORK, PREFIX, SUBNET, Host
 
 SSH_DEADLINE = 60
 LABEL_OWNER = f"{PREFIX}.checkout"
@@ -147,11 +147,9 @@ def remove_network() -> None:
     podman("network", "rm", "--force", "--time", "0", NETWORK, check=False)
 
 
-def bridge_of_network() -> str:
-    found = podman_json("network", "inspect", NETWORK)
-    return found[0].get("network_interface") or BRIDGE if found else BRIDGE
-
-
-def store_directory() -> Path:
+def make_image_store() -> None:
     IMAGE_STORE.mkdir(parents=True, exist_ok=True)
-    return IMAGE_STORE
+
+
+def remove_image_store() -> None:
+    run(["rm", "-rf", str(IMAGE_STORE)])

@@ -80,3 +80,10 @@ def _drop_older(name: str, keep: str) -> None:
     for old in listed:
         if old != keep and podman("rmi", old, check=False).returncode == 0:
             say(f"removed older image {old}")
+
+
+def remove_all() -> None:
+    """Remove all host images that no container uses."""
+    for full in podman("images", "--format", "{{.Repository}}:{{.Tag}}").stdout.split():
+        if full.startswith(f"{REPOSITORY}/"):
+            podman("rmi", full, check=False)

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The lab: systemd containers that stand for the hosts of three sites.
 
@@ -15,10 +14,10 @@ import time
 import hosts
 import images
 from command import LabError, fail, key_file, podman, say
-from definition import BUILD, HOSTS, IMAGE_STORE, PREFIX, STATE_DIR, Host
+from definition import HOSTS, PREFIX, STATE_DIR, Host
 
 
-def _mend(host: hosts.Host, state: str) -> None:
+def _mend(host: Host, state: str) -> None:
     """Start a dead host again, keeping its data."""
     say(f"{host.name} is {state}: starting it again")
     podman("stop", "--time", "0", host.container, check=False)
@@ -48,7 +47,7 @@ def up(_args: argparse.Namespace) -> None:
         say(f"already up: {', '.join(host.name for host in HOSTS)}")
         return
     key_file()
-    hosts.store_directory()
+    hosts.make_image_store()
     for name in sorted({host.image for host in HOSTS}):
         images.ensure(name)
     _clear_foreign(states, there)
@@ -106,6 +105,13 @@ def image(args: argparse.Namespace) -> None:
     print(images.ensure(args.name))
 
 
+def forget(_args: argparse.Namespace) -> None:
+    """Remove what `down` keeps for the next lab: the host images and the store of guest images."""
+    if shutil.which("podman") is not None:
+        images.remove_all()
+    hosts.remove_image_store()
+
+
 def host_up(args: argparse.Namespace) -> None:
     """An extra host: always a fresh one, so that what a test finds there is what the image has."""
     host = Host(args.name, args.image, args.address, {f"{PREFIX}-{args.name}": STATE_DIR})
@@ -132,6 +138,7 @@ def parser() -> argparse.ArgumentParser:
     verbs.add_parser("up", help="start the lab, or what is missing of it").set_defaults(do=up)
     verbs.add_parser("down", help="remove the lab's containers, volumes and network").set_defaults(do=down)
     verbs.add_parser("status", help="say how each host is").set_defaults(do=status)
+    verbs.add_parser("forget", help="remove the images that 'down' keeps").set_defaults(do=forget)
     verb = verbs.add_parser("ssh", help="log in on a host, or run a command there")
     verb.add_argument("host")
     verb.add_argument("command", nargs=argparse.REMAINDER)
