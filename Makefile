@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Everything does its own set-up, once, from nothing but a checkout, root or sudo, and the package registries.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build/collections
+export CONTAINERS_CONF := $(CURDIR)/tests/lab/containers.conf
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/virtuoso-grid
+LAB := /usr/bin/python3 $(CURDIR)/tests/lab/lab.py
+PYTEST := python -m pytest
+JUNIT = --junitxml=build/junit/$@.xml
+# narrows a part down: make test-unit ARGS="-k units -x", make test-molecule SCENARIO=provider, make bench AREA=images
+ARGS ?=
+SCENARIO ?=
+AREA ?=
+
+.PHONY: help setup lab demo test lint test-sanity test-unit test-integration test-molecule test-faults bench \
+	package clean distclean
+
+help:
+	@echo "make demo              the main job end to end, in a lab of its own"
+	@echo "make test              lint, test-sanity, test-unit, test-integration, test-molecule"
+	@echo "make test-faults       the long matrix of faults"
+	@echo "make bench             every benchmark beside its peers; AREA=images runs one"
+	@echo "make lab               start the lab; make setup only prepares the controller"
+	@echo "make package           the collection as an archive in build/"
+	@echo "make clean             remove the lab and build/; distclean removes the cache as well"
+
+setup:
+	@tests/lab/setup.sh
+
+lab: setup
+	@$(LAB) up
+
+demo: lab
+	@ansible-playbook -i inventory/lab tests/lab/demo.yml $(ARGS)
+
+test: setup
+	@python tests/lab/parts.py lint test-sanity test-unit test-integration test-molecule
+
+lint: setup
+	@yamllint --strict .
+	@ansible-lint --offline $(ARGS)
+	@python tests/lab/sizes.py
+
+test-sanity: setup
+	@tests/lab/sanity.sh $(ARGS)
+
+test-unit: setup
+	@$(PYTEST) tests/unit $(JUNIT) $(ARGS)
+
+test-integration: lab
+	@$(PYTEST) tests/integration $(JUNIT) $(ARGS)
+
+test-molecule: lab
+	@python tests/lab/molecule.py $(SCENARIO)
+
+test-faults: lab
+	@$(PYTEST) tests/faults $(JUNIT) $(ARGS)
+
+bench: lab
+	@python tests/bench/bench.py $(AREA)
+
+package: setup
+	@ansible-galaxy collection build --force --output-path build .
+
+clean:
+	@$(LAB) down
+	@rm -rf build .venv .ansible
+
+distclean: clean
+	@$(LAB) forget
+	@rm -rf $(CACHE)
