@@ -1,0 +1,23 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters that the collection's own roles use between the steps of a deployment."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._deployment import identities, provider_share, step_rows, wanted_images
+
+
+class FilterModule:
+    """The names under which Jinja finds them."""
+
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        """Name to function."""
+        return {
+            "identities": identities,
+            "provider_share": provider_share,
+            "step_rows": step_rows,
+            "wanted_images": wanted_images,
+        }
