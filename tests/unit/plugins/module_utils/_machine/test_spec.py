@@ -1,0 +1,104 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Orders as users write them, good and bad."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import parse_order, reference, split_image
+
+KEY = "ssh-ed25519 " + "A" * 68 + " alice@home"
+GOOD = {"name": "web1", "owner": "alice", "image": "tiny"}
+
+
+def test_an_order_gets_its_defaults():
+    spec = parse_order({"name": "web1", "image": "tiny"}, {"owner": "alice"})
+    assert spec == {
+        "name": "web1",
+        "owner": "alice",
+        "image": "tiny",
+        "vcpus": 1,
+        "memory": 512 * 2**20,
+        "disk": None,
+        "packages": [],
+        "users": [],
+        "network": "virtuoso",
+        "display": "vnc",
+        "performance": {},
+        "goal": "balance",
+        "tags": [],
+    }
+
+
+def test_equal_wishes_are_equal_values():
+    one = parse_order({**GOOD, "memory": "1 GiB", "packages": ["vim", "git", "vim"], "tags": ["b", "a"]})
+    other = parse_order({**GOOD, "memory": "1024MiB", "packages": ["git", "vim"], "tags": ["a", "b"], "disk": None})
+    assert one == other
+
+
+def test_users_and_keys_are_kept():
+    spec = parse_order({**GOOD, "users": [{"name": "alice", "ssh_authorized_keys": [KEY + "\n"]}]})
+    assert spec["users"] == [{"name": "alice", "ssh_authorized_keys": [KEY], "sudo": True, "shell": "/bin/bash"}]
+
+
+@pytest.mark.parametrize(
+    "name", ["<web>", "it's", "a;b", "../../etc/passwd", "x" * 300, "", "-a", "a-", "Web1", "web 1", "web1\n", "w\u00e9b", "{{ 7*7 }}", "a_b", None, 5, ["x"]]
+)
+def test_hostile_names_are_refused(name):
+    with pytest.raises(GridError) as caught:
+        parse_order({**GOOD, "name": name})
+    assert caught.value.code in ("invalid_name", "invalid_order")
+    assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "field, value, code",
+    [
+        ("memory", "-1 GiB", "invalid_size"),
+        ("memory", "1 B", "invalid_size"),
+        ("memory", "9999 PiB", "invalid_size"),
+        ("disk", "0", "invalid_size"),
+        ("disk", "1000 TiB", "invalid_size"),
+        ("vcpus", 0, "invalid_vcpus"),
+        ("vcpus", -3, "invalid_vcpus"),
+        ("vcpus", 10**9, "invalid_vcpus"),
+        ("vcpus", "many", "invalid_order"),
+        ("image", "../tiny", "invalid_image"),
+        ("image", "sha256:12", "invalid_image"),
+        ("owner", "a<b", "invalid_owner"),
+        ("network", "br0;reboot", "invalid_network"),
+        ("packages", ["vim; reboot"], "invalid_package"),
+        ("packages", ["-o=x"], "invalid_package"),
+        ("tags", ["a b"], "invalid_tag"),
+        ("goal", "fame", "invalid_order"),
+        ("display", "spice", "invalid_order"),
+        ("performance", {"cpu_shares": 0}, "invalid_cpu_shares"),
+        ("performance", {"turbo": 1}, "invalid_order"),
+        ("users", [{"name": "root; x"}], "invalid_user"),
+        ("users", [{"name": "alice"}, {"name": "alice"}], "invalid_user"),
+        ("users", [{"name": "alice", "ssh_authorized_keys": ['command="x" ' + KEY]}], "invalid_ssh_key"),
+        ("users", [{"name": "alice", "ssh_authorized_keys": [KEY + "\nssh-rsa x"]}], "invalid_ssh_key"),
+        ("colour", "red", "invalid_order"),
+    ],
+)
+def test_bad_fields_are_refused_by_name(field, value, code):
+    with pytest.raises(GridError) as caught:
+        parse_order({**GOOD, field: value})
+    assert caught.value.code == code
+    assert "web1" in str(caught.value) and caught.value.remedy
+
+
+@pytest.mark.parametrize("entry", [None, "web1", 5, [], [GOOD]])
+def test_what_is_no_mapping_is_refused(entry):
+    with pytest.raises(GridError) as caught:
+        parse_order(entry)
+    assert caught.value.code == "invalid_order"
+
+
+def test_images_are_taken_apart():
+    assert split_image("tiny") == ("tiny", None, None)
+    assert split_image("tiny@2") == ("tiny", "2", None)
+    assert split_image("sha256:" + "0" * 64) == (None, None, "sha256:" + "0" * 64)
+    assert reference("x") == "urn:uuid:x"

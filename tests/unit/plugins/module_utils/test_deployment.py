@@ -1,0 +1,74 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each step of a deployment needs of those before it."""
+
+from __future__ import annotations
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._deployment import identities, provider_share, step_rows, wanted_images
+
+DIGEST = "sha256:" + "a" * 64
+CATALOGUE = {"tiny": {"source": {"type": "packages"}, "user": "root"}, "pinned": {"version": "2", "source": {"type": "blank"}}}
+
+
+def order(name, image="tiny", provider="provider1"):
+    return {"name": name, "uuid": "u-" + name, "generation": 1, "site": "site-a", "provider": provider, "spec": {"name": name, "image": image, "vcpus": 1}}
+
+
+def built(name="tiny", version="1", **more):
+    return {"name": name, "version": version, "reference": f"{name}@{version}", "digest": DIGEST, "size": 5, "user": "root", "python": None, **more}
+
+
+def test_each_image_is_wanted_once_and_only_the_catalogues_version_has_a_source():
+    wanted = wanted_images(
+        [order("a"), order("b"), order("c", "tiny@old"), order("d", "pinned@2"), order("e", DIGEST)],
+        CATALOGUE,
+    )
+    assert wanted == [
+        {"name": "tiny", "source": {"type": "packages"}, "user": "root"},
+        {"name": "tiny", "version": "old", "user": "root"},
+        {"name": "pinned", "version": "2", "source": {"type": "blank"}},
+        {"name": DIGEST, "digest": DIGEST},
+    ]
+
+
+def test_a_provider_gets_its_own_machines_and_each_image_once():
+    share = provider_share([order("a"), order("b"), order("c", provider="provider2")], [built()], "provider1")
+    assert [machine["name"] for machine in share["machines"]] == ["a", "b"]
+    assert share["images"] == [{"name": "tiny@1", "digest": DIGEST, "size": 5, "manifest": None}]
+    assert share["machines"][0]["image"] == {"name": "tiny@1", "digest": DIGEST}
+    assert share["machines"][0]["user"] == "root" and share["machines"][0]["uuid"] == "u-a"
+    assert share["failed"] == []
+
+
+def test_a_failed_image_fails_its_machines_only():
+    broken = {"name": "other", "failed": True, "msg": "wrong checksum", "failure": {"code": "checksum_mismatch"}}
+    share = provider_share([order("a"), order("b", "other")], [built(), broken], "provider1")
+    assert [machine["name"] for machine in share["machines"]] == ["a"]
+    assert [(row["name"], row["msg"], row["failure"]["code"]) for row in share["failed"]] == [("b", "wrong checksum", "checksum_mismatch")]
+
+
+def test_an_image_that_did_not_arrive_fails_its_machines():
+    lost = {"name": "tiny@1", "failed": True, "msg": "disk full", "failure": {"code": "disk_full"}}
+    share = provider_share([order("a")], [built()], "provider1", [lost])
+    assert share["machines"] == [] and share["failed"][0]["failure"]["code"] == "disk_full"
+
+
+def test_an_image_server_that_did_not_answer_fails_all():
+    share = provider_share([order("a")], [], "provider1")
+    assert share["failed"][0]["failure"]["code"] == "image_missing" and share["failed"][0]["failure"]["remedy"]
+
+
+def test_rows_of_a_step_are_the_machines_own_or_the_steps_failure():
+    machines = [order("a"), order("b")]
+    assert step_rows({"machines": [{"name": "a"}]}, machines, "p") == [{"name": "a", "provider": "p"}]
+    assert step_rows({"skipped": True}, machines, "p") == []
+    rows = step_rows({"unreachable": True, "msg": "no route"}, machines, "p")
+    assert [row["failure"]["code"] for row in rows] == ["provider_unreachable"] * 2
+    assert "p: machine a: no route" == rows[0]["msg"]
+    rows = step_rows({"failed": True, "msg": "x", "failure": {"code": "libvirt_unreachable"}}, machines[:1], "p")
+    assert rows[0]["failure"] == {"code": "libvirt_unreachable"}
+
+
+def test_identities_are_uuid_and_name():
+    assert identities([order("a")]) == [{"uuid": "u-a", "name": "a"}]
