@@ -1,0 +1,79 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""qemu-img: asked about hostile files within limits, and never left to guess a format or to follow a name in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import tool
+
+# Enough for any honest image (measured: 64 TiB in clusters of 64 KiB needs less than half), not for a bomb.
+LIMITS = ("--as=2147483648", "--cpu=20", "--core=0")
+INFO_TIMEOUT = 30
+CONVERT_TIMEOUT = 4 * 3600
+
+
+def file_node(path: str, image_format: str) -> str:
+    """The image as a JSON file name: its format is given, and a backing file that it may name is not opened (pure)."""
+    node: dict[str, t.Any] = {"driver": image_format, "file": {"driver": "file", "filename": path}}
+    if image_format == "qcow2":
+        node["backing"] = None
+    return "json:" + json.dumps(node)
+
+
+def info(path: str, image_format: str) -> dict[str, t.Any]:
+    """What qemu-img says of a file. :raises GridError: ``image_unreadable`` also where reading it takes too much time or memory."""
+    remedy = f"See that the file is a whole {image_format} image, for example with qemu-img check"
+    try:
+        text = tool(
+            ["qemu-img", "info", "--output=json", file_node(path, image_format)],
+            limits=LIMITS,
+            timeout=INFO_TIMEOUT,
+            code="image_unreadable",
+            remedy=remedy,
+        )
+        facts = json.loads(text)
+    except GridError as exc:
+        if exc.code == "timed_out":
+            raise GridError("image_unreadable", exc.msg, tried=exc.tried, remedy=remedy) from exc
+        raise
+    except ValueError as exc:
+        raise GridError("image_unreadable", "qemu-img said something that is no JSON", remedy=remedy) from exc
+    if not isinstance(facts, dict):
+        raise GridError("image_unreadable", "qemu-img said something unexpected", remedy=remedy)
+    return facts
+
+
+def convert(source: str, source_format: str, target: str) -> None:
+    """Write ``source`` anew as a compressed qcow2 that depends on no other file, and flush it to the disk.
+
+    :raises GridError: ``convert_failed``.
+    """
+    tool(
+        ["qemu-img", "convert", "-O", "qcow2", "-c", "-o", "compression_type=zstd", "-m", "4", "-W", file_node(source, source_format), target],
+        limits=("--as=8589934592", "--core=0"),
+        timeout=CONVERT_TIMEOUT,
+        code="convert_failed",
+        remedy="See that the source is a whole image and that the image store's disk works",
+    )
+    flush(target)
+
+
+def create(target: str, size: int) -> None:
+    """Make an empty qcow2 of ``size`` bytes. :raises GridError: ``convert_failed``."""
+    tool(["qemu-img", "create", "-q", "-f", "qcow2", "-o", "compression_type=zstd", target, str(size)], code="convert_failed")
+    flush(target)
+
+
+def flush(path: str) -> None:
+    """Return when the file, or the directory's list of files, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
