@@ -27,7 +27,7 @@ BARE = """
 
 # The same with all that the roles would install, so that tests need not wait for packages.
 HOST = BARE + """
-    cpio debian-archive-keyring dnsmasq-base dosfstools e2fsprogs fdisk genisoimage iptables libvirt-clients
+    cpio curl debian-archive-keyring dnsmasq-base dosfstools e2fsprogs fdisk genisoimage iptables libvirt-clients
     libvirt-daemon-system mmdebstrap mtools nftables openssh-client python3-cryptography python3-libvirt python3-lxml
     python3-pycdlib qemu-system-x86 qemu-utils rsync syslinux syslinux-common tcpdump xorriso zstd
 """.split()
@@ -37,8 +37,8 @@ PACKAGES = {"bare": BARE, "host": HOST}
 # Units that would reach through a privileged container to the machine below it.
 MASKED = """
     systemd-udevd.service systemd-udev-trigger.service systemd-udevd-kernel.socket systemd-udevd-control.socket
-    systemd-modules-load.service systemd-remount-fs.service console-getty.service getty.target
-    apt-daily.timer apt-daily-upgrade.timer
+    systemd-modules-load.service systemd-remount-fs.service systemd-binfmt.service proc-sys-fs-binfmt_misc.automount
+    console-getty.service getty.target apt-daily.timer apt-daily-upgrade.timer e2scrub_reap.service
 """.split()
 
 # /dev/kvm without a CPU behind it makes libvirt probe QEMU anew at each define: lab hosts go without the node.
@@ -84,6 +84,11 @@ class Host:
     @property
     def container(self) -> str:
         return f"{PREFIX}-{self.name}"
+
+    @property
+    def mac(self) -> str:
+        """Made from the address, so that a remade host is known at once to who has spoken to its predecessor."""
+        return "02:00:" + ":".join(f"{int(part):02x}" for part in self.address.split("."))
 
 
 def _host(name: str, release: str, address: str, **binds: Path) -> Host:

@@ -26,8 +26,8 @@ def containers() -> dict[str, dict]:
 
 
 def _run_arguments(host: Host) -> list[str]:
-    argv = ["--name", host.container, "--hostname", host.name, "--network", f"{NETWORK}:ip={host.address}",
-            "--privileged", "--systemd=always", "--stop-timeout=5", "--pull=never",
+    argv = ["--name", host.container, "--hostname", host.name,
+            "--network", f"{NETWORK}:ip={host.address},mac={host.mac}", "--privileged", "--systemd=always", "--stop-timeout=5", "--pull=never",
             "--label", f"{LABEL_OWNER}={CHECKOUT}"]
     for other in HOSTS:
         if other.name != host.name:
@@ -105,6 +105,20 @@ def admit(host: Host) -> None:
     lines = KNOWN_HOSTS.read_text(encoding="utf-8").splitlines() if KNOWN_HOSTS.exists() else []
     kept = [line for line in lines if not names & set(line.split(" ")[0].split(","))]
     KNOWN_HOSTS.write_text("\n".join([*kept, f"{host.address},{host.name} {kind} {key}"]) + "\n", encoding="utf-8")
+
+
+def address_of(name: str) -> str:
+    """The address of a host of the lab, an extra one too; a name that isn't known is its own."""
+    known = KNOWN_HOSTS.read_text(encoding="utf-8") if KNOWN_HOSTS.exists() else ""
+    addresses = dict(line.split(" ")[0].split(",")[::-1] for line in known.splitlines())
+    return addresses.get(name, name)
+
+
+def forget_key(name: str) -> None:
+    if KNOWN_HOSTS.exists():
+        lines = KNOWN_HOSTS.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if not line.split(" ")[0].endswith(f",{name}")]
+        KNOWN_HOSTS.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
 def admitted(host: Host) -> bool:

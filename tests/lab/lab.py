@@ -97,8 +97,7 @@ def status(_args: argparse.Namespace) -> None:
 def ssh(args: argparse.Namespace) -> None:
     argv = ["ssh", "-i", key_file(), "-o", f'UserKnownHostsFile="{hosts.KNOWN_HOSTS}"', "-o", "IdentitiesOnly=yes",
             "-o", "HostKeyAlias=" + args.host, "-l", "root"]
-    addresses = {host.name: host.address for host in HOSTS}
-    os.execvp("ssh", [*argv, addresses.get(args.host, args.host), *args.command])
+    os.execvp("ssh", [*argv, hosts.address_of(args.host), *args.command])
 
 
 def image(args: argparse.Namespace) -> None:
@@ -130,6 +129,7 @@ def host_down(args: argparse.Namespace) -> None:
     if args.name in {host.name for host in HOSTS}:
         raise LabError(f"{args.name} is one of the lab's own hosts: 'down' removes all of them")
     hosts.remove(f"{PREFIX}-{args.name}", [f"{PREFIX}-{args.name}"])
+    hosts.forget_key(args.name)
 
 
 def parser() -> argparse.ArgumentParser:
