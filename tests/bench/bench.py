@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run the benchmarks beside their peers, print a table, write build/bench.json.
+
+Usage: bench.py [AREA]. An area is a module of this folder with a function ``measure() -> list of Row``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+
+from measure import Row
+
+HERE = Path(__file__).resolve().parent
+OUTPUT = HERE.parents[1] / "build" / "bench.json"
+AREAS = ("machines",)
+
+
+def ratio(row: Row, rows: list[Row]) -> str:
+    """How many times our own value this one is, for the same area, case and metric."""
+    own = [other for other in rows if other["who"] == "virtuoso" and all(other[key] == row[key] for key in ("area", "case", "metric"))]
+    if row["who"] == "virtuoso" or not own or not own[0]["value"]:
+        return ""
+    return f"{row['value'] / own[0]['value']:.2f} x"
+
+
+def show(rows: list[Row]) -> None:
+    """The table: one line a measurement, with its ratio to ours."""
+    head = ("AREA", "CASE", "WHO", "METRIC", "VALUE", "RATIO TO OURS")
+    cells = [(row["area"], row["case"], row["who"], row["metric"], f"{row['value']:.2f} {row['unit']}", ratio(row, rows)) for row in rows]
+    widths = [max(len(line[index]) for line in [head, *cells]) for index in range(len(head))]
+    for line in [head, *cells]:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip())
+
+
+def main(arguments: list[str]) -> int:
+    """Measure the areas asked for, or all."""
+    wanted = arguments or list(AREAS)
+    unknown = sorted(set(wanted) - set(AREAS))
+    if unknown:
+        print(f"bench: no area {', '.join(unknown)}; there are: {', '.join(AREAS)}", file=sys.stderr)
+        return 2
+    rows: list[Row] = []
+    for area in wanted:
+        begin = time.monotonic()
+        print(f"bench: {area}...", flush=True)
+        rows += importlib.import_module(area).measure()
+        print(f"bench: {area} took {time.monotonic() - begin:.0f} s", flush=True)
+    OUTPUT.parent.mkdir(exist_ok=True)
+    OUTPUT.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    show(rows)
+    print(f"bench: written to {OUTPUT.relative_to(HERE.parents[1])}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

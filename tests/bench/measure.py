@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What all benchmarks share: running a playbook in the lab and timing it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import time
+import typing as t
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PLAYBOOKS = Path(__file__).resolve().parent / "playbooks"
+INVENTORY = CHECKOUT / "inventory" / "lab"
+
+
+class Row(t.TypedDict):
+    """One measurement; ``who`` is ``virtuoso``, the peer's name, or ``floor``, what nothing on top of Ansible can beat."""
+
+    area: str
+    case: str
+    who: str
+    metric: str
+    value: float
+    unit: str
+
+
+def play(name: str, **variables: t.Any) -> float:
+    """Run ``playbooks/<name>.yml`` in the lab; its seconds. A failed play ends the benchmark with its output."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
+        json.dump(variables, file)
+        file.flush()
+        argv = ["ansible-playbook", "-i", str(INVENTORY), str(PLAYBOOKS / f"{name}.yml"), "-e", f"@{file.name}"]
+        begin = time.monotonic()
+        done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False)
+        seconds = time.monotonic() - begin
+    if done.returncode:
+        raise SystemExit(f"bench: {name} failed\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}")
+    return seconds
