@@ -1,0 +1,276 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A machine as libvirt's domain XML, and back (pure).
+
+A domain is written from nothing only when it is defined for the first time. Later changes edit the tree that libvirt has, so
+that what others put there, and this collection doesn't manage, stays.
+"""
+
+from __future__ import annotations
+
+import typing as t
+import xml.etree.ElementTree as ET
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
+
+Model = t.Dict[str, t.Any]
+
+FIELDS = ("vcpus", "memory", "network", "display", "display_password", "cpu_shares")
+"""What this collection manages in a domain beside its metadata."""
+
+ROOT_DISK = "vda"
+SEED_DISK = "vdb"
+AGENT_CHANNEL = "org.qemu.guest_agent.0"
+LOOPBACK = "127.0.0.1"
+_KIB = 1024
+
+
+def _sub(parent: ET.Element, tag: str, text: str | None = None, **attributes: str) -> ET.Element:
+    child = ET.SubElement(parent, tag, attributes)
+    child.text = text
+    return child
+
+
+def _backing(disk: ET.Element, layers: t.Sequence[str]) -> None:
+    """The chain below a disk, nearest first, told in full: what a layer says of a backing file of its own is not followed."""
+    for path in layers:
+        disk = _sub(disk, "backingStore", type="file")
+        _sub(disk, "format", type="qcow2")
+        # A layer belongs to many: libvirt must not make it the property of one machine's process.
+        _sub(_sub(disk, "source", file=path), "seclabel", model="dac", relabel="no")
+    _sub(disk, "backingStore")
+
+
+def _disk(devices: ET.Element, kind: str, path: str, target: str, layers: t.Sequence[str] = ()) -> None:
+    disk = _sub(devices, "disk", type="file", device="disk")
+    driver = _sub(disk, "driver", name="qemu", type=kind)
+    _sub(disk, "source", file=path)
+    _backing(disk, layers)
+    _sub(disk, "target", dev=target, bus="virtio")
+    if target == SEED_DISK:
+        _sub(disk, "readonly")
+        return
+    # On a full host the guest pauses and can be resumed; it would take the error for a broken disk otherwise.
+    driver.attrib.update(discard="unmap", error_policy="stop")
+    _sub(disk, "boot", order="1")
+
+
+def _graphics(devices: ET.Element, password: str | None) -> None:
+    graphics = _sub(devices, "graphics", type="vnc", port="-1", autoport="yes", listen=LOOPBACK)
+    if password:
+        graphics.set("passwd", password)
+    _sub(graphics, "listen", type="address", address=LOOPBACK)
+    # Standard VGA, so that the BIOS and a text console show as well
+    _sub(_sub(devices, "video"), "model", type="vga", vram="16384", heads="1", primary="yes")
+
+
+def _platform(domain: ET.Element, wanted: Model) -> None:
+    boot = _sub(domain, "os")
+    _sub(boot, "type", "hvm", arch=wanted.get("architecture", "x86_64"), machine=wanted["machine_type"])
+    features = _sub(domain, "features")
+    for name in ("acpi", "apic"):
+        _sub(features, name)
+    if wanted["virtualization"] == "kvm":
+        _sub(domain, "cpu", mode="host-model", check="partial")
+    else:
+        cpu = _sub(domain, "cpu", mode="custom", match="exact", check="none")
+        _sub(cpu, "model", "qemu64", fallback="forbid")
+    clock = _sub(domain, "clock", offset="utc")
+    _sub(clock, "timer", name="rtc", tickpolicy="catchup")
+    _sub(clock, "timer", name="pit", tickpolicy="delay")
+    _sub(clock, "timer", name="hpet", present="no")
+    for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
+        _sub(domain, event, action)
+    # A guest that suspends itself could not be woken by anybody.
+    power = _sub(domain, "pm")
+    _sub(power, "suspend-to-mem", enabled="no")
+    _sub(power, "suspend-to-disk", enabled="no")
+
+
+def _devices(domain: ET.Element, wanted: Model) -> None:
+    devices = _sub(domain, "devices")
+    _disk(devices, "qcow2", wanted["disk_path"], ROOT_DISK, wanted["layers"])
+    _disk(devices, "raw", wanted["seed_path"], SEED_DISK)
+    interface = _sub(devices, "interface", type="network")
+    _sub(interface, "mac", address=wanted["mac"])
+    _sub(interface, "source", network=wanted["network"])
+    _sub(interface, "model", type="virtio")
+    # Machines boot from their disk: without the card's boot ROM the BIOS is done sooner.
+    _sub(interface, "rom", enabled="no")
+    _sub(devices, "controller", type="usb", model="qemu-xhci")
+    _sub(_sub(devices, "serial", type="pty"), "target", port="0")
+    _sub(_sub(devices, "console", type="pty"), "target", type="serial", port="0")
+    channel = _sub(devices, "channel", type="unix")
+    _sub(channel, "target", type="virtio", name=AGENT_CHANNEL)
+    if wanted["display"] == "vnc":
+        _graphics(devices, wanted.get("display_password"))
+    rng = _sub(devices, "rng", model="virtio")
+    _sub(rng, "backend", "/dev/urandom", model="random")
+    _sub(devices, "memballoon", model="virtio")
+
+
+def title(values: metadata.Metadata) -> str:
+    """A domain's title: what ``virsh list --title`` shows."""
+    return metadata.clean(f"{values['name']} ({values['owner']})")
+
+
+def build(wanted: Model, values: metadata.Metadata) -> ET.Element:
+    """The ``<domain>`` element of a machine that is not defined yet.
+
+    :param wanted: ``vcpus``, ``memory`` (bytes), ``cpu_shares`` (or ``None``), ``network``, ``mac``, ``display``,
+        ``display_password`` (or ``None``), ``virtualization`` (kvm, qemu), ``machine_type``, ``disk_path``, ``seed_path``,
+        ``layers`` (paths of what the disk is an overlay on, nearest first).
+    :param values: its metadata.
+    """
+    domain = ET.Element("domain", type=wanted["virtualization"])
+    _sub(domain, "name", values["name"])
+    _sub(domain, "uuid", values["uuid"])
+    _sub(domain, "title", title(values))
+    metadata.put(domain, values)
+    memory = str(wanted["memory"] // _KIB)
+    _sub(domain, "memory", memory, unit="KiB")
+    _sub(domain, "currentMemory", memory, unit="KiB")
+    _sub(domain, "vcpu", str(wanted["vcpus"]), placement="static")
+    if wanted.get("cpu_shares") is not None:
+        _sub(_sub(domain, "cputune"), "shares", str(wanted["cpu_shares"]))
+    _platform(domain, wanted)
+    _devices(domain, wanted)
+    return domain
+
+
+def parse(text: str) -> ET.Element:
+    """The element of an XML text that libvirt wrote."""
+    return ET.fromstring(text)
+
+
+def to_text(domain: ET.Element) -> str:
+    """The text for libvirt."""
+    return ET.tostring(domain, encoding="unicode")
+
+
+def _interface(domain: ET.Element) -> ET.Element | None:
+    return domain.find("devices/interface")
+
+
+def _vnc(domain: ET.Element) -> ET.Element | None:
+    return domain.find("devices/graphics[@type='vnc']")
+
+
+def _attribute(element: ET.Element | None, name: str) -> str | None:
+    return None if element is None else element.get(name)
+
+
+def read(domain: ET.Element) -> Model:
+    """What libvirt has, in the terms of :data:`FIELDS`, and ``mac``, ``machine_type``, ``virtualization``, ``disk_path``.
+
+    ``cpu_shares`` and ``display_password`` are ``None`` where the domain says nothing of them.
+    """
+    interface = _interface(domain)
+    vnc = _vnc(domain)
+    shares = domain.findtext("cputune/shares")
+    return {
+        "vcpus": int(domain.findtext("vcpu", "1")),
+        # libvirt writes sizes in KiB, whatever unit they were given in
+        "memory": int(domain.findtext("memory", "0")) * _KIB,
+        "network": _attribute(interface.find("source"), "network") if interface is not None else None,
+        "display": "none" if vnc is None else "vnc",
+        "display_password": _attribute(vnc, "passwd"),
+        "cpu_shares": int(shares) if shares else None,
+        "mac": _attribute(interface.find("mac"), "address") if interface is not None else None,
+        "machine_type": _attribute(domain.find("os/type"), "machine"),
+        "virtualization": domain.get("type"),
+        "disk_path": _attribute(domain.find(f"devices/disk/target[@dev='{ROOT_DISK}']/../source"), "file"),
+    }
+
+
+def _set_text(domain: ET.Element, path: str, text: str) -> None:
+    parent = domain
+    *holders, last = path.split("/")
+    for tag in (*holders, last):
+        child = parent.find(tag)
+        parent = child if child is not None else ET.SubElement(parent, tag)
+    parent.text = text
+
+
+def _set_memory(domain: ET.Element, size: int) -> None:
+    for tag in ("memory", "currentMemory"):
+        _set_text(domain, tag, str(size // _KIB))
+        domain.find(tag).set("unit", "KiB")
+
+
+def _set_vcpus(domain: ET.Element, number: int) -> None:
+    _set_text(domain, "vcpu", str(number))
+    domain.find("vcpu").attrib.pop("current", None)
+    # One description per processor: it would contradict the new number.
+    for each in domain.findall("vcpus"):
+        domain.remove(each)
+
+
+def _set_network(domain: ET.Element, network: str) -> None:
+    interface = _interface(domain)
+    source = interface.find("source") if interface is not None else None
+    if source is not None:
+        source.attrib.clear()
+        source.set("network", network)
+        interface.set("type", "network")
+
+
+def _set_display(domain: ET.Element, display: str) -> None:
+    devices = domain.find("devices")
+    for tag in ("graphics", "video"):
+        for old in devices.findall(tag):
+            devices.remove(old)
+    if display == "vnc":
+        _graphics(devices, None)
+
+
+def _set_password(domain: ET.Element, password: str) -> None:
+    vnc = _vnc(domain)
+    if vnc is not None:
+        vnc.set("passwd", password)
+
+
+_SETTERS: dict[str, t.Callable[[ET.Element, t.Any], None]] = {
+    "vcpus": _set_vcpus,
+    "memory": _set_memory,
+    "network": _set_network,
+    "display": _set_display,
+    "display_password": _set_password,
+    "cpu_shares": lambda domain, shares: _set_text(domain, "cputune/shares", str(shares)),
+}
+
+
+def edit(domain: ET.Element, changes: t.Mapping[str, t.Any]) -> None:
+    """Change the given :data:`FIELDS` in a ``<domain>`` element, in their order, and nothing else."""
+    for field in FIELDS:
+        if field in changes:
+            _SETTERS[field](domain, changes[field])
+
+
+def put_metadata(domain: ET.Element, values: metadata.Metadata) -> None:
+    """Set the machine's metadata and the title made of it."""
+    metadata.put(domain, values)
+    _set_text(domain, "title", title(values))
+
+
+def graphics_with_password(domain: ET.Element, password: str) -> str:
+    """The display's XML of a running domain with another password, for ``virDomainUpdateDeviceFlags``."""
+    _set_password(domain, password)
+    return ET.tostring(_vnc(domain), encoding="unicode")
+
+
+def display_of(domain: ET.Element) -> dict[str, t.Any]:
+    """``{type, host, port}`` of the display; ``port`` is ``None`` while the machine doesn't run."""
+    vnc = _vnc(domain)
+    if vnc is None:
+        return {"type": "none", "host": None, "port": None}
+    port = int(vnc.get("port", "-1"))
+    return {"type": "vnc", "host": vnc.get("listen", LOOPBACK), "port": port if port > 0 else None}
+
+
+def agent_connected(domain: ET.Element) -> bool:
+    """Whether a running guest has opened the agent's channel."""
+    return any(
+        target.get("name") == AGENT_CHANNEL and target.get("state") == "connected" for target in domain.findall("devices/channel/target")
+    )

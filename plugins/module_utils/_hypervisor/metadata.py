@@ -1,0 +1,126 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a domain carries of its machine: the metadata element, to and from a dictionary (pure).
+
+A provider's libvirt is the truth about what runs on it, so the element holds all that the store needs to be rebuilt.
+"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+import xml.etree.ElementTree as ET
+
+NAMESPACE = "urn:virtuoso:machine:1"
+PREFIX = "virtuoso"
+ET.register_namespace(PREFIX, NAMESPACE)
+# What others may have put into a domain keeps its usual prefix when the domain is written again.
+ET.register_namespace("qemu", "http://libvirt.org/schemas/domain/qemu/1.0")
+ET.register_namespace("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.0")
+
+Metadata = t.Dict[str, t.Any]
+
+_TEXTS = ("uuid", "name", "owner", "site", "network", "goal", "user", "python")
+FIELDS = (*_TEXTS, "generation", "image", "tags", "packages", "users", "started")
+# https://www.w3.org/TR/xml/#charsets, the characters that are not allowed
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def clean(text: str) -> str:
+    """``text`` with every character that XML 1.0 can't hold replaced by U+FFFD."""
+    return _FORBIDDEN.sub("\ufffd", text)
+
+
+def _tag(name: str) -> str:
+    return f"{{{NAMESPACE}}}{name}"
+
+
+def of_spec(spec: t.Mapping[str, t.Any], started: bool) -> Metadata:
+    """The metadata of a machine that is to be as ``spec`` says, in the form that :func:`read` returns."""
+    values: Metadata = {key: clean(spec[key]) if spec.get(key) else None for key in _TEXTS}
+    users = [
+        {
+            "name": clean(user["name"]),
+            "shell": clean(user["shell"]),
+            "sudo": bool(user["sudo"]),
+            "ssh_authorized_keys": [clean(key) for key in user["ssh_authorized_keys"]],
+        }
+        for user in spec.get("users") or []
+    ]
+    return {
+        **values,
+        "generation": int(spec.get("generation") or 0),
+        "image": {"name": clean(spec["image"]["name"]), "digest": clean(spec["image"]["digest"])},
+        "tags": [clean(tag) for tag in spec.get("tags") or []],
+        "packages": [clean(package) for package in spec.get("packages") or []],
+        "users": users,
+        "started": started,
+    }
+
+
+def element(values: Metadata) -> ET.Element:
+    """The ``<virtuoso:machine>`` element. Escaping is the library's."""
+    root = ET.Element(_tag("machine"))
+    for key in _TEXTS:
+        if values.get(key):
+            root.set(key, values[key])
+    root.set("generation", str(values["generation"]))
+    if values["started"]:
+        root.set("started", "yes")
+    ET.SubElement(root, _tag("image"), values["image"])
+    for key in ("tags", "packages"):
+        for value in values[key]:
+            ET.SubElement(root, _tag(key[:-1])).text = value
+    for user in values["users"]:
+        child = ET.SubElement(root, _tag("user"), {"name": user["name"], "shell": user["shell"], "sudo": "yes" if user["sudo"] else "no"})
+        for key in user["ssh_authorized_keys"]:
+            ET.SubElement(child, _tag("key")).text = key
+    return root
+
+
+def text(values: Metadata) -> str:
+    """The element as text, for ``virDomainSetMetadata``."""
+    return ET.tostring(element(values), encoding="unicode")
+
+
+def _number(value: str | None) -> int:
+    # Somebody may have edited it by hand: what is no number counts as none.
+    return int(value) if value and value.isascii() and value.isdigit() else 0
+
+
+def read(domain: ET.Element) -> Metadata | None:
+    """The metadata in a ``<domain>`` element; ``None`` where there is none, so the domain is not one of ours."""
+    root = domain.find(f"metadata/{_tag('machine')}")
+    if root is None:
+        return None
+    image = root.find(_tag("image"))
+    users = [
+        {
+            "name": user.get("name", ""),
+            "shell": user.get("shell", ""),
+            "sudo": user.get("sudo") == "yes",
+            "ssh_authorized_keys": [key.text or "" for key in user.findall(_tag("key"))],
+        }
+        for user in root.findall(_tag("user"))
+    ]
+    return {
+        **{key: root.get(key) for key in _TEXTS},
+        "generation": _number(root.get("generation")),
+        "image": {key: (image.get(key, "") if image is not None else "") for key in ("name", "digest")},
+        "tags": [tag.text or "" for tag in root.findall(_tag("tag"))],
+        "packages": [package.text or "" for package in root.findall(_tag("package"))],
+        "users": users,
+        "started": root.get("started") == "yes",
+    }
+
+
+def put(domain: ET.Element, values: Metadata) -> None:
+    """Replace the machine's element in a ``<domain>`` element; the metadata of others stays."""
+    holder = domain.find("metadata")
+    if holder is None:
+        holder = ET.Element("metadata")
+        domain.insert(2, holder)
+    for old in holder.findall(_tag("machine")):
+        holder.remove(old)
+    holder.append(element(values))

@@ -1,0 +1,198 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Many machines at once: one connection, a result for each, in the order in which they were given."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import threading
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import capabilities, domain_xml
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, libvirt, translated
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk, observe, reconcile
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import check_password, label, parse_entry
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.lifecycle import Host, Machine
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
+
+Result = t.Dict[str, t.Any]
+
+# Most of a machine's time is waiting for its guest: many may wait, few may work (option parallel).
+_WAITING = 64
+
+_SHOWN = ("owner", "site", "goal", "generation", "tags", "image", "packages", "user", "python")
+
+
+class Batch:
+    """One run of the module ``machine``."""
+
+    def __init__(self, params: t.Mapping[str, t.Any], check_mode: bool) -> None:
+        self.params = params
+        self.check_mode = check_mode
+        self.depot = disk.Depot(params["path"])
+        self.diffs: dict[int, Result] = {}
+        self._networks: dict[str, bool] = {}
+        self._taken: dict[str, int] = {}
+        self._once = threading.Lock()
+
+    def run(self) -> Result:
+        """Handle all entries; see the module's RETURN."""
+        entries = self.params["machines"]
+        if not entries:
+            return {"changed": False, "machines": []}
+        self.depot.require()
+        with connect(self.params["uri"], events=True) as hypervisor, contextlib.ExitStack() as stack:
+            locks = None
+            if not self.check_mode:
+                with translated("lock the machines"):
+                    locks = disk.Locks(self.depot)
+                stack.callback(locks.close)
+            host = self._host(hypervisor)
+            with concurrent.futures.ThreadPoolExecutor(min(_WAITING, len(entries))) as pool:
+                results = list(pool.map(lambda item: self._one(host, locks, *item), enumerate(entries)))
+        answer: Result = {"changed": any(result["changed"] for result in results), "machines": results}
+        if self.diffs:
+            answer["diff"] = [self.diffs[number] for number in sorted(self.diffs)]
+        return answer
+
+    def _host(self, hypervisor: Hypervisor) -> Host:
+        params = self.params
+        virtualization = params["virtualization"]
+        if virtualization == "auto":
+            virtualization = capabilities.virtualization().kind
+        return Host(
+            hypervisor=hypervisor,
+            depot=self.depot,
+            overlays=disk.Overlays(),
+            virtualization=virtualization,
+            machine_type=params["machine_type"] or "q35",
+            timeout=params["timeout"],
+            force=params["force"],
+            slots=threading.Semaphore(params["parallel"]),
+        )
+
+    def _one(self, host: Host, locks: disk.Locks | None, number: int, entry: t.Any) -> Result:
+        def work() -> Result:
+            uuid, name, wanted = parse_entry(entry)
+            self._claim(number, uuid, name)
+            if uuid is None:
+                domain = observe.find_domain(host.hypervisor.conn, None, name)[0]
+                uuid = domain.UUIDString() if domain is not None else None
+                self._claim(number, uuid, None)
+            holding = locks.of(uuid, host.timeout) if locks and uuid else contextlib.nullcontext()
+            with holding:
+                return self._reconcile(host, number, uuid, name, wanted)
+
+        identity = {"uuid": entry.get("uuid") if isinstance(entry, t.Mapping) else None}
+        return {**identity, **attempt(label(entry), work, kind="machine", tried=f"state {self.params['state']}")}
+
+    def _claim(self, number: int, uuid: str | None, name: str | None) -> None:
+        """:raises GridError: ``duplicate_machine`` where an earlier entry means the same machine."""
+        with self._once:
+            for key in (uuid, f"name {name}" if name else None):
+                if key is not None and self._taken.setdefault(key, number) != number:
+                    raise GridError("duplicate_machine", "the machine is listed twice", remedy="List each machine once")
+
+    def _reconcile(self, host: Host, number: int, uuid: str | None, name: str | None, wanted: t.Any) -> Result:
+        state = self.params["state"]
+        with translated("look at the machine"):
+            domain, tree, observed = observe.observe(host.hypervisor.conn, self.depot, uuid, name)
+        uuid = uuid or (domain.UUIDString() if domain is not None else None)
+        decision = self._decide(host, observed, uuid, wanted, state)
+        machine = Machine(host, uuid, self._desired(wanted, uuid), domain, tree)
+        if decision.steps and not self.check_mode:
+            machine.perform(decision)
+        result = self._result(machine, observed, decision, uuid, name)
+        if decision.steps:
+            self.diffs[number] = self._difference(label({"name": result["name"], "uuid": uuid}), wanted, observed, decision)
+        return result
+
+    def _desired(self, wanted: t.Any, uuid: str | None) -> t.Any:
+        if wanted is None:
+            return None
+        password = (self.params["display_passwords"] or {}).get(uuid)
+        return {**wanted, "display_password": check_password(password) if password is not None else None}
+
+    def _decide(self, host: Host, observed: reconcile.Observed, uuid: str | None, wanted: t.Any, state: str) -> reconcile.Decision:
+        if wanted is None or state == "absent":
+            return reconcile.decide_power(observed, state)
+        desired = self._desired(wanted, uuid)
+        shares = desired["cpu_shares"]
+        layer_path = self.depot.layer(wanted["image"]["digest"])
+        if observed.config is not None and shares is None:
+            desired["cpu_shares"] = observe.default_shares()
+        decision = reconcile.decide(desired, observed, state, layer=disk.read_qcow2(layer_path), layer_path=layer_path)
+        if any(step.kind == "define" or step.field == "network" for step in decision.steps):
+            self._require_network(host, wanted["network"])
+        return decision
+
+    def _require_network(self, host: Host, network: str) -> None:
+        with self._once:
+            if network not in self._networks:
+                try:
+                    self._networks[network] = bool(host.hypervisor.conn.networkLookupByName(network).isActive())
+                except libvirt.libvirtError:
+                    self._networks[network] = False
+        if not self._networks[network]:
+            raise GridError(
+                "network_missing",
+                f"the network {network} is not there or not active",
+                remedy="Run the playbook virtuoso.grid.setup, or name a network that is there",
+                network=network,
+            )
+
+    def _result(self, machine: Machine, observed: reconcile.Observed, decision: reconcile.Decision, uuid: str | None, name: str | None) -> Result:
+        values = decision.metadata or observed.metadata
+        state, display = decision.state, {"type": "none", "host": None, "port": None}
+        mac = machine.wanted["mac"] if machine.wanted else None
+        if machine.domain is not None and state != "absent":
+            with translated("look at the machine afterwards"):
+                tree = observe.running(machine.domain)
+                state = state if self.check_mode else observe.state_of(machine.domain)
+            display, mac = domain_xml.display_of(tree), domain_xml.read(tree)["mac"]
+        return {
+            "name": values["name"] if values else name,
+            "uuid": uuid,
+            "changed": bool(decision.steps),
+            "actions": decision.actions,
+            "state": state,
+            "restart_required": bool(decision.pending),
+            "pending": decision.pending,
+            "ignored": decision.ignored,
+            "display": display,
+            "mac": mac,
+        }
+
+    def _difference(self, name: str, wanted: t.Any, observed: reconcile.Observed, decision: reconcile.Decision) -> Result:
+        before = _shown(observed.config, observed.metadata, observed.disk, observed.state) if observed.config is not None else None
+        if decision.state == "absent":
+            return diff(f"machine {name}", before or {"files": "present"}, None)
+        after = dict(before or {})
+        if before is None:
+            after = _shown(wanted, decision.metadata, None, decision.state)
+            after["disk"] = wanted["disk"]
+        else:
+            after["state"] = decision.state
+            for step in decision.steps:
+                if step.field:
+                    after[step.field] = step.after
+        for side in (before, after):
+            if side and side.get("display_password"):
+                side["display_password"] = "(not shown)"
+        if any(step.field == "display_password" for step in decision.steps):
+            after["display_password"] = "(another, not shown)"
+        return diff(f"machine {name}", before, after)
+
+
+def _shown(model: t.Mapping[str, t.Any], values: t.Any, file: reconcile.Disk | None, state: str) -> Result:
+    """What a diff shows of a machine. A changed user is shown by his name and keys, which are public."""
+    return {
+        "state": state,
+        **{field: model.get(field) for field in domain_xml.FIELDS},
+        "disk": file.size if file else None,
+        **{field: values[field] for field in (*_SHOWN, "users")},
+    }

@@ -1,0 +1,224 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A machine's files on a provider: the overlay that is its disk, the seed; atomic, resumable, one writer at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import os
+import shutil
+import struct
+import threading
+import time
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import Disk
+
+# Everybody may pass, so that QEMU reaches its files; nobody but root may list.
+_DIRECTORY_MODE = 0o711
+_FILE_MODE = 0o600
+# qcow2 header, version 2 and later: https://gitlab.com/qemu-project/qemu/-/blob/master/docs/interop/qcow2.txt
+_HEADER = struct.Struct(">4sIQIIQ")
+_MAGIC = b"QFI\xfb"
+
+
+class Depot:
+    """The paths of a depot that machines use; see the contract of the depot in ``docs/machines.md``."""
+
+    def __init__(self, path: str) -> None:
+        self.path = os.path.abspath(path)
+        self.machines = os.path.join(self.path, "machines")
+        self.staging = os.path.join(self.machines, ".staging")
+
+    def layer(self, digest: str) -> str:
+        """The file of the layer with this digest (``sha256:...``)."""
+        return os.path.join(self.path, "images", "layers", digest.replace(":", "-", 1) + ".qcow2")
+
+    def machine(self, uuid: str) -> str:
+        """The directory of a machine."""
+        return os.path.join(self.machines, uuid)
+
+    def disk(self, uuid: str) -> str:
+        """The disk of a machine."""
+        return os.path.join(self.machines, uuid, "disk.qcow2")
+
+    def seed(self, uuid: str) -> str:
+        """The NoCloud seed of a machine."""
+        return os.path.join(self.machines, uuid, "seed.iso")
+
+    def space(self) -> dict[str, int]:
+        """Bytes of the depot's file system, free ones, and the sum of what the machines' disks may grow to."""
+        system = os.statvfs(self.path)
+        allocated = 0
+        for path in glob.glob(os.path.join(glob.escape(self.machines), "*", "disk.qcow2")):
+            with contextlib.suppress(GridError, OSError):
+                file = read_qcow2(path)
+                allocated += file.size if file else 0
+        return {"disk": system.f_blocks * system.f_frsize, "disk_free": system.f_bavail * system.f_frsize, "disk_allocated": allocated}
+
+    def require(self) -> None:
+        """:raises GridError: ``depot_missing``."""
+        if not os.path.isdir(self.path):
+            raise GridError(
+                "depot_missing", f"the directory {self.path} is not there", remedy="Run the playbook virtuoso.grid.setup on this host, which makes it"
+            )
+
+    def prepare(self) -> None:
+        """Make what is missing below the depot."""
+        for directory in (self.machines, self.staging):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(directory, _DIRECTORY_MODE)
+                os.chmod(directory, _DIRECTORY_MODE)
+
+
+def read_qcow2(path: str) -> Disk | None:
+    """What a qcow2 file says of itself, read without a process; ``None`` where there is no file.
+
+    :raises GridError: ``disk_invalid`` for a file of another format.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEADER.size)
+            magic, version, offset, length, dummy, size = _HEADER.unpack(head) if len(head) == _HEADER.size else (b"", 0, 0, 0, 0, 0)
+            if magic != _MAGIC or version not in (2, 3) or length > 1023:
+                raise GridError("disk_invalid", f"{path} is not a qcow2 file", remedy="Restore the file, or remove the machine or image that it belongs to")
+            backing = None
+            if offset:
+                file.seek(offset)
+                backing = file.read(length).decode("utf-8", "surrogateescape")
+            return Disk(size, backing)
+    except FileNotFoundError:
+        return None
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Write a file and have it on the medium before this returns. Not atomic by itself: for files in staging."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, _FILE_MODE)
+    with open(descriptor, "wb") as file:
+        os.fchmod(descriptor, _FILE_MODE)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class Overlays:
+    """Makes overlays. Those on one layer and of one size are equal byte for byte, so qemu-img runs once for all of them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[tuple[str, int], bytes] = {}
+
+    def write(self, path: str, layer: str, size: int) -> None:
+        """Make an overlay of ``size`` bytes on the qcow2 file ``layer``."""
+        with self._lock:
+            data = self._made.get((layer, size))
+            if data is None:
+                command(
+                    ["qemu-img", "create", "-q", "-f", "qcow2", "-b", layer, "-F", "qcow2", path, str(size)],
+                    timeout=120,
+                    code="disk_failed",
+                    remedy="See what qemu-img said; then run again",
+                )
+                with open(path, "rb") as file:
+                    data = self._made[layer, size] = file.read()
+        write_whole(path, data)
+
+
+@contextlib.contextmanager
+def _staged(depot: Depot, uuid: str) -> t.Iterator[str]:
+    """An empty directory for the machine's files to be; whoever was here before was killed, for the machine is locked."""
+    directory = os.path.join(depot.staging, uuid)
+    shutil.rmtree(directory, ignore_errors=True)
+    os.mkdir(directory, _DIRECTORY_MODE)
+    os.chmod(directory, _DIRECTORY_MODE)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def create(depot: Depot, uuid: str, make_disk: t.Callable[[str], None], seed: bytes) -> None:
+    """The machine's directory with its disk and seed: both are there under their names afterwards, or neither."""
+    depot.prepare()
+    with _staged(depot, uuid) as staging:
+        make_disk(os.path.join(staging, "disk.qcow2"))
+        write_whole(os.path.join(staging, "seed.iso"), seed)
+        _sync(staging)
+        target = depot.machine(uuid)
+        # Without a disk it can hold nothing that anybody would miss.
+        shutil.rmtree(target, ignore_errors=True)
+        os.rename(staging, target)
+    _sync(depot.machines)
+
+
+def replace_seed(depot: Depot, uuid: str, seed: bytes) -> None:
+    """Another seed under the same name, atomically."""
+    depot.prepare()
+    with _staged(depot, uuid) as staging:
+        path = os.path.join(staging, "seed.iso")
+        write_whole(path, seed)
+        os.rename(path, depot.seed(uuid))
+    _sync(depot.machine(uuid))
+
+
+def remove(depot: Depot, uuid: str) -> None:
+    """Remove all files of a machine."""
+    for directory in (os.path.join(depot.staging, uuid), depot.machine(uuid)):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(directory)
+
+
+def grow_file(path: str, size: int) -> None:
+    """Grow the disk of a machine that doesn't run."""
+    command(["qemu-img", "resize", "-q", "-f", "qcow2", path, str(size)], timeout=120, code="disk_failed", remedy="See what qemu-img said; then run again")
+
+
+class Locks:
+    """One writer per machine, over processes: byte range locks on one file, which end with the process that holds them.
+
+    Within a process, the caller sees to it that a machine is handled by one thread.
+    """
+
+    def __init__(self, depot: Depot) -> None:
+        depot.prepare()
+        self._file = open(os.path.join(depot.machines, ".lock"), "ab")  # pylint: disable=consider-using-with
+
+    def close(self) -> None:
+        """Give up all of them."""
+        self._file.close()
+
+    @contextlib.contextmanager
+    def of(self, uuid: str, timeout: float) -> t.Iterator[None]:
+        """Hold the machine for a while.
+
+        :raises GridError: ``machine_busy`` after ``timeout`` seconds.
+        """
+        place = int(uuid.replace("-", "")[:15], 16)
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+                break
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() >= end:
+                    raise GridError(
+                        "machine_busy", "another run is working on this machine", remedy="Run again when it has ended"
+                    ) from None
+                time.sleep(0.1)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)

@@ -1,0 +1,121 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One entry of the ``machines`` that a provider is given: checked again, for the host trusts nobody (pure)."""
+
+from __future__ import annotations
+
+import re
+import typing as t
+import uuid as uuids
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import ORDER_OPTIONS, check_text, parse_order, shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import mac_address
+
+Entry = t.Dict[str, t.Any]
+
+EXTRA = ("uuid", "generation", "site", "provider", "user", "python")
+"""What an entry has beside the fields of an order."""
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_SITE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}", re.ASCII)
+_PYTHON = re.compile(r"/[A-Za-z0-9_./+-]{1,255}", re.ASCII)
+# printable ASCII; RFC 6143, section 7.2.2: the key is made of the first eight characters, so a longer one would be a lie
+_PASSWORD = re.compile(r"[\x21-\x7e]{1,8}", re.ASCII)
+
+
+def check_uuid(value: t.Any) -> str:
+    """``value`` as a lower-case uuid with hyphens. It becomes part of paths, so nothing else passes.
+
+    :raises GridError: ``invalid_uuid``.
+    """
+    try:
+        canonical = str(uuids.UUID(str(value)))
+    except ValueError:
+        canonical = ""
+    if canonical != str(value).lower():
+        raise GridError("invalid_uuid", f"{shorten(value)} is not a uuid", remedy="Give the uuid as the order returned it")
+    return canonical
+
+
+def _matching(what: str, value: t.Any, pattern: re.Pattern[str], remedy: str) -> str:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise GridError(f"invalid_{what}", f"{shorten(value)} is not a valid {what}", remedy=remedy)
+    return value
+
+
+def check_password(value: t.Any) -> str:
+    """A display's password: 1 to 8 printable characters.
+
+    :raises GridError: ``invalid_password``; the text doesn't repeat it.
+    """
+    if not isinstance(value, str) or not _PASSWORD.fullmatch(value):
+        raise GridError(
+            "invalid_password",
+            "the display's password is not 1 to 8 printable ASCII characters without spaces",
+            remedy="VNC looks at no more than eight characters: give a random one of eight",
+        )
+    return value
+
+
+def label(entry: t.Any) -> str:
+    """How an entry that may be anything is called in results and errors."""
+    if isinstance(entry, t.Mapping):
+        for key in ("name", "uuid"):
+            if entry.get(key):
+                return str(entry[key])[:63]
+    return "(without name)"
+
+
+def _image(value: t.Any) -> dict[str, str]:
+    if not isinstance(value, t.Mapping):
+        raise GridError("invalid_image", f"{shorten(value)} is not an image", remedy="Give its name and digest")
+    digest = _matching("image", value.get("digest"), _DIGEST, "Give the image's digest: sha256: and 64 hexadecimal digits")
+    return {"name": check_text("image", value.get("name") or digest), "digest": digest}
+
+
+def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
+    image = _image(entry["image"])
+    order = {key: value for key, value in entry.items() if key in ORDER_OPTIONS}
+    unknown = sorted(str(key) for key in set(entry) - set(ORDER_OPTIONS) - set(EXTRA))
+    if unknown:
+        raise GridError("invalid_order", f"unknown fields: {shorten(', '.join(unknown))}", remedy=f"A machine has {', '.join((*ORDER_OPTIONS, *EXTRA))}")
+    spec = parse_order({**order, "image": image["name"]})
+    site = _matching("site", entry.get("site") or "site", _SITE, "Give 1 to 63 letters, digits and . _ -")
+    generation = entry.get("generation") or 0
+    if isinstance(generation, bool) or not str(generation).isascii() or not str(generation).isdigit():
+        raise GridError("invalid_generation", f"{shorten(generation)} is not a generation", remedy="Give a whole number from 0")
+    user, python = entry.get("user"), entry.get("python")
+    return {
+        **spec,
+        "image": image,
+        "uuid": uuid,
+        "site": site,
+        "generation": int(generation),
+        "user": check_text("user", user) if user else None,
+        "python": _matching("python", python, _PYTHON, "Give the absolute path of an interpreter") if python else None,
+        "cpu_shares": spec["performance"].get("cpu_shares"),
+        "mac": mac_address(spec["network"], site, uuid),
+    }
+
+
+def parse_entry(entry: t.Any) -> tuple[str | None, str | None, Entry | None]:
+    """An entry as (uuid, name, specification); the last is ``None`` where it only says which machine is meant.
+
+    The specification is the canonical order with ``image`` as ``{name, digest}``, ``uuid``, ``site``, ``generation``, ``user``,
+    ``python``, ``cpu_shares`` and ``mac``. Numbers may come as text, as templates make them.
+
+    :raises GridError: ``invalid_...``.
+    """
+    if not isinstance(entry, t.Mapping):
+        raise GridError("invalid_order", f"{shorten(entry)} is not a machine", remedy="Give a mapping with uuid and name")
+    uuid = check_uuid(entry["uuid"]) if entry.get("uuid") else None
+    name = check_text("name", entry["name"]) if entry.get("name") else None
+    if entry.get("image") is None:
+        if uuid is None and name is None:
+            raise GridError("invalid_order", "the machine has neither uuid nor name", remedy="Give at least one of them")
+        return uuid, name, None
+    if uuid is None:
+        raise GridError("invalid_uuid", "the machine has no uuid", remedy="Give the uuid as the order returned it")
+    return uuid, name, _whole(entry, uuid)

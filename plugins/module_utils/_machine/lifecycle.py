@@ -1,0 +1,243 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The effects on one machine: each step that was decided, done on libvirt and on the disk."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import threading
+import time
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, libvirt, translated
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk, observe, seed
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import Decision, Step
+from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
+
+# Seconds after which a guest is asked again to shut down: one that is still booting hears nothing.
+_ASK_AGAIN = 5
+_AGENT_PATIENCE = 5
+
+
+@dataclasses.dataclass
+class Host:
+    """What all machines of a run share."""
+
+    hypervisor: Hypervisor
+    depot: disk.Depot
+    overlays: disk.Overlays
+    virtualization: str
+    machine_type: str
+    timeout: float
+    force: bool
+    slots: threading.Semaphore
+    """Held while something is done that keeps the host's processors busy."""
+
+
+class Machine:
+    """One machine and its steps. Not thread-safe; each machine has its own."""
+
+    def __init__(self, host: Host, uuid: str, wanted: t.Mapping[str, t.Any] | None, domain: t.Any, tree: t.Any) -> None:
+        self.host = host
+        self.uuid = uuid
+        self.wanted = wanted
+        self.domain = domain
+        self.tree = tree
+
+    def perform(self, decision: Decision) -> None:
+        """Do the steps, in their order.
+
+        Changes of the configuration go to libvirt in one piece, before any change of power.
+        :raises GridError: of the step that failed; those before it are done, and the next run finds them done.
+        """
+        steps = decision.steps
+        handlers: dict[str, t.Callable[[Decision], None]] = {
+            "create_disk": self._create_files,
+            "write_seed": self._write_seed,
+            "define": self._define,
+            "stop": lambda dummy: self.stop(),
+            "start": self._start,
+            "resume": lambda dummy: self._resume(),
+            "remove": lambda dummy: self._remove(),
+        }
+        created = any(step.kind == "create_disk" for step in steps)
+        self._configure(decision)
+        for step in steps:
+            if step.kind == "grow_disk":
+                self._grow(step)
+            elif step.kind in handlers and not (created and step.kind == "write_seed"):
+                with translated(str(step)):
+                    handlers[step.kind](decision)
+
+    def _create_files(self, dummy: Decision) -> None:
+        host, wanted = self.host, self.wanted
+        layer = host.depot.layer(wanted["image"]["digest"])
+        size = wanted.get("disk") or disk.read_qcow2(layer).size
+        disk.create(host.depot, self.uuid, lambda path: host.overlays.write(path, layer, size), seed.image(wanted))
+
+    def _write_seed(self, dummy: Decision) -> None:
+        disk.replace_seed(self.host.depot, self.uuid, seed.image(self.wanted))
+
+    def _define(self, decision: Decision) -> None:
+        host = self.host
+        starts = any(step.kind == "start" for step in decision.steps)
+        model = {
+            **self.wanted,
+            "virtualization": host.virtualization,
+            "machine_type": host.machine_type,
+            "disk_path": host.depot.disk(self.uuid),
+            "seed_path": host.depot.seed(self.uuid),
+            "layers": [host.depot.layer(self.wanted["image"]["digest"])],
+        }
+        self.tree = domain_xml.build(model, {**decision.metadata, "started": starts})
+        try:
+            self.domain = host.hypervisor.conn.defineXML(domain_xml.to_text(self.tree))
+        except libvirt.libvirtError as exc:
+            if "already exists with uuid" in str(exc):
+                raise observe.foreign(self.wanted["name"], "unknown", False) from exc
+            raise
+
+    def _configure(self, decision: Decision) -> None:
+        """Everything that is written in the domain: the configuration at once, then what is live."""
+        changes = {step.field: step.after for step in decision.steps if step.kind == "change"}
+        told = any(step.kind == "metadata" for step in decision.steps) or "network" in changes
+        if not changes and not told:
+            return
+        domain_xml.edit(self.tree, changes)
+        if told:
+            domain_xml.put_metadata(self.tree, decision.metadata)
+        with translated("change the machine's configuration"):
+            self.host.hypervisor.conn.defineXML(domain_xml.to_text(self.tree))
+        with translated("change the running machine"):
+            for step in decision.steps:
+                if step.kind == "change" and step.when == "live":
+                    self._change_live(step)
+            if told and self.domain.isActive():
+                self._tell_metadata(decision.metadata, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def _tell_metadata(self, values: metadata.Metadata, flags: int) -> None:
+        self.domain.setMetadata(
+            libvirt.VIR_DOMAIN_METADATA_ELEMENT, metadata.text(values), metadata.PREFIX, metadata.NAMESPACE, flags
+        )
+
+    def _change_live(self, step: Step) -> None:
+        if step.field == "cpu_shares":
+            self.domain.setSchedulerParametersFlags({"cpu_shares": step.after}, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        elif step.field == "display_password":
+            text = domain_xml.graphics_with_password(observe.running(self.domain), step.after)
+            self.domain.updateDeviceFlags(text, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def _grow(self, step: Step) -> None:
+        with translated(str(step)):
+            if self.domain is not None and self.domain.isActive():
+                self.domain.blockResize(domain_xml.ROOT_DISK, step.after, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+            else:
+                disk.grow_file(self._disk_path(), step.after)
+
+    def _disk_path(self) -> str:
+        path = domain_xml.read(self.tree)["disk_path"] if self.tree is not None else None
+        return path or self.host.depot.disk(self.uuid)
+
+    def _mark_started(self, started: bool) -> None:
+        values = metadata.read(self.tree)
+        if values["started"] != started:
+            metadata.put(self.tree, {**values, "started": started})
+            self._tell_metadata({**values, "started": started}, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+    def _start(self, decision: Decision) -> None:
+        first = any(step.kind == "define" for step in decision.steps) or not metadata.read(self.tree)["started"]
+        # Before the start: whoever is killed in between takes a seed for used that isn't, which loses nothing.
+        self._mark_started(True)
+        try:
+            with self.host.slots:
+                self.domain.create()
+        except libvirt.libvirtError:
+            if first:
+                with contextlib.suppress(libvirt.libvirtError):
+                    self._mark_started(False)
+            raise
+
+    def _resume(self) -> None:
+        with self.host.slots:
+            if self.domain.state()[0] == libvirt.VIR_DOMAIN_PMSUSPENDED:
+                self.domain.pMWakeup(0)
+            else:
+                self.domain.resume()
+
+    def _ask(self) -> None:
+        """Ask the guest to shut down: its agent if that is there, else the power button."""
+        flags = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
+        if domain_xml.agent_connected(observe.running(self.domain)):
+            flags = libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT
+        try:
+            if flags == libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT:
+                # An agent that is connected and hangs would hold us for a minute.
+                with contextlib.suppress(libvirt.libvirtError, AttributeError):
+                    self.domain.agentSetResponseTimeout(_AGENT_PATIENCE, 0)
+            self.domain.shutdownFlags(flags)
+        except libvirt.libvirtError:
+            # It may just have gone down; if not, the button is what remains.
+            if self.domain.isActive():
+                self.domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+
+    def stop(self) -> None:
+        """Have the guest shut down and wait until it is off; at the deadline force it if that was asked for.
+
+        :raises GridError: ``shutdown_refused``.
+        """
+        if observe.state_of(self.domain) == "paused":
+            # A paused guest hears nothing.
+            self._resume()
+        asked = -float(_ASK_AGAIN)
+
+        def probe() -> None:
+            nonlocal asked
+            if not self.domain.isActive():
+                return
+            if time.monotonic() - asked >= _ASK_AGAIN:
+                asked = time.monotonic()
+                with self.host.slots:
+                    self._ask()
+            raise Pending(observe.state_of(self.domain))
+
+        try:
+            with self.host.hypervisor.events.of(self.uuid) as wake:
+                wait_for(probe, self.host.timeout, what="the machine's shutdown", wake=wake, interval=1)
+        except GridError as exc:
+            if exc.code != "timed_out":
+                raise
+            if not self.host.force:
+                raise GridError(
+                    "shutdown_refused",
+                    f"the guest did not shut down within {self.host.timeout:g} s of being asked",
+                    remedy="Shut it down from inside, give it more time, or run again with force, which is like pulling the plug",
+                    timeout=self.host.timeout,
+                ) from exc
+            self._pull_plug()
+
+    def _pull_plug(self) -> None:
+        try:
+            with self.host.slots:
+                self.domain.destroy()
+        except libvirt.libvirtError:
+            if self.domain.isActive():
+                raise
+
+    def _remove(self) -> None:
+        """The domain first, then its files: nothing is ever defined without its disk."""
+        if self.domain is not None:
+            if self.domain.isActive():
+                self._pull_plug()
+            self.domain.undefineFlags(
+                libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+                | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+                | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+                | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+            )
+        if os.path.isdir(self.host.depot.machines):
+            disk.remove(self.host.depot, self.uuid)

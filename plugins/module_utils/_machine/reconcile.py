@@ -1,0 +1,284 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what a machine is and what it should be to the steps between them (pure).
+
+One table says when a changed field takes effect; ``docs/machines.md`` shows the same to users.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
+
+Model = t.Dict[str, t.Any]
+
+LIVE, NEXT_START, NOW = "live", "next start", "now"
+
+WHEN_RUNNING = {
+    "vcpus": NEXT_START,
+    "memory": NEXT_START,
+    "network": NEXT_START,
+    "display": NEXT_START,
+    "display_password": LIVE,
+    "cpu_shares": LIVE,
+}
+"""When a changed field of the domain takes effect while the machine runs; on a stopped one it is at once."""
+
+FIRST_BOOT_ONLY = ("packages", "users")
+"""What cloud-init does once, at the machine's first start."""
+
+FIXED = ("name", "image")
+"""What can't change in a machine's life."""
+
+_FACTS = ("owner", "site", "network", "goal", "user", "python", "generation", "tags")
+
+
+@dataclasses.dataclass(frozen=True)
+class Disk:
+    """A qcow2 file: virtual size in bytes, and the path of what it is an overlay on."""
+
+    size: int
+    backing: t.Optional[str] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Observed:
+    """What is there of one machine. ``config`` is ``None`` where no domain is defined, ``live`` where it doesn't run."""
+
+    state: str = "absent"
+    config: t.Optional[Model] = None
+    live: t.Optional[Model] = None
+    metadata: t.Optional[Model] = None
+    disk: t.Optional[Disk] = None
+    seed: bool = False
+    files: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One effect: ``create_disk write_seed define change metadata grow_disk stop start resume remove``.
+
+    ``when`` is LIVE, NEXT_START or NOW for changes; ``field``, ``before`` and ``after`` are theirs as well.
+    """
+
+    kind: str
+    field: str = ""
+    before: t.Any = None
+    after: t.Any = None
+    when: str = NOW
+
+    def __str__(self) -> str:
+        if self.kind in ("change", "grow_disk", "metadata"):
+            verb = "grow" if self.kind == "grow_disk" else "change"
+            return f"{verb} {self.field}" + {LIVE: " live", NEXT_START: " at next start", NOW: ""}[self.when]
+        return self.kind.replace("_", " ")
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """The steps, the state in which they end, what of the wish is not done and why, and what waits for the next start."""
+
+    steps: t.List[Step]
+    state: str
+    ignored: t.Dict[str, str] = dataclasses.field(default_factory=dict)
+    pending: t.Dict[str, t.List[t.Any]] = dataclasses.field(default_factory=dict)
+    metadata: t.Optional[Model] = None
+
+    @property
+    def actions(self) -> list[str]:
+        """The steps in words; the same in check mode and in the real run."""
+        return [str(step) for step in self.steps]
+
+
+def _power(state: str, now: str) -> list[Step]:
+    """The steps to the wanted power state; ``now`` is ``absent`` for a machine that was only just defined."""
+    off = now in ("stopped", "absent")
+    if state == "running":
+        return [Step("start")] if off else [Step("resume")] if now == "paused" else []
+    if state == "restarted":
+        return [Step("start")] if off else [Step("stop"), Step("start")]
+    if state == "stopped":
+        return [] if off else [Step("stop")]
+    return []
+
+
+def _end(state: str, now: str) -> str:
+    return {"running": "running", "restarted": "running", "stopped": "stopped", "absent": "absent"}.get(state, "stopped" if now == "absent" else now)
+
+
+def pending(config: Model, live: Model | None) -> dict[str, list[t.Any]]:
+    """What a running machine has and what it will have after its next start, where they differ."""
+    if live is None:
+        return {}
+    fields = (field for field, when in WHEN_RUNNING.items() if when == NEXT_START)
+    return {field: [live[field], config[field]] for field in fields if live[field] != config[field]}
+
+
+def _changes(wanted: Model, observed: Observed) -> list[Step]:
+    steps = []
+    for field, when in WHEN_RUNNING.items():
+        want, config, live = wanted.get(field), observed.config[field], observed.live
+        if field == "display_password" and (want is None or wanted["display"] == "none"):
+            continue
+        at_once = when == LIVE and live is not None and live[field] != want
+        if field == "display_password" and at_once and live["display"] == "none":
+            at_once = False
+        if config != want or at_once:
+            running = LIVE if at_once else NEXT_START
+            # A value that only the running machine has is put right in both, so what is told as before is its own.
+            before = live[field] if at_once else config
+            steps.append(Step("change", field, before, want, NOW if live is None else running))
+    return steps
+
+
+def _disk_steps(wanted: Model, disk: Disk, when: str) -> list[Step]:
+    size = wanted.get("disk")
+    if size is None or size == disk.size:
+        return []
+    if size < disk.size:
+        raise GridError(
+            "cannot_shrink",
+            f"the disk has {disk.size} bytes and would have to shrink to {size}",
+            tried="change the disk's size",
+            remedy="Order at least the size that it has; shrinking would lose data",
+            current=disk.size,
+            wanted=size,
+        )
+    return [Step("grow_disk", "disk", disk.size, size, when)]
+
+
+def _refuse_fixed(wanted: Model, values: Model) -> None:
+    pairs = {"name": (values["name"], wanted["name"]), "image": (values["image"]["digest"], wanted["image"]["digest"])}
+    for field in FIXED:
+        now, want = pairs[field]
+        if now != want:
+            raise GridError(
+                "cannot_change",
+                f"the {field} of an existing machine can't change from {now} to {want}",
+                remedy="Order a new machine, or order this one as it is",
+                field=field,
+                current=now,
+                wanted=want,
+            )
+    if wanted["generation"] < values["generation"]:
+        raise GridError(
+            "stale_generation",
+            f"the machine here is of generation {values['generation']}, the order of {wanted['generation']}",
+            remedy="Run the playbook virtuoso.grid.refresh, so that the store knows what is there",
+            current=values["generation"],
+            wanted=wanted["generation"],
+        )
+
+
+def _metadata_steps(wanted: Model, observed: Observed, steps: list[Step]) -> tuple[Model, dict[str, str]]:
+    """Adds the seed's and the metadata's steps; returns the metadata to be and what is ignored."""
+    now = observed.metadata
+    started = now["started"] or observed.state != "stopped"
+    after = metadata.of_spec(wanted, now["started"])
+    ignored = {}
+    differing = [field for field in FIRST_BOOT_ONLY if now[field] != after[field]]
+    if started:
+        for field in differing:
+            ignored[field] = "only applied at the first boot, which was"
+            after[field] = now[field]
+    if not observed.seed or (differing and not started):
+        steps.append(Step("write_seed"))
+    changed = [field for field in (*_FACTS, "image", *FIRST_BOOT_ONLY) if now[field] != after[field]]
+    # The network's name comes with the change of the interface.
+    told = [field for field in changed if field != "network" or not any(step.field == "network" for step in steps)]
+    for field in told:
+        steps.append(Step("metadata", field, now[field], after[field], LIVE if observed.live is not None else NOW))
+    return after, ignored
+
+
+def _creation(wanted: Model, observed: Observed, layer: Disk | None, layer_path: str) -> list[Step]:
+    if observed.disk is None:
+        if layer is not None and (wanted.get("disk") or layer.size) < layer.size:
+            raise GridError(
+                "disk_too_small",
+                f"the image {wanted['image']['name']} needs a disk of {layer.size} bytes, ordered are {wanted['disk']}",
+                remedy="Order a larger disk, or none to get the image's own size",
+                minimum=layer.size,
+                wanted=wanted["disk"],
+            )
+        return [Step("create_disk"), Step("write_seed"), Step("define")]
+    if observed.disk.backing != layer_path:
+        raise GridError(
+            "disk_conflict",
+            f"a disk of this machine is here without its domain, on another image: {observed.disk.backing}",
+            remedy="Order the machine with that image, or move the disk away",
+        )
+    return [Step("write_seed"), *_disk_steps(wanted, observed.disk, NOW), Step("define")]
+
+
+def _require_layer(wanted: Model, layer: Disk | None) -> None:
+    if layer is None:
+        raise GridError(
+            "image_missing",
+            f"the image {wanted['image']['name']} is not on this host: {wanted['image']['digest']}",
+            remedy="Transfer it first: virtuoso.grid.image_transfer; the playbook virtuoso.grid.deploy does",
+            digest=wanted["image"]["digest"],
+        )
+
+
+def decide_power(observed: Observed, state: str) -> Decision:
+    """What to do where only the machine is named: its power changes, or it goes.
+
+    :raises GridError: ``machine_unknown``.
+    """
+    if state == "absent":
+        return Decision([Step("remove")] if observed.config is not None or observed.files else [], "absent")
+    if observed.config is None:
+        raise GridError(
+            "machine_unknown",
+            "no such machine on this host",
+            remedy="Deploy it: virtuoso.grid.deploy; or look where it is: virtuoso.grid.machine_info",
+        )
+    steps = _power(state, observed.state)
+    _require_disk(observed, steps)
+    off = _end(state, observed.state) == "stopped" or state == "restarted"
+    return Decision(steps, _end(state, observed.state), {}, {} if off else pending(observed.config, observed.live), observed.metadata)
+
+
+def _require_disk(observed: Observed, steps: list[Step]) -> None:
+    if observed.disk is None and any(step.kind == "start" for step in steps):
+        raise GridError(
+            "disk_missing",
+            "the machine is defined, but its disk is gone",
+            remedy="Bring the file back; or remove the machine with state absent and deploy it anew, without its data",
+        )
+
+
+def decide(wanted: Model, observed: Observed, state: str, *, layer: Disk | None, layer_path: str) -> Decision:
+    """What to do to have the machine as ``wanted`` and in power state ``state``.
+
+    :param wanted: as :func:`entry.parse_entry` returns it; ``cpu_shares`` a number, ``display_password`` text or ``None``.
+    :param layer: the image's layer on this host, ``None`` where it isn't there.
+    :raises GridError: ``image_missing``, ``disk_too_small``, ``disk_conflict``, ``disk_missing``, ``cannot_shrink``, ``cannot_change``,
+        ``stale_generation``.
+    """
+    if state == "absent":
+        return decide_power(observed, state)
+    if observed.config is None:
+        _require_layer(wanted, layer)
+        steps = [*_creation(wanted, observed, layer, layer_path), *_power(state, "absent")]
+        end = _end(state, "absent")
+        return Decision(steps, end, {}, {}, metadata.of_spec(wanted, False))
+    _refuse_fixed(wanted, observed.metadata)
+    steps = _changes(wanted, observed)
+    if observed.disk is not None:
+        steps += _disk_steps(wanted, observed.disk, LIVE if observed.live is not None else NOW)
+    after, ignored = _metadata_steps(wanted, observed, steps)
+    power = _power(state, observed.state)
+    _require_disk(observed, power)
+    if any(step.kind == "start" for step in power):
+        _require_layer(wanted, layer)
+    waiting: dict[str, list[t.Any]] = {}
+    if _end(state, observed.state) != "stopped" and state != "restarted":
+        config = {**observed.config, **{step.field: step.after for step in steps if step.kind == "change"}}
+        waiting = pending(config, observed.live)
+    return Decision([*steps, *power], _end(state, observed.state), ignored, waiting, after)

@@ -1,0 +1,213 @@
+#!/usr/bin/python
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Machines on a provider: defined, changed, started, stopped, removed."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: machine
+short_description: Define, change, start, stop and remove machines on a provider
+version_added: 0.1.0
+author: virtuoso.grid contributors (@virtuoso-grid)
+description:
+  - Brings machines to what was ordered. Takes a list, opens one connection to libvirt, waits on its events, and returns a result per
+    machine. One that fails does not keep the others from being served; the task fails when all are done.
+  - What can change while a machine runs changes at once. What can't is kept for its next start and returned in RV(machines[].pending). What
+    can't change at all is an error. No disk is ever made anew or shrunk, and what others put into a domain stays.
+  - Can be run again after it was interrupted, at whatever point.
+options:
+  state:
+    description:
+      - V(present) defines the machine and leaves its power as it is; a new one stays off.
+      - V(running) starts or resumes it.
+      - V(stopped) asks the guest to shut down, by its agent or else by the power button, and waits until it is off.
+      - V(restarted) does that and starts it again, so that pending changes take effect; one that is off is started. This is a change at
+        every run.
+      - V(absent) turns it off at once and removes it with its disk.
+    type: str
+    choices: [present, running, stopped, restarted, absent]
+    default: present
+  force:
+    description: Whether to pull the plug of a guest that has not shut down after O(timeout) seconds.
+    type: bool
+    default: false
+  timeout:
+    description: Seconds to wait for a guest to shut down, and for another run that works on the same machine.
+    type: int
+    default: 120
+  parallel:
+    description: How many machines are started or asked to stop at a time. Any number is waited for at a time.
+    type: int
+    default: 2
+  virtualization:
+    description:
+      - How new machines are accelerated; V(qemu) is slow emulation, which works everywhere.
+      - V(auto) is what the role R(virtuoso.grid.provider,ansible_collections.virtuoso.grid.provider_role) found when it tried KVM.
+    type: str
+    choices: [auto, kvm, qemu]
+    default: auto
+  machine_type:
+    description:
+      - QEMU's machine type of new machines, for example V(pc-q35-7.2). A machine can move to providers that have its type.
+      - Without it, the newest q35 that the provider has.
+    type: str
+  display_passwords:
+    description:
+      - Passwords of displays, by uuid; 1 to 8 characters, as VNC looks at no more. A changed one takes effect at once.
+      - The display of a machine that is not in it keeps the password that it has, or none.
+    type: dict
+  machines:
+    description:
+      - The machines, each either as ordered or, to act on its power only, by C(uuid) or C(name).
+      - "As ordered: C(uuid), C(name), C(owner), C(image) (a dictionary of C(name) and C(digest)), C(vcpus), C(memory), C(disk), C(packages), C(users),
+        C(network), C(display), C(performance), C(goal), C(tags) with the meaning that they have in an order, and C(generation), C(site),
+        C(provider), C(user) (the image's login user) and C(python) (its interpreter)."
+      - Each entry is checked by itself.
+    type: list
+    elements: dict
+    required: true
+requirements:
+  - python3-pycdlib
+  - qemu-utils
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+extends_documentation_fragment:
+  - virtuoso.grid.attributes
+  - virtuoso.grid.hypervisor
+  - virtuoso.grid.depot
+seealso:
+  - module: virtuoso.grid.machine_info
+  - module: virtuoso.grid.display
+"""
+
+EXAMPLES = r"""
+- name: A machine, running
+  virtuoso.grid.machine:
+    state: running
+    machines:
+      - uuid: 5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11
+        name: web1
+        owner: alice
+        image:
+          name: tiny@1
+          digest: sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+        vcpus: 1
+        memory: 512 MiB
+        network: virtuoso
+
+- name: Shut down two machines within a minute, and pull the plug after that
+  virtuoso.grid.machine:
+    state: stopped
+    timeout: 60
+    force: true
+    machines:
+      - name: web1
+      - uuid: 0b8ec5a5-2a6d-4b5a-8f3a-4f5a3f3f7a10
+"""
+
+RETURN = r"""
+machines:
+  description: One result per entry, in their order. In check mode what the real run would return.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the machine.
+      type: str
+      returned: always
+    uuid:
+      description: Its uuid, V(none) where it was named only and is not there.
+      type: str
+      returned: always
+    changed:
+      description: Whether anything was done.
+      type: bool
+      returned: always
+    actions:
+      description: What was done, in this order.
+      type: list
+      elements: str
+      returned: success
+      sample: [create disk, write seed, define, start]
+    state:
+      description: V(running), V(paused), V(stopped) or V(absent).
+      type: str
+      returned: success
+    restart_required:
+      description: Whether RV(machines[].pending) has anything.
+      type: bool
+      returned: success
+    pending:
+      description: Changes that wait for the next start, each as the value now and then.
+      type: dict
+      returned: success
+      sample: {memory: [536870912, 1073741824]}
+    ignored:
+      description: Fields whose change has no effect any more, with the reason.
+      type: dict
+      returned: success
+      sample: {packages: "only applied at the first boot, which was"}
+    display:
+      description: Kind, host and port of the display; the port is V(none) while the machine doesn't run.
+      type: dict
+      returned: success
+      sample: {type: vnc, host: 127.0.0.1, port: 5900}
+    mac:
+      description: MAC address of its network card.
+      type: str
+      returned: success
+    failed:
+      description: Present and true where this machine failed.
+      type: bool
+      returned: failure
+    msg:
+      description: What is wrong and what to do.
+      type: str
+      returned: failure
+    failure:
+      description:
+        - The same for programs. RV(machines[].failure.code) is among C(cannot_change), C(cannot_shrink), C(depot_missing), C(disk_conflict),
+          C(disk_failed), C(disk_invalid), C(disk_missing), C(disk_too_small), C(duplicate_machine), C(foreign_domain), C(image_missing), C(invalid_...),
+          C(io_error), C(library_missing), C(libvirt_busy), C(libvirt_error), C(libvirt_unreachable), C(machine_busy), C(machine_unknown),
+          C(network_missing), C(no_space), C(program_missing), C(shutdown_refused), C(stale_generation), C(timed_out).
+      type: dict
+      returned: failure
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.batch import Batch
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
+
+OPTIONS = {
+    "argument_spec": {
+        "state": {"type": "str", "default": "present", "choices": ["present", "running", "stopped", "restarted", "absent"]},
+        "force": {"type": "bool", "default": False},
+        "timeout": {"type": "int", "default": 120},
+        "parallel": {"type": "int", "default": 2},
+        "virtualization": {"type": "str", "default": "auto", "choices": ["auto", "kvm", "qemu"]},
+        "machine_type": {"type": "str"},
+        "display_passwords": {"type": "dict", "no_log": True},
+        "machines": {"type": "list", "elements": "dict", "required": True},
+    }
+}
+
+
+def work(module: AnsibleModule) -> Result:
+    """The module's work."""
+    return Batch(module.params, module.check_mode).run()
+
+
+def main() -> None:
+    """The module."""
+    run_module(work, supports_check_mode=True, **merge(HYPERVISOR, DEPOT, OPTIONS))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Guests of one sector: they boot in a second even without KVM, and sleep until they are asked something.
+
+Disks of 1 MiB for tests of a machine's life, where no operating system is needed.
+"""
+
+from __future__ import annotations
+
+MESSAGE = b"virtuoso login: \0"
+
+_PRINT = bytes.fromhex(
+    "31c0 8ed8"  # xor ax,ax; mov ds,ax
+    "be 2f7c"  # mov si,message
+    "ac 84c0 7406 b40e cd10 ebf5"  # next: lodsb; test al,al; jz +6; mov ah,0x0e; int 0x10; jmp next
+)
+# The ACPI registers of QEMU's q35 as its BIOS places them: PM1_STS 0x600, PM1_EN 0x602, PM1_CNT 0x604
+_OBEY = bytes.fromhex(
+    "ba0206 b80001 ef"  # mov dx,0x602; mov ax,0x0100; out dx,ax      the power button is to be told
+    "fb f4 ba0006 ed f6c401 74f5"  # wait: sti; hlt; mov dx,0x600; in ax,dx; test ah,1; jz wait
+    "ba0406 b80020 ef"  # mov dx,0x604; mov ax,0x2000; out dx,ax      off
+)
+_SLEEP = bytes.fromhex("fa f4 ebfc")  # again: cli; hlt; jmp again
+
+
+def _disk(code: bytes) -> bytes:
+    return code.ljust(510, b"\0") + b"\x55\xaa" + bytes(2**20 - 512)
+
+
+def polite() -> bytes:
+    """A raw disk whose guest writes :data:`MESSAGE` on the screen and powers off when the button is pressed."""
+    return _disk(_PRINT + _OBEY + _SLEEP + MESSAGE)
+
+
+def deaf() -> bytes:
+    """A raw disk whose guest does nothing, and doesn't hear the power button."""
+    return _disk(_SLEEP)
