@@ -1,0 +1,222 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Placement on the store: what is held is read, and what is chosen is held, in the caller's one writing transaction.
+
+A hold is a future machine's row in ``virtualization``: it counts until the machine is cancelled, retired or seen on its provider.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.orders import check_twice, shown_name
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import ARCHITECTURE, Demand, Provider, Rules, Use
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import Answer, solve
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt
+from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size, parse_size
+
+if t.TYPE_CHECKING:
+    import sqlalchemy as sa
+
+_COUNTS = ("cpus", "cpus_allocated", "memory", "memory_free", "memory_allocated", "disk", "disk_free", "disk_allocated")
+
+
+def _number(value: t.Any) -> float | None:
+    try:
+        return None if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _named(values: t.Any, key: str) -> frozenset[str]:
+    """The texts under ``key`` of a list of mappings, as a host reported them."""
+    return frozenset(str(value[key]) for value in values or () if isinstance(value, t.Mapping) and value.get(key))
+
+
+def read_provider(given: t.Any) -> Provider:
+    """A provider from one entry of the option ``providers``, which holds what ``provider_info`` returned.
+
+    :raises GridError: ``invalid_provider``.
+    """
+    if not isinstance(given, t.Mapping) or not isinstance(given.get("name"), str) or not given["name"]:
+        raise GridError("invalid_provider", "an entry of providers has no name", remedy="Give each provider as a mapping with name and what it reported")
+    counts = {count: _number(given.get(count)) for count in _COUNTS}
+    measured = all(count is not None and 0 <= count < 2**63 for count in counts.values())
+    networks = given.get("networks")
+    return Provider(
+        name=given["name"],
+        site=given.get("site"),
+        reachable=not given.get("unreachable"),
+        measured=measured,
+        architecture=str(given.get("architecture") or ARCHITECTURE),
+        digests=_named(given.get("images"), "digest"),
+        networks=None if networks is None else frozenset(map(str, networks)),
+        machines=_named(given.get("machines"), "uuid"),
+        running=_named([item for item in given.get("machines") or () if isinstance(item, t.Mapping) and item.get("state") == "running"], "uuid"),
+        machine_types=frozenset(map(str, given.get("machine_types") or ())),
+        price=_number(given.get("price")),
+        latency=_number(given.get("latency")),
+        **{count: int(value) if measured and value is not None else 0 for count, value in counts.items()},
+    )
+
+
+def _image(given: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    image = given.get("image")
+    return dict(image) if isinstance(image, t.Mapping) else {"name": image}
+
+
+def _use(given: t.Mapping[str, t.Any]) -> Use:
+    """What a machine will take. :raises GridError: ``invalid_size``, ``invalid_vcpus``, ``disk_too_small``."""
+    image = _image(given)
+    virtual_size = parse_size(image.get("virtual_size") or 0, "virtual size of the image")
+    disk = parse_size(given["disk"], "disk") if given.get("disk") is not None else virtual_size
+    if disk < virtual_size:
+        raise GridError(
+            "disk_too_small",
+            f"the disk has {format_size(disk)}, the image {image.get('name')} needs {format_size(virtual_size)}",
+            remedy=f"Order a disk of at least {format_size(virtual_size)}, or leave disk out to get the image's size",
+        )
+    vcpus = given.get("vcpus", 1)
+    if isinstance(vcpus, bool) or not str(vcpus).isdecimal() or not 1 <= int(vcpus) <= 2**16:
+        raise GridError("invalid_vcpus", f"{str(vcpus)[:60]!r} is not a number of virtual CPUs", remedy="Give a whole number from 1")
+    return Use(int(vcpus), parse_size(given.get("memory", 0), "memory"), disk, image.get("digest"), parse_size(image.get("size") or 0, "size of the image"))
+
+
+def read_demand(given: t.Any, rows: t.Mapping[str, query.Row], *, check: bool) -> Demand:
+    """A machine from one entry of the option ``machines``, with what the store has of it.
+
+    :param rows: the store's machines by uuid. :raises GridError: ``invalid_order``, ``not_ordered``, and as :func:`_use`.
+    """
+    if not isinstance(given, t.Mapping) or not isinstance(given.get("name"), str):
+        raise GridError("invalid_order", "an entry of machines has no name", remedy="Give each machine as the module order returned it")
+    uuid = given.get("uuid")
+    row = rows.get(uuid) if uuid else None
+    if row is None and (uuid or not check):
+        raise GridError("not_ordered", "the store has no order of this machine", remedy="Order it with the module order first, and give the uuid that it returns")
+    return Demand(
+        name=given["name"],
+        key=uuid or f"name {given['name']}",
+        use=_use(given),
+        architecture=str(given.get("architecture") or _image(given).get("architecture") or ARCHITECTURE),
+        network=given.get("network"),
+        goal=str(given.get("goal") or "balance"),
+        at=(row["provider"] if row else None) or given.get("provider"),
+        exists=bool(row and not row["future"]),
+    )
+
+
+def _seen_use(row: query.Row) -> Use:
+    """What the machine takes as last seen, or will take as a future."""
+    return Use(row["cpus"] or 0, row["memory"] or 0, row["disk"] or 0)
+
+
+def _held_use(row: query.Row, images: t.Mapping[str, query.Row]) -> Use:
+    """What the machine takes, or will take once its order is carried out."""
+    spec, image = row["spec"] or {}, images.get(row["image_uuid"] or "", {})
+    return Use(
+        max(row["cpus"] or 0, spec.get("vcpus") or 0),
+        max(row["memory"] or 0, spec.get("memory") or 0),
+        max(row["disk"] or 0, spec.get("disk") or 0),
+        image.get("digest"),
+        image.get("size") or 0,
+    )
+
+
+def _result(demand: Demand, answer: Answer, sites: t.Mapping[str, str | None], row: query.Row | None) -> Result:
+    if answer.error is not None:
+        raise answer.error
+    moved = demand.at != answer.provider or bool(row and row["provider"] != answer.provider)
+    return {
+        "changed": moved,
+        "actions": ["place"] if moved else [],
+        "uuid": row["uuid"] if row else None,
+        "provider": answer.provider,
+        "site": sites.get(answer.provider or ""),
+        "reasons": dict(answer.reasons),
+        "generation": query.generation_of(row) if row else 1,
+    }
+
+
+def place(
+    connection: sa.Connection, machines: t.Sequence[t.Any], providers: t.Sequence[Provider], rules: Rules, *, check: bool
+) -> tuple[list[Result], list[dict[str, str]]]:
+    """Choose a provider for each machine and hold its room there; what can't be placed fails on its own. Returns results and diffs.
+
+    :param check: choose only.
+    """
+    rows = {row["uuid"]: row for row in query.machines(connection)}
+    images = {row["uuid"]: row for row in query.images(connection)}
+    held: dict[str, dict[str, Use]] = {}
+    for row in rows.values():
+        if row["provider"]:
+            held.setdefault(row["provider"], {})[row["uuid"]] = _held_use(row, images)
+    seen = {uuid: _seen_use(row) for uuid, row in rows.items() if not row["future"]}
+    names = [given.get("name") if isinstance(given, t.Mapping) else None for given in machines]
+    demands: list[Demand] = []
+
+    def read(given: t.Any, position: int) -> Result:
+        check_twice(names, position)
+        demands.append(read_demand(given, rows, check=check))
+        return {"demand": demands[-1]}
+
+    results = [
+        attempt(shown_name(given, position), lambda given=given, position=position: read(given, position), kind="machine", tried="place the machine")  # type: ignore[misc]
+        for position, given in enumerate(machines, 1)
+    ]
+    answers = dict(zip([demand.key for demand in demands], solve(demands, providers, held, seen, rules)))
+    sites = {provider.name: provider.site for provider in providers}
+    for index, result in enumerate(results):
+        demand = result.pop("demand", None)
+        if demand is not None:
+            row = rows.get(demand.key)
+            results[index] = attempt(
+                demand.name,
+                lambda demand=demand, row=row: _result(demand, answers[demand.key], sites, row),  # type: ignore[misc]
+                kind="machine",
+                tried="place the machine",
+            )
+    chosen = [(demand, rows.get(demand.key), t.cast(str, answers[demand.key].provider)) for demand in demands if answers[demand.key].error is None]
+    if not check:
+        _hold(connection, chosen, {_image(given).get("digest"): _image(given) for given in machines if isinstance(given, t.Mapping)}, providers)
+    diffs = [
+        diff(f"place of machine {demand.name}", {"provider": row["provider"] if row else None}, {"provider": provider})
+        for demand, row, provider in chosen
+        if (row["provider"] if row else None) != provider
+    ]
+    return results, diffs
+
+
+def _hold(
+    connection: sa.Connection,
+    chosen: t.Sequence[tuple[Demand, query.Row | None, str]],
+    images: t.Mapping[t.Any, dict[str, t.Any]],
+    providers: t.Sequence[Provider],
+) -> None:
+    """Write what was chosen, and what each future machine will take; writes nothing that is written already."""
+    sites = record.ensure_sites(connection, [provider.site for provider in providers])
+    site_of = {provider.name: sites.get(provider.site or "") for provider in providers}
+    names = {provider for dummy, dummy, provider in chosen}
+    hosts = {row["name"]: row["uuid"] for row in query.hosts(connection, names=names)}
+    new = [{"uuid": record.new_uuid(), "name": name, "kind": "provider", "site": site_of[name]} for name in sorted(names - set(hosts))]
+    record.add_hosts(connection, new)
+    hosts.update({row["name"]: row["uuid"] for row in new})
+    image_uuids = record.ensure_images(connection, [images[demand.use.digest] for demand, dummy, dummy in chosen if demand.use.digest])
+    events = []
+    for demand, row, provider in chosen:
+        if row is None:
+            continue
+        if row["provider"] != provider:
+            record.set_constituent(connection, row["uuid"], "provider", hosts[provider])
+            record.update(connection, schema.HOST, row["uuid"], {"site": site_of[provider]})
+            events.append((row["uuid"], "placed", {"provider": provider}))
+        if row["future"]:
+            image = image_uuids.get(demand.use.digest or "")
+            if image != row["image_uuid"]:
+                record.set_constituent(connection, row["uuid"], "image", image)
+            if row["disk"] != demand.use.disk:
+                record.update(connection, schema.HOST, row["uuid"], {"disk": demand.use.disk})
+    record.add_events(connection, events)

@@ -1,0 +1,162 @@
+#!/usr/bin/python
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module: what is known of ordered machines."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: order_info
+short_description: Return what is known of ordered machines
+version_added: 0.1.0
+description:
+  - Reads machines from the store of the information service, futures as well as machines that exist.
+  - Names and uuids that the store doesn't know are left out of the result.
+extends_documentation_fragment:
+  - virtuoso.grid.attributes
+  - virtuoso.grid.store
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+options:
+  names:
+    description: Names of machines; all machines if neither this nor O(uuids) is given.
+    type: list
+    elements: str
+  uuids:
+    description: The uuids of machines, or their references (C(urn:uuid:...)).
+    type: list
+    elements: str
+author:
+  - virtuoso.grid contributors (@virtuoso-grid)
+seealso:
+  - module: virtuoso.grid.order
+"""
+
+EXAMPLES = r"""
+- name: All machines
+  virtuoso.grid.order_info:
+    store: ~/.local/share/virtuoso/grid.db
+  delegate_to: localhost
+  run_once: true
+  register: orders
+
+- name: Where web1 is
+  ansible.builtin.debug:
+    msg: "{{ (orders.machines | selectattr('name', 'equalto', 'web1') | first).provider }}"
+"""
+
+RETURN = r"""
+machines:
+  description: Machines by name.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the machine.
+      type: str
+      returned: always
+    uuid:
+      description: Its uuid.
+      type: str
+      returned: always
+    reference:
+      description: Its reference.
+      type: str
+      returned: always
+    owner:
+      description: Who ordered it.
+      type: str
+      returned: always
+    state:
+      description: V(future), V(placed), or what was last seen of it (V(running), V(stopped), V(paused), V(absent)).
+      type: str
+      returned: always
+    spec:
+      description: The order in canonical form, sizes in bytes.
+      type: dict
+      returned: always
+    provider:
+      description: The provider that it is on, or that room is held on, or V(null).
+      type: str
+      returned: always
+    site:
+      description: The provider's site, or V(null).
+      type: str
+      returned: always
+    generation:
+      description: Counts the times that the machine was moved.
+      type: int
+      returned: always
+    image:
+      description: C(name) and C(digest) of the image that an existing machine is made from, else V(null).
+      type: dict
+      returned: always
+    address:
+      description: The address that it is reached at, or V(null).
+      type: str
+      returned: always
+    addresses:
+      description: All its addresses that were last seen.
+      type: list
+      elements: str
+      returned: always
+    mac:
+      description: Its hardware address, or V(null).
+      type: str
+      returned: always
+    display:
+      description: C(type), C(host) and C(port) of its console on the provider, or V(null).
+      type: dict
+      returned: always
+    restart_required:
+      description: Whether a change waits for its next start.
+      type: bool
+      returned: always
+    seen:
+      description: When it was last seen, ISO 8601 in UTC, or V(null).
+      type: str
+      returned: always
+    created:
+      description: When it was ordered.
+      type: str
+      returned: always
+    updated:
+      description: When its order was last changed.
+      type: str
+      returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import STORE, merge
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
+
+ARGUMENTS = {
+    "argument_spec": {"names": {"type": "list", "elements": "str"}, "uuids": {"type": "list", "elements": "str"}},
+    "mutually_exclusive": [("names", "uuids")],
+    "supports_check_mode": True,
+}
+
+
+def work(module: AnsibleModule) -> Result:
+    """Read."""
+    uuids = module.params["uuids"]
+    wanted = None if uuids is None else [uuid.lower().removeprefix("urn:uuid:") for uuid in uuids]
+    with Store(module.params["store"]).reading(empty_if_missing=True) as connection:
+        rows = query.machines(connection, names=module.params["names"], uuids=wanted)
+    return {"changed": False, "machines": [query.machine_view(row) for row in rows]}
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(work, **merge(STORE, ARGUMENTS))
+
+
+if __name__ == "__main__":
+    main()

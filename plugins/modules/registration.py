@@ -1,0 +1,196 @@
+#!/usr/bin/python
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module: write what was seen of hosts and machines to the store."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: registration
+short_description: Bring the information service up to what was seen of hosts and machines
+version_added: 0.1.0
+description:
+  - Writes providers and homes with what they reported, and machines with what was seen of them, to the store.
+  - A future machine that was seen on a provider exists from then on.
+  - A machine that the store doesn't know, because the store was lost, gets its row and its order back from what its provider tells.
+    Domains that were not made by this collection (C(foreign)) are passed over.
+  - Each entry is judged on its own. A bad one fails with the reason, the others are written.
+extends_documentation_fragment:
+  - virtuoso.grid.attributes
+  - virtuoso.grid.store
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+options:
+  providers:
+    description:
+      - The hosts, each a mapping of C(name), C(site), C(kind) (V(provider), the default, or V(home)), C(facts) (what
+        M(virtuoso.grid.provider_info) returned of it), and how they are reached, C(address), C(port), C(user), C(identity_file),
+        C(ssh_args), as values without templates. The inventory reaches machines through their provider by these.
+      - What is left out stays as it is.
+    type: list
+    elements: raw
+    default: []
+  machines:
+    description:
+      - The machines, each a mapping as M(virtuoso.grid.machine_info) or M(virtuoso.grid.machine) returned it, and C(provider), the
+        name of the provider that it was seen on. What is left out stays as it is.
+    type: list
+    elements: raw
+    default: []
+  gone:
+    description: The uuids of machines that were retired. All their rows are deleted.
+    type: list
+    elements: str
+    default: []
+author:
+  - virtuoso.grid contributors (@virtuoso-grid)
+seealso:
+  - module: virtuoso.grid.provider_info
+  - module: virtuoso.grid.machine_info
+"""
+
+EXAMPLES = r"""
+- name: Register a provider and what runs on it
+  virtuoso.grid.registration:
+    store: ~/.local/share/virtuoso/grid.db
+    providers:
+      - name: provider1
+        site: north
+        address: 198.18.0.21
+        user: root
+        facts: "{{ hostvars['provider1'].virtuoso__info.provider }}"
+    machines: "{{ hostvars['provider1'].virtuoso__machines.machines | map('combine', {'provider': 'provider1'}) }}"
+  delegate_to: localhost
+  run_once: true
+"""
+
+RETURN = r"""
+providers:
+  description: One result per host, in the same order.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the host.
+      type: str
+      returned: always
+    changed:
+      description: Whether anything but measurements and times changed.
+      type: bool
+      returned: always
+    actions:
+      description: V(register), V(update), or nothing.
+      type: list
+      elements: str
+      returned: success
+    msg:
+      description: What is wrong.
+      type: str
+      returned: failure
+    failure:
+      description: The error for programs. Its C(code) is V(invalid_host), V(invalid_address) and others named after the field, V(no_site), V(name_taken).
+      type: dict
+      returned: failure
+machines:
+  description: One result per machine, in the same order, without foreign ones.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the machine.
+      type: str
+      returned: always
+    uuid:
+      description: Its uuid.
+      type: str
+      returned: success
+    changed:
+      description: Whether anything but times changed.
+      type: bool
+      returned: always
+    actions:
+      description: V(exist) for a future that exists now, V(move), V(update), V(rebuild) for one that the store didn't know, or nothing.
+      type: list
+      elements: str
+      returned: success
+    msg:
+      description: What is wrong.
+      type: str
+      returned: failure
+    failure:
+      description: >-
+        The error for programs. Its C(code) is one of V(invalid_name), V(invalid_uuid), V(invalid_state), V(invalid_host),
+        V(unknown_provider), V(name_taken), V(reserved_name), V(several_copies), V(stale_copy).
+      type: dict
+      returned: failure
+gone:
+  description: One result per uuid of O(gone), in the same order.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the machine, or the uuid where the store doesn't know it.
+      type: str
+      returned: always
+    uuid:
+      description: Its uuid.
+      type: str
+      returned: always
+    changed:
+      description: Whether it was known.
+      type: bool
+      returned: always
+    actions:
+      description: V(forget), or nothing.
+      type: list
+      elements: str
+      returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import STORE, merge
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import Registration
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
+
+ARGUMENTS = {
+    "argument_spec": {
+        "providers": {"type": "list", "elements": "raw", "default": []},
+        "machines": {"type": "list", "elements": "raw", "default": []},
+        "gone": {"type": "list", "elements": "str", "default": []},
+    },
+    "supports_check_mode": True,
+}
+
+
+def work(module: AnsibleModule) -> Result:
+    """Register."""
+    options = module.params
+    store = Store(options["store"])
+    with store.reading(empty_if_missing=True) if module.check_mode else store.writing() as connection:
+        registration = Registration(connection)
+        result = {
+            "providers": registration.see_hosts(options["providers"]),
+            "machines": registration.see_machines(options["machines"]),
+            "gone": registration.forget(options["gone"]),
+        }
+        if not module.check_mode:
+            registration.write()
+    changed = any(item["changed"] for batch in result.values() for item in batch)
+    return {"changed": changed, **result, "diff": registration.diffs()}
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(work, **merge(STORE, ARGUMENTS))
+
+
+if __name__ == "__main__":
+    main()
