@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import json
-import os
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import tool
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import flush, tool
 
 # Enough for any honest image (measured: 64 TiB in clusters of 64 KiB needs less than half), not for a bomb.
 LIMITS = ("--as=2147483648", "--cpu=20", "--core=0")
@@ -68,12 +67,3 @@ def create(target: str, size: int) -> None:
     """Make an empty qcow2 of ``size`` bytes. :raises GridError: ``convert_failed``."""
     tool(["qemu-img", "create", "-q", "-f", "qcow2", "-o", "compression_type=zstd", target, str(size)], code="convert_failed")
     flush(target)
-
-
-def flush(path: str) -> None:
-    """Return when the file, or the directory's list of files, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

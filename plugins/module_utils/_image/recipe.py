@@ -99,10 +99,11 @@ def _parse_file(entry: t.Any) -> dict[str, t.Any]:
     path = check_path("file", entry["path"])
     if any(path == place or path.startswith(place + "/") for place in _VOLATILE):
         raise GridError("invalid_path", f"file {shorten(path)} would not be kept in the image", remedy="Put it in a directory that lies on the disk")
-    content, mode = entry["content"], str(entry.get("mode") or "0644")
+    content, mode = entry["content"], entry.get("mode", "0644")
     if not isinstance(content, str) or len(content) > MIB:
         raise GridError("invalid_recipe", f"the content of file {path} is not text of at most 1 MiB", remedy="Give text; put larger files into a package")
-    if not _MODE.fullmatch(mode):
+    # YAML reads 0644 without quotes as the number 420
+    if not isinstance(mode, str) or not _MODE.fullmatch(mode):
         raise GridError("invalid_recipe", f"mode {shorten(mode)} of file {path} is not an octal file mode", remedy='Write it in quotes, for example "0755"')
     return {"path": path, "content": content, "mode": int(mode, 8)}
 

@@ -62,6 +62,15 @@ def missing_remedy(program: str) -> str:
     return f"Install the Debian package {package}, or run the playbook virtuoso.grid.setup on this host, which does"
 
 
+def flush(path: str) -> None:
+    """Return when a file, or a directory's list of files, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def free_bytes(path: str) -> int:
     """Bytes that may still be written to the file system that ``path`` lies on."""
     facts = os.statvfs(path)

@@ -1,0 +1,149 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bring an image store to what is wanted: decide, then do."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._image import header
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import make
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot, content_digest
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.entry import Wanted, parse_entry
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import Manifest, reference
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import check
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import told_when_full
+
+Result = t.Dict[str, t.Any]
+
+VERBS = {"blank": "create", "file": "import", "url": "download", "packages": "build"}
+
+
+def decide(wanted: Wanted, found: Manifest | None, complete: bool, same: Manifest | None) -> list[str]:
+    """What is to be done for an image (pure).
+
+    :param found: the manifest of its name and version. :param complete: whether the layers of ``found`` are there.
+    :param same: a manifest of any name that was made from the same recipe and is complete.
+    :returns: nothing; ``create``, ``import``, ``download`` or ``build``; ``name`` to name what is there; ``describe`` where only
+        user or interpreter differ.
+    :raises GridError: ``version_taken``.
+    """
+    if found is not None and found["recipe_digest"] != wanted.recipe_digest:
+        raise GridError(
+            "version_taken",
+            f"{reference(wanted.name, wanted.version)} is there, made from something else",
+            remedy="Images don't change: give another version, or leave the version out to have one made from the recipe",
+            recipe_digest=found["recipe_digest"],
+        )
+    if found is not None and complete:
+        return [] if (found["user"], found["python"]) == (wanted.user, wanted.python) else ["describe"]
+    return ["name"] if same is not None else [VERBS[wanted.source["type"]]]
+
+
+def ensure_present(depot: Depot, entry: t.Mapping[str, t.Any], progress: Progress, check_mode: bool) -> Result:
+    """Have one image; the result of one entry, with ``diff``."""
+    wanted = parse_entry(entry)
+    actions, manifest = _look(depot, wanted)
+    before = _shown(depot.manifest(wanted.name, wanted.version))
+    if actions and not check_mode:
+        depot.prepare()
+        with told_when_full(depot.images), depot.job(_job(wanted)) as work:
+            # Another run may have made it while this one waited for the lock
+            actions, manifest = _look(depot, wanted)
+            if actions:
+                manifest = _do(depot, wanted, actions[0], manifest, work, progress)
+    return {
+        **_result(depot, wanted, manifest),
+        "changed": bool(actions),
+        "actions": actions,
+        "diff": diff(f"image {reference(wanted.name, wanted.version)}", before, _planned(wanted, manifest)) if actions else None,
+    }
+
+
+def _job(wanted: Wanted) -> str:
+    return f"{VERBS[wanted.source['type']]}-{wanted.recipe_digest[len('sha256:') :][:32]}"
+
+
+def _look(depot: Depot, wanted: Wanted) -> tuple[list[str], Manifest | None]:
+    """What to do, and the manifest to start from: the image's own, or one of the same recipe."""
+    found = depot.manifest(wanted.name, wanted.version)
+    complete = found is not None and depot.complete(found)
+    same = None
+    if not complete:
+        manifests, dummy = depot.read_manifests()
+        same = next((other for other in manifests if other["recipe_digest"] == wanted.recipe_digest and depot.complete(other)), None)
+    return decide(wanted, found, complete, same), found if complete else same
+
+
+def _do(depot: Depot, wanted: Wanted, action: str, known: Manifest | None, work: str, progress: Progress) -> Manifest:
+    named = {"name": wanted.name, "version": wanted.version, "user": wanted.user, "python": wanted.python}
+    if action in ("describe", "name"):
+        manifest = {**t.cast(Manifest, known), **named}
+        depot.commit(manifest, {})
+        return manifest
+    file = make(wanted, work, progress)
+    size = os.path.getsize(file)
+    digest = content_digest(file, lambda done: progress.bytes("digest", done, size))
+    with open(file, "rb") as stream:
+        virtual_size = header.judge(stream.read(header.HEAD_SIZE), size, "qcow2")
+    manifest = {
+        **named,
+        "layers": [digest],
+        "virtual_size": virtual_size,
+        "size": size,
+        "recipe_digest": wanted.recipe_digest,
+        "created": datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat(),
+    }
+    depot.commit(manifest, {digest: file})
+    progress.stage("done")
+    return manifest
+
+
+def _result(depot: Depot, wanted: Wanted, manifest: Manifest | None) -> Result:
+    digest = manifest["layers"][-1] if manifest else None
+    return {
+        "reference": reference(wanted.name, wanted.version),
+        "version": wanted.version,
+        "digest": digest,
+        "path": depot.layer_path(digest) if digest else None,
+        "virtual_size": manifest["virtual_size"] if manifest else wanted.source.get("size"),
+        "size": manifest["size"] if manifest else None,
+        "user": wanted.user,
+        "python": wanted.python,
+        "recipe_digest": wanted.recipe_digest,
+    }
+
+
+def _shown(manifest: Manifest | None) -> Result | None:
+    return None if manifest is None else {key: manifest[key] for key in ("recipe_digest", "user", "python")}
+
+
+def _planned(wanted: Wanted, manifest: Manifest | None) -> Result:
+    return {"recipe_digest": wanted.recipe_digest, "user": wanted.user, "python": wanted.python}
+
+
+def ensure_absent(depot: Depot, entry: t.Mapping[str, t.Any], check_mode: bool) -> Result:
+    """Have no image of this name and version, or of this name where no version is given. Layers in use stay."""
+    name = check("name", entry.get("name"))
+    version = None if entry.get("version") is None else check("version", str(entry["version"]))
+    manifests, dummy = depot.read_manifests()
+    found = [manifest for manifest in manifests if manifest["name"] == name and version in (None, manifest["version"])]
+    removed: list[str] = []
+    for manifest in found:
+        if not check_mode:
+            with told_when_full(depot.images):
+                removed += depot.remove(manifest)
+    references = [reference(name, manifest["version"]) for manifest in found]
+    return {
+        "changed": bool(found),
+        "actions": ["remove"] if found else [],
+        "removed": references,
+        "removed_layers": removed,
+        "diff": diff(f"image {name}", {"references": references}, None) if found else None,
+    }
