@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import socket
 import time
 from pathlib import Path
@@ -16,13 +17,31 @@ from definition import BUILD, CHECKOUT, GATEWAY, HOSTS, IMAGE_STORE, NETWORK, PR
 SSH_DEADLINE = 60
 LABEL_OWNER = f"{PREFIX}.checkout"
 LABEL_RECIPE = f"{PREFIX}.recipe"
+LEASES = "/run/containers/networks/ipam.db"
 KNOWN_HOSTS = BUILD / "known_hosts"
+
+
+class StaleLease(LabError):
+    """An address is still lent to a container that is no more."""
 
 
 def containers() -> dict[str, dict]:
     """All containers of the lab, running or not, by name."""
-    found = podman_json("ps", "--all", "--filter", f"name=^{PREFIX}-", "--format", "json")
+    argv = ["ps", "--all", "--filter", f"name=^{PREFIX}-", "--format", "json"]
+    done = podman(*argv, check=False)
+    while done.returncode != 0 and _restore_namespaces(done.stderr):
+        done = podman(*argv, check=False)
+    if done.returncode != 0:
+        raise LabError(f"podman can't list its containers: {done.stderr.strip()}")
+    found = json.loads(done.stdout or "[]") or []
     return {entry["Names"][0]: entry for entry in found}
+
+
+def _restore_namespaces(errors: str) -> bool:
+    """Put back the network namespaces that a reboot took away and podman complains of: without them it neither lists
+    nor removes their containers, nor frees their addresses."""
+    missing = set(re.findall(r'failed to Statfs \\*"/run/netns/([\w-]+)', errors))
+    return any([run(["ip", "netns", "add", namespace], check=False).returncode == 0 for namespace in missing])
 
 
 def _run_arguments(host: Host) -> list[str]:
@@ -47,8 +66,13 @@ def _alive(entry: dict) -> bool:
     """Whether the container's first process is there and is its own (after a reboot podman may only believe so)."""
     if entry.get("State") != "running":
         return False
-    done = run(["cat", f"/proc/{entry.get('Pid')}/cgroup"], check=False)
-    return done.returncode == 0 and entry["Id"] in done.stdout
+    # A number that another process has got, or a zombie's, names no control group of this container.
+    done = run(["grep", "-qs", entry["Id"], f"/proc/{entry.get('Pid')}/mountinfo"], check=False)
+    return done.returncode == 0
+
+
+def runs(host: Host) -> bool:
+    return _alive(containers().get(host.container) or {})
 
 
 def answers(address: str, timeout: float = 1.0) -> bool:
@@ -70,6 +94,8 @@ def condition(host: Host, entry: dict | None) -> str:
         return "foreign"
     if labels.get(LABEL_RECIPE) != _recipe(host):
         return "outdated"
+    if entry.get("State") != "running":
+        return "stopped"
     if not _alive(entry):
         return "dead"
     return "up" if answers(host.address) else "silent"
@@ -92,7 +118,26 @@ def start(host: Host) -> None:
     for source in host.volumes:
         if source.startswith("/"):
             Path(source).mkdir(parents=True, exist_ok=True)
-    podman("run", "--detach", "--label", f"{LABEL_RECIPE}={_recipe(host)}", *_run_arguments(host), image)
+    label = f"{LABEL_RECIPE}={_recipe(host)}"
+    done = podman("run", "--detach", "--label", label, *_run_arguments(host), image, check=False)
+    if "IPAM error" in done.stderr:
+        podman("rm", "--force", host.container, check=False)
+        raise StaleLease(f"podman has lent {host.address} to a container that is no more ({done.stderr.strip()}). "
+                         f"Remove {LEASES} while no container is on the machine, and try again.")
+    if done.returncode != 0:
+        raise LabError(f"{host.name} doesn't start: {done.stderr.strip()}")
+
+
+def drop_leases() -> bool:
+    """Forget all lent addresses; false when containers other than the lab's are there, whose leases they may be."""
+    everybody = podman("ps", "--all", "--quiet").stdout.split()
+    lab = containers()
+    if len(everybody) > len(lab):
+        return False
+    for name in lab:
+        remove(name, [])
+    run(["rm", "-f", LEASES])
+    return True
 
 
 def admit(host: Host) -> None:
@@ -128,14 +173,13 @@ def admitted(host: Host) -> bool:
 
 def remove(name: str, volumes: list[str]) -> None:
     """Remove a container, whatever is left of it, and the named volumes given."""
-    done = podman("rm", "--force", "--time", "0", name, check=False)
-    if podman("container", "exists", name, check=False).returncode == 0:
-        # Left by a reboot or the end of all processes: take apart what podman thinks is still mounted.
-        podman("container", "cleanup", name, check=False)
-        podman("umount", "--force", name, check=False)
+    _restore_namespaces(podman("inspect", name, check=False).stderr)
+    for _attempt in range(2):
         done = podman("rm", "--force", "--time", "0", name, check=False)
-        if podman("container", "exists", name, check=False).returncode == 0:
-            raise LabError(f"podman can't remove the container {name}: {done.stderr.strip()}")
+        if podman("container", "exists", name, check=False).returncode != 0:
+            break
+    else:
+        raise LabError(f"podman can't remove the container {name}: {done.stderr.strip()}")
     for volume in volumes:
         podman("volume", "rm", "--force", volume, check=False)
 

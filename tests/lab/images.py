@@ -70,12 +70,12 @@ def ensure(name: str) -> str:
     finally:
         run(["rm", "-f", str(tarball)])
     say(f"built image {full} in {time.monotonic() - begin:.0f} s")
-    _drop_older(name, full)
     return full
 
 
-def _drop_older(name: str, keep: str) -> None:
+def drop_older(name: str) -> None:
     """Remove images of the same name made by older recipes, except those in use."""
+    keep = reference(name)
     listed = podman("images", "--format", "{{.Repository}}:{{.Tag}}", f"{REPOSITORY}/{name}").stdout.split()
     for old in listed:
         if old != keep and podman("rmi", old, check=False).returncode == 0:

@@ -17,15 +17,19 @@ from command import LabError, fail, key_file, podman, say
 from definition import HOSTS, PREFIX, STATE_DIR, Host
 
 
+def _remake(host: Host, why: str) -> None:
+    say(f"{host.name} {why}: remaking it, empty")
+    hosts.remove(host.container, hosts.named_volumes(host))
+    hosts.start(host)
+
+
 def _mend(host: Host, state: str) -> None:
-    """Start a dead host again, keeping its data."""
-    say(f"{host.name} is {state}: starting it again")
-    podman("stop", "--time", "0", host.container, check=False)
-    podman("container", "cleanup", host.container, check=False)
-    if podman("start", host.container, check=False).returncode != 0:
-        say(f"{host.name} doesn't start again: remaking it, with its data kept")
-        hosts.remove(host.container, [])
-        hosts.start(host)
+    """Start a host that stopped again with all that is on it, if podman still can; else make it anew."""
+    if state != "dead":
+        say(f"{host.name} is {state}: starting it again")
+        podman("restart", "--time", "0", host.container, check=False)
+    if not hosts.runs(host):
+        _remake(host, "is dead")
 
 
 def _clear_foreign(states: dict[str, str], there: dict[str, dict]) -> None:
@@ -40,6 +44,16 @@ def _clear_foreign(states: dict[str, str], there: dict[str, dict]) -> None:
 
 
 def up(_args: argparse.Namespace) -> None:
+    try:
+        _up()
+    except hosts.StaleLease as lease:
+        if not hosts.drop_leases():
+            raise
+        say(f"forgot stale addresses and starts over: {lease}")
+        _up()
+
+
+def _up() -> None:
     begin = time.monotonic()
     there = hosts.containers()
     states = {host.name: hosts.condition(host, there.get(host.container)) for host in HOSTS}
@@ -54,16 +68,17 @@ def up(_args: argparse.Namespace) -> None:
     hosts.ensure_network()
     for host in HOSTS:
         state = states[host.name]
-        if state in ("dead", "silent"):
+        if state in ("dead", "silent", "stopped"):
             _mend(host, state)
+        elif state == "outdated":
+            _remake(host, "was made from an older recipe")
         elif state != "up":
-            if state == "outdated":
-                say(f"{host.name} was made from an older recipe: remaking it")
             hosts.remove(host.container, hosts.named_volumes(host))
             hosts.start(host)
     hosts.wait_for_ssh(list(HOSTS))
     for host in HOSTS:
         hosts.admit(host)
+        images.drop_older(host.image)
     say(f"up in {time.monotonic() - begin:.1f} s: " + ", ".join(f"{h.name} {h.address}" for h in HOSTS))
 
 
@@ -122,6 +137,7 @@ def host_up(args: argparse.Namespace) -> None:
     hosts.start(host)
     hosts.wait_for_ssh([host])
     hosts.admit(host)
+    images.drop_older(host.image)
     say(f"{host.name} {host.address} ({host.image}) up in {time.monotonic() - begin:.1f} s")
 
 
