@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import changed_keys, diff
@@ -56,17 +57,24 @@ def shown_name(entry: t.Any, position: int) -> str:
     return name if len(name) <= 63 and name.isprintable() else shorten(name)
 
 
-def check_twice(names: t.Sequence[t.Any], position: int) -> None:
-    """:raises GridError: ``duplicate_name`` where the entry's name stands in the list more than once; positions count from 1."""
-    name = names[position - 1]
-    places = [place for place, other in enumerate(names, 1) if other == name]
-    if isinstance(name, str) and len(places) > 1:
+def places_of(names: t.Iterable[t.Any]) -> dict[str, list[int]]:
+    """Where each name stands in the list, counted from 1."""
+    places: dict[str, list[int]] = {}
+    for position, name in enumerate(names, 1):
+        if isinstance(name, str):
+            places.setdefault(name, []).append(position)
+    return places
+
+
+def check_twice(places: t.Sequence[int]) -> None:
+    """:raises GridError: ``duplicate_name`` where a name stands in the list more than once."""
+    if len(places) > 1:
         raise GridError(
             "duplicate_name",
             f"entries {', '.join(map(str, places[:-1]))} and {places[-1]} of the list have the same name",
             tried="read the list",
             remedy="Give each machine a name of its own",
-            entries=places,
+            entries=list(places),
         )
 
 
@@ -191,7 +199,8 @@ def serve(
     :param check: decide only.
     """
     names = [entry.get("name") if isinstance(entry, t.Mapping) else entry if absent else None for entry in entries]
-    texts = [name for name in names if isinstance(name, str) and "\0" not in name]
+    places = places_of(names)
+    texts = [name for name in places if "\0" not in name]
     known = Known(
         {row["name"]: row for row in query.machines(connection, names=texts)},
         {row["name"]: row for row in query.hosts(connection, names=texts)},
@@ -200,8 +209,8 @@ def serve(
     )
     decisions: list[Decision] = []
 
-    def decide(entry: t.Any, position: int) -> Result:
-        check_twice(names, position)
+    def decide(entry: t.Any, name: t.Any) -> Result:
+        check_twice(places.get(name, ()) if isinstance(name, str) else ())
         decision = (decide_absent if absent else decide_present)(entry, known)
         if decision.action == "order" and not check:
             decision.uuid = record.new_uuid()
@@ -210,7 +219,7 @@ def serve(
 
     verb = "cancel the order" if absent else "order the machine"
     results = [
-        attempt(shown_name(entry, position), lambda entry=entry, position=position: decide(entry, position), kind="machine", tried=verb)  # type: ignore[misc]
+        attempt(shown_name(entry, position), functools.partial(decide, entry, names[position - 1]), kind="machine", tried=verb)
         for position, entry in enumerate(entries, 1)
     ]
     if not check:

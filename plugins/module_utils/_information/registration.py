@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import changed_keys, diff
@@ -170,7 +171,7 @@ class Registration:
             return {"changed": change.changed, "actions": change.actions}
 
         return [
-            attempt(shown_name(entry, position), lambda entry=entry: decide(entry), kind="host", tried="register the host")  # type: ignore[misc]
+            attempt(shown_name(entry, position), functools.partial(decide, entry), kind="host", tried="register the host")
             for position, entry in enumerate(given, 1)
         ]
 
@@ -184,21 +185,15 @@ class Registration:
             return {}
 
         results = [
-            attempt(
-                shown_name(entry, position), lambda position=position, entry=entry: look(position, entry), kind="machine", tried="register the machine"  # type: ignore[misc]
-            )
+            attempt(shown_name(entry, position), functools.partial(look, position, entry), kind="machine", tried="register the machine")
             for position, entry in enumerate(entries, 1)
         ]
         newest = newest_copies(list(read.values()), self.machines)
         providers = {**self.hosts, **{change.name: change.after for change in self.host_changes}}
         taken = {row["name"]: row for row in (*self.machines.values(), *self.hosts.values())}
         for position, seen in read.items():
-            results[position - 1] = attempt(
-                seen["name"],
-                lambda seen=seen: self._see_machine(seen, newest.get(seen["uuid"], seen["provider"]), taken, providers),  # type: ignore[misc]
-                kind="machine",
-                tried="register the machine",
-            )
+            decide = functools.partial(self._see_machine, seen, newest.get(seen["uuid"], seen["provider"]), taken, providers)
+            results[position - 1] = attempt(seen["name"], decide, kind="machine", tried="register the machine")
         return results
 
     def _see_machine(self, seen: Row, newest: str, taken: dict[str, query.Row], providers: t.Mapping[str, Row]) -> Result:

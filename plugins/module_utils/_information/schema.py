@@ -146,14 +146,12 @@ MIGRATIONS: tuple[Migration, ...] = (_first,)
 VERSION = len(MIGRATIONS)
 
 
-def migrate(connection: sa.Connection, have: int, migrations: t.Sequence[Migration] = MIGRATIONS) -> None:
+def migrate(connection: sa.Connection, have: int) -> None:
     """Bring the store behind ``connection`` from version ``have`` to the newest, inside the caller's transaction."""
-    for step in migrations[have:]:
+    for step in MIGRATIONS[have:]:
         step(connection)
-    if have == 0:
-        connection.execute(SCHEMA_VERSION_TABLE.insert(), {"version": len(migrations)})
-    else:
-        connection.execute(SCHEMA_VERSION_TABLE.update(), {"version": len(migrations)})
+    statement = SCHEMA_VERSION_TABLE.update() if have else SCHEMA_VERSION_TABLE.insert()
+    connection.execute(statement, {"version": VERSION})
 
 
 def version_of(connection: sa.Connection) -> int | None:

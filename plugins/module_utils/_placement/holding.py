@@ -8,12 +8,13 @@ A hold is a future machine's row in ``virtualization``: it counts until the mach
 
 from __future__ import annotations
 
+import functools
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, record, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.orders import check_twice, shown_name
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.orders import check_twice, places_of, shown_name
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import ARCHITECTURE, Demand, Provider, Rules, Use
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import Answer, solve
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt
@@ -155,16 +156,17 @@ def place(
         if row["provider"]:
             held.setdefault(row["provider"], {})[row["uuid"]] = _held_use(row, images)
     seen = {uuid: _seen_use(row) for uuid, row in rows.items() if not row["future"]}
-    names = [given.get("name") if isinstance(given, t.Mapping) else None for given in machines]
+    places = places_of(given.get("name") if isinstance(given, t.Mapping) else None for given in machines)
     demands: list[Demand] = []
 
-    def read(given: t.Any, position: int) -> Result:
-        check_twice(names, position)
-        demands.append(read_demand(given, rows, check=check))
-        return {"demand": demands[-1]}
+    def read(given: t.Any) -> Result:
+        demand = read_demand(given, rows, check=check)
+        check_twice(places[demand.name])
+        demands.append(demand)
+        return {"demand": demand}
 
     results = [
-        attempt(shown_name(given, position), lambda given=given, position=position: read(given, position), kind="machine", tried="place the machine")  # type: ignore[misc]
+        attempt(shown_name(given, position), functools.partial(read, given), kind="machine", tried="place the machine")
         for position, given in enumerate(machines, 1)
     ]
     answers = dict(zip([demand.key for demand in demands], solve(demands, providers, held, seen, rules)))
@@ -173,12 +175,8 @@ def place(
         demand = result.pop("demand", None)
         if demand is not None:
             row = rows.get(demand.key)
-            results[index] = attempt(
-                demand.name,
-                lambda demand=demand, row=row: _result(demand, answers[demand.key], sites, row),  # type: ignore[misc]
-                kind="machine",
-                tried="place the machine",
-            )
+            serve = functools.partial(_result, demand, answers[demand.key], sites, row)
+            results[index] = attempt(demand.name, serve, kind="machine", tried="place the machine")
     chosen = [(demand, rows.get(demand.key), t.cast(str, answers[demand.key].provider)) for demand in demands if answers[demand.key].error is None]
     if not check:
         _hold(connection, chosen, {_image(given).get("digest"): _image(given) for given in machines if isinstance(given, t.Mapping)}, providers)

@@ -1,0 +1,165 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Inventory plugin: the information service's machines as hosts."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from ansible.errors import AnsibleParserError
+from ansible.inventory.data import InventoryData
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+from ansible.utils.unsafe_proxy import wrap_var
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import inventory as view
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+
+DOCUMENTATION = r"""
+name: grid
+short_description: Machines that were ordered, as hosts
+version_added: 0.1.0
+description:
+  - Reads the store of the information service, and adds each machine as a host that any playbook can use. It is reached by SSH
+    through its provider; neither the machine nor the provider needs anything for that but SSH.
+  - Its configuration is a file whose name ends with C(grid.yml) or C(grid.yaml).
+  - Machines are in the group C(machines), and in groups by state, site, owner, image and tag, C(state_running), C(site_north),
+    C(owner_alice), C(image_debian_12), C(tag_web). Characters that names of groups can't have become underscores.
+  - Host variables begin with C(virtuoso_), C(virtuoso_uuid), C(virtuoso_reference), C(virtuoso_state), C(virtuoso_provider),
+    C(virtuoso_site), C(virtuoso_owner), C(virtuoso_image), C(virtuoso_vcpus), C(virtuoso_memory) and C(virtuoso_disk) (bytes),
+    C(virtuoso_addresses), C(virtuoso_mac), C(virtuoso_network), C(virtuoso_display), C(virtuoso_tags), C(virtuoso_seen) and others.
+  - The host key of a machine is accepted at first sight and kept under the machine's uuid, so machines that get the same address one
+    after the other are not taken for each other.
+  - Providers and homes that the store knows get the variables C(virtuoso_kind), C(virtuoso_uuid) and C(virtuoso_seen), and the group
+    of their site. How they are reached, and whether they are in the group C(providers), is left to the inventory that names them,
+    unless O(providers) is set. So a provider that is taken out of that inventory gets no more machines.
+  - Nothing that comes from a provider or a machine is ever used as a template.
+author:
+  - virtuoso.grid contributors (@virtuoso-grid)
+extends_documentation_fragment:
+  - constructed
+  - inventory_cache
+requirements:
+  - SQLAlchemy >= 2.0
+options:
+  plugin:
+    description: Says that the file is this plugin's.
+    type: str
+    required: true
+    choices: [virtuoso.grid.grid]
+  store:
+    description:
+      - The information service's database, a path of an SQLite file or an SQLAlchemy URL.
+      - A relative path is relative to the directory of the configuration file.
+      - A store that doesn't exist yet makes an empty inventory and a warning.
+    type: str
+    default: ~/.local/share/virtuoso/grid.db
+    env:
+      - name: VIRTUOSO_STORE
+  include:
+    description: Which machines to add, those that exist, those that are ordered and don't exist yet, or both.
+    type: list
+    elements: str
+    choices: [existing, future]
+    default: [existing]
+  providers:
+    description:
+      - Whether to add the store's providers to the group C(providers), and homes to C(homes), with their site and the connection
+        variables that were registered. Set it where no other inventory names them.
+      - Hosts that an inventory read before this one has are left as they are. Inventories in a directory are read in the order of
+        their names.
+    type: bool
+    default: false
+  known_hosts:
+    description:
+      - The file in which host keys of machines are kept.
+      - By default it lies beside the store's file and is named as that with C(.known_hosts); for a store on a server it is
+        C(~/.ssh/virtuoso_known_hosts).
+    type: path
+"""
+
+EXAMPLES = r"""
+# inventory/grid.yml, beside inventory/hosts.yml that names the providers
+plugin: virtuoso.grid.grid
+store: ../grid.db
+
+---
+# Futures too, and a group of one's own
+plugin: virtuoso.grid.grid
+include: [existing, future]
+groups:
+  large: virtuoso_memory >= 8 * 1024 ** 3
+"""
+
+_SUFFIXES = ("grid.yml", "grid.yaml")
+
+
+class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
+    """Reads rows, has :mod:`_information.inventory` make entries of them, and adds these."""
+
+    NAME = "virtuoso.grid.grid"
+
+    def verify_file(self, path: str) -> bool:
+        """Whether the file's name is one of this plugin's."""
+        return bool(super().verify_file(path)) and path.endswith(_SUFFIXES)
+
+    def parse(self, inventory: InventoryData, loader: DataLoader, path: str, cache: bool = True) -> None:
+        """Add the store's hosts, from the cache if that is wanted and fresh."""
+        super().parse(inventory, loader, path, cache)
+        self._read_config_data(path)
+        key = self.get_cache_key(path)
+        use_cache = self.get_option("cache") and cache
+        entries = self._cache.get(key) if use_cache else None
+        if entries is None:
+            entries = self._entries(path)
+            if self.get_option("cache"):
+                self._cache[key] = entries
+        for entry in entries:
+            self._add(entry)
+
+    def _entries(self, path: str) -> list[view.Entry]:
+        location = str(self.get_option("store"))
+        try:
+            store = Store(location, directory=os.path.dirname(os.path.abspath(path)))
+            with store.reading() as connection:
+                machines, hosts = query.machines(connection), query.hosts(connection)
+        except GridError as exc:
+            if exc.code == "store_missing":
+                self.display.warning(f"{exc}; the inventory has no machines yet")
+                return []
+            raise AnsibleParserError(f"{path}: {exc}") from exc
+        beside = f"{store.location.path}.known_hosts" if store.location.path else "~/.ssh/virtuoso_known_hosts"
+        known_hosts = self.get_option("known_hosts") or beside
+        return view.entries(machines, hosts, include=self.get_option("include"), known_hosts=known_hosts)
+
+    def _add(self, entry: view.Entry) -> None:
+        name, variables = entry["name"], dict(entry["variables"])
+        is_machine = variables["virtuoso_kind"] == "machine"
+        known = self.inventory.hosts.get(name)
+        if is_machine and known and "ansible_host" in known.vars:
+            self.display.warning(f"another inventory says how the host {name} is reached; the machine of this name is left to that")
+        elif is_machine or self.get_option("providers") and not known:
+            variables.update(entry["connection"])
+        groups = list(entry["groups"])
+        if not is_machine and self.get_option("providers"):
+            groups.append(f"{variables['virtuoso_kind']}s")
+        self.inventory.add_host(name)
+        for group in groups:
+            self.inventory.add_child(self.inventory.add_group(group), name)
+        for variable, value in variables.items():
+            self.inventory.set_variable(name, variable, wrap_var(value))
+        self._construct(name, variables)
+
+    def _construct(self, name: str, variables: dict[str, t.Any]) -> None:
+        strict = self.get_option("strict")
+        for option, construct in (
+            ("compose", self._set_composite_vars),
+            ("groups", self._add_host_to_composed_groups),
+            ("keyed_groups", self._add_host_to_keyed_groups),
+        ):
+            wanted = self.get_option(option)
+            if wanted:
+                construct(wanted, variables, name, strict=strict)

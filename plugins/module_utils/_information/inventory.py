@@ -1,0 +1,135 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rows of the store as hosts of an inventory: their groups, variables, and the way to them (pure)."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import reference
+
+Row = t.Dict[str, t.Any]
+
+
+class Entry(t.TypedDict):
+    """One host of the inventory; ``connection`` are variables that other inventories may tell better."""
+
+    name: str
+    groups: list[str]
+    variables: Row
+    connection: Row
+
+
+def group_name(kind: str, value: str) -> str:
+    """A valid group's name: ``site_north``; whatever Ansible doesn't allow becomes an underscore."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", f"{kind}_{value}")
+
+
+def ssh_option(name: str, value: str) -> str:
+    """``-o NAME=VALUE`` for a shell; ``value`` must not hold line breaks."""
+    return f"-o {shlex.quote(f'{name}={value}')}"
+
+
+def _path(path: str) -> str:
+    """A path for ssh's configuration, where quotes hold it together and %% stands for %."""
+    escaped = os.path.expanduser(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
+
+
+def jump(provider: Row, *, target: str) -> str:
+    """The command that ssh runs to reach a port of the machine through its provider (ssh_config(5), ProxyCommand).
+
+    ssh hands it to a shell and replaces %h and %p in it.
+    """
+    argv = ["ssh"]
+    if provider["port"]:
+        argv += ["-p", str(provider["port"])]
+    if provider["identity_file"]:
+        argv += ["-i", os.path.expanduser(provider["identity_file"])]
+    if provider["login"]:
+        argv += ["-l", provider["login"]]
+    argv += [*shlex.split(provider["ssh_args"] or ""), "-o", "BatchMode=yes"]
+    quoted = shlex.join(argv).replace("%", "%%")
+    to = "[%h]:%p" if ":" in target else "%h:%p"
+    return f"{quoted} -W {shlex.quote(to)} -- {shlex.quote(provider['address'] or provider['name']).replace('%', '%%')}"
+
+
+def login_of(row: Row) -> str | None:
+    """Whom to log in as: the first user of the order who has a key, else the image's own user."""
+    users = (row["spec"] or {}).get("users") or []
+    return next((user["name"] for user in users if user.get("ssh_authorized_keys")), None) or (row["facts"] or {}).get("user")
+
+
+def _machine_connection(row: Row, provider: Row | None, known_hosts: str) -> Row:
+    """How Ansible reaches a machine that has an address: through its provider, its host key known by its uuid."""
+    if row["future"] or not row["address"]:
+        return {}
+    options = [ssh_option("HostKeyAlias", row["uuid"]), ssh_option("UserKnownHostsFile", _path(known_hosts)), ssh_option("StrictHostKeyChecking", "accept-new")]
+    if provider is not None:
+        options.insert(0, ssh_option("ProxyCommand", jump(provider, target=row["address"])))
+    variables = {
+        "ansible_host": row["address"],
+        # Of the machine, not what a group of all hosts may say of providers.
+        "ansible_port": 22,
+        "ansible_user": login_of(row),
+        "ansible_python_interpreter": (row["facts"] or {}).get("python"),
+        "ansible_ssh_common_args": " ".join(options),
+    }
+    return {name: value for name, value in variables.items() if value is not None}
+
+
+def machine_entry(row: Row, provider: Row | None, known_hosts: str) -> Entry:
+    """A machine. ``row`` is as :func:`query.machines` returns it, ``provider`` a row of ``host``."""
+    view = query.machine_view(row)
+    spec, facts = row["spec"] or {}, row["facts"] or {}
+    image = (view["image"] or {}).get("name") or spec.get("image")
+    tags = facts.get("tags") if row["owner"] is None else spec.get("tags")
+    variables = {
+        "kind": "machine",
+        "reference": reference(row["uuid"]),
+        "image": image,
+        "image_digest": (view["image"] or {}).get("digest"),
+        **{name: view[name] for name in ("uuid", "owner", "state", "provider", "site", "generation", "addresses", "mac", "display", "seen", "restart_required")},
+        "vcpus": row["cpus"],
+        "memory": row["memory"],
+        "disk": row["disk"],
+        **{name: spec.get(name) for name in ("network", "goal")},
+        "tags": tags or [],
+    }
+    groups = ["machines", group_name("state", view["state"])]
+    named = (("site", row["site"]), ("owner", row["owner"]), ("image", None if image is None or image.startswith("sha256:") else image.split("@")[0]))
+    groups += [group_name(kind, value) for kind, value in named if value]
+    groups += [group_name("tag", tag) for tag in tags or []]
+    return {"name": row["name"], "groups": groups, "variables": _prefixed(variables), "connection": _machine_connection(row, provider, known_hosts)}
+
+
+def host_entry(row: Row) -> Entry:
+    """A provider or home. Its site is set by whoever names it: a value from the store would win over one of a group there."""
+    variables = {name: row[name] for name in ("kind", "uuid", "seen")}
+    connection = {
+        "virtuoso_site": row["site"],
+        "ansible_host": row["address"],
+        "ansible_port": row["port"],
+        "ansible_user": row["login"],
+        "ansible_ssh_private_key_file": row["identity_file"],
+        "ansible_ssh_common_args": row["ssh_args"],
+    }
+    groups = [group_name("site", row["site"])] if row["site"] else []
+    known = {name: value for name, value in connection.items() if value is not None}
+    return {"name": row["name"], "groups": groups, "variables": _prefixed(variables), "connection": known}
+
+
+def _prefixed(variables: Row) -> Row:
+    return {f"virtuoso_{name}": value for name, value in variables.items() if value is not None}
+
+
+def entries(machines: t.Iterable[Row], hosts: t.Sequence[Row], *, include: t.Container[str], known_hosts: str) -> list[Entry]:
+    """The inventory: hosts first, then machines; ``include`` has ``existing``, ``future`` or both."""
+    by_name = {row["name"]: row for row in hosts}
+    wanted = [row for row in machines if ("future" if row["future"] else "existing") in include]
+    return [*map(host_entry, hosts), *(machine_entry(row, by_name.get(row["provider"] or ""), known_hosts) for row in wanted)]
