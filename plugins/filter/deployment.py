@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._deployment import identities, provider_share, step_rows, wanted_images
+from ansible_collections.virtuoso.grid.plugins.module_utils._deployment import (
+    identities,
+    placement_entries,
+    provider_share,
+    step_rows,
+    wanted_images,
+)
 
 
 class FilterModule:
@@ -17,6 +23,7 @@ class FilterModule:
         """Name to function."""
         return {
             "identities": identities,
+            "placement_entries": placement_entries,
             "provider_share": provider_share,
             "step_rows": step_rows,
             "wanted_images": wanted_images,

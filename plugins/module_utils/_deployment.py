@@ -6,21 +6,27 @@
 from __future__ import annotations
 
 import typing as t
+import uuid
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import split_image
 
 Item = t.Dict[str, t.Any]
 Items = t.List[Item]
 
+UNKNOWN_DIGEST = "sha256:" + "0" * 64
+"""Stands, in check mode, for the digest of an image that isn't built yet."""
+
 
 def wanted_images(orders: t.Sequence[t.Mapping[str, t.Any]], catalogue: t.Mapping[str, t.Mapping[str, t.Any]]) -> Items:
     """The images that orders need, each once, as entries of the module ``image``.
 
     An order for a version that isn't the catalogue's, or for a digest, can only be met by an image that is there: such an
-    entry has no ``source``.
+    entry has no ``source``. A machine that exists keeps the image that it was made from, whatever the catalogue has now.
     """
     entries: dict[str, Item] = {}
     for order in orders:
+        if order.get("image"):
+            continue
         wanted = order["spec"]["image"]
         name, version, digest = split_image(wanted)
         known = dict(catalogue.get(name or "", {}))
@@ -34,9 +40,11 @@ def wanted_images(orders: t.Sequence[t.Mapping[str, t.Any]], catalogue: t.Mappin
     return list(entries.values())
 
 
-def _image_of(wanted: str, images: t.Sequence[t.Mapping[str, t.Any]]) -> t.Mapping[str, t.Any] | None:
-    """The image's result; of a name without version the latest result, which is the catalogue's."""
-    name, version, digest = split_image(wanted)
+def _image_of(order: t.Mapping[str, t.Any], images: t.Sequence[t.Mapping[str, t.Any]]) -> t.Mapping[str, t.Any] | None:
+    """The image's result, or of a machine that exists the image that it was made from."""
+    if order.get("image"):
+        return {"reference": order["image"]["name"], "digest": order["image"]["digest"]}
+    name, version, digest = split_image(order["spec"]["image"])
     found = None
     for image in images:
         if digest:
@@ -54,7 +62,33 @@ def _without_image(machine: t.Mapping[str, t.Any], cause: t.Mapping[str, t.Any] 
     return {"name": machine["name"], "uuid": machine.get("uuid"), "changed": False, "failed": True, "msg": str(msg), "failure": failure}
 
 
+def placement_entries(orders: t.Sequence[t.Mapping[str, t.Any]], images: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, Items]:
+    """Orders as the module ``placement`` takes them.
+
+    :param orders: ordered machines: ``name``, ``uuid``, ``spec``.
+    :param images: results of the module ``image``.
+    :returns: ``machines`` to be placed, and ``failed``, results of those whose image isn't to be had: they get no place.
+    """
+    machines: Items = []
+    failed: Items = []
+    for order in orders:
+        image = _image_of(order, images)
+        if image is None or image.get("failed"):
+            failed.append(_without_image(order, image))
+            continue
+        spec = order["spec"]
+        machines.append(
+            {
+                **{key: order.get(key) for key in ("name", "uuid")},
+                **{key: spec[key] for key in ("vcpus", "memory", "disk", "network", "goal")},
+                "image": {"name": image.get("reference"), **{key: image.get(key) for key in ("digest", "size", "virtual_size")}},
+            }
+        )
+    return {"machines": machines, "failed": failed}
+
+
 def provider_share(
+    orders: t.Sequence[t.Mapping[str, t.Any]],
     placed: t.Sequence[t.Mapping[str, t.Any]],
     images: t.Sequence[t.Mapping[str, t.Any]],
     provider: str,
@@ -62,35 +96,40 @@ def provider_share(
 ) -> dict[str, Items]:
     """What one provider has to do in a deployment.
 
-    :param placed: placed orders: ``name``, ``uuid``, ``spec``, ``provider``, ``site``, ``generation``.
+    :param orders: ordered machines: ``name``, ``uuid``, ``spec``.
+    :param placed: results of the module ``placement``.
     :param images: results of the module ``image``.
     :param transferred: results of the module ``image_transfer`` on this provider, where it has run.
     :returns: ``images`` to bring there, each once; ``machines`` as entries of the module ``machine``; and ``failed``, results
-        of the machines whose image failed to be built or brought.
+        of the machines whose image could not be brought.
+
+    In check mode, what doesn't exist yet has no uuid and no digest. It gets stand-ins here, by which nothing can exist.
     """
+    by_name = {order["name"]: order for order in orders}
     arrived = {item["name"]: item for item in transferred}
     needed: dict[str, Item] = {}
     machines: Items = []
     failed: Items = []
-    for machine in placed:
-        if machine.get("provider") != provider:
+    for place in placed:
+        if place.get("failed") or place.get("provider") != provider:
             continue
-        image = _image_of(machine["spec"]["image"], images)
-        reference = (image or {}).get("reference") or (image or {}).get("digest")
-        if image is None or image.get("failed"):
-            failed.append(_without_image(machine, image))
-        elif arrived.get(reference, {}).get("failed"):
-            failed.append(_without_image(machine, arrived[reference]))
-        else:
-            needed[str(reference)] = {"name": reference, **{key: image.get(key) for key in ("digest", "size", "manifest")}}
-            machines.append(
-                {
-                    **machine["spec"],
-                    **{key: machine.get(key) for key in ("uuid", "generation", "site", "provider")},
-                    "image": {"name": reference, "digest": image.get("digest")},
-                    **{key: image.get(key) for key in ("user", "python")},
-                }
-            )
+        order = by_name[place["name"]]
+        image = _image_of(order, images) or {}
+        reference = str(image.get("reference"))
+        if arrived.get(reference, {}).get("failed"):
+            failed.append(_without_image(order, arrived[reference]))
+            continue
+        needed[reference] = {"name": reference, **{key: image.get(key) for key in ("digest", "size")}}
+        machines.append(
+            {
+                **order["spec"],
+                "uuid": place.get("uuid") or str(uuid.uuid5(uuid.NAMESPACE_URL, place["name"])),
+                "provider": provider,
+                **{key: place.get(key) for key in ("generation", "site")},
+                "image": {"name": reference, "digest": image.get("digest") or UNKNOWN_DIGEST},
+                **{key: image.get(key) for key in ("user", "python")},
+            }
+        )
     return {"images": list(needed.values()), "machines": machines, "failed": failed}
 
 

@@ -5,14 +5,26 @@
 
 from __future__ import annotations
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._deployment import identities, provider_share, step_rows, wanted_images
+from ansible_collections.virtuoso.grid.plugins.module_utils._deployment import (
+    UNKNOWN_DIGEST,
+    identities,
+    placement_entries,
+    provider_share,
+    step_rows,
+    wanted_images,
+)
 
 DIGEST = "sha256:" + "a" * 64
 CATALOGUE = {"tiny": {"source": {"type": "packages"}, "user": "root"}, "pinned": {"version": "2", "source": {"type": "blank"}}}
 
 
-def order(name, image="tiny", provider="provider1"):
-    return {"name": name, "uuid": "u-" + name, "generation": 1, "site": "site-a", "provider": provider, "spec": {"name": name, "image": image, "vcpus": 1}}
+def order(name, image="tiny", made_from=None):
+    spec = {"name": name, "image": image, "vcpus": 1, "memory": 2, "disk": None, "network": "virtuoso", "goal": "balance"}
+    return {"name": name, "uuid": "u-" + name, "spec": spec, "image": made_from}
+
+
+def placed(*names, provider="provider1", **more):
+    return [{"name": name, "uuid": "u-" + name, "generation": 1, "site": "site-a", "provider": provider, **more} for name in names]
 
 
 def built(name="tiny", version="1", **more):
@@ -32,31 +44,59 @@ def test_each_image_is_wanted_once_and_only_the_catalogues_version_has_a_source(
     ]
 
 
+def test_a_machine_that_exists_keeps_its_image():
+    exists = order("a", made_from={"name": "tiny@old", "digest": DIGEST})
+    assert wanted_images([exists], CATALOGUE) == []
+    entries = placement_entries([exists], [])
+    assert entries["machines"][0]["image"]["name"] == "tiny@old" and entries["failed"] == []
+    share = provider_share([exists], placed("a"), [], "provider1")
+    assert share["machines"][0]["image"] == {"name": "tiny@old", "digest": DIGEST}
+
+
+def test_machines_are_placed_with_their_image_or_not_at_all():
+    broken = {"name": "other", "failed": True, "msg": "wrong checksum", "failure": {"code": "checksum_mismatch"}}
+    entries = placement_entries([order("a"), order("b", "other"), order("c", "lost")], [built(virtual_size=9), broken])
+    assert entries["machines"] == [
+        {
+            "name": "a",
+            "uuid": "u-a",
+            "vcpus": 1,
+            "memory": 2,
+            "disk": None,
+            "network": "virtuoso",
+            "goal": "balance",
+            "image": {"name": "tiny@1", "digest": DIGEST, "size": 5, "virtual_size": 9},
+        }
+    ]
+    failures = [(row["name"], row["msg"], row["failure"]["code"]) for row in entries["failed"]]
+    assert failures[0] == ("b", "wrong checksum", "checksum_mismatch")
+    assert failures[1][0] == "c" and failures[1][2] == "image_missing" and entries["failed"][1]["failure"]["remedy"]
+
+
 def test_a_provider_gets_its_own_machines_and_each_image_once():
-    share = provider_share([order("a"), order("b"), order("c", provider="provider2")], [built()], "provider1")
+    share = provider_share([order("a"), order("b"), order("c")], placed("a", "b") + placed("c", provider="provider2"), [built()], "provider1")
     assert [machine["name"] for machine in share["machines"]] == ["a", "b"]
-    assert share["images"] == [{"name": "tiny@1", "digest": DIGEST, "size": 5, "manifest": None}]
+    assert share["images"] == [{"name": "tiny@1", "digest": DIGEST, "size": 5}]
     assert share["machines"][0]["image"] == {"name": "tiny@1", "digest": DIGEST}
     assert share["machines"][0]["user"] == "root" and share["machines"][0]["uuid"] == "u-a"
     assert share["failed"] == []
 
 
-def test_a_failed_image_fails_its_machines_only():
-    broken = {"name": "other", "failed": True, "msg": "wrong checksum", "failure": {"code": "checksum_mismatch"}}
-    share = provider_share([order("a"), order("b", "other")], [built(), broken], "provider1")
-    assert [machine["name"] for machine in share["machines"]] == ["a"]
-    assert [(row["name"], row["msg"], row["failure"]["code"]) for row in share["failed"]] == [("b", "wrong checksum", "checksum_mismatch")]
+def test_a_machine_without_a_place_is_nobodys():
+    share = provider_share([order("a")], placed("a", failed=True), [built()], "provider1")
+    assert share == {"images": [], "machines": [], "failed": []}
 
 
 def test_an_image_that_did_not_arrive_fails_its_machines():
     lost = {"name": "tiny@1", "failed": True, "msg": "disk full", "failure": {"code": "disk_full"}}
-    share = provider_share([order("a")], [built()], "provider1", [lost])
+    share = provider_share([order("a")], placed("a"), [built()], "provider1", [lost])
     assert share["machines"] == [] and share["failed"][0]["failure"]["code"] == "disk_full"
 
 
-def test_an_image_server_that_did_not_answer_fails_all():
-    share = provider_share([order("a")], [], "provider1")
-    assert share["failed"][0]["failure"]["code"] == "image_missing" and share["failed"][0]["failure"]["remedy"]
+def test_in_check_mode_what_does_not_exist_yet_has_stand_ins():
+    share = provider_share([order("a")], [{"name": "a", "uuid": None, "provider": "p"}], [built(digest=None)], "p")
+    machine = share["machines"][0]
+    assert machine["image"]["digest"] == UNKNOWN_DIGEST and len(machine["uuid"]) == 36
 
 
 def test_rows_of_a_step_are_the_machines_own_or_the_steps_failure():
