@@ -234,10 +234,10 @@ def _clear(directory: str, parts_before: float | None = None) -> bool:
     removed = False
     for name in _names(directory):
         path = os.path.join(directory, name)
+        if name.endswith(PART) and (parts_before is None or os.lstat(path).st_mtime >= parts_before):
+            continue
         if os.path.isdir(path) and not os.path.islink(path):
             remove_tree(path)
-        elif name.endswith(PART) and (parts_before is None or os.lstat(path).st_mtime >= parts_before):
-            continue
         else:
             os.unlink(path)
         removed = True
