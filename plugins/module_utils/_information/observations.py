@@ -107,7 +107,8 @@ def usable_addresses(values: t.Any) -> list[str]:
     found = []
     for value in list(values)[:_MOST_ADDRESSES] if isinstance(values, (list, tuple)) else ():
         try:
-            address = ipaddress.ip_address(str(value).partition("/")[0])
+            # Only the address: a zone after % may be any text.
+            address = ipaddress.ip_address(str(value).partition("/")[0].partition("%")[0])
         except ValueError:
             continue
         if not (address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified):

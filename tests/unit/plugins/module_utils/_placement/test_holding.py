@@ -1,0 +1,206 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Placement on a store: what is held is seen by every play, also by those that run at the same time."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import pytest
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import orders, query
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import Registration
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.holding import place, read_provider
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Rules
+
+GIB = 2**30
+IMAGE = {"name": "tiny@1", "digest": "sha256:" + "a" * 64, "size": GIB, "virtual_size": 2 * GIB}
+FREE = {
+    "site": "north",
+    "cpus": 100,
+    "cpus_allocated": 0,
+    "memory": 16 * GIB,
+    "memory_free": 16 * GIB,
+    "memory_allocated": 0,
+    "disk": 1000 * GIB,
+    "disk_free": 1000 * GIB,
+    "disk_allocated": 0,
+    "networks": ["virtuoso"],
+    "machines": [],
+    "images": [],
+    "load": 0.5,
+}
+RULES = Rules(host_reserve=0)
+
+
+class Plays:
+    """What plays do to a store: order, place, register."""
+
+    def __init__(self, path):
+        self.store = Store(str(path))
+
+    def order(self, *names, **fields):
+        with self.store.writing() as connection:
+            results = orders.serve(connection, [{"name": name, "image": "tiny", "memory": "1 GiB", **fields} for name in names], **ORDERING)[0]
+        return [{**result["spec"], "uuid": result["uuid"], "image": IMAGE} for result in results]
+
+    def place(self, machines, *providers, check=False):
+        given = [read_provider({"name": f"p{number}", **FREE, **fields}) for number, fields in enumerate(providers, 1)]
+        with self.store.reading(empty_if_missing=True) if check else self.store.writing() as connection:
+            results, self.diffs = place(connection, machines, given, RULES, check=check)
+        return results
+
+    def appear(self, machine, provider):
+        """The machine is defined on the provider."""
+        told = {"name": machine["name"], "uuid": machine["uuid"], "provider": provider, "state": "running", "vcpus": 1, "memory": GIB, "disk": 2 * GIB}
+        with self.store.writing() as connection:
+            registration = Registration(connection)
+            results = registration.see_machines([told])
+            registration.write()
+        assert not results[0].get("failed")
+
+    def row(self, name):
+        with self.store.reading() as connection:
+            return query.machines(connection, names=[name])[0]
+
+
+ORDERING = {"owner": "alice", "images": None, "absent": False, "check": False}
+
+
+@pytest.fixture
+def plays(tmp_path):
+    return Plays(tmp_path / "grid.db")
+
+
+def code(result):
+    return result.get("failure", {}).get("code")
+
+
+def test_a_placed_machine_holds_its_room(plays):
+    machines = plays.order("web1")
+    result = plays.place(machines, {})[0]
+    assert (result["provider"], result["site"], result["actions"], result["reasons"]) == ("p1", "north", ["place"], {})
+    row = plays.row("web1")
+    assert (row["provider"], row["site"], row["disk"], query.state_of(row)) == ("p1", "north", 2 * GIB, "placed")
+
+
+def test_again_changes_nothing(plays):
+    machines = plays.order("web1")
+    plays.place(machines, {}, {})
+    again = plays.place(machines, {}, {})[0]
+    assert (again["provider"], again["changed"], again["actions"]) == ("p1", False, []) and plays.diffs == []
+
+
+def test_another_play_finds_less(plays):
+    first, second = plays.order("web1", memory="10 GiB"), plays.order("web2", memory="10 GiB")
+    assert plays.place(first, {})[0]["provider"] == "p1"
+    refused = plays.place(second, {})[0]
+    assert code(refused) == "no_provider" and refused["failure"]["reasons"] == {"p1": "needs 10 GiB of memory, 6 GiB free"}
+    assert "p1 needs 10 GiB of memory, 6 GiB free" in refused["msg"]
+
+
+def test_a_cancelled_order_holds_nothing(plays):
+    plays.place(plays.order("web1", memory="10 GiB"), {})
+    with plays.store.writing() as connection:
+        orders.serve(connection, ["web1"], **{**ORDERING, "absent": True})
+    assert plays.place(plays.order("web2", memory="10 GiB"), {})[0]["provider"] == "p1"
+
+
+def test_a_machine_that_is_defined_is_counted_once(plays):
+    machine = plays.order("web1", memory="10 GiB")[0]
+    plays.place([machine], {})
+    other = plays.order("web2", memory="6 GiB")
+    defined = {"memory_allocated": 10 * GIB, "machines": [{"uuid": machine["uuid"], "state": "running"}]}
+    assert plays.place(other, defined, check=True)[0]["provider"] == "p1"
+    plays.appear(machine, "p1")
+    stale = plays.place(plays.order("web3", memory="7 GiB"), {})[0]  # measured before it was defined
+    assert code(stale) == "no_provider"
+
+
+def test_check_mode_chooses_the_same_and_holds_nothing(plays):
+    machines = plays.order("web1", "web2")
+    checked, diffs = plays.place(machines, {}, {}, check=True), plays.diffs
+    assert plays.row("web1")["provider"] is None
+    assert checked == plays.place(machines, {}, {}) and diffs == plays.diffs
+
+
+def test_check_mode_places_what_is_not_ordered_yet(plays, tmp_path):
+    machines = [{"name": f"web{number}", "uuid": None, "memory": 10 * GIB, "vcpus": 1, "image": IMAGE} for number in range(3)]
+    results = plays.place(machines, {}, {}, check=True)
+    assert [result.get("provider") for result in results] == ["p1", "p2", None] and not list(tmp_path.iterdir())
+    assert code(plays.place(machines, {}, {})[0]) == "not_ordered"
+
+
+def test_a_machine_on_an_unreachable_provider_fails_alone(plays):
+    held, existing = plays.order("web1", "web2")
+    plays.place([held, existing], {})
+    plays.appear(existing, "p1")
+    results = plays.place([held, existing, *plays.order("web3")], {"unreachable": True}, {})
+    assert [code(result) for result in results] == ["provider_unreachable", "provider_unreachable", None]
+    assert results[2]["provider"] == "p2" and plays.row("web2")["provider"] == "p1"
+
+
+def test_a_changed_image_is_held_anew(plays):
+    machine = plays.order("web1")[0]
+    plays.place([machine], {})
+    other = {**IMAGE, "digest": "sha256:" + "b" * 64, "virtual_size": 4 * GIB}
+    plays.place([{**machine, "image": other}], {})
+    with plays.store.reading() as connection:
+        images = {row["uuid"]: row["digest"] for row in query.images(connection)}
+    row = plays.row("web1")
+    assert images[row["image_uuid"]] == other["digest"] and row["disk"] == 4 * GIB
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"disk": GIB}, "disk_too_small"),
+        ({"disk": "lots"}, "invalid_size"),
+        ({"memory": -1}, "invalid_size"),
+        ({"vcpus": 0}, "invalid_vcpus"),
+        ({"vcpus": "²"}, "invalid_vcpus"),
+        ({"uuid": None}, "not_ordered"),
+        ({"uuid": "11111111-1111-4111-8111-111111111111"}, "not_ordered"),
+        ({"name": None}, "invalid_order"),
+    ],
+)
+def test_a_bad_machine_fails_alone(plays, fields, expected):
+    first, second = plays.order("web1", "web2")
+    bad, good = plays.place([{**first, **fields}, second], {})
+    assert code(bad) == expected and good["provider"] == "p1"
+
+
+def test_a_name_twice_fails_both(plays):
+    machine = plays.order("web1")[0]
+    assert [code(result) for result in plays.place([machine, machine], {})] == ["duplicate_name", "duplicate_name"]
+
+
+@pytest.mark.parametrize("fact", [{"memory": None}, {"cpus": -1}, {"disk_free": "much"}, {"memory_free": True}, {"cpus_allocated": float("nan")}])
+def test_a_provider_without_measurements_is_not_used(plays, fact):
+    failed = plays.place(plays.order("web1"), fact)[0]
+    assert failed["failure"]["reasons"] == {"p1": "did not report what it has"}
+
+
+def _play(path, number, placed):
+    """One play: orders three machines of 1 GiB and places them on providers that it measured before anyone else came."""
+    play = Plays(path)
+    machines = play.order(*(f"web-{number}-{count}" for count in range(3)))
+    placed.put([(result["name"], result.get("provider"), code(result)) for result in play.place(machines, {"memory": 8 * GIB}, {"memory": 8 * GIB})])
+
+
+def test_plays_at_once_never_promise_the_same_gigabyte_and_lose_nothing(tmp_path):
+    context = multiprocessing.get_context("fork")
+    placed, path = context.Queue(), tmp_path / "grid.db"
+    processes = [context.Process(target=_play, args=(path, number, placed)) for number in range(8)]
+    for process in processes:
+        process.start()
+    results = [result for dummy in processes for result in placed.get(timeout=60)]
+    for process in processes:
+        process.join()
+    providers = [provider for dummy, provider, dummy in results]
+    assert (providers.count("p1"), providers.count("p2"), providers.count(None)) == (8, 8, 8)
+    assert {failure for dummy, provider, failure in results if provider is None} == {"no_provider"}
+    with Store(str(path)).reading() as connection:
+        rows = {row["name"]: row["provider"] for row in query.machines(connection)}
+    assert rows == {name: provider for name, provider, dummy in results}
