@@ -80,8 +80,15 @@ def element(values: Metadata) -> ET.Element:
 
 
 def text(values: Metadata) -> str:
-    """The element as text, for ``virDomainSetMetadata``."""
-    return ET.tostring(element(values), encoding="unicode")
+    """The element as text, for ``virDomainSetMetadata``.
+
+    libvirt declares the namespace's prefix itself and refuses a text that has done so: here it is the default namespace.
+    """
+    root = element(values)
+    for node in root.iter():
+        node.tag = node.tag.partition("}")[2]
+    root.set("xmlns", NAMESPACE)
+    return ET.tostring(root, encoding="unicode")
 
 
 def _number(value: str | None) -> int:

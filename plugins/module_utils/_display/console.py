@@ -1,0 +1,84 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where a machine's display is, and what it shows."""
+
+from __future__ import annotations
+
+import base64
+import concurrent.futures
+import contextlib
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._display.picture import Picture, to_png
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import connect, libvirt, translated
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import observe
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import check_uuid, label
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import check_text
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
+
+Result = t.Dict[str, t.Any]
+
+# A 4K screen as PPM has 25 MB.
+_LARGEST = 64 * 2**20
+_AT_A_TIME = 4
+
+
+def screenshot(conn: t.Any, domain: t.Any) -> Picture:
+    """What the first screen of a running machine shows.
+
+    :raises GridError: ``screenshot_invalid``, ``libvirt_error``.
+    """
+    parts: list[bytes] = []
+    size = 0
+
+    def take(dummy: t.Any, data: bytes, dummy_opaque: t.Any) -> None:
+        nonlocal size
+        size += len(data)
+        if size > _LARGEST:
+            raise GridError("screenshot_invalid", f"the screenshot has more than {_LARGEST} bytes")
+        parts.append(data)
+
+    stream = conn.newStream(0)
+    try:
+        domain.screenshot(stream, 0, 0)
+        stream.recvAll(take, None)
+        stream.finish()
+    except BaseException:
+        with contextlib.suppress(libvirt.libvirtError):
+            stream.abort()
+        raise
+    return to_png(b"".join(parts))
+
+
+def _one(conn: t.Any, entry: t.Any, pictures: bool) -> Result:
+    if not isinstance(entry, t.Mapping) or not (entry.get("uuid") or entry.get("name")):
+        raise GridError("invalid_order", "the machine has neither uuid nor name", remedy="Give at least one of them")
+    uuid = check_uuid(entry["uuid"]) if entry.get("uuid") else None
+    name = check_text("name", entry["name"]) if entry.get("name") else None
+    domain = observe.find_domain(conn, uuid, name)[0]
+    if domain is None:
+        raise GridError("machine_unknown", "no such machine on this host", remedy="Look where it is: virtuoso.grid.machine_info")
+    with translated("look at the display"):
+        display = domain_xml.display_of(domain_xml.parse(domain.XMLDesc(0)))
+        result: Result = {"uuid": domain.UUIDString(), "display": display, "screenshot": None}
+        if pictures and display["port"] is not None and domain.isActive():
+            picture = screenshot(conn, domain)
+            content = base64.b64encode(picture.data).decode("ascii")
+            result["screenshot"] = {"format": "png", "width": picture.width, "height": picture.height, "content": content}
+    return result
+
+
+def displays(uri: str, entries: t.Sequence[t.Any], pictures: bool) -> list[Result]:
+    """The displays of machines, as the module ``display`` returns them; pictures as base64 in ``content``."""
+    if not entries:
+        return []
+
+    def one(entry: t.Any) -> Result:
+        identity = {"uuid": entry.get("uuid") if isinstance(entry, t.Mapping) else None}
+        return {**identity, **attempt(label(entry), lambda: _one(hypervisor.conn, entry, pictures), kind="machine", tried="look at its display")}
+
+    with connect(uri) as hypervisor, concurrent.futures.ThreadPoolExecutor(_AT_A_TIME) as pool:
+        return list(pool.map(one, entries))

@@ -1,0 +1,120 @@
+#!/usr/bin/python
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the machines on a provider are, and where they can be reached."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: machine_info
+short_description: What the machines on a provider are and where they can be reached
+version_added: 0.1.0
+author: virtuoso.grid contributors (@virtuoso-grid)
+description:
+  - The truth about a provider's machines, from its libvirt, with all that the store needs to be rebuilt.
+  - Addresses are those of the machine's network card, from its guest agent; where that isn't there, from the DHCP server of its libvirt
+    network; else from the host's neighbour table. They come from the guest and are checked to be addresses.
+options:
+  machines:
+    description: Uuids or names of the machines; all domains on the provider where it is left out.
+    type: list
+    elements: str
+  wait_for_address:
+    description:
+      - Seconds to wait until every running machine has an address; V(0) does not wait.
+      - A machine that has none by then fails with C(no_address); its facts are returned all the same.
+    type: int
+    default: 0
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+extends_documentation_fragment:
+  - virtuoso.grid.attributes
+  - virtuoso.grid.hypervisor
+  - virtuoso.grid.depot
+seealso:
+  - module: virtuoso.grid.machine
+"""
+
+EXAMPLES = r"""
+- name: All machines on the provider
+  virtuoso.grid.machine_info:
+  register: there
+
+- name: Two machines, with their addresses
+  virtuoso.grid.machine_info:
+    machines: [web1, 5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11]
+    wait_for_address: 120
+"""
+
+RETURN = r"""
+machines:
+  description: The machines, in the order in which they were asked for, or by name. Sizes are bytes.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name: {description: Name., type: str, returned: always}
+    uuid: {description: Uuid., type: str, returned: always}
+    state: {description: "V(running), V(paused), V(stopped) or V(absent).", type: str, returned: always}
+    foreign:
+      description: Whether it is a domain that is not the collection's; only the fields above are returned then.
+      type: bool
+      returned: always
+    owner: {description: Who ordered it., type: str, returned: when it is there}
+    image: {description: C(name) and C(digest) of its image., type: dict, returned: when it is there}
+    vcpus: {description: Virtual processors., type: int, returned: when it is there}
+    memory: {description: Memory., type: int, returned: when it is there}
+    disk: {description: Virtual size of its disk., type: int, returned: when it is there}
+    cpu_shares: {description: "Its weight among the machines, V(none) for the host's default.", type: int, returned: when it is there}
+    network: {description: Its network., type: str, returned: when it is there}
+    mac: {description: MAC address of its network card., type: str, returned: when it is there}
+    addresses: {description: "Its addresses, IPv4 first.", type: list, elements: str, returned: when it is there}
+    address_source: {description: "V(agent), V(lease), V(neighbour) or V(none).", type: str, returned: when it is there}
+    display: {description: "Kind, host and port of its display.", type: dict, returned: when it is there}
+    generation: {description: Generation of its last start., type: int, returned: when it is there}
+    site: {description: Site at which it was started., type: str, returned: when it is there}
+    goal: {description: Its goal., type: str, returned: when it is there}
+    tags: {description: Its tags., type: list, elements: str, returned: when it is there}
+    user: {description: Login user of its image., type: str, returned: when it is there}
+    python: {description: Interpreter in its image., type: str, returned: when it is there}
+    packages: {description: Packages that it was told to install at its first start., type: list, elements: str, returned: when it is there}
+    users: {description: Users that it was told to make at its first start., type: list, elements: dict, returned: when it is there}
+    machine_type: {description: QEMU's machine type., type: str, returned: when it is there}
+    virtualization: {description: V(kvm) or V(qemu)., type: str, returned: when it is there}
+    restart_required: {description: Whether changes wait for its next start., type: bool, returned: when it is there}
+    pending: {description: "These changes, each as the value now and then.", type: dict, returned: when it is there}
+    failed: {description: Present and true where it has no address in time., type: bool, returned: failure}
+    msg: {description: What is wrong., type: str, returned: failure}
+    failure: {description: "The same for programs; its C(code) is C(no_address).", type: dict, returned: failure}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.survey import survey
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
+
+OPTIONS = {
+    "argument_spec": {
+        "machines": {"type": "list", "elements": "str"},
+        "wait_for_address": {"type": "int", "default": 0},
+    }
+}
+
+
+def work(module: AnsibleModule) -> Result:
+    """The module's work."""
+    params = module.params
+    return {"changed": False, "machines": survey(params["uri"], params["machines"], params["wait_for_address"])}
+
+
+def main() -> None:
+    """The module."""
+    run_module(work, supports_check_mode=True, **merge(HYPERVISOR, DEPOT, OPTIONS))
+
+
+if __name__ == "__main__":
+    main()
