@@ -35,9 +35,9 @@ def ssh_option(name: str, value: str) -> str:
     return f"-o {shlex.quote(f'{name}={value}')}"
 
 
-def _path(path: str) -> str:
-    """A path for ssh's configuration, where quotes hold it together and %% stands for %."""
-    escaped = os.path.expanduser(path).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+def _quoted(path: str) -> str:
+    """A path as one argument in ssh's configuration."""
+    escaped = os.path.expanduser(path).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
@@ -50,7 +50,8 @@ def jump(provider: Row, *, target: str) -> str:
     if provider["port"]:
         argv += ["-p", str(provider["port"])]
     if provider["identity_file"]:
-        argv += ["-i", os.path.expanduser(provider["identity_file"])]
+        # As Ansible passes it, so % begins one of ssh's tokens here too; with -i it would not.
+        argv += ["-o", f"IdentityFile={_quoted(provider['identity_file'])}"]
     if provider["login"]:
         argv += ["-l", provider["login"]]
     argv += [*shlex.split(provider["ssh_args"] or ""), "-o", "BatchMode=yes"]
@@ -69,7 +70,7 @@ def _machine_connection(row: Row, provider: Row | None, known_hosts: str) -> Row
     """How Ansible reaches a machine that has an address: through its provider, its host key known by its uuid."""
     if row["future"] or not row["address"]:
         return {}
-    options = [ssh_option("HostKeyAlias", row["uuid"]), ssh_option("UserKnownHostsFile", _path(known_hosts)), ssh_option("StrictHostKeyChecking", "accept-new")]
+    options = [ssh_option("HostKeyAlias", row["uuid"]), ssh_option("UserKnownHostsFile", _quoted(known_hosts).replace("%", "%%")), ssh_option("StrictHostKeyChecking", "accept-new")]
     if provider is not None:
         options.insert(0, ssh_option("ProxyCommand", jump(provider, target=row["address"])))
     variables = {
@@ -79,6 +80,9 @@ def _machine_connection(row: Row, provider: Row | None, known_hosts: str) -> Row
         "ansible_user": login_of(row),
         "ansible_python_interpreter": (row["facts"] or {}).get("python"),
         "ansible_ssh_common_args": " ".join(options),
+        # Ansible's own path for a connection that stays open is made of address, port and user: those of machines on two
+        # providers' private networks can be the same.
+        "ansible_control_path": f"%(directory)s/{row['uuid'].replace('-', '')[:16]}-%%r",
     }
     return {name: value for name, value in variables.items() if value is not None}
 
