@@ -41,7 +41,8 @@ def _restore_namespaces(errors: str) -> bool:
     """Put back the network namespaces that a reboot took away and podman complains of: without them it neither lists
     nor removes their containers, nor frees their addresses."""
     missing = set(re.findall(r'failed to Statfs \\*"/run/netns/([\w-]+)', errors))
-    return any([run(["ip", "netns", "add", namespace], check=False).returncode == 0 for namespace in missing])
+    restored = [run(["ip", "netns", "add", namespace], check=False).returncode == 0 for namespace in missing]
+    return any(restored)
 
 
 def _run_arguments(host: Host) -> list[str]:
