@@ -55,8 +55,8 @@ options:
       - The information service's database, a path of an SQLite file or an SQLAlchemy URL.
       - A relative path is relative to the directory of the configuration file.
       - A store that doesn't exist yet makes an empty inventory and a warning.
+      - By default the same as the roles', C(virtuoso/grid.db) in E(XDG_DATA_HOME), which is C(~/.local/share) where it isn't set.
     type: str
-    default: ~/.local/share/virtuoso/grid.db
     env:
       - name: VIRTUOSO_STORE
   include:
@@ -121,7 +121,7 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
             self._add(entry)
 
     def _entries(self, path: str) -> list[view.Entry]:
-        location = str(self.get_option("store"))
+        location = str(self.get_option("store") or os.path.join(os.environ.get("XDG_DATA_HOME") or "~/.local/share", "virtuoso", "grid.db"))
         try:
             store = Store(location, directory=os.path.dirname(os.path.abspath(path)))
             with store.reading() as connection:
