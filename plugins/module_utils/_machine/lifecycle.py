@@ -24,6 +24,16 @@ _ASK_AGAIN = 5
 _AGENT_PATIENCE = 5
 
 
+def _undefine_flags() -> int:
+    """Everything that belongs to a domain goes with it."""
+    return (
+        libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+        | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+        | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+        | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+    )
+
+
 @dataclasses.dataclass
 class Host:
     """What all machines of a run share."""
@@ -233,11 +243,6 @@ class Machine:
         if self.domain is not None:
             if self.domain.isActive():
                 self._pull_plug()
-            self.domain.undefineFlags(
-                libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-                | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-                | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-                | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
-            )
+            self.domain.undefineFlags(_undefine_flags())
         if os.path.isdir(self.host.depot.machines):
             disk.remove(self.host.depot, self.uuid)

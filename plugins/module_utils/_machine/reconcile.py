@@ -253,18 +253,22 @@ def _require_disk(observed: Observed, steps: list[Step]) -> None:
         )
 
 
-def decide(wanted: Model, observed: Observed, state: str, *, layer: Disk | None, layer_path: str) -> Decision:
+def decide(
+    wanted: Model, observed: Observed, state: str, *, layer: Disk | None, layer_path: str, layer_may_come: bool = False
+) -> Decision:
     """What to do to have the machine as ``wanted`` and in power state ``state``.
 
     :param wanted: as :func:`entry.parse_entry` returns it; ``cpu_shares`` a number, ``display_password`` text or ``None``.
     :param layer: the image's layer on this host, ``None`` where it isn't there.
+    :param layer_may_come: a missing layer is no error; so in check mode, where the step that would have brought it didn't.
     :raises GridError: ``image_missing``, ``disk_too_small``, ``disk_conflict``, ``disk_missing``, ``cannot_shrink``, ``cannot_change``,
         ``stale_generation``.
     """
     if state == "absent":
         return decide_power(observed, state)
     if observed.config is None:
-        _require_layer(wanted, layer)
+        if not layer_may_come:
+            _require_layer(wanted, layer)
         steps = [*_creation(wanted, observed, layer, layer_path), *_power(state, "absent")]
         end = _end(state, "absent")
         return Decision(steps, end, {}, {}, metadata.of_spec(wanted, False))

@@ -1,0 +1,138 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The domain XML: built, read, edited, never trusting a string."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import pytest
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
+
+UUID = "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11"
+HOSTILE = "a'\"<b>&amp;]]>--><!-- ../ ; \x00\x0b\ud800\ufffe"
+USER = {"name": "alice", "shell": "/bin/bash", "sudo": True, "ssh_authorized_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 " + HOSTILE]}
+SPEC = {
+    "uuid": UUID, "name": "web1", "owner": "alice", "site": "site-a", "network": "virtuoso", "goal": "balance", "generation": 3,
+    "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64}, "tags": ["a", "b"], "packages": ["nginx"], "users": [USER],
+    "user": None, "python": "/usr/bin/python3", "vcpus": 2, "memory": 512 * 2**20, "disk": None, "display": "vnc", "cpu_shares": None,
+    "mac": "d2:ff:bf:00:00:01",
+}  # fmt: skip
+MODEL = {
+    **SPEC, "display_password": "secret", "virtualization": "qemu", "machine_type": "pc-q35-7.2", "disk_path": "/d/disk.qcow2",
+    "seed_path": "/d/seed.iso", "layers": ["/d/layer.qcow2"],
+}  # fmt: skip
+
+
+def built(**changes):
+    spec = {**SPEC, **changes}
+    return domain_xml.parse(domain_xml.to_text(domain_xml.build({**MODEL, **changes}, metadata.of_spec(spec, False))))
+
+
+def test_what_is_built_reads_the_same():
+    read = domain_xml.read(built(cpu_shares=200))
+    expected = {field: {**MODEL, "cpu_shares": 200}[field] for field in domain_xml.FIELDS}
+    assert {field: read[field] for field in domain_xml.FIELDS} == expected
+    assert (read["mac"], read["machine_type"], read["virtualization"]) == (SPEC["mac"], "pc-q35-7.2", "qemu")
+    assert read["disk_path"] == "/d/disk.qcow2"
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_metadata_survives_both_ways_of_writing_it(started):
+    values = metadata.of_spec(SPEC, started)
+    domain = built()
+    metadata.put(domain, values)
+    assert metadata.read(domain_xml.parse(domain_xml.to_text(domain))) == values
+    # as libvirt stores what virDomainSetMetadata is given
+    wrapped = f"<domain><metadata>{metadata.text(values)}</metadata></domain>"
+    assert metadata.read(ET.fromstring(wrapped)) == values
+    assert f"<{metadata.PREFIX}:" not in metadata.text(values) and f"xmlns:{metadata.PREFIX}" not in metadata.text(values)
+
+
+def test_hostile_text_is_escaped_and_stays_text():
+    values = metadata.of_spec({**SPEC, "owner": HOSTILE, "tags": [HOSTILE]}, False)
+    text = domain_xml.to_text(domain_xml.build(MODEL, values))
+    read = metadata.read(domain_xml.parse(text))
+    assert read["owner"] == metadata.clean(HOSTILE) and read["tags"] == [metadata.clean(HOSTILE)]
+    assert "\x00" not in text and "\ufffe" not in text
+
+
+def test_a_domain_without_the_element_is_not_ours():
+    assert metadata.read(ET.fromstring("<domain><metadata><machine/></metadata></domain>")) is None
+
+
+def test_damaged_metadata_reads_as_empty_not_as_an_error():
+    read = metadata.read(ET.fromstring(f"<domain><metadata><m:machine xmlns:m='{metadata.NAMESPACE}' generation='x'/></metadata></domain>"))
+    assert read["uuid"] is None and read["generation"] == 0 and read["image"] == {"name": "", "digest": ""}
+
+
+def test_disks_name_their_formats_and_the_whole_chain():
+    disk, seed = built().findall("devices/disk")
+    assert disk.find("driver").get("type") == "qcow2" and seed.find("driver").get("type") == "raw"
+    layer = disk.find("backingStore")
+    assert layer.find("format").get("type") == "qcow2" and layer.find("source").get("file") == "/d/layer.qcow2"
+    assert layer.find("source/seclabel").get("relabel") == "no"
+    assert list(layer.find("backingStore")) == [] and seed.find("readonly") is not None
+
+
+def test_display_listens_on_loopback_only():
+    vnc = built().find("devices/graphics")
+    assert vnc.get("listen") == vnc.find("listen").get("address") == "127.0.0.1"
+    assert built(display="none").find("devices/graphics") is None and built(display="none").find("devices/video") is None
+
+
+@pytest.mark.parametrize("kind, mode", [("kvm", "host-model"), ("qemu", "custom")])
+def test_processor_follows_acceleration(kind, mode):
+    domain = built(virtualization=kind)
+    assert domain.get("type") == kind and domain.find("cpu").get("mode") == mode
+
+
+CHANGES = [
+    {"vcpus": 4}, {"memory": 2**30}, {"network": "lan"}, {"display": "none"}, {"display_password": "other"}, {"cpu_shares": 300},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
+def test_an_edit_changes_its_field_and_nothing_else(change):
+    domain = built()
+    ET.SubElement(domain.find("devices"), "watchdog", model="i6300esb")
+    before = domain_xml.read(domain)
+    domain_xml.edit(domain, change)
+    after = domain_xml.read(domain)
+    expected = {**before, **change}
+    if "display" in change:
+        expected["display_password"] = None
+    assert after == expected
+    assert domain.find("devices/watchdog") is not None
+    assert len(domain.findall("devices/disk")) == 2
+
+
+def test_metadata_of_others_stays():
+    domain = built()
+    ET.SubElement(domain.find("metadata"), "{http://example.org/x}note").text = "keep"
+    domain_xml.put_metadata(domain, metadata.of_spec({**SPEC, "owner": "bob"}, True))
+    again = domain_xml.parse(domain_xml.to_text(domain))
+    assert again.findtext("metadata/{http://example.org/x}note") == "keep"
+    assert metadata.read(again)["owner"] == "bob" and again.findtext("title") == "web1 (bob)"
+
+
+def test_display_comes_back_with_its_password():
+    domain = built(display="none")
+    domain_xml.edit(domain, {"display_password": "new", "display": "vnc"})
+    assert domain_xml.read(domain)["display_password"] == "new"
+
+
+@pytest.mark.parametrize("port, told", [("-1", None), ("5901", 5901)])
+def test_display_of(port, told):
+    domain = built()
+    domain.find("devices/graphics").set("port", port)
+    assert domain_xml.display_of(domain) == {"type": "vnc", "host": "127.0.0.1", "port": told}
+    assert domain_xml.display_of(built(display="none")) == {"type": "none", "host": None, "port": None}
+
+
+def test_agent_connected():
+    domain = built()
+    assert not domain_xml.agent_connected(domain)
+    domain.find("devices/channel/target").set("state", "connected")
+    assert domain_xml.agent_connected(domain)

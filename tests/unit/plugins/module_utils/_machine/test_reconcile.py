@@ -1,0 +1,196 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what is and what should be to steps: the table of docs/machines.md, line by line."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import Disk, Observed, decide, decide_power
+
+GIB = 2**30
+LAYER = "/depot/images/layers/sha256-0.qcow2"
+WANTED = {
+    "uuid": "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11", "name": "web1", "owner": "alice", "site": "site-a", "generation": 1,
+    "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64}, "vcpus": 1, "memory": GIB, "disk": None, "packages": [], "users": [],
+    "network": "virtuoso", "display": "vnc", "display_password": None, "cpu_shares": 100, "goal": "balance", "tags": [], "user": None, "python": None,
+}  # fmt: skip
+MODEL = {**{field: WANTED[field] for field in ("vcpus", "memory", "network", "display", "cpu_shares")}, "display_password": "now"}
+
+
+def observed(state="stopped", started=True, live=None, **changes):
+    running = {**MODEL, **(live or {})} if state in ("running", "paused") else None
+    return dataclasses.replace(
+        Observed(state, dict(MODEL), running, metadata.of_spec(WANTED, started), Disk(GIB, LAYER), seed=True, files=True), **changes
+    )
+
+
+def decided(wanted=None, there=None, state="present", layer=Disk(GIB)):
+    return decide({**WANTED, **(wanted or {})}, there or observed(), state, layer=layer, layer_path=LAYER)
+
+
+def code(*args, **kwargs):
+    with pytest.raises(GridError) as caught:
+        decided(*args, **kwargs)
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    "now, state, actions, end",
+    [
+        ("stopped", "present", [], "stopped"),
+        ("stopped", "running", ["start"], "running"),
+        ("stopped", "stopped", [], "stopped"),
+        ("stopped", "restarted", ["start"], "running"),
+        ("stopped", "absent", ["remove"], "absent"),
+        ("running", "present", [], "running"),
+        ("running", "running", [], "running"),
+        ("running", "stopped", ["stop"], "stopped"),
+        ("running", "restarted", ["stop", "start"], "running"),
+        ("running", "absent", ["remove"], "absent"),
+        ("paused", "present", [], "paused"),
+        ("paused", "running", ["resume"], "running"),
+        ("paused", "stopped", ["stop"], "stopped"),
+        ("paused", "restarted", ["stop", "start"], "running"),
+        ("paused", "absent", ["remove"], "absent"),
+    ],
+)
+def test_power(now, state, actions, end):
+    for decision in (decided(there=observed(now), state=state), decide_power(observed(now), state)):
+        assert (decision.actions, decision.state) == (actions, end)
+
+
+@pytest.mark.parametrize(
+    "state, actions, end",
+    [
+        ("present", ["create disk", "write seed", "define"], "stopped"),
+        ("stopped", ["create disk", "write seed", "define"], "stopped"),
+        ("running", ["create disk", "write seed", "define", "start"], "running"),
+        ("restarted", ["create disk", "write seed", "define", "start"], "running"),
+        ("absent", [], "absent"),
+    ],
+)
+def test_creation(state, actions, end):
+    decision = decided(there=Observed(), state=state)
+    assert (decision.actions, decision.state) == (actions, end)
+
+
+def test_an_interrupted_creation_is_finished_with_the_disk_that_is_there():
+    there = Observed(disk=Disk(GIB, LAYER), seed=True, files=True)
+    assert decided(there=there, state="running").actions == ["write seed", "define", "start"]
+    assert decided({"disk": 2 * GIB}, there).actions == ["write seed", "grow disk", "define"]
+
+
+def test_an_interrupted_removal_is_finished():
+    assert decide_power(Observed(files=True), "absent").actions == ["remove"]
+
+
+CHANGES = [
+    # field, wanted, while it runs, while it is off
+    ("vcpus", 2, "change vcpus at next start", "change vcpus"),
+    ("memory", 2 * GIB, "change memory at next start", "change memory"),
+    ("network", "lan", "change network at next start", "change network"),
+    ("display", "none", "change display at next start", "change display"),
+    ("display_password", "new", "change display_password live", "change display_password"),
+    ("cpu_shares", 300, "change cpu_shares live", "change cpu_shares"),
+    ("disk", 2 * GIB, "grow disk live", "grow disk"),
+    ("owner", "bob", "change owner live", "change owner"),
+    ("goal", "price", "change goal live", "change goal"),
+    ("tags", ["x"], "change tags live", "change tags"),
+    ("site", "site-b", "change site live", "change site"),
+    ("generation", 2, "change generation live", "change generation"),
+]
+
+
+@pytest.mark.parametrize("field, value, running, off", CHANGES, ids=[change[0] for change in CHANGES])
+def test_when_a_change_takes_effect(field, value, running, off):
+    assert decided({field: value}, observed("running")).actions == [running]
+    assert decided({field: value}, observed("paused")).actions == [running]
+    assert decided({field: value}, observed("stopped")).actions == [off]
+
+
+@pytest.mark.parametrize("field, value", [(change[0], change[1]) for change in CHANGES if "next start" in change[2]])
+def test_what_waits_for_the_next_start_is_told_until_it_has_come(field, value):
+    told = {field: [MODEL[field], value]}
+    assert decided({field: value}, observed("running")).pending == told
+    # the second run changes nothing and still tells
+    there = observed("running", config={**MODEL, field: value}, metadata=metadata.of_spec({**WANTED, field: value}, True))
+    again = decided({field: value}, there)
+    assert (again.actions, again.pending) == ([], told)
+    assert decide_power(there, "running").pending == told
+    for state in ("restarted", "stopped"):
+        assert decided({field: value}, there, state).pending == {}
+    assert decided({field: value}, observed("stopped")).pending == {}
+
+
+def test_a_change_taken_back_before_the_restart_leaves_nothing_pending():
+    there = observed("running", config={**MODEL, "memory": 2 * GIB})
+    decision = decided({}, there)
+    assert (decision.actions, decision.pending) == (["change memory at next start"], {})
+
+
+def test_a_live_field_that_differs_in_the_running_machine_only_is_put_right():
+    assert decided({}, observed("running", live={"cpu_shares": 7})).actions == ["change cpu_shares live"]
+    assert decided({"display_password": "now"}, observed("running", live={"display_password": "old"})).actions == ["change display_password live"]
+
+
+def test_a_password_that_nobody_gave_is_left_alone():
+    assert decided({"display_password": None}).actions == []
+    assert decided({"display_password": "x", "display": "none"}, observed(config={**MODEL, "display": "none"})).actions == []
+
+
+@pytest.mark.parametrize("field, value", [("packages", ["nginx"]), ("users", [{"name": "a", "shell": "/bin/sh", "sudo": False, "ssh_authorized_keys": []}])])
+def test_first_boot_only(field, value):
+    fresh = decided({field: value}, observed(started=False))
+    assert fresh.actions == ["write seed", f"change {field}"] and not fresh.ignored
+    used = decided({field: value}, observed(started=True))
+    assert used.actions == [] and list(used.ignored) == [field]
+    assert used.metadata[field] == []
+    # somebody started it by other means than ours
+    assert decided({field: value}, observed("running", started=False)).ignored
+
+
+def test_a_lost_seed_is_written_again():
+    assert decided({}, observed(seed=False), "running").actions == ["write seed", "start"]
+
+
+@pytest.mark.parametrize(
+    "expected, wanted, kwargs",
+    [
+        ("cannot_change", {"name": "web2"}, {}),
+        ("cannot_change", {"image": {"name": "tiny@2", "digest": "sha256:" + "1" * 64}}, {}),
+        ("cannot_shrink", {"disk": GIB - 1}, {}),
+        ("stale_generation", {"generation": 0}, {}),
+        ("disk_missing", {}, {"there": observed(disk=None), "state": "running"}),
+        ("image_missing", {}, {"layer": None, "state": "running"}),
+        ("image_missing", {}, {"layer": None, "there": Observed()}),
+        ("disk_too_small", {"disk": GIB - 1}, {"there": Observed()}),
+        ("disk_conflict", {}, {"there": Observed(disk=Disk(GIB, "/another"))}),
+        ("cannot_shrink", {"disk": GIB - 1}, {"there": Observed(disk=Disk(GIB, LAYER))}),
+    ],
+)
+def test_impossible(expected, wanted, kwargs):
+    assert code(wanted, **kwargs) == expected
+
+
+def test_a_machine_can_go_whatever_is_wrong_with_it():
+    assert decided({"disk": 1, "name": "x"}, observed(disk=None, seed=False), "absent", layer=None).actions == ["remove"]
+
+
+@pytest.mark.parametrize("state", ["present", "running", "stopped", "restarted"])
+def test_power_of_an_unknown_machine(state):
+    with pytest.raises(GridError) as caught:
+        decide_power(Observed(), state)
+    assert caught.value.code == "machine_unknown"
+    assert decide_power(Observed(), "absent").actions == []
+
+
+def test_all_at_once_keeps_its_order():
+    wanted = {"memory": 2 * GIB, "cpu_shares": 5, "disk": 2 * GIB, "tags": ["x"]}
+    assert decided(wanted, observed("running"), "restarted").actions == [
+        "change memory at next start", "change cpu_shares live", "grow disk live", "change tags live", "stop", "start",
+    ]  # fmt: skip
