@@ -43,11 +43,9 @@ class ActionModule(ActionBase):
         failed = [row for row in rows if row.get("failed")]
         result.update(changed=False, machines=rows, table=lines)
         if failed:
-            for row in failed:
-                display.error(str(row.get("msg")), wrap_text=False)
             result.update(
                 failed=True,
-                msg=f"{len(failed)} of {len(rows)} machines could not be served: " + "; ".join(str(row.get("msg")) for row in failed),
+                msg=f"{len(failed)} of {len(rows)} machines could not be served:\n" + "\n".join(f"- {row.get('msg')}" for row in failed),
                 failure={"code": "some_failed", "codes": sorted({(row.get("failure") or {}).get("code", "unknown") for row in failed})},
             )
         return result

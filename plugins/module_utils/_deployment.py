@@ -119,14 +119,15 @@ def provider_share(
         if arrived.get(reference, {}).get("failed"):
             failed.append(_without_image(order, arrived[reference]))
             continue
-        needed[reference] = {"name": reference, **{key: image.get(key) for key in ("digest", "size")}}
+        digest = image.get("digest") or UNKNOWN_DIGEST
+        needed[reference] = {"name": reference, "digest": digest, "size": image.get("size")}
         machines.append(
             {
                 **order["spec"],
                 "uuid": place.get("uuid") or str(uuid.uuid5(uuid.NAMESPACE_URL, place["name"])),
                 "provider": provider,
                 **{key: place.get(key) for key in ("generation", "site")},
-                "image": {"name": reference, "digest": image.get("digest") or UNKNOWN_DIGEST},
+                "image": {"name": reference, "digest": digest},
                 **{key: image.get(key) for key in ("user", "python")},
             }
         )

@@ -31,9 +31,12 @@ def join(steps: t.Iterable[t.Iterable[t.Mapping[str, t.Any]]]) -> list[Row]:
             seen.add(name)
             row = rows.setdefault(name, {"name": name})
             changed = bool(row.get("changed") or result.get("changed"))
+            actions = [*row.get("actions", []), *(result.get("actions") or [])]
             kept = {key: row[key] for key in ("failed", "msg", "failure") if row.get("failed")}
             row.update({key: value for key, value in result.items() if value is not None})
             row.update(kept, changed=changed)
+            if actions:
+                row["actions"] = actions
     return [*rows.values(), *doubles]
 
 
@@ -53,6 +56,8 @@ def cell(row: Row, column: str) -> str:
     elif column == "console":
         display = row.get("display")
         value = f"{display['type']} {display['host']}:{display['port']}" if isinstance(display, t.Mapping) and display.get("port") else None
+    elif column == "screenshot":
+        value = value.get("path") if isinstance(value, t.Mapping) else None
     elif column == "memory":
         size = value or spec.get("memory")
         value = format_size(size) if size else None
