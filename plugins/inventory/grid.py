@@ -5,19 +5,6 @@
 
 from __future__ import annotations
 
-import os
-import typing as t
-
-from ansible.errors import AnsibleParserError
-from ansible.inventory.data import InventoryData
-from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
-from ansible.utils.unsafe_proxy import wrap_var
-from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import inventory as view
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
-
 DOCUMENTATION = r"""
 name: grid
 short_description: Machines that were ordered, as hosts
@@ -94,6 +81,19 @@ groups:
   large: virtuoso_memory >= 8 * 1024 ** 3
 """
 
+import os
+import typing as t
+
+from ansible.errors import AnsibleParserError
+from ansible.inventory.data import InventoryData
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+from ansible.utils.unsafe_proxy import wrap_var
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import inventory as view
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+
 _SUFFIXES = ("grid.yml", "grid.yaml")
 
 
@@ -121,7 +121,9 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
             self._add(entry)
 
     def _entries(self, path: str) -> list[view.Entry]:
-        location = str(self.get_option("store") or os.path.join(os.environ.get("XDG_DATA_HOME") or "~/.local/share", "virtuoso", "grid.db"))
+        location = str(
+            self.get_option("store") or os.path.join(os.environ.get("XDG_DATA_HOME") or "~/.local/share", "virtuoso", "grid.db")
+        )
         try:
             store = Store(location, directory=os.path.dirname(os.path.abspath(path)))
             with store.reading() as connection:
@@ -140,7 +142,9 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
         is_machine = variables["virtuoso_kind"] == "machine"
         known = self.inventory.hosts.get(name)
         if is_machine and known and "ansible_host" in known.vars:
-            self.display.warning(f"another inventory says how the host {name} is reached; the machine of this name is left to that")
+            self.display.warning(
+                f"another inventory says how the host {name} is reached; the machine of this name is left to that"
+            )
         elif is_machine or self.get_option("providers") and not known:
             variables.update(entry["connection"])
         groups = list(entry["groups"])

@@ -163,7 +163,11 @@ def work(module: AnsibleModule) -> Result:
     """Place."""
     options = module.params
     if not 0 < options["cpu_overcommit"] <= 1000:
-        raise GridError("invalid_cpu_overcommit", f"cpu_overcommit {options['cpu_overcommit']} is out of range", remedy="Give a number above 0, up to 1000")
+        raise GridError(
+            "invalid_cpu_overcommit",
+            f"cpu_overcommit {options['cpu_overcommit']} is out of range",
+            remedy="Give a number above 0, up to 1000",
+        )
     rules = Rules(parse_size(options["host_reserve"], "host_reserve"), options["cpu_overcommit"])
     providers = [read_provider(given) for given in options["providers"]]
     store = Store(options["store"])

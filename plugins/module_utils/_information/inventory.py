@@ -70,7 +70,11 @@ def _machine_connection(row: Row, provider: Row | None, known_hosts: str) -> Row
     """How Ansible reaches a machine that has an address: through its provider, its host key known by its uuid."""
     if row["future"] or not row["address"]:
         return {}
-    options = [ssh_option("HostKeyAlias", row["uuid"]), ssh_option("UserKnownHostsFile", _quoted(known_hosts).replace("%", "%%")), ssh_option("StrictHostKeyChecking", "accept-new")]
+    options = [
+        ssh_option("HostKeyAlias", row["uuid"]),
+        ssh_option("UserKnownHostsFile", _quoted(known_hosts).replace("%", "%%")),
+        ssh_option("StrictHostKeyChecking", "accept-new"),
+    ]
     if provider is not None:
         options.insert(0, ssh_option("ProxyCommand", jump(provider, target=row["address"])))
     variables = {
@@ -98,7 +102,22 @@ def machine_entry(row: Row, provider: Row | None, known_hosts: str) -> Entry:
         "reference": reference(row["uuid"]),
         "image": image,
         "image_digest": (view["image"] or {}).get("digest"),
-        **{name: view[name] for name in ("uuid", "owner", "state", "provider", "site", "generation", "addresses", "mac", "display", "seen", "restart_required")},
+        **{
+            name: view[name]
+            for name in (
+                "uuid",
+                "owner",
+                "state",
+                "provider",
+                "site",
+                "generation",
+                "addresses",
+                "mac",
+                "display",
+                "seen",
+                "restart_required",
+            )
+        },
         "vcpus": row["cpus"],
         "memory": row["memory"],
         "disk": row["disk"],
@@ -106,10 +125,19 @@ def machine_entry(row: Row, provider: Row | None, known_hosts: str) -> Entry:
         "tags": tags or [],
     }
     groups = ["machines", group_name("state", view["state"])]
-    named = (("site", row["site"]), ("owner", row["owner"]), ("image", None if image is None or image.startswith("sha256:") else image.split("@")[0]))
+    named = (
+        ("site", row["site"]),
+        ("owner", row["owner"]),
+        ("image", None if image is None or image.startswith("sha256:") else image.split("@")[0]),
+    )
     groups += [group_name(kind, value) for kind, value in named if value]
     groups += [group_name("tag", tag) for tag in tags or []]
-    return {"name": row["name"], "groups": groups, "variables": _prefixed(variables), "connection": _machine_connection(row, provider, known_hosts)}
+    return {
+        "name": row["name"],
+        "groups": groups,
+        "variables": _prefixed(variables),
+        "connection": _machine_connection(row, provider, known_hosts),
+    }
 
 
 def host_entry(row: Row) -> Entry:

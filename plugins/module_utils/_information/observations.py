@@ -66,7 +66,9 @@ def read_host(given: t.Any) -> Row:
     :raises GridError: ``invalid_host``, ``invalid_site``, ``invalid_address``... These come from the user's own inventory.
     """
     if not isinstance(given, t.Mapping):
-        raise GridError("invalid_host", f"{shorten(given)} is not a host", remedy="Give each host as a mapping with at least name and site")
+        raise GridError(
+            "invalid_host", f"{shorten(given)} is not a host", remedy="Give each host as a mapping with at least name and site"
+        )
     row: Row = {"name": _check("host", given.get("name")), "kind": given.get("kind") or "provider"}
     if row["kind"] not in KINDS:
         raise GridError("invalid_kind", f"{shorten(row['kind'])} is not a kind of host", remedy=f"Give one of {', '.join(KINDS)}")
@@ -83,7 +85,11 @@ def read_host(given: t.Any) -> Row:
     try:
         shlex.split(row.get("ssh_args", ""))
     except ValueError as exc:
-        raise GridError("invalid_arguments", f"the arguments of ssh can't be taken apart: {exc}", remedy="Close the quotes in ansible_ssh_common_args") from exc
+        raise GridError(
+            "invalid_arguments",
+            f"the arguments of ssh can't be taken apart: {exc}",
+            remedy="Close the quotes in ansible_ssh_common_args",
+        ) from exc
     facts = given.get("facts")
     if isinstance(facts, t.Mapping) and facts:
         row["facts"] = dict(facts)
@@ -162,14 +168,20 @@ def read_machine(given: t.Any) -> Row:
     :raises GridError: ``invalid_name``, ``invalid_uuid``, ``invalid_state``, ``invalid_host``.
     """
     if not isinstance(given, t.Mapping):
-        raise GridError("invalid_name", f"{shorten(given)} is not a machine", remedy="Give each machine as machine_info returned it")
+        raise GridError(
+            "invalid_name", f"{shorten(given)} is not a machine", remedy="Give each machine as machine_info returned it"
+        )
     name = check_text("name", given.get("name"))
     try:
         uuid = str(uuids.UUID(str(given.get("uuid"))))
     except ValueError as exc:
-        raise GridError("invalid_uuid", f"{shorten(given.get('uuid'))} is not a uuid", remedy="Give each machine as machine_info returned it") from exc
+        raise GridError(
+            "invalid_uuid", f"{shorten(given.get('uuid'))} is not a uuid", remedy="Give each machine as machine_info returned it"
+        ) from exc
     if given.get("state") not in STATES:
-        raise GridError("invalid_state", f"{shorten(given.get('state'))} is not a state", remedy=f"Give one of {', '.join(STATES)}")
+        raise GridError(
+            "invalid_state", f"{shorten(given.get('state'))} is not a state", remedy=f"Give one of {', '.join(STATES)}"
+        )
     row: Row = {
         "name": name,
         "uuid": uuid,

@@ -13,7 +13,14 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import changed_keys, diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, record, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import Spec, check_text, parse_order, reference, shorten, split_image
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import (
+    Spec,
+    check_text,
+    parse_order,
+    reference,
+    shorten,
+    split_image,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
 
@@ -163,7 +170,12 @@ def decide_absent(entry: t.Any, known: Known) -> Decision:
         return Decision(name, None, None, None)
     owner = given.get("owner") or known.owner
     if owner is not None and owner != row["owner"]:
-        raise GridError("not_owner", f"the machine is ordered by {row['owner']}, not by {owner}", remedy="Give the owner that ordered it", owner=row["owner"])
+        raise GridError(
+            "not_owner",
+            f"the machine is ordered by {row['owner']}, not by {owner}",
+            remedy="Give the owner that ordered it",
+            owner=row["owner"],
+        )
     if not row["future"]:
         raise GridError(
             "machine_exists",
@@ -192,7 +204,13 @@ def result_of(decision: Decision) -> Result:
 
 
 def serve(
-    connection: sa.Connection, entries: t.Sequence[t.Any], *, owner: str | None, images: t.Collection[str] | None, absent: bool, check: bool
+    connection: sa.Connection,
+    entries: t.Sequence[t.Any],
+    *,
+    owner: str | None,
+    images: t.Collection[str] | None,
+    absent: bool,
+    check: bool,
 ) -> tuple[list[Result], list[dict[str, str]]]:
     """Order, change or cancel what the list says; a bad entry fails on its own. Returns results and diffs.
 
@@ -243,7 +261,10 @@ def write(connection: sa.Connection, decisions: t.Iterable[Decision]) -> None:
     record.insert(
         connection,
         schema.ORDERS,
-        [{"uuid": uuid, "owner": spec["owner"], "spec": spec, "generation": 1, "created": time, "updated": time} for uuid, spec in specs.items()],
+        [
+            {"uuid": uuid, "owner": spec["owner"], "spec": spec, "generation": 1, "created": time, "updated": time}
+            for uuid, spec in specs.items()
+        ],
     )
     record.add_futures(connection, rows)
     events = [(row["uuid"], "ordered", {}) for row in rows]

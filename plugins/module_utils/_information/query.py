@@ -22,7 +22,10 @@ _MOST_PARAMETERS = 1000
 
 
 def _select(
-    connection: sa.Connection, query: sa.Select[t.Any], column: sa.ColumnElement[t.Any] | None = None, values: t.Iterable[str] | None = None
+    connection: sa.Connection,
+    query: sa.Select[t.Any],
+    column: sa.ColumnElement[t.Any] | None = None,
+    values: t.Iterable[str] | None = None,
 ) -> list[Row]:
     """The rows of ``query``, where ``column`` is among ``values`` if these are given."""
     wanted = None if values is None else set(values)
@@ -33,7 +36,9 @@ def _select(
     return rows if wanted is None or column is None else [row for row in rows if row[column.name] in wanted]
 
 
-def machines(connection: sa.Connection, *, names: t.Iterable[str] | None = None, uuids: t.Iterable[str] | None = None) -> list[Row]:
+def machines(
+    connection: sa.Connection, *, names: t.Iterable[str] | None = None, uuids: t.Iterable[str] | None = None
+) -> list[Row]:
     """Machines, existing and future, by name; of all names or uuids where these are left out.
 
     Each has the columns of ``host``, ``site`` as a name, of the order ``owner``, ``spec``, ``ordered_generation``, ``created``,
@@ -69,7 +74,9 @@ def machines(connection: sa.Connection, *, names: t.Iterable[str] | None = None,
     return _select(connection, query, host.c.name, names)
 
 
-def hosts(connection: sa.Connection, *, names: t.Iterable[str] | None = None, kinds: t.Iterable[str] = ("provider", "home")) -> list[Row]:
+def hosts(
+    connection: sa.Connection, *, names: t.Iterable[str] | None = None, kinds: t.Iterable[str] = ("provider", "home")
+) -> list[Row]:
     """Hosts of the given kinds by name, with the columns of ``host`` and ``site`` as a name."""
     host = schema.HOST
     query = (
@@ -134,7 +141,10 @@ def machine_view(row: Row) -> Row:
     """A machine as modules and the inventory show it."""
     facts = row["facts"] or {}
     return {
-        **{name: row[name] for name in ("name", "uuid", "owner", "spec", "provider", "site", "address", "seen", "created", "updated")},
+        **{
+            name: row[name]
+            for name in ("name", "uuid", "owner", "spec", "provider", "site", "address", "seen", "created", "updated")
+        },
         "reference": reference(row["uuid"]),
         "state": state_of(row),
         "generation": generation_of(row),

@@ -78,7 +78,15 @@ def ensure_images(connection: sa.Connection, images: t.Iterable[Row]) -> dict[st
     for image in new:
         name, dummy, version = (image.get("name") or "").partition("@")
         uuid = new_uuid()
-        rows.append({"uuid": uuid, "name": name or None, "version": version or None, "digest": image["digest"], "virtual_size": image.get("virtual_size")})
+        rows.append(
+            {
+                "uuid": uuid,
+                "name": name or None,
+                "version": version or None,
+                "digest": image["digest"],
+                "virtual_size": image.get("virtual_size"),
+            }
+        )
         links.append({"image": uuid, "position": 0, "layer": layers[image["digest"]]})
     add_objects(connection, "image", rows)
     insert(connection, schema.IMAGE, rows)
@@ -98,7 +106,11 @@ def _ensure_layers(connection: sa.Connection, layers: t.Iterable[Row]) -> dict[s
         if digest not in known:
             rows.append({"uuid": new_uuid(), "digest": digest, "size": layer.get("size")})
         elif layer.get("size") is not None:
-            connection.execute(schema.LAYER.update().where(schema.LAYER.c.digest == digest, schema.LAYER.c.size.is_(None)).values(size=layer["size"]))
+            connection.execute(
+                schema.LAYER.update()
+                .where(schema.LAYER.c.digest == digest, schema.LAYER.c.size.is_(None))
+                .values(size=layer["size"])
+            )
     add_objects(connection, "layer", rows)
     insert(connection, schema.LAYER, rows)
     return {**known, **{row["digest"]: row["uuid"] for row in rows}}
@@ -143,4 +155,8 @@ def delete(connection: sa.Connection, doomed: t.Sequence[str]) -> None:
 def add_events(connection: sa.Connection, events: t.Iterable[tuple[str, str, Row]]) -> None:
     """Write history: (uuid of the object, what happened, details)."""
     time = now()
-    insert(connection, schema.EVENT, [{"object": uuid, "time": time, "what": what, "details": details} for uuid, what, details in events])
+    insert(
+        connection,
+        schema.EVENT,
+        [{"object": uuid, "time": time, "what": what, "details": details} for uuid, what, details in events],
+    )

@@ -55,7 +55,9 @@ def decide_host(seen: Row, row: query.Row | None, machines: t.Mapping[str, query
     :raises GridError: ``name_taken``, ``no_site``.
     """
     if seen["name"] in machines:
-        raise GridError("name_taken", "a machine has this name", remedy="Give the host another name in the inventory, or retire the machine")
+        raise GridError(
+            "name_taken", "a machine has this name", remedy="Give the host another name in the inventory, or retire the machine"
+        )
     if not seen.get("site") and not (row and row["site"]):
         raise GridError("no_site", "the host has no site", remedy="Set virtuoso_site for this host in the inventory")
     columns = (*_CONNECTION, *_HARDWARE)
@@ -90,7 +92,10 @@ def decide_machine(seen: Row, row: query.Row | None, taken: t.Mapping[str, query
         return Change(seen["name"], [], None, {}, (row or {}).get("uuid"))
     if seen["provider"] not in providers:
         raise GridError(
-            "unknown_provider", f"{seen['provider']} is not registered", remedy="Register the provider, in the same task or before", provider=seen["provider"]
+            "unknown_provider",
+            f"{seen['provider']} is not registered",
+            remedy="Register the provider, in the same task or before",
+            provider=seen["provider"],
         )
     spec = None
     if row is None:
@@ -103,7 +108,11 @@ def decide_machine(seen: Row, row: query.Row | None, taken: t.Mapping[str, query
                 uuid=seen["uuid"],
             )
         if seen["name"] in RESERVED_NAMES:
-            raise GridError("reserved_name", f"{seen['name']} has a meaning of its own in an inventory", remedy="Undefine the machine on the provider")
+            raise GridError(
+                "reserved_name",
+                f"{seen['name']} has a meaning of its own in an inventory",
+                remedy="Undefine the machine on the provider",
+            )
         spec = parse_order(observations.wish_of(seen))
     else:
         _check_copy(seen, row)
@@ -144,7 +153,13 @@ def newest_copies(machines: t.Sequence[Row], rows: t.Mapping[str, query.Row]) ->
 
     def rank(seen: Row) -> tuple[t.Any, ...]:
         known = rows.get(seen["uuid"], {}).get("provider")
-        return (seen["state"] != "absent", seen.get("generation", 0), seen["state"] == "running", seen["provider"] == known, seen["provider"])
+        return (
+            seen["state"] != "absent",
+            seen.get("generation", 0),
+            seen["state"] == "running",
+            seen["provider"] == known,
+            seen["provider"],
+        )
 
     return {uuid: max(found, key=rank)["provider"] for uuid, found in copies.items() if len(found) > 1}
 
@@ -185,7 +200,12 @@ class Registration:
             return {}
 
         results = [
-            attempt(shown_name(entry, position), functools.partial(look, position, entry), kind="machine", tried="register the machine")
+            attempt(
+                shown_name(entry, position),
+                functools.partial(look, position, entry),
+                kind="machine",
+                tried="register the machine",
+            )
             for position, entry in enumerate(entries, 1)
         ]
         newest = newest_copies(list(read.values()), self.machines)
@@ -226,7 +246,10 @@ class Registration:
 
     def diffs(self) -> list[dict[str, str]]:
         """For ``--diff``."""
-        gone = [diff(f"machine {self.machines[uuid]['name']}", {"uuid": uuid, "owner": self.machines[uuid]["owner"]}, None) for uuid in self.doomed]
+        gone = [
+            diff(f"machine {self.machines[uuid]['name']}", {"uuid": uuid, "owner": self.machines[uuid]["owner"]}, None)
+            for uuid in self.doomed
+        ]
         hosts = [change.diff("host") for change in self.host_changes if change.changed]
         return hosts + [change.diff("machine") for change in self.machine_changes if change.changed] + gone
 
@@ -259,7 +282,9 @@ class Registration:
         record.add_events(self.connection, [(uuid, action, {}) for action in change.actions])
         return uuid
 
-    def _write_machine(self, change: Change, sites: t.Mapping[str, str], hosts: t.Mapping[str, str], images: t.Mapping[str, str]) -> None:
+    def _write_machine(
+        self, change: Change, sites: t.Mapping[str, str], hosts: t.Mapping[str, str], images: t.Mapping[str, str]
+    ) -> None:
         seen, after, time = change.seen, change.after, record.now()
         row = self.machines.get(seen["uuid"])
         columns = ("state", "generation", "address", "facts", *_HARDWARE)
@@ -267,7 +292,14 @@ class Registration:
         if row is None:
             record.add_hosts(self.connection, [{"uuid": seen["uuid"], "name": seen["name"], "kind": "machine", **values}])
             spec = t.cast(Spec, change.spec)
-            order = {"uuid": seen["uuid"], "owner": spec["owner"], "spec": spec, "generation": after["generation"] or 1, "created": time, "updated": time}
+            order = {
+                "uuid": seen["uuid"],
+                "owner": spec["owner"],
+                "spec": spec,
+                "generation": after["generation"] or 1,
+                "created": time,
+                "updated": time,
+            }
             record.insert(self.connection, schema.ORDERS, [order])
         else:
             record.update(self.connection, schema.HOST, seen["uuid"], values)

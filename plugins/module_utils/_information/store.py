@@ -106,7 +106,9 @@ def locate(store: str, directory: str | None = None) -> Location:
     except (sa.exc.ArgumentError, ValueError) as exc:
         # The text isn't shown: it may hold a password.
         raise GridError(
-            "invalid_store", "the option store is not a URL that SQLAlchemy understands", remedy="Write it as postgresql+psycopg://user@host/database"
+            "invalid_store",
+            "the option store is not a URL that SQLAlchemy understands",
+            remedy="Write it as postgresql+psycopg://user@host/database",
         ) from exc
     if url.password or {"password", "passfile", "sslpassword"} & {key.lower() for key in url.query}:
         raise GridError(
@@ -143,7 +145,9 @@ class Store:
                     yield connection
                     return
         if not empty_if_missing:
-            raise self._error("store_missing", "there is no store", "Order a machine, or name the right store").on(tried="read the store")
+            raise self._error("store_missing", "there is no store", "Order a machine, or name the right store").on(
+                tried="read the store"
+            )
         engine = sa.create_engine("sqlite://", poolclass=pool.StaticPool)
         with self._typed("read"), engine.begin() as connection:
             schema.migrate(connection, 0)
@@ -180,7 +184,9 @@ class Store:
         if not write and not os.access(os.path.dirname(path), os.W_OK) and not os.path.exists(path + "-wal"):
             # A reader of a write-ahead log must be able to make its index beside it, unless nothing can be written at all.
             options = "mode=ro&immutable=1"
-        connection = sqlite3.connect(f"file:{urllib.parse.quote(path)}?{options}", uri=True, timeout=self.timeout, isolation_level=None)
+        connection = sqlite3.connect(
+            f"file:{urllib.parse.quote(path)}?{options}", uri=True, timeout=self.timeout, isolation_level=None
+        )
         connection.execute("PRAGMA foreign_keys=ON")
         return connection
 

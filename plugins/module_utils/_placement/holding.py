@@ -44,7 +44,11 @@ def read_provider(given: t.Any) -> Provider:
     :raises GridError: ``invalid_provider``.
     """
     if not isinstance(given, t.Mapping) or not isinstance(given.get("name"), str) or not given["name"]:
-        raise GridError("invalid_provider", "an entry of providers has no name", remedy="Give each provider as a mapping with name and what it reported")
+        raise GridError(
+            "invalid_provider",
+            "an entry of providers has no name",
+            remedy="Give each provider as a mapping with name and what it reported",
+        )
     counts = {count: _number(given.get(count)) for count in _COUNTS}
     measured = all(count is not None and 0 <= count < 2**63 for count in counts.values())
     networks = given.get("networks")
@@ -57,7 +61,10 @@ def read_provider(given: t.Any) -> Provider:
         digests=_named(given.get("images"), "digest"),
         networks=None if networks is None else frozenset(map(str, networks)),
         machines=_named(given.get("machines"), "uuid"),
-        running=_named([item for item in given.get("machines") or () if isinstance(item, t.Mapping) and item.get("state") == "running"], "uuid"),
+        running=_named(
+            [item for item in given.get("machines") or () if isinstance(item, t.Mapping) and item.get("state") == "running"],
+            "uuid",
+        ),
         machine_types=frozenset(map(str, given.get("machine_types") or ())),
         price=_number(given.get("price")),
         latency=_number(given.get("latency")),
@@ -83,8 +90,16 @@ def _use(given: t.Mapping[str, t.Any]) -> Use:
         )
     vcpus = given.get("vcpus", 1)
     if isinstance(vcpus, bool) or not str(vcpus).isdecimal() or not 1 <= int(vcpus) <= 2**16:
-        raise GridError("invalid_vcpus", f"{str(vcpus)[:60]!r} is not a number of virtual CPUs", remedy="Give a whole number from 1")
-    return Use(int(vcpus), parse_size(given.get("memory", 0), "memory"), disk, image.get("digest"), parse_size(image.get("size") or 0, "size of the image"))
+        raise GridError(
+            "invalid_vcpus", f"{str(vcpus)[:60]!r} is not a number of virtual CPUs", remedy="Give a whole number from 1"
+        )
+    return Use(
+        int(vcpus),
+        parse_size(given.get("memory", 0), "memory"),
+        disk,
+        image.get("digest"),
+        parse_size(image.get("size") or 0, "size of the image"),
+    )
 
 
 def read_demand(given: t.Any, rows: t.Mapping[str, query.Row], *, check: bool) -> Demand:
@@ -93,11 +108,17 @@ def read_demand(given: t.Any, rows: t.Mapping[str, query.Row], *, check: bool) -
     :param rows: the store's machines by uuid. :raises GridError: ``invalid_order``, ``not_ordered``, and as :func:`_use`.
     """
     if not isinstance(given, t.Mapping) or not isinstance(given.get("name"), str):
-        raise GridError("invalid_order", "an entry of machines has no name", remedy="Give each machine as the module order returned it")
+        raise GridError(
+            "invalid_order", "an entry of machines has no name", remedy="Give each machine as the module order returned it"
+        )
     uuid = given.get("uuid")
     row = rows.get(uuid) if uuid else None
     if row is None and (uuid or not check):
-        raise GridError("not_ordered", "the store has no order of this machine", remedy="Order it with the module order first, and give the uuid that it returns")
+        raise GridError(
+            "not_ordered",
+            "the store has no order of this machine",
+            remedy="Order it with the module order first, and give the uuid that it returns",
+        )
     return Demand(
         name=given["name"],
         key=uuid or f"name {given['name']}",
@@ -177,9 +198,18 @@ def place(
             row = rows.get(demand.key)
             serve = functools.partial(_result, demand, answers[demand.key], sites, row)
             results[index] = attempt(demand.name, serve, kind="machine", tried="place the machine")
-    chosen = [(demand, rows.get(demand.key), t.cast(str, answers[demand.key].provider)) for demand in demands if answers[demand.key].error is None]
+    chosen = [
+        (demand, rows.get(demand.key), t.cast(str, answers[demand.key].provider))
+        for demand in demands
+        if answers[demand.key].error is None
+    ]
     if not check:
-        _hold(connection, chosen, {_image(given).get("digest"): _image(given) for given in machines if isinstance(given, t.Mapping)}, providers)
+        _hold(
+            connection,
+            chosen,
+            {_image(given).get("digest"): _image(given) for given in machines if isinstance(given, t.Mapping)},
+            providers,
+        )
     diffs = [
         diff(f"place of machine {demand.name}", {"provider": row["provider"] if row else None}, {"provider": provider})
         for demand, row, provider in chosen
@@ -199,10 +229,15 @@ def _hold(
     site_of = {provider.name: sites.get(provider.site or "") for provider in providers}
     names = {provider for dummy, dummy, provider in chosen}
     hosts = {row["name"]: row["uuid"] for row in query.hosts(connection, names=names)}
-    new = [{"uuid": record.new_uuid(), "name": name, "kind": "provider", "site": site_of[name]} for name in sorted(names - set(hosts))]
+    new = [
+        {"uuid": record.new_uuid(), "name": name, "kind": "provider", "site": site_of[name]}
+        for name in sorted(names - set(hosts))
+    ]
     record.add_hosts(connection, new)
     hosts.update({row["name"]: row["uuid"] for row in new})
-    image_uuids = record.ensure_images(connection, [images[demand.use.digest] for demand, dummy, dummy in chosen if demand.use.digest])
+    image_uuids = record.ensure_images(
+        connection, [images[demand.use.digest] for demand, dummy, dummy in chosen if demand.use.digest]
+    )
     events = []
     for demand, row, provider in chosen:
         if row is None:

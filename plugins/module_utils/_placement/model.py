@@ -132,7 +132,9 @@ class Account:
     def memory_free(self) -> int:
         """The lesser of what is available now and of what isn't promised: guests take their memory only as they touch it."""
         provider = self.provider
-        return min(provider.memory_free, provider.memory - provider.memory_allocated) - self.rules.host_reserve - self._sums.memory
+        return (
+            min(provider.memory_free, provider.memory - provider.memory_allocated) - self.rules.host_reserve - self._sums.memory
+        )
 
     @property
     def disk_free(self) -> int:

@@ -123,7 +123,9 @@ def _choose(demand: Demand, accounts: t.Sequence[Account]) -> Answer:
     error = GridError(
         "no_provider",
         f"no provider can hold it: {told}" if told else "there is no provider",
-        remedy="Order less, make room, or add a provider" if told else "Name hosts in the group providers and run virtuoso.grid.setup",
+        remedy="Order less, make room, or add a provider"
+        if told
+        else "Name hosts in the group providers and run virtuoso.grid.setup",
         reasons=reasons,
     )
     return Answer(None, reasons, error)

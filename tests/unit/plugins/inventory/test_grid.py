@@ -36,7 +36,14 @@ def fill(directory):
         results = orders.serve(connection, entries, owner="alice", images=None, absent=False, check=False)[0]
         registration = Registration(connection)
         registration.see_hosts([{"name": "provider1", "site": "north", "address": "198.18.0.21", "user": "root"}])
-        seen = {"name": "web1", "uuid": results[0]["uuid"], "state": "running", "provider": "provider1", "addresses": ["198.18.1.5"], "user": "debian"}
+        seen = {
+            "name": "web1",
+            "uuid": results[0]["uuid"],
+            "state": "running",
+            "provider": "provider1",
+            "addresses": ["198.18.1.5"],
+            "user": "debian",
+        }
         registration.see_machines([seen])
         registration.write()
 
@@ -45,7 +52,12 @@ def run(program, *arguments, **environment):
     """Run one of Ansible's programs with the collection in its path."""
     return subprocess.run(
         [sys.executable, "-m", f"ansible.cli.{program}", *map(str, arguments)],
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true", **environment},
+        env={
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+            "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true",
+            **environment,
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -55,7 +67,9 @@ def run(program, *arguments, **environment):
 def plain(value):
     """What ansible-inventory printed, without its marks of what is unsafe."""
     if isinstance(value, dict):
-        return value["__ansible_unsafe"] if set(value) == {"__ansible_unsafe"} else {key: plain(item) for key, item in value.items()}
+        return (
+            value["__ansible_unsafe"] if set(value) == {"__ansible_unsafe"} else {key: plain(item) for key, item in value.items()}
+        )
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
@@ -127,7 +141,9 @@ def test_a_machine_named_in_a_group_of_ones_own_is_still_reached(place):
     assert variables(inventory, "web1")["ansible_host"] == "198.18.1.5" and names(inventory, "webservers") == ["web1"]
 
 
-@pytest.mark.parametrize(("include", "machines"), [("[existing]", ["web1"]), ("[future]", ["web2"]), ("[existing, future]", ["web1", "web2"])])
+@pytest.mark.parametrize(
+    ("include", "machines"), [("[existing]", ["web1"]), ("[future]", ["web2"]), ("[existing, future]", ["web1", "web2"])]
+)
 def test_include(place, include, machines):
     inventory = read(place, grid=IN_PLACE + f"include: {include}\n")
     assert names(inventory, "machines") == machines
@@ -137,7 +153,9 @@ def test_groups_and_variables_of_ones_own(place):
     own = "compose: {twice: virtuoso_vcpus * 2}\ngroups: {small: virtuoso_memory < 1024 ** 3}\nkeyed_groups: [{key: virtuoso_network, prefix: net}]\n"
     # The machine's size isn't known here, as nobody told it; the order's is.
     inventory = read(place, grid=IN_PLACE + "include: [future]\n" + own)
-    assert variables(inventory, "web2")["twice"] == 2 and names(inventory, "small") == ["web2"] == names(inventory, "net_virtuoso")
+    assert variables(inventory, "web2")["twice"] == 2 and names(inventory, "small") == ["web2"] == names(
+        inventory, "net_virtuoso"
+    )
 
 
 def test_the_environment_names_the_store(place, monkeypatch):
@@ -180,10 +198,13 @@ def test_nothing_that_was_told_is_a_template(place):
         told["uuid"] = next(uuid for uuid, row in registration.machines.items() if row["name"] == "web1")
         registration.see_machines([told])
         registration.write()
-        connection.exec_driver_sql("""UPDATE host SET facts = '{"mac": "{{ 6 * 7 }}", "addresses": ["{{ 6 * 7 }}"]}' WHERE name = 'web1'""")
+        connection.exec_driver_sql(
+            """UPDATE host SET facts = '{"mac": "{{ 6 * 7 }}", "addresses": ["{{ 6 * 7 }}"]}' WHERE name = 'web1'"""
+        )
     (place / "grid.yml").write_text(IN_PLACE, encoding="utf-8")
     (place.parent / "show.yml").write_text(
-        "- hosts: machines\n  gather_facts: false\n  tasks:\n    - debug: {msg: '[{{ virtuoso_mac }}] [{{ virtuoso_addresses[0] }}]'}\n", encoding="utf-8"
+        "- hosts: machines\n  gather_facts: false\n  tasks:\n    - debug: {msg: '[{{ virtuoso_mac }}] [{{ virtuoso_addresses[0] }}]'}\n",
+        encoding="utf-8",
     )
     shown = run("playbook", "-i", place, place.parent / "show.yml").stdout
     assert "[{{ 6 * 7 }}] [{{ 6 * 7 }}]" in shown and "42" not in shown

@@ -52,7 +52,9 @@ class Grid:
 
     def provider(self, name="provider1", site="north", **fields):
         """Register one provider."""
-        return self.register([{"name": name, "site": site, "address": "198.18.0.21", "user": "root", "facts": FACTS, **fields}])["providers"][0]
+        return self.register([{"name": name, "site": site, "address": "198.18.0.21", "user": "root", "facts": FACTS, **fields}])[
+            "providers"
+        ][0]
 
     def running(self, name="web1", provider="provider1", **fields):
         """Order a machine, register its provider, and have it seen running there; returns its uuid."""

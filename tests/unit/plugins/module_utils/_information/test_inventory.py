@@ -42,7 +42,15 @@ def test_a_machine_is_in_its_groups(grid):
     grid.running(tags=["web-server"])
     grid.order({"name": "web1", "image": "tiny", "tags": ["web-server", "a.b"]})
     entry = entries(grid)["web1"]
-    assert entry["groups"] == ["machines", "state_running", "site_north", "owner_alice", "image_tiny", "tag_a_b", "tag_web_server"]
+    assert entry["groups"] == [
+        "machines",
+        "state_running",
+        "site_north",
+        "owner_alice",
+        "image_tiny",
+        "tag_a_b",
+        "tag_web_server",
+    ]
 
 
 def test_a_machine_has_its_variables(grid):
@@ -50,7 +58,15 @@ def test_a_machine_has_its_variables(grid):
     variables = entries(grid)["web1"]["variables"]
     assert all(name.startswith("virtuoso_") for name in variables) and None not in variables.values()
     assert variables["virtuoso_uuid"] == uuid and variables["virtuoso_reference"] == f"urn:uuid:{uuid}"
-    wanted = {"provider": "provider1", "site": "north", "owner": "alice", "state": "running", "image": "tiny@1", "memory": 512 * 2**20, "kind": "machine"}
+    wanted = {
+        "provider": "provider1",
+        "site": "north",
+        "owner": "alice",
+        "state": "running",
+        "image": "tiny@1",
+        "memory": 512 * 2**20,
+        "kind": "machine",
+    }
     assert {name: variables[f"virtuoso_{name}"] for name in wanted} == wanted
 
 
@@ -77,8 +93,22 @@ def test_the_way_to_a_machine(grid):
         "ansible_python_interpreter": "/usr/bin/python3",
         "ansible_control_path": f"%(directory)s/{uuid.replace('-', '')[:16]}-%%r",
     }
-    assert argv_of(arguments.pop("ProxyCommand")) == ["ssh", "-l", "root", "-o", "BatchMode=yes", "-W", "HOST:PORT", "--", "198.18.0.21"]
-    assert arguments == {"HostKeyAlias": uuid, "UserKnownHostsFile": '"/state/grid.db.known_hosts"', "StrictHostKeyChecking": "accept-new"}
+    assert argv_of(arguments.pop("ProxyCommand")) == [
+        "ssh",
+        "-l",
+        "root",
+        "-o",
+        "BatchMode=yes",
+        "-W",
+        "HOST:PORT",
+        "--",
+        "198.18.0.21",
+    ]
+    assert arguments == {
+        "HostKeyAlias": uuid,
+        "UserKnownHostsFile": '"/state/grid.db.known_hosts"',
+        "StrictHostKeyChecking": "accept-new",
+    }
 
 
 def test_machines_with_the_same_private_address_have_connections_of_their_own(grid):
@@ -91,14 +121,42 @@ def test_machines_with_the_same_private_address_have_connections_of_their_own(gr
 
 @pytest.mark.parametrize(
     "hostile",
-    ["a b", "it's", 'say "so"', "a;touch /tmp/x", "$(id)", "`id`", "100%", "%h", "%%", "a\\b", "*", "~", "#x", "&& id", "| id", "> /x", "é"],
+    [
+        "a b",
+        "it's",
+        'say "so"',
+        "a;touch /tmp/x",
+        "$(id)",
+        "`id`",
+        "100%",
+        "%h",
+        "%%",
+        "a\\b",
+        "*",
+        "~",
+        "#x",
+        "&& id",
+        "| id",
+        "> /x",
+        "é",
+    ],
 )
 @pytest.mark.parametrize("column", ["identity_file", "ssh_args", "login"])
 def test_whatever_a_provider_is_reached_by_stays_one_argument(column, hostile):
-    value = shlex.join(["-o", f"Tag={hostile}"]) if column == "ssh_args" else f"/keys/{hostile}" if column == "identity_file" else hostile
+    value = (
+        shlex.join(["-o", f"Tag={hostile}"])
+        if column == "ssh_args"
+        else f"/keys/{hostile}"
+        if column == "identity_file"
+        else hostile
+    )
     argv = argv_of(inventory.jump({**PROVIDER, column: value}, target="198.18.1.5"))
     quoted = hostile.replace("\\", "\\\\").replace('"', '\\"')
-    expected = {"ssh_args": ["-o", f"Tag={hostile}"], "identity_file": ["-o", f'IdentityFile="/keys/{quoted}"'], "login": ["-l", hostile]}
+    expected = {
+        "ssh_args": ["-o", f"Tag={hostile}"],
+        "identity_file": ["-o", f'IdentityFile="/keys/{quoted}"'],
+        "login": ["-l", hostile],
+    }
     assert argv == ["ssh", *expected[column], "-o", "BatchMode=yes", "-W", "HOST:PORT", "--", "198.18.0.21"]
     outer = shlex.split(inventory.ssh_option("ProxyCommand", inventory.jump({**PROVIDER, column: value}, target="198.18.1.5")))
     assert outer == ["-o", f"ProxyCommand={inventory.jump({**PROVIDER, column: value}, target='198.18.1.5')}"]
@@ -132,9 +190,16 @@ def test_a_provider_is_in_the_group_of_its_site(grid):
     grid.provider(port=2222)
     entry = entries(grid)["provider1"]
     assert entry["groups"] == ["site_north"] and set(entry["variables"]) == {"virtuoso_kind", "virtuoso_uuid", "virtuoso_seen"}
-    assert entry["connection"] == {"virtuoso_site": "north", "ansible_host": "198.18.0.21", "ansible_port": 2222, "ansible_user": "root"}
+    assert entry["connection"] == {
+        "virtuoso_site": "north",
+        "ansible_host": "198.18.0.21",
+        "ansible_port": 2222,
+        "ansible_user": "root",
+    }
 
 
-@pytest.mark.parametrize(("value", "name"), [("north", "site_north"), ("a-b.c@d", "site_a_b_c_d"), ("{{ x }}", "site____x___"), ("é", "site__")])
+@pytest.mark.parametrize(
+    ("value", "name"), [("north", "site_north"), ("a-b.c@d", "site_a_b_c_d"), ("{{ x }}", "site____x___"), ("é", "site__")]
+)
 def test_names_of_groups(value, name):
     assert inventory.group_name("site", value) == name

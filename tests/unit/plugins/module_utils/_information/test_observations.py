@@ -6,7 +6,11 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.observations import read_layers, read_machine, usable_addresses
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.observations import (
+    read_layers,
+    read_machine,
+    usable_addresses,
+)
 
 UUID = "11111111-1111-4111-8111-111111111111"
 TOLD = {"name": "web1", "uuid": UUID, "state": "running", "provider": "provider1"}
@@ -34,7 +38,9 @@ def test_a_flood_of_addresses_is_cut():
 
 
 @pytest.mark.parametrize("value", HOSTILE)
-@pytest.mark.parametrize("field", ["mac", "user", "python", "network", "goal", "image", "display", "tags", "addresses", "address_source", "owner"])
+@pytest.mark.parametrize(
+    "field", ["mac", "user", "python", "network", "goal", "image", "display", "tags", "addresses", "address_source", "owner"]
+)
 def test_hostile_values_are_dropped(field, value):
     read = read_machine({**TOLD, field: value, "surprise": value})
     got = read["owner"] if field == "owner" else read["facts"][field]
@@ -59,7 +65,9 @@ def test_good_values_are_kept(field, value):
 
 
 @pytest.mark.parametrize("value", [-1, 2**63, 1.5, "1", True, None])
-@pytest.mark.parametrize(("field", "column"), [("vcpus", "cpus"), ("memory", "memory"), ("disk", "disk"), ("generation", "generation")])
+@pytest.mark.parametrize(
+    ("field", "column"), [("vcpus", "cpus"), ("memory", "memory"), ("disk", "disk"), ("generation", "generation")]
+)
 def test_impossible_counts_are_dropped(field, column, value):
     assert column not in read_machine({**TOLD, field: value})
 

@@ -14,8 +14,39 @@ DIGEST = "sha256:" + "a" * 64
 KEY = "ssh-ed25519 " + "A" * 68
 
 HOSTILE_NAMES = [
-    *("we<b", "we'b", 'we"b', "we;b", "../web", "/etc/passwd", "web 1", "web\n1", "web\0", "{{ web }}", "{% raw %}", "$(id)", "`id`", "%s%n"),
-    *("a" * 64, "a" * 300, "-web", "web-", "WEB1", "wéb", "web\u202e1", ".", "..", "", " ", "-oProxyCommand=id", "web_1", "web.1", "😀"),
+    *(
+        "we<b",
+        "we'b",
+        'we"b',
+        "we;b",
+        "../web",
+        "/etc/passwd",
+        "web 1",
+        "web\n1",
+        "web\0",
+        "{{ web }}",
+        "{% raw %}",
+        "$(id)",
+        "`id`",
+        "%s%n",
+    ),
+    *(
+        "a" * 64,
+        "a" * 300,
+        "-web",
+        "web-",
+        "WEB1",
+        "wéb",
+        "web\u202e1",
+        ".",
+        "..",
+        "",
+        " ",
+        "-oProxyCommand=id",
+        "web_1",
+        "web.1",
+        "😀",
+    ),
     *(None, 1, True, [], {}, ["web1"], b"web1"),
 ]
 
@@ -56,7 +87,9 @@ def test_check_mode_says_what_the_real_run_does_and_writes_nothing(grid, tmp_pat
     assert checked[0]["uuid"] is None and checked[0]["reference"] is None
     checked_diffs, done = grid.diffs, grid.order(*entries)
     same = ("name", "changed", "actions", "state", "spec", "msg", "failure")
-    assert [{key: result.get(key) for key in same} for result in checked] == [{key: result.get(key) for key in same} for result in done]
+    assert [{key: result.get(key) for key in same} for result in checked] == [
+        {key: result.get(key) for key in same} for result in done
+    ]
     assert checked_diffs == grid.diffs
     changed = grid.order({**WEB1, "vcpus": 2}, check=True)[0]
     assert changed["actions"] == ["change"] and changed["uuid"] == done[0]["uuid"]
@@ -71,7 +104,10 @@ def test_a_bad_name_fails_alone(grid, name):
     assert good["changed"] and grid.counts()["orders"] == 1
 
 
-@pytest.mark.parametrize("entry", [None, 1, "web1", [], ["web1"], {}, {"image": "tiny"}, {"name": "web1"}, {**WEB1, "color": "red"}, {**WEB1, "vcpus": "many"}])
+@pytest.mark.parametrize(
+    "entry",
+    [None, 1, "web1", [], ["web1"], {}, {"image": "tiny"}, {"name": "web1"}, {**WEB1, "color": "red"}, {**WEB1, "vcpus": "many"}],
+)
 def test_what_is_no_order_fails_alone(grid, entry):
     bad, good = grid.order(entry, {"name": "web2", "image": "tiny"})
     assert code(bad) == "invalid_order" and good["changed"]
@@ -207,7 +243,12 @@ def test_what_can_not_be_cancelled(grid):
     grid.order({"name": "web2", "image": "tiny"})
     assert code(grid.order("web1", absent=True)[0]) == "machine_exists"
     assert code(grid.order({"name": "web2", "owner": "bob"}, absent=True)[0]) == "not_owner"
-    assert [code(result) for result in grid.order("web2", "web2", "../x", 7, absent=True)] == ["duplicate_name", "duplicate_name", "invalid_name", "invalid_name"]
+    assert [code(result) for result in grid.order("web2", "web2", "../x", 7, absent=True)] == [
+        "duplicate_name",
+        "duplicate_name",
+        "invalid_name",
+        "invalid_name",
+    ]
     assert grid.machine("web2")
 
 
@@ -220,9 +261,14 @@ def test_a_machine_ordered_anew_after_cancelling_is_another_one(grid):
 def test_many_orders_are_one_transaction(grid):
     results = grid.order(*({"name": f"web{number}", "image": "tiny"} for number in range(1200)))
     assert len({result["uuid"] for result in results}) == 1200
-    assert not any(result["changed"] for result in grid.order(*({"name": f"web{number}", "image": "tiny"} for number in range(1200))))
+    assert not any(
+        result["changed"] for result in grid.order(*({"name": f"web{number}", "image": "tiny"} for number in range(1200)))
+    )
 
 
-@pytest.mark.parametrize(("entry", "shown"), [({"name": "web1"}, "web1"), ({}, "entry 3"), (None, "entry 3"), ("web1", "web1"), ({"name": "a\nb"}, r"'a\nb'")])
+@pytest.mark.parametrize(
+    ("entry", "shown"),
+    [({"name": "web1"}, "web1"), ({}, "entry 3"), (None, "entry 3"), ("web1", "web1"), ({"name": "a\nb"}, r"'a\nb'")],
+)
 def test_what_an_entry_is_called(entry, shown):
     assert shown_name(entry, 3) == shown

@@ -48,7 +48,17 @@ def test_measurements_are_kept_but_are_no_change(grid, facts):
         assert query.layer_places(connection) == {}
 
 
-@pytest.mark.parametrize("field", [{"site": "south"}, {"address": "198.18.0.22"}, {"port": 2222}, {"user": "admin"}, {"identity_file": "/k"}, {"ssh_args": "-4"}])
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"site": "south"},
+        {"address": "198.18.0.22"},
+        {"port": 2222},
+        {"user": "admin"},
+        {"identity_file": "/k"},
+        {"ssh_args": "-4"},
+    ],
+)
 def test_what_a_host_is_can_change(grid, field):
     grid.provider()
     assert grid.provider(**field)["actions"] == ["update"]
@@ -89,7 +99,13 @@ def test_a_future_that_was_seen_exists(grid, seen):
     grid.provider()
     assert register_machine(grid, seen("web1", uuid))["actions"] == ["exist"]
     row = grid.machine("web1")
-    assert (row["future"], row["state"], row["provider"], row["site"], row["address"]) == (False, "running", "provider1", "north", "198.18.1.5")
+    assert (row["future"], row["state"], row["provider"], row["site"], row["address"]) == (
+        False,
+        "running",
+        "provider1",
+        "north",
+        "198.18.1.5",
+    )
     assert grid.order(WEB1)[0]["state"] == "running" and grid.order(WEB1)[0]["changed"] is False
     with grid.store.reading() as connection:
         assert [event["what"] for event in query.events(connection, uuid)] == ["ordered", "exist"]
@@ -185,7 +201,13 @@ def test_a_lost_store_is_rebuilt(grid, seen):
     assert register_machine(grid, told)["actions"] == ["rebuild"]
     assert register_machine(grid, told)["actions"] == []
     row = grid.machine("web1")
-    assert (row["uuid"], row["owner"], row["future"], row["spec"]["image"], row["spec"]["tags"]) == (OTHER, "alice", False, "tiny@1", ["web"])
+    assert (row["uuid"], row["owner"], row["future"], row["spec"]["image"], row["spec"]["tags"]) == (
+        OTHER,
+        "alice",
+        False,
+        "tiny@1",
+        ["web"],
+    )
     again = grid.order({**WEB1, "tags": ["web"], "users": users, "packages": ["vim"], "disk": "1 GiB"})[0]
     assert not again["changed"] and again["uuid"] == OTHER
 
@@ -228,7 +250,12 @@ def test_a_bad_machine_fails_alone(grid, seen, field, expected):
 
 def test_foreign_machines_are_passed_over(grid):
     grid.provider()
-    assert grid.register(machines=[{"name": "theirs", "uuid": OTHER, "state": "running", "foreign": True, "provider": "provider1"}])["machines"] == []
+    assert (
+        grid.register(machines=[{"name": "theirs", "uuid": OTHER, "state": "running", "foreign": True, "provider": "provider1"}])[
+            "machines"
+        ]
+        == []
+    )
 
 
 def test_retiring_leaves_no_row(grid):

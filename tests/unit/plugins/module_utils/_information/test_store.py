@@ -20,8 +20,9 @@ MACHINE = {"name": "web1", "image": "tiny"}
 
 def code_of(opened):
     """The code of the error that using the store raises."""
-    with pytest.raises(GridError) as caught, opened:
-        pass
+    with pytest.raises(GridError) as caught:
+        with opened:
+            pass
     return caught.value.code
 
 

@@ -42,7 +42,9 @@ class Plays:
 
     def order(self, *names, **fields):
         with self.store.writing() as connection:
-            results = orders.serve(connection, [{"name": name, "image": "tiny", "memory": "1 GiB", **fields} for name in names], **ORDERING)[0]
+            results = orders.serve(
+                connection, [{"name": name, "image": "tiny", "memory": "1 GiB", **fields} for name in names], **ORDERING
+            )[0]
         return [{**result["spec"], "uuid": result["uuid"], "image": IMAGE} for result in results]
 
     def place(self, machines, *providers, check=False):
@@ -53,7 +55,15 @@ class Plays:
 
     def appear(self, machine, provider):
         """The machine is defined on the provider."""
-        told = {"name": machine["name"], "uuid": machine["uuid"], "provider": provider, "state": "running", "vcpus": 1, "memory": GIB, "disk": 2 * GIB}
+        told = {
+            "name": machine["name"],
+            "uuid": machine["uuid"],
+            "provider": provider,
+            "state": "running",
+            "vcpus": 1,
+            "memory": GIB,
+            "disk": 2 * GIB,
+        }
         with self.store.writing() as connection:
             registration = Registration(connection)
             results = registration.see_machines([told])
@@ -176,7 +186,9 @@ def test_a_name_twice_fails_both(plays):
     assert [code(result) for result in plays.place([machine, machine], {})] == ["duplicate_name", "duplicate_name"]
 
 
-@pytest.mark.parametrize("fact", [{"memory": None}, {"cpus": -1}, {"disk_free": "much"}, {"memory_free": True}, {"cpus_allocated": float("nan")}])
+@pytest.mark.parametrize(
+    "fact", [{"memory": None}, {"cpus": -1}, {"disk_free": "much"}, {"memory_free": True}, {"cpus_allocated": float("nan")}]
+)
 def test_a_provider_without_measurements_is_not_used(plays, fact):
     failed = plays.place(plays.order("web1"), fact)[0]
     assert failed["failure"]["reasons"] == {"p1": "did not report what it has"}
@@ -186,7 +198,12 @@ def _play(path, number, placed):
     """One play: orders three machines of 1 GiB and places them on providers that it measured before anyone else came."""
     play = Plays(path)
     machines = play.order(*(f"web-{number}-{count}" for count in range(3)))
-    placed.put([(result["name"], result.get("provider"), code(result)) for result in play.place(machines, {"memory": 8 * GIB}, {"memory": 8 * GIB})])
+    placed.put(
+        [
+            (result["name"], result.get("provider"), code(result))
+            for result in play.place(machines, {"memory": 8 * GIB}, {"memory": 8 * GIB})
+        ]
+    )
 
 
 def test_plays_at_once_never_promise_the_same_gigabyte_and_lose_nothing(tmp_path):

@@ -9,7 +9,14 @@ import dataclasses
 import random
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Account, Demand, Provider, Rules, Use, newest_machine_type
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import (
+    Account,
+    Demand,
+    Provider,
+    Rules,
+    Use,
+    newest_machine_type,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import solve
 
 GIB = 2**30
@@ -19,12 +26,21 @@ LAYER = "sha256:" + "a" * 64
 
 def provider(name="p1", **fields):
     """4 CPUs, 16 GiB of memory, 100 GiB of disk, all free."""
-    free = {"cpus": 4, "memory": 16 * GIB, "memory_free": 16 * GIB, "disk": 100 * GIB, "disk_free": 100 * GIB, "networks": frozenset({"virtuoso"})}
+    free = {
+        "cpus": 4,
+        "memory": 16 * GIB,
+        "memory_free": 16 * GIB,
+        "disk": 100 * GIB,
+        "disk_free": 100 * GIB,
+        "networks": frozenset({"virtuoso"}),
+    }
     return Provider(**{"name": name, "site": f"site-{name}", **free, **fields})
 
 
 def demand(name="web1", cpus=1, memory=GIB, disk=GIB, digest=None, layer_size=0, **fields):
-    return Demand(**{"name": name, "key": name, "use": Use(cpus, memory, disk, digest, layer_size), "network": "virtuoso", **fields})
+    return Demand(
+        **{"name": name, "key": name, "use": Use(cpus, memory, disk, digest, layer_size), "network": "virtuoso", **fields}
+    )
 
 
 def where(demands, providers, held=None, stored=None, rules=RULES):
@@ -57,7 +73,9 @@ def test_each_provider_that_can_not_hold_it_tells_one_reason(fields, reason):
     wanted = demand(cpus=4, memory=8 * GIB, disk=20 * GIB, digest=LAYER, layer_size=GIB)
     refused = only([wanted], [provider("p1", **fields)])
     assert refused.provider is None and refused.reasons == {"p1": reason}
-    assert refused.error.code == "no_provider" and refused.error.details["reasons"] == {"p1": reason} and reason in refused.error.msg
+    assert (
+        refused.error.code == "no_provider" and refused.error.details["reasons"] == {"p1": reason} and reason in refused.error.msg
+    )
     chosen = only([wanted], [provider("p1", **fields), provider("p2")])
     assert chosen.provider == "p2" and chosen.reasons == {"p1": reason}
 
@@ -205,13 +223,21 @@ def random_case(seed):
         )
     demands, held, stored = [], {}, {}
     for number in range(dice.randint(1, 40)):
-        use = Use(dice.randint(1, 4), dice.randint(1, 6 * 1024) * 2**20, dice.randint(0, 8 * GIB), LAYER if dice.random() < 0.5 else None, GIB)
+        use = Use(
+            dice.randint(1, 4),
+            dice.randint(1, 6 * 1024) * 2**20,
+            dice.randint(0, 8 * GIB),
+            LAYER if dice.random() < 0.5 else None,
+            GIB,
+        )
         at = dice.choice(providers).name if dice.random() < 0.3 else None
         if at:
             held.setdefault(at, {})[f"m{number}"] = use
             stored[f"m{number}"] = Use(1, GIB, GIB)
         if dice.random() < 0.8:
-            demands.append(Demand(f"m{number}", f"m{number}", use, network="virtuoso", goal=dice.choice(["balance", "pack", "price"]), at=at))
+            demands.append(
+                Demand(f"m{number}", f"m{number}", use, network="virtuoso", goal=dice.choice(["balance", "pack", "price"]), at=at)
+            )
     return demands, providers, held, stored
 
 
@@ -228,7 +254,11 @@ def test_nothing_placed_exceeds_what_is_there(seed):
         new = [asked for asked in placed if asked.at != each.name and asked.key not in each.machines]
         if not new:
             continue  # what was promised before may exceed what is measured now; nothing is added then
-        others = [use for key, use in held.get(each.name, {}).items() if key not in each.machines and key not in {asked.key for asked in demands}]
+        others = [
+            use
+            for key, use in held.get(each.name, {}).items()
+            if key not in each.machines and key not in {asked.key for asked in demands}
+        ]
         uses = others + [asked.use for asked in placed if asked.key not in each.machines]
         layers = GIB if any(use.digest for use in uses) and LAYER not in each.digests else 0
         assert sum(use.cpus for use in uses) <= each.cpus * 2 - each.cpus_allocated
