@@ -78,7 +78,7 @@ def partition_table(layout: Layout) -> str:
 
 def boot_menu(root: str, cmdline: str) -> str:
     """The configuration of Syslinux (pure)."""
-    return f"DEFAULT linux\nPROMPT 0\nTIMEOUT 0\nLABEL linux\n  LINUX /vmlinuz\n  INITRD /initrd.img\n  APPEND root=UUID={root} ro {cmdline}\n"
+    return f"DEFAULT linux\nPROMPT 0\nTIMEOUT 0\nLABEL linux\n  LINUX /vmlinuz\n  INITRD /initrd.img\n  APPEND root=UUID={root} {cmdline}\n"
 
 
 def tree_size(tree: str) -> int:
