@@ -102,7 +102,7 @@ def read_layers(facts: t.Mapping[str, t.Any]) -> list[str]:
     is_digest = _matching(r"sha256:[0-9a-f]{64}")
     images = facts.get("images")
     found = [image.get("digest") for image in images if isinstance(image, t.Mapping)] if isinstance(images, (list, tuple)) else []
-    return sorted({digest for digest in found if is_digest(digest)})
+    return sorted({digest for digest in map(is_digest, found) if digest})
 
 
 def usable_addresses(values: t.Any) -> list[str]:

@@ -267,7 +267,7 @@ def write(connection: sa.Connection, decisions: t.Iterable[Decision]) -> None:
         ],
     )
     record.add_futures(connection, rows)
-    events = [(row["uuid"], "ordered", {}) for row in rows]
+    events: list[tuple[str, str, query.Row]] = [(row["uuid"], "ordered", {}) for row in rows]
     for decision in by_action["change"]:
         row, spec = t.cast(query.Row, decision.row), t.cast(Spec, decision.spec)
         record.update(connection, schema.ORDERS, row["uuid"], {"spec": spec, "updated": time})

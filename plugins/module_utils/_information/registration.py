@@ -212,7 +212,8 @@ class Registration:
         providers = {**self.hosts, **{change.name: change.after for change in self.host_changes}}
         taken = {row["name"]: row for row in (*self.machines.values(), *self.hosts.values())}
         for position, seen in read.items():
-            decide = functools.partial(self._see_machine, seen, newest.get(seen["uuid"], seen["provider"]), taken, providers)
+            counts = newest.get(seen["uuid"]) or seen["provider"]
+            decide = functools.partial(self._see_machine, seen, counts, taken, providers)
             results[position - 1] = attempt(seen["name"], decide, kind="machine", tried="register the machine")
         return results
 

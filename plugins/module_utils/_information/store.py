@@ -40,7 +40,7 @@ _REMEDIES = {
     "store_corrupt": "Put back a copy, or move the file away: the next play that registers the providers rebuilds what runs",
     "store_unopenable": "Check that the path is a file and that its directory may be searched and written to",
     "store_unreachable": "Check that the database server runs and accepts this user (PGPASSFILE, PGSERVICE)",
-    "store_input_output": "Check the disk that the store is on",
+    "store_input_output": "Check the disk that the store is on, and that it is not full",
     "store_failed": "This is a bug of the collection; report it with this message",
 }
 

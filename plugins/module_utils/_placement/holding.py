@@ -8,6 +8,7 @@ A hold is a future machine's row in ``virtualization``: it counts until the mach
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import typing as t
 
@@ -112,8 +113,8 @@ def read_demand(given: t.Any, rows: t.Mapping[str, query.Row], *, check: bool) -
             "invalid_order", "an entry of machines has no name", remedy="Give each machine as the module order returned it"
         )
     uuid = given.get("uuid")
-    row = rows.get(uuid) if uuid else None
-    if row is None and (uuid or not check):
+    row = rows.get(uuid) if isinstance(uuid, str) else None
+    if (row is None and (uuid or not check)) or (row is not None and row["name"] != given["name"]):
         raise GridError(
             "not_ordered",
             "the store has no order of this machine",
@@ -163,6 +164,29 @@ def _result(demand: Demand, answer: Answer, sites: t.Mapping[str, str | None], r
     }
 
 
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What the store has: machines by uuid, what is held on each provider, what each existing machine takes as last seen."""
+
+    rows: t.Mapping[str, query.Row]
+    held: t.Mapping[str, t.Mapping[str, Use]]
+    seen: t.Mapping[str, Use]
+
+
+def _read(connection: sa.Connection) -> Known:
+    rows = {row["uuid"]: row for row in query.machines(connection)}
+    images = {row["uuid"]: row for row in query.images(connection)}
+    held: dict[str, dict[str, Use]] = {}
+    for uuid, row in rows.items():
+        if row["provider"]:
+            held.setdefault(row["provider"], {})[uuid] = _held_use(row, images)
+    return Known(rows, held, {uuid: _seen_use(row) for uuid, row in rows.items() if not row["future"]})
+
+
+def _try(name: str, work: t.Callable[[], Result]) -> Result:
+    return attempt(name, work, kind="machine", tried="place the machine")
+
+
 def place(
     connection: sa.Connection, machines: t.Sequence[t.Any], providers: t.Sequence[Provider], rules: Rules, *, check: bool
 ) -> tuple[list[Result], list[dict[str, str]]]:
@@ -170,51 +194,36 @@ def place(
 
     :param check: choose only.
     """
-    rows = {row["uuid"]: row for row in query.machines(connection)}
-    images = {row["uuid"]: row for row in query.images(connection)}
-    held: dict[str, dict[str, Use]] = {}
-    for row in rows.values():
-        if row["provider"]:
-            held.setdefault(row["provider"], {})[row["uuid"]] = _held_use(row, images)
-    seen = {uuid: _seen_use(row) for uuid, row in rows.items() if not row["future"]}
+    known = _read(connection)
     places = places_of(given.get("name") if isinstance(given, t.Mapping) else None for given in machines)
-    demands: list[Demand] = []
+    demands: dict[int, Demand] = {}
 
-    def read(given: t.Any) -> Result:
-        demand = read_demand(given, rows, check=check)
+    def read(position: int, given: t.Any) -> Result:
+        demand = read_demand(given, known.rows, check=check)
         check_twice(places[demand.name])
-        demands.append(demand)
-        return {"demand": demand}
+        demands[position] = demand
+        return {}
 
-    results = [
-        attempt(shown_name(given, position), functools.partial(read, given), kind="machine", tried="place the machine")
-        for position, given in enumerate(machines, 1)
-    ]
-    answers = dict(zip([demand.key for demand in demands], solve(demands, providers, held, seen, rules)))
+    entries = list(enumerate(machines, 1))
+    results = [_try(shown_name(given, position), functools.partial(read, position, given)) for position, given in entries]
+    answers = dict(zip(demands, solve(list(demands.values()), providers, known.held, known.seen, rules)))
     sites = {provider.name: provider.site for provider in providers}
-    for index, result in enumerate(results):
-        demand = result.pop("demand", None)
-        if demand is not None:
-            row = rows.get(demand.key)
-            serve = functools.partial(_result, demand, answers[demand.key], sites, row)
-            results[index] = attempt(demand.name, serve, kind="machine", tried="place the machine")
-    chosen = [
-        (demand, rows.get(demand.key), t.cast(str, answers[demand.key].provider))
-        for demand in demands
-        if answers[demand.key].error is None
-    ]
+    chosen = []
+    for position, demand in demands.items():
+        answer, row = answers[position], known.rows.get(demand.key)
+        results[position - 1] = _try(demand.name, functools.partial(_result, demand, answer, sites, row))
+        if answer.provider is not None:
+            chosen.append((demand, row, answer.provider))
     if not check:
-        _hold(
-            connection,
-            chosen,
-            {_image(given).get("digest"): _image(given) for given in machines if isinstance(given, t.Mapping)},
-            providers,
-        )
-    diffs = [
-        diff(f"place of machine {demand.name}", {"provider": row["provider"] if row else None}, {"provider": provider})
-        for demand, row, provider in chosen
-        if (row["provider"] if row else None) != provider
-    ]
+        images = {
+            image["digest"]: image for image in (_image(machines[position - 1]) for position in demands) if image.get("digest")
+        }
+        _hold(connection, chosen, images, providers)
+    diffs = []
+    for demand, row, provider in chosen:
+        before, after = {"provider": row["provider"] if row else None}, {"provider": provider}
+        if before != after:
+            diffs.append(diff(f"place of machine {demand.name}", before, after))
     return results, diffs
 
 
@@ -227,7 +236,7 @@ def _hold(
     """Write what was chosen, and what each future machine will take; writes nothing that is written already."""
     sites = record.ensure_sites(connection, [provider.site for provider in providers])
     site_of = {provider.name: sites.get(provider.site or "") for provider in providers}
-    names = {provider for dummy, dummy, provider in chosen}
+    names = {choice[2] for choice in chosen}
     hosts = {row["name"]: row["uuid"] for row in query.hosts(connection, names=names)}
     new = [
         {"uuid": record.new_uuid(), "name": name, "kind": "provider", "site": site_of[name]}
@@ -235,9 +244,7 @@ def _hold(
     ]
     record.add_hosts(connection, new)
     hosts.update({row["name"]: row["uuid"] for row in new})
-    image_uuids = record.ensure_images(
-        connection, [images[demand.use.digest] for demand, dummy, dummy in chosen if demand.use.digest]
-    )
+    image_uuids = record.ensure_images(connection, [images[choice[0].use.digest] for choice in chosen if choice[0].use.digest])
     events = []
     for demand, row, provider in chosen:
         if row is None:

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import sqlite3
 import stat
+import threading
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
@@ -270,3 +271,23 @@ def test_processes_that_make_and_write_the_store_at_once_lose_nothing(tmp_path):
         writer.join()
     with Store(path).reading() as connection:
         assert len(query.sites(connection)) == 120
+
+
+def _begin_and_hang(path, begun):
+    with Store(path).writing() as connection:
+        record.ensure_sites(connection, ["half-written"])
+        begun.set()
+        threading.Event().wait()
+
+
+def test_a_killed_writer_leaves_no_trace_and_no_lock(grid, tmp_path):
+    grid.order(MACHINE)
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+    writer = context.Process(target=_begin_and_hang, args=(str(tmp_path / "grid.db"), begun))
+    writer.start()
+    assert begun.wait(30)
+    writer.kill()
+    writer.join()
+    assert grid.order({"name": "web2", "image": "tiny"})[0]["changed"]
+    assert grid.counts()["site"] == 0 and grid.machine("web1")

@@ -171,6 +171,8 @@ def test_a_changed_image_is_held_anew(plays):
         ({"vcpus": 0}, "invalid_vcpus"),
         ({"vcpus": "²"}, "invalid_vcpus"),
         ({"uuid": None}, "not_ordered"),
+        ({"uuid": ["web1"]}, "not_ordered"),
+        ({"name": "another"}, "not_ordered"),
         ({"uuid": "11111111-1111-4111-8111-111111111111"}, "not_ordered"),
         ({"name": None}, "invalid_order"),
     ],
