@@ -51,6 +51,8 @@ def import_file(path: str, image_format: str, target: str, progress: Progress) -
     size = header.judge(head, before.st_size, image_format)
     facts = qemu_img.info(path, image_format)
     agree(facts, image_format, t.cast(int, size))
+    if image_format == "qcow2":
+        refuse_corrupt(qemu_img.check(path))
     check_space(os.path.dirname(target), min(before.st_blocks * 512, before.st_size) // 4, "the image")
     progress.stage("convert")
     qemu_img.convert(path, image_format, target)
@@ -70,6 +72,13 @@ def agree(facts: t.Mapping[str, t.Any], image_format: str, size: int) -> None:
         raise GridError("image_has_backing_file", "the image names a backing file", remedy="Give an image that depends on no other file: qemu-img convert makes one")
     if facts.get("format") != image_format or facts.get("virtual-size") not in (size, -(-size // 512) * 512):
         raise GridError("image_unreadable", "qemu-img sees another image than its header tells", remedy="Get the file again from a source that you trust")
+
+
+def refuse_corrupt(found: t.Mapping[str, t.Any]) -> None:
+    """Judge what qemu-img check found (pure). :raises GridError: ``image_damaged``."""
+    wrong = {key: found[key] for key in ("corruptions", "check-errors") if found.get(key)}
+    if wrong:
+        raise GridError("image_damaged", f"qemu-img check finds errors in the image: {wrong}", remedy="Get the file again, or repair it with qemu-img check -r all")
 
 
 def _from_url(source: dict[str, t.Any], work: str, target: str, progress: Progress) -> None:

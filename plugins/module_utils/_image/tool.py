@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
@@ -34,11 +35,12 @@ def tool(argv: t.Sequence[str], *, contained: bool = False, limits: t.Sequence[s
     try:
         return command([*prefix, *argv], **kwargs)
     except GridError as exc:
-        # The prefix is found, the program behind it is not: setpriv, unshare and prlimit end with 127.
-        if exc.details.get("rc") == 127 and argv[0] in exc.details.get("stderr", ""):
-            raise GridError(
-                "program_missing", f"the program {argv[0]} is not installed", tried=exc.tried, remedy=missing_remedy(argv[0])
-            ) from exc
+        # People know the program, not what holds it
+        exc.tried = shlex.join(argv)[:1000]
+        exc.msg = exc.msg.replace(prefix[0], argv[0], 1)
+        # setpriv, unshare and prlimit end with 127 where the program is not there
+        if exc.details.get("rc") == 127 and f"failed to execute {argv[0]}:" in exc.details["stderr"]:
+            raise GridError("program_missing", f"the program {argv[0]} is not installed", tried=exc.tried, remedy=missing_remedy(argv[0])) from exc
         raise
 
 

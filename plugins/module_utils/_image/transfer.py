@@ -44,6 +44,7 @@ def get(depot: Depot, source: plan.Source, items: t.Sequence[plan.Item], progres
         incoming = os.path.join(work, "incoming" + PART)
         transfer = _Transfer(depot, source, incoming, progress)
         errors = transfer.run([item for item, todo in zip(items, actions) if todo])
+        _remove_if_empty(incoming)
     seconds = round(time.monotonic() - begin, 3)
     return [
         errors.get(item) or {"actions": todo, "transferred": transfer.bytes.get(item.layer, 0), "seconds": seconds if todo else 0.0}
@@ -95,13 +96,23 @@ class _Transfer:
         except FileNotFoundError:
             return 0
 
+    def _whole(self, item: plan.Item) -> bool:
+        """Whether an earlier try brought all of the layer; one that is long enough but wrong is removed, for rsync would not touch it."""
+        path = self._path(item.layer)
+        if item.size is None or self._size(item.layer) < item.size:
+            return False
+        if content_digest(path) == item.digest:
+            return True
+        os.unlink(path)
+        return False
+
     def _give_back(self) -> None:
         """A disk that is full stays full for everyone else if the part of a layer is kept."""
         remove_tree(self.incoming)
 
     def _pull(self, items: t.Sequence[plan.Item]) -> None:
         """One rsync for every file that is not here."""
-        files = [item.layer for item in items if not self.depot.has(item.digest, item.size)]
+        files = [item.layer for item in items if not self.depot.has(item.digest, item.size) and not self._whole(item)]
         manifests = [item.named_by for item in items if item.manifest is None]
         wanted = sorted({*files, *manifests})
         if not wanted:
@@ -192,6 +203,12 @@ class _Transfer:
             expected=item.digest,
             found=found,
         )
+
+
+def _remove_if_empty(directory: str) -> None:
+    """Keep what a later run goes on with, but no empty directories."""
+    if not any(files for dummy, dirs, files in os.walk(directory)):
+        remove_tree(directory)
 
 
 @contextlib.contextmanager

@@ -143,14 +143,13 @@ def keep_only(tree: str, patterns: t.Sequence[str]) -> None:
 
 
 def remove_tree(tree: str) -> None:
-    """Remove a tree of ours; stays on its file system, so that nothing mounted in it by hand is lost."""
+    """Remove a tree of ours, unless something is mounted in it, which would be lost. :raises GridError: ``leftover_mounted``."""
     if not os.path.isdir(tree) or os.path.islink(tree):
         return
-    device = os.lstat(tree).st_dev
-    for top, dirs, files in os.walk(tree, topdown=True):
-        dirs[:] = [name for name in dirs if os.lstat(os.path.join(top, name)).st_dev == device]
+    for top, dirs, dummy in os.walk(tree):
         for name in dirs:
             full = os.path.join(top, name)
+            # os.walk doesn't follow links, but ismount would look through them
             if not os.path.islink(full) and os.path.ismount(full):
                 raise GridError("leftover_mounted", f"something is mounted on {full}", remedy="Unmount it, then run the same again")
     shutil.rmtree(tree)
