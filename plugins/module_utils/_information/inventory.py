@@ -61,9 +61,13 @@ def jump(provider: Row, *, target: str) -> str:
 
 
 def login_of(row: Row) -> str | None:
-    """Whom to log in as: the first user of the order who has a key, else the image's own user."""
-    users = (row["spec"] or {}).get("users") or []
-    return next((user["name"] for user in users if user.get("ssh_authorized_keys")), None) or (row["facts"] or {}).get("user")
+    """Whom to log in as: the first user of the order who has a key, else the image's own user.
+
+    An image whose own user is root makes no other users: all keys are root's.
+    """
+    own = (row["facts"] or {}).get("user")
+    users = [] if own == "root" else (row["spec"] or {}).get("users") or []
+    return next((user["name"] for user in users if user.get("ssh_authorized_keys")), own)
 
 
 def _machine_connection(row: Row, provider: Row | None, known_hosts: str) -> Row:

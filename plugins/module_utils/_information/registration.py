@@ -280,7 +280,8 @@ class Registration:
             record.update(self.connection, schema.HOST, uuid, values)
         if "images" in change.seen.get("facts", {}):
             record.set_layer_places(self.connection, uuid, observations.read_layers(change.seen["facts"]))
-        record.add_events(self.connection, [(uuid, action, {}) for action in change.actions])
+        details = {"fields": changed_keys(change.before, change.after)}
+        record.add_events(self.connection, [(uuid, action, details) for action in change.actions])
         return uuid
 
     def _write_machine(
@@ -311,5 +312,7 @@ class Registration:
         image = images.get((after["facts"].get("image") or {}).get("digest") or "")
         if image and (row is None or row["image_uuid"] != image):
             record.set_constituent(self.connection, seen["uuid"], "image", image)
-        details = {"state": after["state"], "provider": seen["provider"]}
+        fields = [field for field in changed_keys(change.before, after) if field != "facts"]
+        facts = changed_keys((change.before or {}).get("facts"), after["facts"])
+        details = {"state": after["state"], "provider": seen["provider"], "fields": [*fields, *facts]}
         record.add_events(self.connection, [(seen["uuid"], action, details) for action in change.actions])

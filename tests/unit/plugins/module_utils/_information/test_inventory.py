@@ -178,6 +178,8 @@ def test_a_provider_without_an_address_is_reached_by_its_name():
         ([], "debian", "debian"),
         ([], None, None),
         ([{"name": "alice", "ssh_authorized_keys": [KEY]}], "debian", "alice"),
+        ([{"name": "alice", "ssh_authorized_keys": [KEY]}], None, "alice"),
+        ([{"name": "alice", "ssh_authorized_keys": [KEY]}], "root", "root"),
         ([{"name": "bob", "ssh_authorized_keys": []}, {"name": "alice", "ssh_authorized_keys": [KEY]}], "debian", "alice"),
         ([{"name": "bob", "ssh_authorized_keys": []}], "debian", "debian"),
     ],

@@ -107,8 +107,11 @@ def test_a_future_that_was_seen_exists(grid, seen):
         "198.18.1.5",
     )
     assert grid.order(WEB1)[0]["state"] == "running" and grid.order(WEB1)[0]["changed"] is False
+    register_machine(grid, seen("web1", uuid, state="stopped", tags=["late"]))
     with grid.store.reading() as connection:
-        assert [event["what"] for event in query.events(connection, uuid)] == ["ordered", "exist"]
+        history = query.events(connection, uuid)
+    assert [event["what"] for event in history] == ["ordered", "exist", "update"]
+    assert history[-1]["details"] == {"state": "stopped", "provider": "provider1", "fields": ["state", "tags"]}
 
 
 def test_the_same_again_changes_nothing(grid, seen):
