@@ -34,6 +34,34 @@ def _undefine_flags() -> int:
     )
 
 
+class Starts:
+    """Lets guests run only when no other is being started.
+
+    A guest's boot keeps a processor busy for seconds, so those started first would slow down the start of all others. Each is
+    started paused and resumed as soon as none is left to be started; whoever is killed in between finds it paused and resumes it.
+    """
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._coming = 0
+
+    def announce(self) -> None:
+        """One more is going to be started soon."""
+        with self._change:
+            self._coming += 1
+
+    def over(self) -> None:
+        """It is started, or will not be."""
+        with self._change:
+            self._coming -= 1
+            self._change.notify_all()
+
+    def wait(self) -> None:
+        """Return when none is left."""
+        with self._change:
+            self._change.wait_for(lambda: self._coming == 0)
+
+
 @dataclasses.dataclass
 class Host:
     """What all machines of a run share."""
@@ -47,6 +75,7 @@ class Host:
     force: bool
     slots: threading.Semaphore
     """Held while something is done that keeps the host's processors busy."""
+    starts: Starts = dataclasses.field(default_factory=Starts)
 
 
 class Machine:
@@ -76,13 +105,25 @@ class Machine:
             "remove": lambda dummy: self._remove(),
         }
         created = any(step.kind == "create_disk" for step in steps)
-        self._configure(decision)
-        for step in steps:
-            if step.kind == "grow_disk":
-                self._grow(step)
-            elif step.kind in handlers and not (created and step.kind == "write_seed"):
-                with translated(str(step)):
-                    handlers[step.kind](decision)
+        # One that has to shut down first may take its time: the others don't wait for it.
+        coming = any(step.kind == "start" for step in steps) and not any(step.kind == "stop" for step in steps)
+        if coming:
+            self.host.starts.announce()
+        try:
+            self._configure(decision)
+            for step in steps:
+                if step.kind == "grow_disk":
+                    self._grow(step)
+                elif step.kind in handlers and not (created and step.kind == "write_seed"):
+                    with translated(str(step)):
+                        handlers[step.kind](decision)
+        finally:
+            if coming:
+                self.host.starts.over()
+        if any(step.kind == "start" for step in steps):
+            self.host.starts.wait()
+            with translated("let the guest run"):
+                self._resume()
 
     def _create_files(self, dummy: Decision) -> None:
         host, wanted = self.host, self.wanted
@@ -165,7 +206,7 @@ class Machine:
         self._mark_started(True)
         try:
             with self.host.slots:
-                self.domain.create()
+                self.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
         except libvirt.libvirtError:
             if first:
                 with contextlib.suppress(libvirt.libvirtError):
@@ -173,11 +214,10 @@ class Machine:
             raise
 
     def _resume(self) -> None:
-        with self.host.slots:
-            if self.domain.state()[0] == libvirt.VIR_DOMAIN_PMSUSPENDED:
-                self.domain.pMWakeup(0)
-            else:
-                self.domain.resume()
+        if self.domain.state()[0] == libvirt.VIR_DOMAIN_PMSUSPENDED:
+            self.domain.pMWakeup(0)
+        else:
+            self.domain.resume()
 
     def _ask(self) -> None:
         """Ask the guest to shut down: its agent if that is there, else the power button."""

@@ -179,6 +179,8 @@ def _metadata_steps(wanted: Model, observed: Observed, steps: list[Step]) -> tup
     now = observed.metadata
     started = now["started"] or observed.state != "stopped"
     after = metadata.of_spec(wanted, now["started"])
+    # Facts of the image, which an entry for a machine that exists need not repeat.
+    after.update({field: now[field] for field in ("user", "python") if wanted.get(field) is None})
     ignored = {}
     differing = [field for field in FIRST_BOOT_ONLY if now[field] != after[field]]
     if started:
