@@ -194,3 +194,16 @@ def test_all_at_once_keeps_its_order():
     assert decided(wanted, observed("running"), "restarted").actions == [
         "change memory at next start", "change cpu_shares live", "grow disk live", "change tags live", "stop", "start",
     ]  # fmt: skip
+
+
+def test_what_an_entry_does_not_say_of_the_image_stays():
+    there = observed(metadata=metadata.of_spec({**WANTED, "user": "debian", "python": "/usr/bin/python3"}, True))
+    assert decided({"user": None, "python": None}, there).actions == []
+    assert decided({"user": "admin"}, there).actions == ["change user"]
+
+
+def test_in_check_mode_the_layer_may_still_come():
+    absent = Observed()
+    assert code(None, absent, "running", layer=None) == "image_missing"
+    decision = decide(WANTED, absent, "running", layer=None, layer_path=LAYER, layer_may_come=True)
+    assert decision.actions == ["create disk", "write seed", "define", "start"]
