@@ -16,7 +16,7 @@ _FORMS: dict[str, tuple[str, str]] = {
     "version": (r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "1 to 63 letters, digits and . _ -"),
     "digest": (r"sha256:[0-9a-f]{64}", "sha256: and 64 lower-case hexadecimal digits"),
     "user": (r"[a-z_][a-z0-9_-]{0,31}", "a user name of 1 to 32 lower-case letters, digits, _ and -"),
-    "suite": (r"[a-z][a-z0-9.-]{0,62}(/[a-z][a-z0-9.-]{0,62})?", "a Debian release's name such as bookworm"),
+    "suite": (r"[a-z][a-z0-9.-]{0,62}", "a Debian release's name such as bookworm"),
     # Debian Policy, section 5.6.7, with an optional architecture and version as apt-get takes them
     "package": (r"[a-z0-9][a-z0-9+.-]{1,126}(:[a-z0-9-]{1,20})?(=[A-Za-z0-9.+:~-]{1,100})?", "a Debian package name"),
     "module": (r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", "the name of a kernel module"),

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import stat
+import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
@@ -48,7 +49,7 @@ def make_tree(recipe: Recipe, tree: str, kernel: str, progress: Progress) -> str
         contained=True,
         timeout=BOOTSTRAP_TIMEOUT,
         # An initramfs is made once, at the end, when the files that it depends on are there.
-        env={"INITRD": "No", "DEBIAN_FRONTEND": "noninteractive"},
+        env={"INITRD": "No", "DEBIAN_FRONTEND": "noninteractive", "TMPDIR": os.path.dirname(tree)},
         code="packages_unavailable",
         remedy="See that the host reaches a Debian mirror, or name one in the recipe's mirrors, and that suite and packages exist there",
     )
@@ -152,7 +153,15 @@ def remove_tree(tree: str) -> None:
             # os.walk doesn't follow links, but ismount would look through them
             if not os.path.islink(full) and os.path.ismount(full):
                 raise GridError("leftover_mounted", f"something is mounted on {full}", remedy="Unmount it, then run the same again")
-    shutil.rmtree(tree)
+    for attempt in range(10):
+        try:
+            return shutil.rmtree(tree)
+        except OSError:
+            # A program of a run that was killed may write for some moments until the kernel has ended it, too
+            if attempt == 9:
+                raise
+            time.sleep(0.2)
+    return None
 
 
 def find_kernel(tree: str) -> tuple[str, str]:
