@@ -50,7 +50,8 @@ def test_sfdisk_understands_the_table(tmp_path):
         stream.truncate(layout.size)
     sfdisk = shutil.which("sfdisk", path="/usr/sbin:/sbin:/usr/bin")
     subprocess.run([sfdisk, "--quiet", str(target)], input=disk.partition_table(layout), text=True, check=True)
-    table = target.read_bytes()[:512][446:510]
+    with target.open("rb") as stream:
+        table = stream.read(512)[446:510]
     boot, root = (struct.unpack("<B3xB3xII", table[at : at + 16]) for at in (0, 16))
     assert boot == (0x80, 0x0C, layout.boot_start // 512, layout.boot_size // 512)
     assert root == (0, 0x83, layout.root_start // 512, layout.root_size // 512)
