@@ -15,13 +15,27 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 Result = t.Dict[str, t.Any]
 
 
-def run_module(work: t.Callable[[AnsibleModule], Result], **module_arguments: t.Any) -> None:
-    """Make the module, let ``work`` do it, end with ``exit_json`` or, on a GridError, with ``fail_json``."""
+CONTROLLER = "controller"
+"""What errors call the host of a module of the information service; its node name would tell a user nothing."""
+
+
+class _Here:
+    """What errors call the host that this runs on."""
+
+    name = platform.node()
+
+
+def run_module(work: t.Callable[[AnsibleModule], Result], *, where: str | None = None, **module_arguments: t.Any) -> None:
+    """Make the module, let ``work`` do it, end with ``exit_json`` or, on a GridError, with ``fail_json``.
+
+    :param where: what errors call the host, instead of its node name.
+    """
+    _Here.name = where or platform.node()
     module = AnsibleModule(**module_arguments)
     try:
         result = work(module)
     except GridError as exc:
-        module.fail_json(exception=traceback.format_exc(), **exc.on(host=platform.node()).result())
+        module.fail_json(exception=traceback.format_exc(), **exc.on(host=_Here.name).result())
     else:
         finish(module, result)
 
@@ -47,4 +61,4 @@ def attempt(name: str, work: t.Callable[[], Result], *, kind: str, tried: str) -
     try:
         return {"name": name, "changed": False, **work()}
     except GridError as exc:
-        return {"name": name, "changed": False, **exc.on(host=platform.node(), object=f"{kind} {name}", tried=tried).result()}
+        return {"name": name, "changed": False, **exc.on(host=_Here.name, object=f"{kind} {name}", tried=tried).result()}

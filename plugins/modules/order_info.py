@@ -135,7 +135,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import STORE, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
-from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, Result, run_module
 
 ARGUMENTS = {
     "argument_spec": {"names": {"type": "list", "elements": "str"}, "uuids": {"type": "list", "elements": "str"}},
@@ -155,7 +155,7 @@ def work(module: AnsibleModule) -> Result:
 
 def main() -> None:
     """Run the module."""
-    run_module(work, **merge(STORE, ARGUMENTS))
+    run_module(work, where=CONTROLLER, **merge(STORE, ARGUMENTS))
 
 
 if __name__ == "__main__":

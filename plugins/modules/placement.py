@@ -145,7 +145,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.holding import place, read_provider
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Rules, newest_machine_type
-from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, Result, run_module
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
 
 ARGUMENTS = {
@@ -179,7 +179,7 @@ def work(module: AnsibleModule) -> Result:
 
 def main() -> None:
     """Run the module."""
-    run_module(work, **merge(STORE, ARGUMENTS))
+    run_module(work, where=CONTROLLER, **merge(STORE, ARGUMENTS))
 
 
 if __name__ == "__main__":

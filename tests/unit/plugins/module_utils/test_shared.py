@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 
 import pytest
+from ansible.module_utils import basic
+from ansible_collections.virtuoso.grid.plugins.module_utils import _run
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import changed_keys, diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, attempt, run_module
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size, parse_size
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
@@ -133,3 +136,19 @@ def test_arguments_are_merged_and_doubles_refused():
     assert set(merged["argument_spec"]) == {"uri", "path", "x"} and merged["supports_check_mode"]
     with pytest.raises(ValueError, match="uri"):
         merge(HYPERVISOR, HYPERVISOR)
+
+
+def test_errors_of_the_information_service_name_the_controller(monkeypatch, capsys):
+    arguments = json.dumps({"ANSIBLE_MODULE_ARGS": {}})
+    monkeypatch.setattr(_run._Here, "name", "restored after the test")
+    monkeypatch.setattr(basic, "_ANSIBLE_ARGS", arguments.encode())
+    monkeypatch.setattr(basic, "_ANSIBLE_PROFILE", "legacy", raising=False)
+
+    def work(module):
+        raise GridError("store_full", "no space left")
+
+    with pytest.raises(SystemExit):
+        run_module(work, where=CONTROLLER, argument_spec={})
+    result = json.loads(capsys.readouterr().out)
+    assert result["failed"] and result["failure"] == {"code": "store_full", "host": "controller"}
+    assert attempt("web1", lambda: work(None), kind="machine", tried="start")["failure"]["host"] == "controller"
