@@ -19,7 +19,7 @@ ARGS ?=
 SCENARIO ?=
 AREA ?=
 
-.PHONY: help setup lab demo test lint test-sanity test-unit test-integration test-molecule test-faults bench \
+.PHONY: help setup lab demo picture test lint test-sanity test-unit test-integration test-molecule test-faults bench \
 	package clean distclean
 
 help:
@@ -39,6 +39,10 @@ lab: setup
 
 demo: lab
 	@ansible-playbook -i inventory/lab tests/lab/demo.yml $(ARGS)
+
+# draws docs/demo.svg from what the demo left
+picture: setup
+	@python tests/lab/picture.py
 
 test: setup
 	@python tests/lab/parts.py lint test-sanity test-unit test-integration test-molecule
