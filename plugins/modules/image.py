@@ -34,7 +34,8 @@ options:
       - The images. Each is served for itself; one that fails does not keep the others from being made.
       - C(name) is the image's name, C(version) its version, without which it is the first 12 digits of its recipe's digest.
       - C(user) is the user to log in as, C(python) the Python interpreter in the image; both are kept in the manifest for the inventory.
-      - C(source) says what the image is made of, by its C(type).
+      - C(source) says what the image is made of, by its C(type). An entry with a C(version) or a C(digest) and without a source
+        is an image that must be there already.
       - C(blank) is an empty disk of C(size).
       - C(file) is the image file C(path) on the host, in C(format) V(qcow2) (the default) or V(raw).
       - C(url) is a download of C(url) with the mandatory C(checksum) V(sha256:...), in C(format).
@@ -167,7 +168,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.ensure import ensure_absent, ensure_present
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.ensure import ensure_absent, ensure_present, find_present
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
 
@@ -195,6 +196,8 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     def one(entry: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
         if params["state"] == "absent":
             return ensure_absent(depot, entry, module.check_mode)
+        if entry.get("source") is None and (entry.get("digest") or entry.get("version") is not None):
+            return find_present(depot, entry)
         return ensure_present(depot, entry, progress.about(str(entry.get("name"))), module.check_mode)
 
     tried = {"present": "make the image", "absent": "remove the image"}[params["state"]]

@@ -17,7 +17,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import 
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.entry import Wanted, parse_entry
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import Manifest, reference
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import check
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import check, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import told_when_full
 
 Result = t.Dict[str, t.Any]
@@ -118,6 +118,33 @@ def _result(depot: Depot, wanted: Wanted, manifest: Manifest | None) -> Result:
         "python": wanted.python,
         "recipe_digest": wanted.recipe_digest,
     }
+
+
+def find_present(depot: Depot, entry: t.Mapping[str, t.Any]) -> Result:
+    """An image that must be there already, because the entry doesn't say what to make it from.
+
+    :param entry: ``name`` with ``version``, or ``digest``. :raises GridError: ``image_unknown``.
+    """
+    name, version, digest = entry.get("name"), entry.get("version"), entry.get("digest")
+    for manifest in depot.read_manifests()[0]:
+        match = manifest["layers"][-1] == digest if digest else (manifest["name"], manifest["version"]) == (name, str(version))
+        if match and depot.complete(manifest):
+            found = manifest["layers"][-1]
+            return {
+                "reference": reference(manifest["name"], manifest["version"]),
+                "version": manifest["version"],
+                "digest": found,
+                "path": depot.layer_path(found),
+                **{key: manifest[key] for key in ("virtual_size", "size", "user", "python", "recipe_digest")},
+                "changed": False,
+                "actions": [],
+                "diff": None,
+            }
+    raise GridError(
+        "image_unknown",
+        f"{shorten(digest or f'{name}@{version}')} is not on this host, and nothing says what to make it from",
+        remedy="Order the image by its name alone to have the catalogue's version made, or bring this version here",
+    )
 
 
 def _shown(manifest: Manifest | None) -> Result | None:

@@ -14,6 +14,7 @@ import time
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import KEEP_PARTS, Depot, content_digest
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.ensure import find_present
 
 from .test_header import qcow2
 from .test_reference import manifest
@@ -152,3 +153,14 @@ def test_a_killed_process_holds_nothing(depot):
     with depot.job("a") as work:
         assert os.listdir(work) == []
     assert os.listdir(depot.staging) == []
+
+
+def test_an_image_without_a_source_must_be_there(depot):
+    made = put(depot)
+    by_version = find_present(depot, {"name": made["name"], "version": made["version"]})
+    assert (by_version["digest"], by_version["changed"]) == (made["layers"][0], False)
+    assert find_present(depot, {"name": "x", "digest": made["layers"][0]})["reference"] == f"{made['name']}@{made['version']}"
+    for entry in ({"name": made["name"], "version": "other"}, {"name": "x", "digest": "sha256:" + "f" * 64}):
+        with pytest.raises(GridError) as caught:
+            find_present(depot, entry)
+        assert caught.value.code == "image_unknown" and caught.value.remedy
