@@ -40,39 +40,47 @@ def wanted_images(orders: t.Sequence[t.Mapping[str, t.Any]], catalogue: t.Mappin
     return list(entries.values())
 
 
-def _image_of(order: t.Mapping[str, t.Any], images: t.Sequence[t.Mapping[str, t.Any]]) -> t.Mapping[str, t.Any] | None:
+def _by_wish(orders: t.Sequence[t.Mapping[str, t.Any]], images: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, t.Mapping[str, t.Any]]:
+    """The results of the module ``image`` by what was ordered: they come in the order of :func:`wanted_images`.
+
+    Names don't tell them apart: ``tiny`` and ``tiny@old`` are two wishes for images of one name.
+    """
+    wishes = dict.fromkeys(order["spec"]["image"] for order in orders if not order.get("image"))
+    return dict(zip(wishes, images))
+
+
+def _image_of(order: t.Mapping[str, t.Any], by_wish: t.Mapping[str, t.Mapping[str, t.Any]]) -> t.Mapping[str, t.Any] | None:
     """The image's result, or of a machine that exists the image that it was made from."""
     if order.get("image"):
         return {"reference": order["image"]["name"], "digest": order["image"]["digest"]}
-    name, version, digest = split_image(order["spec"]["image"])
-    found = None
-    for image in images:
-        if digest:
-            match = image.get("digest") == digest or image.get("name") == digest
-        else:
-            match = image.get("name") == name and (version is None or image.get("version") in (None, version))
-        if match:
-            found = image
-    return found
+    return by_wish.get(order["spec"]["image"])
 
 
 def _without_image(machine: t.Mapping[str, t.Any], cause: t.Mapping[str, t.Any] | None) -> Item:
     failure = dict((cause or {}).get("failure") or {"code": "image_missing", "remedy": "Run again when the image server is back"})
-    msg = (cause or {}).get("msg") or f"machine {machine['name']}: its image {machine['spec']['image']} could not be made ready"
-    return {"name": machine["name"], "uuid": machine.get("uuid"), "changed": False, "failed": True, "msg": str(msg), "failure": failure}
+    msg = (cause or {}).get("msg") or f"its image {machine['spec']['image']} could not be made ready"
+    return {
+        "name": machine["name"],
+        "uuid": machine.get("uuid"),
+        "changed": False,
+        "failed": True,
+        "msg": f"machine {machine['name']}: {msg}",
+        "failure": failure,
+    }
 
 
 def placement_entries(orders: t.Sequence[t.Mapping[str, t.Any]], images: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, Items]:
     """Orders as the module ``placement`` takes them.
 
     :param orders: ordered machines: ``name``, ``uuid``, ``spec``.
-    :param images: results of the module ``image``.
+    :param images: results of the module ``image`` for :func:`wanted_images` of the same orders.
     :returns: ``machines`` to be placed, and ``failed``, results of those whose image isn't to be had: they get no place.
     """
     machines: Items = []
     failed: Items = []
+    by_wish = _by_wish(orders, images)
     for order in orders:
-        image = _image_of(order, images)
+        image = _image_of(order, by_wish)
         if image is None or image.get("failed"):
             failed.append(_without_image(order, image))
             continue
@@ -98,7 +106,7 @@ def provider_share(
 
     :param orders: ordered machines: ``name``, ``uuid``, ``spec``.
     :param placed: results of the module ``placement``.
-    :param images: results of the module ``image``.
+    :param images: results of the module ``image`` for :func:`wanted_images` of the same orders.
     :param transferred: results of the module ``image_transfer`` on this provider, where it has run.
     :returns: ``images`` to bring there, each once; ``machines`` as entries of the module ``machine``; and ``failed``, results
         of the machines whose image could not be brought.
@@ -106,6 +114,7 @@ def provider_share(
     In check mode, what doesn't exist yet has no uuid and no digest. It gets stand-ins here, by which nothing can exist.
     """
     by_name = {order["name"]: order for order in orders}
+    by_wish = _by_wish(orders, images)
     arrived = {item["name"]: item for item in transferred}
     needed: dict[str, Item] = {}
     machines: Items = []
@@ -114,7 +123,7 @@ def provider_share(
         if place.get("failed") or place.get("provider") != provider:
             continue
         order = by_name[place["name"]]
-        image = _image_of(order, images) or {}
+        image = _image_of(order, by_wish) or {}
         reference = str(image.get("reference"))
         if arrived.get(reference, {}).get("failed"):
             failed.append(_without_image(order, arrived[reference]))

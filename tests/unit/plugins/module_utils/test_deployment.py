@@ -69,8 +69,19 @@ def test_machines_are_placed_with_their_image_or_not_at_all():
         }
     ]
     failures = [(row["name"], row["msg"], row["failure"]["code"]) for row in entries["failed"]]
-    assert failures[0] == ("b", "wrong checksum", "checksum_mismatch")
+    assert failures[0] == ("b", "machine b: wrong checksum", "checksum_mismatch")
     assert failures[1][0] == "c" and failures[1][2] == "image_missing" and entries["failed"][1]["failure"]["remedy"]
+
+
+def test_two_wishes_for_images_of_one_name_are_told_apart():
+    broken = {"name": "tiny", "failed": True, "msg": "not there", "failure": {"code": "image_unknown"}}
+    orders = [order("a"), order("b", "tiny@lost"), order("c", "tiny@1"), order("d")]
+    images = [built(version="2"), broken, built(version="1")]
+    entries = placement_entries(orders, images)
+    assert [(entry["name"], entry["image"]["name"]) for entry in entries["machines"]] == [("a", "tiny@2"), ("c", "tiny@1"), ("d", "tiny@2")]
+    assert [row["name"] for row in entries["failed"]] == ["b"]
+    share = provider_share(orders, placed("a", "c", "d"), images, "provider1")
+    assert [machine["image"]["name"] for machine in share["machines"]] == ["tiny@2", "tiny@1", "tiny@2"]
 
 
 def test_a_provider_gets_its_own_machines_and_each_image_once():
