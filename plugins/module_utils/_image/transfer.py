@@ -42,9 +42,9 @@ def get(depot: Depot, source: plan.Source, items: t.Sequence[plan.Item], progres
         # Another run may have brought some while this one waited
         actions = [look(depot, item) for item in items]
         incoming = os.path.join(work, "incoming" + PART)
-        transfer = _Transfer(depot, source, incoming, progress)
+        transfer = _Transfer(depot, source, incoming, os.path.join(work, "log"), progress)
         errors = transfer.run([item for item, todo in zip(items, actions) if todo])
-        _remove_if_empty(incoming)
+        _tidy(incoming)
     seconds = round(time.monotonic() - begin, 3)
     return [
         errors.get(item) or {"actions": todo, "transferred": transfer.bytes.get(item.layer, 0), "seconds": seconds if todo else 0.0}
@@ -55,10 +55,11 @@ def get(depot: Depot, source: plan.Source, items: t.Sequence[plan.Item], progres
 class _Transfer:
     """One run of rsync for several images, and what follows."""
 
-    def __init__(self, depot: Depot, source: plan.Source, incoming: str, progress: Progress) -> None:
+    def __init__(self, depot: Depot, source: plan.Source, incoming: str, log: str, progress: Progress) -> None:
         self.depot = depot
         self.source = source
         self.incoming = incoming
+        self.log = log
         self.progress = progress
         self.bytes: dict[str, int] = {}
         self.missing: set[str] = set()
@@ -81,7 +82,8 @@ class _Transfer:
         except GridError as exc:
             if exc.code == "disk_full":
                 self._give_back()
-            return {**errors, **{item: exc for item in fitting}}
+            # Each its own: an error is told which object it is about
+            return {**errors, **{item: GridError(exc.code, exc.msg, tried=exc.tried, remedy=exc.remedy, **exc.details) for item in fitting}}
         for item in fitting:
             with _collected(errors, item), told_when_full(self.depot.images):
                 self._take(item)
@@ -118,19 +120,18 @@ class _Transfer:
         if not wanted:
             return
         os.makedirs(self.incoming, mode=0o700, exist_ok=True)
-        # A manifest of an earlier try may be older than the source's; rsync would append to it
-        for file in manifests:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._path(file))
         total = sum(item.size or 0 for item in items if item.layer in files)
+        argv = plan.rsync_argv(self.source, self.incoming, self.log)
         with self._watched(files, total):
             try:
-                output = tool(plan.rsync_argv(self.source, self.incoming), input="".join(f"{file}\n" for file in wanted).encode(), timeout=TIMEOUT)
+                # Contained: rsync is several processes, and none may go on writing when this one has ended
+                tool(argv, contained=True, input="".join(f"{file}\n" for file in wanted).encode(), timeout=TIMEOUT)
             except GridError as exc:
-                output = self._judge(exc)
-        self.bytes.update(plan.received(output))
+                self._judge(exc)
+        with contextlib.suppress(FileNotFoundError), open(self.log, encoding="utf-8", errors="replace") as stream:
+            self.bytes.update(plan.received(stream.read()))
 
-    def _judge(self, exc: GridError) -> str:
+    def _judge(self, exc: GridError) -> None:
         """Go on where only some files were missing; raise what else it was."""
         rc, stderr = exc.details.get("rc"), exc.details.get("stderr", "")
         if rc is None or "No space left on device" in stderr:
@@ -138,7 +139,6 @@ class _Transfer:
         self.missing = plan.missing_files(stderr)
         if rc not in (23, 24) or not self.missing:
             raise plan.blame(self.source, rc, stderr) from exc
-        return ""
 
     @contextlib.contextmanager
     def _watched(self, files: t.Sequence[str], total: int) -> t.Iterator[None]:
@@ -178,10 +178,8 @@ class _Transfer:
     def _manifest(self, item: plan.Item) -> Manifest:
         if item.manifest is not None:
             return item.manifest
-        path = self._path(item.named_by)
-        with open(path, "rb") as stream:
+        with open(self._path(item.named_by), "rb") as stream:
             manifest = parse_manifest(stream.read(2**20 + 1), manifest_file(item.name, item.version))
-        os.unlink(path)
         plan.expect(manifest, item.digest)
         return manifest
 
@@ -205,10 +203,11 @@ class _Transfer:
         )
 
 
-def _remove_if_empty(directory: str) -> None:
-    """Keep what a later run goes on with, but no empty directories."""
-    if not any(files for dummy, dirs, files in os.walk(directory)):
-        remove_tree(directory)
+def _tidy(incoming: str) -> None:
+    """Keep parts of layers, which a later run goes on with: no manifests, no empty directories."""
+    remove_tree(os.path.join(incoming, "manifests"))
+    if not any(files for dummy, dirs, files in os.walk(incoming)):
+        remove_tree(incoming)
 
 
 @contextlib.contextmanager

@@ -122,10 +122,10 @@ def ssh_command(source: Source) -> str:
     return shlex.join(words)
 
 
-def rsync_argv(source: Source, incoming: str) -> list[str]:
+def rsync_argv(source: Source, incoming: str, log: str) -> list[str]:
     """The command that gets the files listed on its standard input, paths below the source's ``images``, into ``incoming``.
 
-    A file that is there in part is gone on with; its beginning is compared by checksum.
+    A file that is there in part is gone on with; its beginning is compared by checksum. What came is told in the file ``log``.
     """
     host = f"[{source.host.strip('[]')}]" if ":" in source.host else source.host
     return [
@@ -133,7 +133,8 @@ def rsync_argv(source: Source, incoming: str) -> list[str]:
         "--files-from=-",
         "--append-verify",
         f"--timeout={SILENCE}",
-        "--out-format=%b %n",
+        f"--log-file={log}",
+        "--log-file-format=%b %n",
         "--chmod=F600,D700",
         f"--rsh={ssh_command(source)}",
         "--",
@@ -142,14 +143,9 @@ def rsync_argv(source: Source, incoming: str) -> list[str]:
     ]
 
 
-def received(output: str) -> dict[str, int]:
-    """Bytes that came for each file, from what rsync printed."""
-    found = {}
-    for line in output.splitlines():
-        count, dummy, name = line.partition(" ")
-        if count.isdigit() and not name.endswith("/"):
-            found[name] = int(count)
-    return found
+def received(log: str) -> dict[str, int]:
+    """Bytes that came for each file, from rsync's log."""
+    return {match.group(2): int(match.group(1)) for match in re.finditer(r"\] (\d+) ((?:layers|manifests)/[^/\s]+)$", log, re.MULTILINE)}
 
 
 def missing_files(stderr: str) -> set[str]:
@@ -161,7 +157,14 @@ def missing_files(stderr: str) -> set[str]:
 
 
 # rsync(1), EXIT VALUES
-_ENDED = {5: "refused to start", 10: "failed on its connection", 12: "lost its connection", 30: "waited too long for a byte", 35: "waited too long for the connection", 255: "could not be reached"}
+_ENDED = {
+    5: "{} refused to start",
+    10: "the connection to {} failed",
+    12: "the connection to {} was lost",
+    30: "{} sent nothing for too long",
+    35: "{} took too long to answer",
+    255: "{} could not be reached",
+}
 _REFUSED = ("Permission denied (", "Too many authentication failures")
 _UNTRUSTED = ("Host key verification failed", "No matching host key", "REMOTE HOST IDENTIFICATION HAS CHANGED")
 
@@ -177,7 +180,7 @@ def blame(source: Source, rc: int, stderr: str) -> GridError:
     elif any(text in stderr for text in _REFUSED):
         code, why, remedy = "source_refused", f"{source.name} did not let us in as {source.user}", setup
     elif rc in _ENDED:
-        code, why = "source_unreachable", f"the transfer from {source.name} {_ENDED[rc]}: {first}"
+        code, why = "source_unreachable", f"{_ENDED[rc].format(source.name)}: {first}"
         remedy = f"See that this host reaches {source.host} port {source.port}; run the same again to go on where it ended"
     else:
         code, why, remedy = "transfer_failed", f"rsync from {source.name} ended with code {rc}: {first}", "Run the same again to go on where it ended"

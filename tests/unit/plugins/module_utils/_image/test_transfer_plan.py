@@ -25,7 +25,7 @@ def code_of(function, value):
 
 @pytest.mark.parametrize("host", ["home1", "home1.example.net", "198.18.0.11", "2001:db8::1", "[2001:db8::1]", "fe80::1%eth0"])
 def test_hosts(host):
-    argv = plan.rsync_argv(plan.parse_source({**SOURCE, "host": host}), "/d")
+    argv = plan.rsync_argv(plan.parse_source({**SOURCE, "host": host}), "/d", "/log")
     assert argv[-2:] == [f"[{host.strip('[]')}]:" if ":" in host else f"{host}:", "/d/"]
 
 
@@ -42,7 +42,7 @@ def test_hostile_sources(changes, code):
 
 
 def test_the_command():
-    argv = plan.rsync_argv(plan.parse_source({**SOURCE, "identity_file": "/etc/my keys/x"}), "/depot/incoming.part")
+    argv = plan.rsync_argv(plan.parse_source({**SOURCE, "identity_file": "/etc/my keys/x"}), "/depot/incoming.part", "/log")
     assert argv[argv.index("--") :] == ["--", "198.18.0.11:", "/depot/incoming.part/"]
     shell = next(word for word in argv if word.startswith("--rsh="))
     for option in ("BatchMode=yes", "StrictHostKeyChecking=yes", "ClearAllForwardings=yes", "ForwardAgent=no", "-F /dev/null", "-i '/etc/my keys/x'", "ConnectTimeout=15"):
@@ -77,8 +77,9 @@ def test_decide(has_layer, found, actions):
 
 
 def test_received():
-    output = f"0 layers/\n18405100 {LAYER}\n412 manifests/tiny@1.json\nnoise\n"
-    assert plan.received(output) == {LAYER: 18405100, "manifests/tiny@1.json": 412}
+    begin = "2030/01/01 00:00:00 [12] "
+    log = f"{begin}receiving file list\n{begin}0 layers/\n{begin}18405100 {LAYER}\n{begin}412 manifests/tiny@1.json\n{begin}sent 5 bytes  received 9 bytes\n"
+    assert plan.received(log) == {LAYER: 18405100, "manifests/tiny@1.json": 412}
 
 
 @pytest.mark.parametrize(
