@@ -42,7 +42,7 @@ options:
   providers:
     description:
       - The providers, each a mapping of C(name), C(site), and what the module M(virtuoso.grid.provider_info) returned of it, or
-        C(unreachable=true). C(price) and C(latency) (numbers) may be added.
+        C(unreachable=true) and the C(reason). C(price) and C(latency) (numbers) may be added.
     type: list
     elements: raw
     required: true

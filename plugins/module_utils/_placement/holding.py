@@ -57,6 +57,7 @@ def read_provider(given: t.Any) -> Provider:
         name=given["name"],
         site=given.get("site"),
         reachable=not given.get("unreachable"),
+        trouble=str(given["reason"])[:300] if given.get("unreachable") and given.get("reason") else None,
         measured=measured,
         architecture=str(given.get("architecture") or ARCHITECTURE),
         digests=_named(given.get("images"), "digest"),

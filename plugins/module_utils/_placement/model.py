@@ -58,11 +58,12 @@ class Demand:
 @dataclasses.dataclass(frozen=True)
 class Provider:
     """A provider as it measured itself, sizes in bytes. ``networks`` is ``None`` where it doesn't list them; without ``measured``
-    nothing is known of it. ``machines`` are the uuids of those defined on it, which its allocations include."""
+    nothing is known of it. ``trouble`` is why it is not reachable. ``machines`` are the uuids of those defined on it, which its allocations include."""
 
     name: str
     site: str | None = None
     reachable: bool = True
+    trouble: str | None = None
     measured: bool = True
     architecture: str = ARCHITECTURE
     cpus: int = 0

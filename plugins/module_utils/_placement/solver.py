@@ -32,7 +32,7 @@ def unfit(account: Account, demand: Demand) -> str | None:
     """The one reason why this provider can't hold the machine, or ``None``."""
     provider = account.provider
     if not provider.reachable:
-        return UNREACHABLE
+        return f"{UNREACHABLE}: {provider.trouble}" if provider.trouble else UNREACHABLE
     if not provider.measured:
         return "did not report what it has"
     if provider.architecture != demand.architecture:
@@ -59,11 +59,13 @@ def locate(demand: Demand, providers: t.Mapping[str, Provider]) -> str | None:
     """
     at = providers.get(demand.at) if demand.at else None
     if demand.at and (at is None or not at.reachable):
+        why = f" ({at.trouble})" if at and at.trouble else ""
         raise GridError(
             "provider_unreachable",
-            f"the machine is on {demand.at}, which {UNREACHABLE}; it is not moved, because it may be running there",
+            f"the machine is on {demand.at}, which {UNREACHABLE}{why}; it is not moved, because it may be running there",
             remedy=f"Bring {demand.at} back, or run the play on it too",
             provider=demand.at,
+            reason=at.trouble if at else None,
         )
     seen = sorted(name for name, provider in providers.items() if demand.key in provider.machines)
     if demand.at and (demand.at in seen or not seen):

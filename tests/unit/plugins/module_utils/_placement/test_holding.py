@@ -146,8 +146,9 @@ def test_a_machine_on_an_unreachable_provider_fails_alone(plays):
     held, existing = plays.order("web1", "web2")
     plays.place([held, existing], {})
     plays.appear(existing, "p1")
-    results = plays.place([held, existing, *plays.order("web3")], {"unreachable": True}, {})
+    results = plays.place([held, existing, *plays.order("web3")], {"unreachable": True, "reason": "libvirt is down"}, {})
     assert [code(result) for result in results] == ["provider_unreachable", "provider_unreachable", None]
+    assert all("libvirt is down" in result["msg"] for result in results[:2])
     assert results[2]["provider"] == "p2" and plays.row("web2")["provider"] == "p1"
 
 

@@ -57,6 +57,7 @@ def only(demands, providers, **options):
     ("fields", "reason"),
     [
         ({"reachable": False}, "is not reachable in this run"),
+        ({"reachable": False, "trouble": "libvirt is down"}, "is not reachable in this run: libvirt is down"),
         ({"measured": False}, "did not report what it has"),
         ({"architecture": "aarch64"}, "is aarch64, the image is made for x86_64"),
         ({"networks": frozenset({"default"})}, "has no active network virtuoso (it has default)"),
