@@ -201,7 +201,10 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
         return ensure_present(depot, entry, progress.about(str(entry.get("name"))), module.check_mode)
 
     tried = {"present": "make the image", "absent": "remove the image"}[params["state"]]
-    images = [attempt(str(entry.get("name"))[:80], lambda entry=entry: one(entry), kind="image", tried=tried) for entry in params["images"]]
+    images = [
+        attempt(str(entry.get("name"))[:80], lambda entry=entry: one(entry), kind="image", tried=tried)
+        for entry in params["images"]
+    ]
     diffs = [found for found in (image.pop("diff", None) for image in images) if found]
     return {"changed": any(image["changed"] for image in images), "images": images, "diff": diffs}
 

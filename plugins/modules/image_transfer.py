@@ -179,7 +179,9 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
             outcomes[number] = exc
     due = [number for number, item in items.items() if outcomes[number]["actions"]]
     if due and not module.check_mode:
-        outcomes.update(zip(due, get(depot, source, [items[number] for number in due], Progress(params["progress_file"], source.name))))
+        outcomes.update(
+            zip(due, get(depot, source, [items[number] for number in due], Progress(params["progress_file"], source.name)))
+        )
 
     def tell(number: int) -> t.Dict[str, t.Any]:
         outcome = outcomes[number]
@@ -188,7 +190,10 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
         digest = items[number].digest
         return {**outcome, "changed": bool(outcome["actions"]), "digest": digest, "path": depot.layer_path(digest)}
 
-    images = [attempt(name, lambda number=number: tell(number), kind="image", tried=f"get it from {source.name}") for number, name in enumerate(names)]
+    images = [
+        attempt(name, lambda number=number: tell(number), kind="image", tried=f"get it from {source.name}")
+        for number, name in enumerate(names)
+    ]
     diffs = [diff(f"image {image['name']}", None, {"digest": image["digest"]}) for image in images if image["changed"]]
     return {"changed": any(image["changed"] for image in images), "images": images, "diff": diffs}
 

@@ -57,8 +57,14 @@ def import_file(path: str, image_format: str, target: str, progress: Progress) -
     progress.stage("convert")
     qemu_img.convert(path, image_format, target)
     after = file_facts(path)
-    if (after.st_ino, after.st_size, after.st_mtime_ns) != (before.st_ino, before.st_size, before.st_mtime_ns) or _head(path) != head:
-        raise GridError("image_changed", f"{path} changed while it was read", remedy="Wait until nothing writes to the file, then run the same again")
+    if (after.st_ino, after.st_size, after.st_mtime_ns) != (before.st_ino, before.st_size, before.st_mtime_ns) or _head(
+        path
+    ) != head:
+        raise GridError(
+            "image_changed",
+            f"{path} changed while it was read",
+            remedy="Wait until nothing writes to the file, then run the same again",
+        )
 
 
 def _head(path: str) -> bytes:
@@ -69,16 +75,28 @@ def _head(path: str) -> bytes:
 def agree(facts: t.Mapping[str, t.Any], image_format: str, size: int) -> None:
     """Two readers must see the same image (pure). :raises GridError: ``image_unreadable``, ``image_has_backing_file``."""
     if any(key in facts for key in ("backing-filename", "full-backing-filename")):
-        raise GridError("image_has_backing_file", "the image names a backing file", remedy="Give an image that depends on no other file: qemu-img convert makes one")
+        raise GridError(
+            "image_has_backing_file",
+            "the image names a backing file",
+            remedy="Give an image that depends on no other file: qemu-img convert makes one",
+        )
     if facts.get("format") != image_format or facts.get("virtual-size") not in (size, -(-size // 512) * 512):
-        raise GridError("image_unreadable", "qemu-img sees another image than its header tells", remedy="Get the file again from a source that you trust")
+        raise GridError(
+            "image_unreadable",
+            "qemu-img sees another image than its header tells",
+            remedy="Get the file again from a source that you trust",
+        )
 
 
 def refuse_corrupt(found: t.Mapping[str, t.Any]) -> None:
     """Judge what qemu-img check found (pure). :raises GridError: ``image_damaged``."""
     wrong = {key: found[key] for key in ("corruptions", "check-errors") if found.get(key)}
     if wrong:
-        raise GridError("image_damaged", f"qemu-img check finds errors in the image: {wrong}", remedy="Get the file again, or repair it with qemu-img check -r all")
+        raise GridError(
+            "image_damaged",
+            f"qemu-img check finds errors in the image: {wrong}",
+            remedy="Get the file again, or repair it with qemu-img check -r all",
+        )
 
 
 def _from_url(source: dict[str, t.Any], work: str, target: str, progress: Progress) -> None:

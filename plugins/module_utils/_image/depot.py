@@ -21,7 +21,13 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import header
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import Manifest, layer_digest, layer_file, manifest_file, parse_manifest
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import (
+    Manifest,
+    layer_digest,
+    layer_file,
+    manifest_file,
+    parse_manifest,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import flush
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tree import remove_tree
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
@@ -192,7 +198,10 @@ class Depot:
         flush(self.manifests)
 
     def remove(self, manifest: Manifest) -> list[str]:
-        """Remove a manifest, and those of its layers that no other manifest and no machine's disk here needs; they are returned."""
+        """Remove a manifest, and those of its layers that no other manifest and no machine's disk here needs.
+
+        :returns: the digests of the removed layers.
+        """
         with _lock(os.path.join(self.images, ".lock"), "the image store"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.manifests, manifest_file(manifest["name"], manifest["version"])))
@@ -230,7 +239,11 @@ def _share(path: str, mode: int) -> None:
 
 
 def _clear(directory: str, parts_before: float | None = None) -> bool:
-    """Remove what is in a job's directory; parts are kept, or, if a time is given, those that are younger. Whether something was removed."""
+    """Remove what is in a job's directory, but parts.
+
+    :param parts_before: remove parts that are older than this time, too (seconds since 1970).
+    :returns: whether something was removed.
+    """
     removed = False
     for name in _names(directory):
         path = os.path.join(directory, name)
@@ -266,7 +279,9 @@ def _lock(path: str, what: str, timeout: float = JOB_TIMEOUT) -> t.Iterator[None
         os.close(descriptor)
         raise Pending("another process has it")
 
-    descriptor = wait_for(take, timeout, what=f"the lock on {what}", interval=0.2, remedy="Wait until the other run has ended, or end it")
+    descriptor = wait_for(
+        take, timeout, what=f"the lock on {what}", interval=0.2, remedy="Wait until the other run has ended, or end it"
+    )
     try:
         yield
     finally:

@@ -71,14 +71,18 @@ def root_uuid(recipe_digest: str) -> str:
 def partition_table(layout: Layout) -> str:
     """The partition table as input of sfdisk(8) (pure)."""
     lines = ["label: dos", "unit: sectors"]
-    for start, size, kind in ((layout.boot_start, layout.boot_size, "type=c, bootable"), (layout.root_start, layout.root_size, "type=83")):
+    for start, size, kind in (
+        (layout.boot_start, layout.boot_size, "type=c, bootable"),
+        (layout.root_start, layout.root_size, "type=83"),
+    ):
         lines.append(f"start={start // SECTOR}, size={size // SECTOR}, {kind}")
     return "\n".join(lines) + "\n"
 
 
 def boot_menu(root: str, cmdline: str) -> str:
     """The configuration of Syslinux (pure)."""
-    return f"DEFAULT linux\nPROMPT 0\nTIMEOUT 0\nLABEL linux\n  LINUX /vmlinuz\n  INITRD /initrd.img\n  APPEND root=UUID={root} {cmdline}\n"
+    lines = ["DEFAULT linux", "PROMPT 0", "TIMEOUT 0", "LABEL linux", "  LINUX /vmlinuz", "  INITRD /initrd.img"]
+    return "\n".join([*lines, f"  APPEND root=UUID={root} {cmdline}", ""])
 
 
 def tree_size(tree: str) -> int:
@@ -93,7 +97,9 @@ def _up4(size: int) -> int:
     return -(-size // 4096) * 4096
 
 
-def make_disk(target: str, work: str, *, size: int, tree: str, kernel: str, initramfs: str, root: str, cmdline: str, progress: Progress) -> None:
+def make_disk(
+    target: str, work: str, *, size: int, tree: str, kernel: str, initramfs: str, root: str, cmdline: str, progress: Progress
+) -> None:
     """Write the disk as a sparse raw file.
 
     :param target: the file to be made. :param work: a directory for small files. :param root: the root file system's uuid.
@@ -103,12 +109,21 @@ def make_disk(target: str, work: str, *, size: int, tree: str, kernel: str, init
     progress.stage("disk")
     with open(target, "wb") as stream:
         stream.truncate(layout.size)
-    tool(["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", target], input=partition_table(layout).encode(), code="disk_failed")
+    tool(
+        ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", target],
+        input=partition_table(layout).encode(),
+        code="disk_failed",
+    )
     _write_boot_code(target)
     _fill_boot(target, work, layout, {"vmlinuz": kernel, "initrd.img": initramfs}, boot_menu(root, cmdline))
     tool(
         ["mke2fs", "-q", "-F", "-t", "ext4", "-m", "1", "-L", "root", "-U", root, "-d", tree]
-        + ["-E", f"offset={layout.root_start},lazy_itable_init=1,lazy_journal_init=1,nodiscard", target, f"{layout.root_size // 1024}k"],
+        + [
+            "-E",
+            f"offset={layout.root_start},lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+            target,
+            f"{layout.root_size // 1024}k",
+        ],
         code="disk_failed",
         timeout=1800,
         remedy="If it says that the file system is too small, give the recipe a larger size",
@@ -118,7 +133,11 @@ def make_disk(target: str, work: str, *, size: int, tree: str, kernel: str, init
 def _write_boot_code(target: str) -> None:
     path = next((path for path in MBR_CODE if os.path.exists(path)), None)
     if path is None:
-        raise GridError("program_missing", "the boot code of Syslinux is not installed", remedy="Install the Debian package syslinux-common, or run the playbook virtuoso.grid.setup on this host, which does")
+        raise GridError(
+            "program_missing",
+            "the boot code of Syslinux is not installed",
+            remedy="Install the Debian package syslinux-common, or run the playbook virtuoso.grid.setup on this host, which does",
+        )
     with open(path, "rb") as source, open(target, "r+b") as stream:
         stream.write(source.read(MBR_CODE_SIZE))
 
@@ -129,7 +148,26 @@ def _fill_boot(target: str, work: str, layout: Layout, files: t.Mapping[str, str
     with open(config, "w", encoding="ascii") as stream:
         stream.write(menu)
     quiet = {"MTOOLS_SKIP_CHECK": "1"}
-    tool(["mformat", "-i", at, "-T", str(layout.boot_size // SECTOR), "-h", "64", "-s", "32", "-H", str(layout.boot_start // SECTOR), "-v", BOOT_LABEL, "::"], env=quiet, code="disk_failed")
+    tool(
+        [
+            "mformat",
+            "-i",
+            at,
+            "-T",
+            str(layout.boot_size // SECTOR),
+            "-h",
+            "64",
+            "-s",
+            "32",
+            "-H",
+            str(layout.boot_start // SECTOR),
+            "-v",
+            BOOT_LABEL,
+            "::",
+        ],
+        env=quiet,
+        code="disk_failed",
+    )
     for name, path in {**files, "syslinux.cfg": config}.items():
         tool(["mcopy", "-i", at, path, f"::/{name}"], env=quiet, code="disk_failed")
     tool(["syslinux", "--install", "--offset", str(layout.boot_start), target], env=quiet, code="disk_failed")

@@ -77,7 +77,9 @@ def _look(depot: Depot, wanted: Wanted) -> tuple[list[str], Manifest | None]:
     same = None
     if not complete:
         manifests, dummy = depot.read_manifests()
-        same = next((other for other in manifests if other["recipe_digest"] == wanted.recipe_digest and depot.complete(other)), None)
+        same = next(
+            (other for other in manifests if other["recipe_digest"] == wanted.recipe_digest and depot.complete(other)), None
+        )
     return decide(wanted, found, complete, same), found if complete else same
 
 

@@ -44,7 +44,11 @@ def parse_entry(entry: t.Mapping[str, t.Any]) -> Wanted:
     """
     unknown = sorted(str(key) for key in set(entry) - set(_FIELDS))
     if unknown:
-        raise GridError("invalid_image", f"{shorten(unknown[0])} is no field of an image", remedy=f"The fields of an image are: {', '.join(_FIELDS)}")
+        raise GridError(
+            "invalid_image",
+            f"{shorten(unknown[0])} is no field of an image",
+            remedy=f"The fields of an image are: {', '.join(_FIELDS)}",
+        )
     name = check("name", entry.get("name"))
     source = parse_source(entry.get("source"))
     digest = recipe_digest(_identity(source))
@@ -61,10 +65,19 @@ def parse_entry(entry: t.Mapping[str, t.Any]) -> Wanted:
 
 def parse_source(source: t.Any) -> Source:
     """Read an image's ``source``; every field of its type is there, sizes in bytes."""
-    kinds: dict[str, t.Callable[[dict[str, t.Any]], Source]] = {"blank": _blank, "file": _file, "url": _url, "packages": parse_recipe}
+    kinds: dict[str, t.Callable[[dict[str, t.Any]], Source]] = {
+        "blank": _blank,
+        "file": _file,
+        "url": _url,
+        "packages": parse_recipe,
+    }
     kind = source.get("type") if isinstance(source, t.Mapping) else None
     if not isinstance(kind, str) or kind not in kinds:
-        raise GridError("invalid_source", f"the image's source has no known type: {shorten(kind)}", remedy=f"Give source.type, one of {', '.join(kinds)}")
+        raise GridError(
+            "invalid_source",
+            f"the image's source has no known type: {shorten(kind)}",
+            remedy=f"Give source.type, one of {', '.join(kinds)}",
+        )
     rest = {key: value for key, value in source.items() if key != "type" and value is not None}
     return {"type": kind, **kinds[kind](rest)}
 
@@ -75,18 +88,24 @@ def _fields(kind: str, given: t.Mapping[str, t.Any], needed: t.Sequence[str], al
     if missing:
         remedy = f"A source of type {kind} takes {', '.join([*needed, *allowed])}"
         if missing == ["checksum"]:
-            remedy = "Give checksum: sha256:..., as the publisher of the image tells it; what comes over the network is not used without one"
+            remedy = "Give checksum: sha256:..., as the image's publisher tells it; nothing from the network is used without one"
         raise GridError("invalid_source", f"{missing[0]} of the image's source is missing", remedy=remedy)
     if unknown:
         raise GridError(
-            "invalid_source", f"{shorten(unknown[0])} is no field of a source of type {kind}", remedy=f"It takes {', '.join([*needed, *allowed])}"
+            "invalid_source",
+            f"{shorten(unknown[0])} is no field of a source of type {kind}",
+            remedy=f"It takes {', '.join([*needed, *allowed])}",
         )
 
 
 def _format(given: t.Mapping[str, t.Any]) -> str:
     value = given.get("format", "qcow2")
     if value not in FORMATS:
-        raise GridError("invalid_source", f"format {shorten(value)} is not known", remedy=f"Give one of {', '.join(FORMATS)}; convert other formats first")
+        raise GridError(
+            "invalid_source",
+            f"format {shorten(value)} is not known",
+            remedy=f"Give one of {', '.join(FORMATS)}; convert other formats first",
+        )
     return t.cast(str, value)
 
 
@@ -124,7 +143,15 @@ def file_facts(path: str) -> os.stat_result:
     try:
         facts = os.stat(path)
     except OSError as exc:
-        raise GridError("source_missing", f"the image's source {path} can't be read: {exc.strerror}", remedy="Put the file on the image server, or correct the path") from exc
+        raise GridError(
+            "source_missing",
+            f"the image's source {path} can't be read: {exc.strerror}",
+            remedy="Put the file on the image server, or correct the path",
+        ) from exc
     if not stat.S_ISREG(facts.st_mode):
-        raise GridError("source_missing", f"the image's source {path} is not a file", remedy="Give the path of an image file on the image server")
+        raise GridError(
+            "source_missing",
+            f"the image's source {path} is not a file",
+            remedy="Give the path of an image file on the image server",
+        )
     return facts

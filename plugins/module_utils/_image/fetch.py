@@ -40,7 +40,7 @@ def fetch(url: str, checksum: str, target: str, progress: Progress) -> None:
         raise GridError(
             "checksum_mismatch",
             f"{url} has the checksum {found}, not {checksum}; it was not used",
-            remedy="See that the address is the right one and that the checksum is the publisher's; if both are, don't trust the server",
+            remedy="See that the address is right and that the checksum is the publisher's; if both are, don't trust the server",
             url=url,
             expected=checksum,
             found=found,
@@ -51,7 +51,9 @@ def _stream(url: str, there: int, target: str, progress: Progress) -> None:
     headers = {"Range": f"bytes={there}-"} if there else {}
     try:
         # A redirection may lead to http and https only: urllib refuses others
-        response = open_url(url, headers=headers, timeout=SILENCE, follow_redirects="safe", decompress=False, http_agent="virtuoso.grid")
+        response = open_url(
+            url, headers=headers, timeout=SILENCE, follow_redirects="safe", decompress=False, http_agent="virtuoso.grid"
+        )
         resumed = there > 0 and response.getcode() == 206
         done = there if resumed else 0
         length = response.headers.get("Content-Length")
@@ -71,7 +73,9 @@ def _stream(url: str, there: int, target: str, progress: Progress) -> None:
             os.unlink(target)
             return _stream(url, 0, target, progress)
         code = "source_missing" if exc.code in (401, 403, 404, 410) else "source_unreachable"
-        raise GridError(code, f"the server answered {exc.code} to {url}", remedy="Correct the address, or try again later", status=exc.code) from exc
+        raise GridError(
+            code, f"the server answered {exc.code} to {url}", remedy="Correct the address, or try again later", status=exc.code
+        ) from exc
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as exc:
         raise unreachable(url, exc) from exc
     if total is not None and done < total:
@@ -82,5 +86,8 @@ def _stream(url: str, there: int, target: str, progress: Progress) -> None:
 def unreachable(url: str, why: t.Any) -> GridError:
     """The error for a server that doesn't answer, or stopped to."""
     return GridError(
-        "source_unreachable", f"{url} could not be fetched: {str(why)[:300]}", remedy="See that this host reaches the server; run the same again to go on where it ended", url=url
+        "source_unreachable",
+        f"{url} could not be fetched: {str(why)[:300]}",
+        remedy="See that this host reaches the server; run the same again to go on where it ended",
+        url=url,
     )

@@ -28,7 +28,15 @@ _EXTENSION_END, _EXTENSION_DATA_FILE = 0, 0x44415441
 _MAX_L1, _MAX_REFCOUNT_TABLE, _MAX_BACKING_NAME = 32 * 2**20, 8 * 2**20, 1023
 
 # First bytes of formats that QEMU would recognise in a file; no disk with a boot sector begins like this.
-_OTHERS = {b"KDMV": "vmdk", b"# Disk Descriptor": "vmdk", b"conectix": "vpc", b"vhdxfile": "vhdx", b"QED\0": "qed", b"OOOM": "cow", b"LUKS\xba\xbe": "luks"}
+_OTHERS = {
+    b"KDMV": "vmdk",
+    b"# Disk Descriptor": "vmdk",
+    b"conectix": "vpc",
+    b"vhdxfile": "vhdx",
+    b"QED\0": "qed",
+    b"OOOM": "cow",
+    b"LUKS\xba\xbe": "luks",
+}
 
 
 class Header(t.NamedTuple):
@@ -47,7 +55,9 @@ class Header(t.NamedTuple):
 
 
 def _damaged(why: str) -> GridError:
-    return GridError("image_damaged", f"the qcow2 header {why}", remedy="Get the file again, or repair it with qemu-img check -r all")
+    return GridError(
+        "image_damaged", f"the qcow2 header {why}", remedy="Get the file again, or repair it with qemu-img check -r all"
+    )
 
 
 def parse(head: bytes) -> Header:
@@ -60,9 +70,25 @@ def parse(head: bytes) -> Header:
         raise GridError("image_wrong_format", "the file is not a qcow2 image", remedy="Give the format that it has: qcow2 or raw")
     if len(head) < _V2.size:
         raise _damaged("is cut off")
-    (_magic, version, backing_at, backing_length, cluster_bits, size, crypt, l1_size, l1_at, refcount_at, refcount_clusters, _snapshots, _at) = _V2.unpack_from(head)
+    (
+        _magic,
+        version,
+        backing_at,
+        backing_length,
+        cluster_bits,
+        size,
+        crypt,
+        l1_size,
+        l1_at,
+        refcount_at,
+        refcount_clusters,
+        _snapshots,
+        _at,
+    ) = _V2.unpack_from(head)
     if version not in (2, 3):
-        raise GridError("image_wrong_format", f"the file is a qcow of version {version}", remedy="Convert it to qcow2 version 2 or 3 first")
+        raise GridError(
+            "image_wrong_format", f"the file is a qcow of version {version}", remedy="Convert it to qcow2 version 2 or 3 first"
+        )
     if not 9 <= cluster_bits <= 21:
         raise _damaged("has an impossible cluster size")
     features, length = 0, _V2.size
@@ -127,7 +153,12 @@ def judge(head: bytes, length: int, image_format: str) -> int | None:
     if size == 0:
         raise GridError("image_empty", "the image has no content", remedy="See that the file was written completely")
     if size > MAX_VIRTUAL_SIZE:
-        raise GridError("image_too_large", f"the image claims a disk of {size} bytes; 64 TiB are the most", remedy="Use an image with a smaller disk", virtual_size=size)
+        raise GridError(
+            "image_too_large",
+            f"the image claims a disk of {size} bytes; 64 TiB are the most",
+            remedy="Use an image with a smaller disk",
+            virtual_size=size,
+        )
     return size
 
 
@@ -136,7 +167,9 @@ def _refuse_disguised(head: bytes) -> None:
     for magic, name in begins.items():
         if head.startswith(magic):
             raise GridError(
-                "image_wrong_format", f"the file is said to be raw but begins like {name}", remedy="Give format: qcow2 if it is one; convert other formats first"
+                "image_wrong_format",
+                f"the file is said to be raw but begins like {name}",
+                remedy="Give format: qcow2 if it is one; convert other formats first",
             )
 
 
@@ -149,12 +182,18 @@ def _refuse(header: Header, length: int) -> None:
         )
     if header.data_file:
         raise GridError(
-            "image_has_data_file", "the image keeps its data in an external file", remedy="Give an image that depends on no other file: qemu-img convert makes one"
+            "image_has_data_file",
+            "the image keeps its data in an external file",
+            remedy="Give an image that depends on no other file: qemu-img convert makes one",
         )
     if header.encrypted:
         raise GridError("image_encrypted", "the image is encrypted", remedy="Give an image that is not encrypted")
     if header.unknown_features:
-        raise GridError("image_wrong_format", f"the image needs unknown features of qcow2 ({header.unknown_features:#x})", remedy="Convert it with qemu-img convert first")
+        raise GridError(
+            "image_wrong_format",
+            f"the image needs unknown features of qcow2 ({header.unknown_features:#x})",
+            remedy="Convert it with qemu-img convert first",
+        )
     if header.corrupt:
         raise _damaged("says that the image is corrupt")
     if header.l1_end > length or header.refcount_end > length:

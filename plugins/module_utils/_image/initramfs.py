@@ -81,13 +81,16 @@ def make_initramfs(recipe: Recipe, tree: str, release: str, target: str) -> str:
     """Make the initramfs of the kernel ``release``; the path of the file on this host is returned.
 
     :param target: where a minimal one is written; the distribution's lies in the tree.
-    :raises GridError: ``recipe_command_failed``, ``recipe_has_no_initramfs``, ``recipe_has_no_busybox``, ``recipe_has_no_module``.
+    :raises GridError: ``recipe_command_failed``, ``recipe_has_no_initramfs``, ``recipe_has_no_busybox``,
+        ``recipe_has_no_module``.
     """
     if recipe["initramfs"] == "distribution":
         program = resolve(tree, "/usr/sbin/update-initramfs")
         if not os.path.exists(program):
             raise GridError(
-                "recipe_has_no_initramfs", "no package of the recipe makes an initramfs", remedy="Add initramfs-tools to its packages, or give initramfs: minimal"
+                "recipe_has_no_initramfs",
+                "no package of the recipe makes an initramfs",
+                remedy="Add initramfs-tools to its packages, or give initramfs: minimal",
             )
         run_in(tree, ["update-initramfs", "-c", "-k", release])
         return resolve(tree, f"/boot/initrd.img-{release}")
@@ -110,7 +113,10 @@ def entries(recipe: Recipe, tree: str, release: str) -> list[Entry]:
         ("bin/busybox", stat.S_IFREG | 0o755, _read(tree, BUSYBOX, "recipe_has_no_busybox")),
         ("init", stat.S_IFREG | 0o755, INIT.encode()),
         ("modules", stat.S_IFREG | 0o644, "".join(f"/{name}\n" for name in listed).encode()),
-        *((name, stat.S_IFREG | 0o644, _read(tree, f"{modules}/{file}", "recipe_has_no_module")) for name, file in zip(listed, files)),
+        *(
+            (name, stat.S_IFREG | 0o644, _read(tree, f"{modules}/{file}", "recipe_has_no_module"))
+            for name, file in zip(listed, files)
+        ),
     ]
 
 
@@ -122,7 +128,7 @@ def _read(tree: str, path: str, code: str) -> bytes:
         raise GridError(
             code,
             f"a minimal initramfs needs {path} in the image, which is not there",
-            remedy="Have the packages busybox-static and a kernel in the recipe, run busybox depmod in its commands, and keep both",
+            remedy="Have busybox-static and a kernel in the recipe's packages, run busybox depmod in its commands, and keep both",
         ) from exc
 
 
@@ -142,7 +148,11 @@ def needed_modules(names: t.Sequence[str], modules_dep: str) -> list[str]:
     for name in names:
         wanted = by_name.get(name.replace("_", "-"))
         if wanted is None:
-            raise GridError("recipe_has_no_module", f"the kernel has no module {name}", remedy="Correct the recipe's modules; leave out what is built into the kernel")
+            raise GridError(
+                "recipe_has_no_module",
+                f"the kernel has no module {name}",
+                remedy="Correct the recipe's modules; leave out what is built into the kernel",
+            )
         # depmod lists everything that is needed, the one to be loaded first last
         for file in [*reversed(needs[wanted]), wanted]:
             if file not in order:
@@ -151,7 +161,10 @@ def needed_modules(names: t.Sequence[str], modules_dep: str) -> list[str]:
 
 
 def archive(files: t.Iterable[Entry]) -> bytes:
-    """A cpio archive in the kernel's format "newc" (Documentation/driver-api/early-userspace/buffer-format.rst), owned by root, without times."""
+    """A cpio archive in the kernel's format "newc", owned by root, without times.
+
+    Format: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
+    """
     parts = []
     for number, (path, mode, content) in enumerate([*files, ("TRAILER!!!", 0, b"")], start=1):
         name = path.encode() + b"\0"

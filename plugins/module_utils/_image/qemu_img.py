@@ -27,12 +27,18 @@ def file_node(path: str, image_format: str) -> str:
 
 
 def info(path: str, image_format: str) -> dict[str, t.Any]:
-    """What qemu-img says of a file. :raises GridError: ``image_unreadable`` also where reading it takes too much time or memory."""
+    """What qemu-img says of a file.
+
+    :raises GridError: ``image_unreadable``, also where reading it takes too much time or memory.
+    """
     return _ask(["info", "--output=json", file_node(path, image_format)], INFO_TIMEOUT)
 
 
 def check(path: str) -> dict[str, t.Any]:
-    """What qemu-img finds wrong with a qcow2 file: clusters that are missing, shared or beyond its end. :raises GridError: ``image_unreadable``."""
+    """What qemu-img finds wrong with a qcow2 file: clusters that are missing, shared or beyond its end.
+
+    :raises GridError: ``image_unreadable``.
+    """
     # 2: errors found, 3: only space that is lost (qemu-img(1))
     return _ask(["check", "--output=json", file_node(path, "qcow2")], CHECK_TIMEOUT, accept=(0, 2, 3))
 
@@ -40,7 +46,9 @@ def check(path: str) -> dict[str, t.Any]:
 def _ask(arguments: t.Sequence[str], timeout: float, accept: t.Container[int] = (0,)) -> dict[str, t.Any]:
     remedy = "See that the file is a whole image, for example with qemu-img check; if it is, get it again"
     try:
-        text = tool(["qemu-img", *arguments], limits=LIMITS, timeout=timeout, code="image_unreadable", remedy=remedy, accept=accept)
+        text = tool(
+            ["qemu-img", *arguments], limits=LIMITS, timeout=timeout, code="image_unreadable", remedy=remedy, accept=accept
+        )
         facts = json.loads(text)
     except GridError as exc:
         if exc.code == "timed_out":
@@ -59,7 +67,20 @@ def convert(source: str, source_format: str, target: str) -> None:
     :raises GridError: ``convert_failed``.
     """
     tool(
-        ["qemu-img", "convert", "-O", "qcow2", "-c", "-o", "compression_type=zstd", "-m", "4", "-W", file_node(source, source_format), target],
+        [
+            "qemu-img",
+            "convert",
+            "-O",
+            "qcow2",
+            "-c",
+            "-o",
+            "compression_type=zstd",
+            "-m",
+            "4",
+            "-W",
+            file_node(source, source_format),
+            target,
+        ],
         limits=("--as=8589934592", "--core=0"),
         timeout=CONVERT_TIMEOUT,
         code="convert_failed",

@@ -78,7 +78,9 @@ def parse_recipe(given: t.Mapping[str, t.Any]) -> Recipe:
 
 def _check_list(key: str, value: t.Any) -> None:
     if not isinstance(value, list) or len(value) > 2000:
-        raise GridError("invalid_recipe", f"{key} of the recipe is not a list of at most 2000 items", remedy=f"Write {key} as a YAML list")
+        raise GridError(
+            "invalid_recipe", f"{key} of the recipe is not a list of at most 2000 items", remedy=f"Write {key} as a YAML list"
+        )
 
 
 def _choice(what: str, value: t.Any, choices: t.Sequence[str]) -> str:
@@ -95,23 +97,41 @@ def _check_pattern(value: t.Any) -> str:
 
 def _parse_file(entry: t.Any) -> dict[str, t.Any]:
     if not isinstance(entry, t.Mapping) or not {"path", "content"} <= set(entry) <= {"path", "content", "mode"}:
-        raise GridError("invalid_recipe", f"{shorten(entry)} is not a file of a recipe", remedy="Give each file as {path, content, mode}")
+        raise GridError(
+            "invalid_recipe", f"{shorten(entry)} is not a file of a recipe", remedy="Give each file as {path, content, mode}"
+        )
     path = check_path("file", entry["path"])
     if any(path == place or path.startswith(place + "/") for place in _VOLATILE):
-        raise GridError("invalid_path", f"file {shorten(path)} would not be kept in the image", remedy="Put it in a directory that lies on the disk")
+        raise GridError(
+            "invalid_path",
+            f"file {shorten(path)} would not be kept in the image",
+            remedy="Put it in a directory that lies on the disk",
+        )
     content, mode = entry["content"], entry.get("mode", "0644")
     if not isinstance(content, str) or len(content) > MIB:
-        raise GridError("invalid_recipe", f"the content of file {path} is not text of at most 1 MiB", remedy="Give text; put larger files into a package")
+        raise GridError(
+            "invalid_recipe",
+            f"the content of file {path} is not text of at most 1 MiB",
+            remedy="Give text; put larger files into a package",
+        )
     # YAML reads 0644 without quotes as the number 420
     if not isinstance(mode, str) or not _MODE.fullmatch(mode):
-        raise GridError("invalid_recipe", f"mode {shorten(mode)} of file {path} is not an octal file mode", remedy='Write it in quotes, for example "0755"')
+        raise GridError(
+            "invalid_recipe",
+            f"mode {shorten(mode)} of file {path} is not an octal file mode",
+            remedy='Write it in quotes, for example "0755"',
+        )
     return {"path": path, "content": content, "mode": int(mode, 8)}
 
 
 def _parse_command(argv: t.Any) -> list[str]:
     good = isinstance(argv, list) and argv and all(isinstance(word, str) and "\0" not in word for word in argv)
     if not good or not argv[0].strip() or argv[0].startswith("-"):
-        raise GridError("invalid_recipe", f"{shorten(argv)} is not a command", remedy="Give each command as a list of words, for example [systemctl, mask, apt-daily.timer]")
+        raise GridError(
+            "invalid_recipe",
+            f"{shorten(argv)} is not a command",
+            remedy="Give each command as a list of words, for example [systemctl, mask, apt-daily.timer]",
+        )
     return list(argv)
 
 

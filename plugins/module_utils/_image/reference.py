@@ -42,7 +42,9 @@ def split_reference(value: t.Any) -> tuple[str, str]:
     try:
         return check("name", name), check("version", version)
     except GridError as exc:
-        raise GridError("invalid_reference", f"{shorten(value)} is not an image reference", remedy="Give name@version, for example tiny@1") from exc
+        raise GridError(
+            "invalid_reference", f"{shorten(value)} is not an image reference", remedy="Give name@version, for example tiny@1"
+        ) from exc
 
 
 def recipe_digest(description: t.Mapping[str, t.Any]) -> str:
@@ -86,7 +88,9 @@ def parse_manifest(value: t.Any, file: str | None = None) -> Manifest:
 
     def bad(why: str) -> GridError:
         return GridError(
-            "invalid_manifest", f"the manifest {shorten(file) if file else ''} {why}".replace("  ", " "), remedy="Remove the file and make the image again"
+            "invalid_manifest",
+            f"the manifest {shorten(file) if file else ''} {why}".replace("  ", " "),
+            remedy="Remove the file and make the image again",
         )
 
     if isinstance(value, (str, bytes)):

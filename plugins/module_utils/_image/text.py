@@ -20,7 +20,10 @@ _FORMS: dict[str, tuple[str, str]] = {
     # Debian Policy, section 5.6.7, with an optional architecture and version as apt-get takes them
     "package": (r"[a-z0-9][a-z0-9+.-]{1,126}(:[a-z0-9-]{1,20})?(=[A-Za-z0-9.+:~-]{1,100})?", "a Debian package name"),
     "module": (r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", "the name of a kernel module"),
-    "mirror": (r"(https?|copy|file)://[!-~]{1,500}|deb( \[[ -~]{1,300}\])? (https?|copy|file)://[!-~]{1,500} [!-~ ]{1,200}", "an address or a sources.list line"),
+    "mirror": (
+        r"(https?|copy|file)://[!-~]{1,500}|deb( \[[ -~]{1,300}\])? (https?|copy|file)://[!-~]{1,500} [!-~ ]{1,200}",
+        "an address or a sources.list line",
+    ),
     "url": (r"https?://[!-~]{1,2000}", "an https:// or http:// address"),
     "cmdline": (r"[ -~]{0,500}", "up to 500 printable characters"),
 }
@@ -41,8 +44,15 @@ def check(what: str, value: t.Any) -> str:
 
 
 def check_path(what: str, value: t.Any) -> str:
-    """``value`` if it is an absolute path in its shortest form, without ``..`` and control characters. :raises GridError: ``invalid_path``."""
+    """``value`` if it is an absolute path in its shortest form, without ``..`` and control characters.
+
+    :raises GridError: ``invalid_path``.
+    """
     good = isinstance(value, str) and 1 < len(value) <= 4096 and value.isprintable() and value.startswith("/")
     if not good or value.startswith("//") or posixpath.normpath(value) != value:
-        raise GridError("invalid_path", f"{what} {shorten(value)} is not an absolute path", remedy="Give a path such as /srv/image.qcow2, without .. in it")
+        raise GridError(
+            "invalid_path",
+            f"{what} {shorten(value)} is not an absolute path",
+            remedy="Give a path such as /srv/image.qcow2, without .. in it",
+        )
     return t.cast(str, value)

@@ -17,6 +17,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._units import format
 
 # A program that filled the disk may have freed a little of it again before the space is looked at.
 _NEARLY_FULL = 4 * 2**20
+_MAKE_ROOM = "Free space there, remove images that nothing uses, or put the image store on a larger disk"
 _DISK_FULL_TEXT = ("No space left on device", "Disk quota exceeded", "Disk full")
 
 # setpriv(1): the program is killed when this process is; it must not go on writing behind the back of the next run.
@@ -40,7 +41,9 @@ def tool(argv: t.Sequence[str], *, contained: bool = False, limits: t.Sequence[s
         exc.msg = exc.msg.replace(prefix[0], argv[0], 1)
         # setpriv, unshare and prlimit end with 127 where the program is not there
         if exc.details.get("rc") == 127 and f"failed to execute {argv[0]}:" in exc.details["stderr"]:
-            raise GridError("program_missing", f"the program {argv[0]} is not installed", tried=exc.tried, remedy=missing_remedy(argv[0])) from exc
+            raise GridError(
+                "program_missing", f"the program {argv[0]} is not installed", tried=exc.tried, remedy=missing_remedy(argv[0])
+            ) from exc
         raise
 
 
@@ -86,7 +89,7 @@ def check_space(path: str, needed: int, what: str) -> None:
         raise GridError(
             "disk_full",
             f"{what} needs {format_size(needed)}, and only {format_size(free)} are free in {path}",
-            remedy="Free space there, remove images that nothing uses, or put the image store on a larger disk",
+            remedy=_MAKE_ROOM,
             needed=needed,
             free=free,
         )
@@ -100,10 +103,14 @@ def told_when_full(path: str) -> t.Iterator[None]:
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _full(path) from exc
-        raise GridError("io_error", f"{exc.strerror or exc}: {exc.filename or path}", remedy="See that the file system works and is writable") from exc
+        raise GridError(
+            "io_error", f"{exc.strerror or exc}: {exc.filename or path}", remedy="See that the file system works and is writable"
+        ) from exc
     except GridError as exc:
         said = str(exc.details.get("stderr", ""))
-        if exc.code != "disk_full" and (any(text in said for text in _DISK_FULL_TEXT) or ("rc" in exc.details and free_bytes(path) < _NEARLY_FULL)):
+        if exc.code != "disk_full" and (
+            any(text in said for text in _DISK_FULL_TEXT) or ("rc" in exc.details and free_bytes(path) < _NEARLY_FULL)
+        ):
             raise _full(path, tried=exc.tried) from exc
         raise
 
@@ -113,6 +120,6 @@ def _full(path: str, tried: str | None = None) -> GridError:
         "disk_full",
         f"the file system of {path} ran full; nothing half-made was kept",
         tried=tried,
-        remedy="Free space there, remove images that nothing uses, or put the image store on a larger disk; then run the same again",
+        remedy=f"{_MAKE_ROOM}; then run the same again",
         free=free_bytes(path),
     )

@@ -15,7 +15,12 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import PART, Depot, content_digest
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import Manifest, manifest_file, parse_manifest, reference
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import (
+    Manifest,
+    manifest_file,
+    parse_manifest,
+    reference,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import check_space, told_when_full, tool
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tree import remove_tree
 
@@ -47,7 +52,8 @@ def get(depot: Depot, source: plan.Source, items: t.Sequence[plan.Item], progres
         _tidy(incoming)
     seconds = round(time.monotonic() - begin, 3)
     return [
-        errors.get(item) or {"actions": todo, "transferred": transfer.bytes.get(item.layer, 0), "seconds": seconds if todo else 0.0}
+        errors.get(item)
+        or {"actions": todo, "transferred": transfer.bytes.get(item.layer, 0), "seconds": seconds if todo else 0.0}
         for item, todo in zip(items, actions)
     ]
 
@@ -83,7 +89,10 @@ class _Transfer:
             if exc.code == "disk_full":
                 self._give_back()
             # Each its own: an error is told which object it is about
-            return {**errors, **{item: GridError(exc.code, exc.msg, tried=exc.tried, remedy=exc.remedy, **exc.details) for item in fitting}}
+            return {
+                **errors,
+                **{item: GridError(exc.code, exc.msg, tried=exc.tried, remedy=exc.remedy, **exc.details) for item in fitting},
+            }
         for item in fitting:
             with _collected(errors, item), told_when_full(self.depot.images):
                 self._take(item)
@@ -99,7 +108,10 @@ class _Transfer:
             return 0
 
     def _whole(self, item: plan.Item) -> bool:
-        """Whether an earlier try brought all of the layer; one that is long enough but wrong is removed, for rsync would not touch it."""
+        """Whether an earlier try brought all of the layer.
+
+        One that is long enough but wrong is removed, for rsync would not touch it.
+        """
         path = self._path(item.layer)
         if item.size is None or self._size(item.layer) < item.size:
             return False
@@ -196,7 +208,7 @@ class _Transfer:
         return GridError(
             "layer_corrupted",
             f"{item.layer} of {self.source.name} has the digest {found}; it was not kept",
-            remedy=f"If it happens again, remove the file on {self.source.name} and run the module image there, which makes it again",
+            remedy=f"If it happens again, remove the file on {self.source.name}; the module image makes it again there",
             source=self.source.name,
             expected=item.digest,
             found=found,

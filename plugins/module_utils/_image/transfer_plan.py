@@ -11,7 +11,13 @@ import shlex
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import Manifest, layer_file, manifest_file, parse_manifest, split_reference
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import (
+    Manifest,
+    layer_file,
+    manifest_file,
+    parse_manifest,
+    split_reference,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import check, check_path, shorten
 
 CONNECT_TIMEOUT = 15
@@ -57,7 +63,11 @@ def parse_source(value: t.Mapping[str, t.Any]) -> Source:
     """Check the option ``source``. :raises GridError: ``invalid_source``, ``invalid_user``, ``invalid_path``."""
     host = value["host"]
     if not _HOST.fullmatch(host) or not 0 < value["port"] < 65536:
-        raise GridError("invalid_source", f"{shorten(host)} port {value['port']} is not an address", remedy="Give a host name or an IP address, and a port of 1 to 65535")
+        raise GridError(
+            "invalid_source",
+            f"{shorten(host)} port {value['port']} is not an address",
+            remedy="Give a host name or an IP address, and a port of 1 to 65535",
+        )
     return Source(
         name=value.get("name") or host,
         host=host,
@@ -69,12 +79,19 @@ def parse_source(value: t.Mapping[str, t.Any]) -> Source:
 
 
 def parse_item(entry: t.Mapping[str, t.Any]) -> Item:
-    """Check one item of the option ``images``. :raises GridError: ``invalid_reference``, ``invalid_digest``, ``invalid_size``, ``invalid_manifest``."""
+    """Check one item of the option ``images``.
+
+    :raises GridError: ``invalid_reference``, ``invalid_digest``, ``invalid_size``, ``invalid_manifest``, ``layer_changed``.
+    """
     name, version = split_reference(entry.get("name"))
     digest = check("digest", entry.get("digest"))
     size = entry.get("size")
     if size is not None and (isinstance(size, bool) or not str(size).isdigit() or int(size) >= 2**63):
-        raise GridError("invalid_size", f"size {shorten(size)} is not a number of bytes", remedy="Give the size that the module image returned")
+        raise GridError(
+            "invalid_size",
+            f"size {shorten(size)} is not a number of bytes",
+            remedy="Give the size that the module image returned",
+        )
     manifest = None
     if entry.get("manifest") is not None:
         manifest = parse_manifest(entry["manifest"], manifest_file(name, version))
@@ -100,7 +117,10 @@ def decide(has_layer: bool, manifest: Manifest | None, digest: str) -> list[str]
 
 
 def ssh_command(source: Source) -> str:
-    """The remote shell for rsync's ``-e``, which splits it at spaces outside quotes. The host's own configuration has no say in it."""
+    """The remote shell for rsync's ``-e``, which splits it at spaces outside quotes.
+
+    The host's own configuration of ssh has no say in it.
+    """
     options = {
         "BatchMode": "yes",
         "StrictHostKeyChecking": "yes",
@@ -145,7 +165,10 @@ def rsync_argv(source: Source, incoming: str, log: str) -> list[str]:
 
 def received(log: str) -> dict[str, int]:
     """Bytes that came for each file, from rsync's log."""
-    return {match.group(2): int(match.group(1)) for match in re.finditer(r"\] (\d+) ((?:layers|manifests)/[^/\s]+)$", log, re.MULTILINE)}
+    return {
+        match.group(2): int(match.group(1))
+        for match in re.finditer(r"\] (\d+) ((?:layers|manifests)/[^/\s]+)$", log, re.MULTILINE)
+    }
 
 
 def missing_files(stderr: str) -> set[str]:
@@ -183,5 +206,9 @@ def blame(source: Source, rc: int, stderr: str) -> GridError:
         code, why = "source_unreachable", f"{_ENDED[rc].format(source.name)}: {first}"
         remedy = f"See that this host reaches {source.host} port {source.port}; run the same again to go on where it ended"
     else:
-        code, why, remedy = "transfer_failed", f"rsync from {source.name} ended with code {rc}: {first}", "Run the same again to go on where it ended"
+        code, why, remedy = (
+            "transfer_failed",
+            f"rsync from {source.name} ended with code {rc}: {first}",
+            "Run the same again to go on where it ended",
+        )
     return GridError(code, why, remedy=remedy, tried=f"rsync from {source.host}", rc=rc, stderr=stderr[-2000:])

@@ -51,7 +51,7 @@ def make_tree(recipe: Recipe, tree: str, kernel: str, progress: Progress) -> str
         # An initramfs is made once, at the end, when the files that it depends on are there.
         env={"INITRD": "No", "DEBIAN_FRONTEND": "noninteractive", "TMPDIR": os.path.dirname(tree)},
         code="packages_unavailable",
-        remedy="See that the host reaches a Debian mirror, or name one in the recipe's mirrors, and that suite and packages exist there",
+        remedy="See that the host reaches a Debian mirror (the recipe's mirrors name others), and that suite and packages are there",
     )
     for path in _OF_THE_HOST:
         _remove(resolve(tree, path))
@@ -75,7 +75,12 @@ def run_in(tree: str, argv: t.Sequence[str]) -> str:
         ["sh", "-c", _IN_TREE, "sh", tree, *argv],
         contained=True,
         timeout=COMMAND_TIMEOUT,
-        env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "TMPDIR": "/tmp", "DEBIAN_FRONTEND": "noninteractive"},
+        env={
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/root",
+            "TMPDIR": "/tmp",
+            "DEBIAN_FRONTEND": "noninteractive",
+        },
         code="recipe_command_failed",
         remedy="Correct the recipe's command, then run the same again",
     )
@@ -152,7 +157,9 @@ def remove_tree(tree: str) -> None:
             full = os.path.join(top, name)
             # os.walk doesn't follow links, but ismount would look through them
             if not os.path.islink(full) and os.path.ismount(full):
-                raise GridError("leftover_mounted", f"something is mounted on {full}", remedy="Unmount it, then run the same again")
+                raise GridError(
+                    "leftover_mounted", f"something is mounted on {full}", remedy="Unmount it, then run the same again"
+                )
     for attempt in range(10):
         try:
             return shutil.rmtree(tree)
@@ -173,7 +180,11 @@ def find_kernel(tree: str) -> tuple[str, str]:
         if name.startswith("vmlinuz-") and stat.S_ISREG(os.lstat(full).st_mode):
             found.append((_version_key(name), full, name[len("vmlinuz-") :]))
     if not found:
-        raise GridError("recipe_has_no_kernel", "no package of the recipe brought a kernel", remedy="Add one to its packages, for example linux-image-cloud-amd64")
+        raise GridError(
+            "recipe_has_no_kernel",
+            "no package of the recipe brought a kernel",
+            remedy="Add one to its packages, for example linux-image-cloud-amd64",
+        )
     dummy, path, release = max(found)
     return path, release
 

@@ -130,7 +130,9 @@ with Depot(sys.argv[1]).job("a") as work:
 def hold(depot, seconds):
     """Another process that has the job ``a``."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, os.path.dirname(depot.images), str(seconds)], stdout=subprocess.PIPE, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, os.path.dirname(depot.images), str(seconds)], stdout=subprocess.PIPE, env=environment
+    )
     assert process.stdout.readline() == b"held\n"
     return process
 

@@ -17,7 +17,10 @@ MIB = 2**20
 GIB = 2**30
 
 
-@pytest.mark.parametrize(("size", "boot", "tree"), [(64 * MIB, 0, 0), (96 * MIB, 15 * MIB, 12 * MIB), (2 * GIB, 21 * MIB + 1, 430 * MIB + 7), (2**41, 40 * MIB, GIB)])
+@pytest.mark.parametrize(
+    ("size", "boot", "tree"),
+    [(64 * MIB, 0, 0), (96 * MIB, 15 * MIB, 12 * MIB), (2 * GIB, 21 * MIB + 1, 430 * MIB + 7), (2**41, 40 * MIB, GIB)],
+)
 def test_parts_follow_each_other(size, boot, tree):
     layout = disk.plan_layout(size, boot, tree)
     assert layout.boot_start == MIB

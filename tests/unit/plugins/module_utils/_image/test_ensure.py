@@ -100,7 +100,12 @@ def test_images_that_qemu_img_made_to_depend_on_others(tmp_path, arguments):
     path = tmp_path / "bad.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *arguments, str(path), "10M"], check=True, cwd=tmp_path)
     with pytest.raises(GridError) as caught:
-        ensure.ensure_present(Depot(str(tmp_path / "d")), {"name": "x", "source": {"type": "file", "path": str(path)}}, Progress(None), check_mode=False)
+        ensure.ensure_present(
+            Depot(str(tmp_path / "d")),
+            {"name": "x", "source": {"type": "file", "path": str(path)}},
+            Progress(None),
+            check_mode=False,
+        )
     assert caught.value.code in ("image_has_backing_file", "image_has_data_file")
     assert Depot(str(tmp_path / "d")).read_layers() == []
 

@@ -118,7 +118,9 @@ def test_a_connection_that_ends_early_is_resumed_later(server, target):
     assert target.read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize(("path", "code"), [("/404", "source_missing"), ("/500", "source_unreachable"), ("/file", "source_unreachable")])
+@pytest.mark.parametrize(
+    ("path", "code"), [("/404", "source_missing"), ("/500", "source_unreachable"), ("/file", "source_unreachable")]
+)
 def test_answers_that_are_no_image(server, target, path, code):
     assert code_of(server + path, target) == code
     assert not target.exists()

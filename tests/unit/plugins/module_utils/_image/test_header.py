@@ -15,12 +15,38 @@ MIB = 2**20
 
 
 def qcow2(
-    magic=b"QFI\xfb", version=3, backing=b"", bits=16, size=64 * MIB, crypt=0, l1_size=1, l1_at=3 << 16, refcount_at=1 << 16, refcount_clusters=1,
-    features=0, length=104, extensions=b"",
+    magic=b"QFI\xfb",
+    version=3,
+    backing=b"",
+    bits=16,
+    size=64 * MIB,
+    crypt=0,
+    l1_size=1,
+    l1_at=3 << 16,
+    refcount_at=1 << 16,
+    refcount_clusters=1,
+    features=0,
+    length=104,
+    extensions=b"",
 ):
     """The head of a qcow2 file: header, extensions, the backing file's name."""
     at = length + len(extensions) + 8 if backing else 0
-    fixed = struct.pack(">4sIQIIQIIQQIIQ", magic, version, at, len(backing), bits, size, crypt, l1_size, l1_at, refcount_at, refcount_clusters, 0, 0)
+    fixed = struct.pack(
+        ">4sIQIIQIIQQIIQ",
+        magic,
+        version,
+        at,
+        len(backing),
+        bits,
+        size,
+        crypt,
+        l1_size,
+        l1_at,
+        refcount_at,
+        refcount_clusters,
+        0,
+        0,
+    )
     more = struct.pack(">QQQII", features, 0, 0, 4, length) if version == 3 else b""
     return (fixed + more + extensions + bytes(8) + backing).ljust(512, b"\0")
 
@@ -60,7 +86,10 @@ def test_raw_is_as_large_as_its_file():
         (qcow2(backing=b"x" * 300), "image_has_backing_file"),
         (qcow2(features=4), "image_has_data_file"),
         (qcow2(extensions=struct.pack(">II", 0x44415441, 8) + b"/dev/sda"), "image_has_data_file"),
-        (qcow2(extensions=struct.pack(">II", 1, 3) + bytes(8) + struct.pack(">II", 0x44415441, 8) + b"/dev/sda"), "image_has_data_file"),
+        (
+            qcow2(extensions=struct.pack(">II", 1, 3) + bytes(8) + struct.pack(">II", 0x44415441, 8) + b"/dev/sda"),
+            "image_has_data_file",
+        ),
         (qcow2(crypt=1), "image_encrypted"),
         (qcow2(crypt=2), "image_encrypted"),
         (qcow2(features=2), "image_damaged"),

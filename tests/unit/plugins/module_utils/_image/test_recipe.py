@@ -102,18 +102,30 @@ def test_a_mode_that_yaml_read_as_a_number():
 @pytest.mark.parametrize(
     ("path", "stays"),
     [
-        ("/bin/busybox", True), ("/bin/busybox2", False), ("/lib64", True), ("/lib64/ld.so", True), ("/lib64/a/b", True), ("/lib6", False),
-        ("/lib/modules/6.1/kernel/fs/isofs/isofs.ko", True), ("/lib/modules/6.1/x/kernel/fs/isofs", False), ("/usr/share/doc/x/copyright", True),
-        ("/usr/share/doc/x/y/copyright", True), ("/usr/share/doc/x/y/copyright.gz", False), ("/", False), ("/x\n/bin/busybox", False),
+        ("/bin/busybox", True),
+        ("/bin/busybox2", False),
+        ("/lib64", True),
+        ("/lib64/ld.so", True),
+        ("/lib64/a/b", True),
+        ("/lib6", False),
+        ("/lib/modules/6.1/kernel/fs/isofs/isofs.ko", True),
+        ("/lib/modules/6.1/x/kernel/fs/isofs", False),
+        ("/usr/share/doc/x/copyright", True),
+        ("/usr/share/doc/x/y/copyright", True),
+        ("/usr/share/doc/x/y/copyright.gz", False),
+        ("/", False),
+        ("/x\n/bin/busybox", False),
     ],
-)  # fmt: skip
+)
 def test_kept(path, stays):
     patterns = ["/bin/busybox", "/lib64", "/lib/modules/*/kernel/fs/isofs", "/usr/share/doc/**/copyright"]
     assert recipe.kept(path, patterns) is stays
 
 
 def test_bootstrap_argv():
-    argv = recipe.bootstrap_argv(recipe.parse_recipe({**SMALL, "mirrors": ["http://198.18.0.1/debian"], "packages": ["nano", "less"]}), "/work/tree")
+    argv = recipe.bootstrap_argv(
+        recipe.parse_recipe({**SMALL, "mirrors": ["http://198.18.0.1/debian"], "packages": ["nano", "less"]}), "/work/tree"
+    )
     assert argv[0] == "mmdebstrap"
     assert "--include=nano,less" in argv and "--variant=minbase" in argv
     assert argv[argv.index("--") :] == ["--", "bookworm", "/work/tree", "http://198.18.0.1/debian"]

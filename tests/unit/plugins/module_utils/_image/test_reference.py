@@ -17,9 +17,17 @@ HOSTILE = ["", "../x", "a/b", "a;b", "<x>", "x'", "-x", ".x", "x" * 300, "x\n", 
 
 def manifest(**changes):
     return {
-        "name": "tiny", "version": "1", "layers": [DIGEST], "virtual_size": 10, "size": 5, "recipe_digest": DIGEST, "user": "root", "python": None,
-        "created": "2030-01-01T00:00:00+00:00", **changes,
-    }  # fmt: skip
+        "name": "tiny",
+        "version": "1",
+        "layers": [DIGEST],
+        "virtual_size": 10,
+        "size": 5,
+        "recipe_digest": DIGEST,
+        "user": "root",
+        "python": None,
+        "created": "2030-01-01T00:00:00+00:00",
+        **changes,
+    }
 
 
 @pytest.mark.parametrize("value", HOSTILE)
@@ -33,9 +41,20 @@ def test_hostile_names(what, value):
 
 @pytest.mark.parametrize(
     ("what", "value"),
-    [("name", "debian-12"), ("version", "1.0_RC1"), ("package", "g++"), ("package", "nano=7.2-1+deb12u1"), ("package", "libc6:amd64"), ("suite", "bookworm"),
-     ("digest", DIGEST), ("url", "https://198.18.0.1/x?y=%20"), ("mirror", "http://198.18.0.1/debian"), ("mirror", "deb [trusted=yes] copy:///srv/repo ./"), ("cmdline", "")],
-)  # fmt: skip
+    [
+        ("name", "debian-12"),
+        ("version", "1.0_RC1"),
+        ("package", "g++"),
+        ("package", "nano=7.2-1+deb12u1"),
+        ("package", "libc6:amd64"),
+        ("suite", "bookworm"),
+        ("digest", DIGEST),
+        ("url", "https://198.18.0.1/x?y=%20"),
+        ("mirror", "http://198.18.0.1/debian"),
+        ("mirror", "deb [trusted=yes] copy:///srv/repo ./"),
+        ("cmdline", ""),
+    ],
+)
 def test_good_names(what, value):
     assert text.check(what, value) == value
 
@@ -46,7 +65,9 @@ def test_other_addresses(url):
         text.check("url", url)
 
 
-@pytest.mark.parametrize("path", ["", "/", "x", "./x", "/a/../b", "/a//b", "/a/", "//a", "/a\nb", "/a\0", "/" + "x" * 5000, None, 7])
+@pytest.mark.parametrize(
+    "path", ["", "/", "x", "./x", "/a/../b", "/a//b", "/a/", "//a", "/a\nb", "/a\0", "/" + "x" * 5000, None, 7]
+)
 def test_bad_paths(path):
     with pytest.raises(GridError) as caught:
         text.check_path("path", path)
@@ -69,7 +90,13 @@ def test_recipe_digest_is_of_the_meaning_not_of_the_order():
 
 def test_layer_file():
     assert reference.layer_digest(reference.layer_file(DIGEST)) == DIGEST
-    for file in ("sha256-" + "0A" * 32 + ".qcow2", "sha256-1.qcow2", "x", "sha256-" + "0a" * 32 + ".qcow2.part", "../sha256-" + "0a" * 32 + ".qcow2"):
+    for file in (
+        "sha256-" + "0A" * 32 + ".qcow2",
+        "sha256-1.qcow2",
+        "x",
+        "sha256-" + "0a" * 32 + ".qcow2.part",
+        "../sha256-" + "0a" * 32 + ".qcow2",
+    ):
         assert reference.layer_digest(file) is None
     with pytest.raises(GridError):
         reference.layer_file("sha256:../../x")
@@ -84,13 +111,34 @@ def test_manifest():
 @pytest.mark.parametrize(
     "value",
     [
-        "", "{", "[]", "null", b"\xff\xfe", "[" * 100000, "x" * (2**20 + 1), '{"name": "tiny"}',
-        manifest(name="../x"), manifest(version="a/b"), manifest(name=None), manifest(layers=[]), manifest(layers=[DIGEST, DIGEST]),
-        manifest(layers=["/etc/passwd"]), manifest(layers=["sha256:../x"]), manifest(layers="x"), manifest(layers=[None]),
-        manifest(layers=[f"sha256:{number:064x}" for number in range(65)]), manifest(size=-1), manifest(size=True), manifest(size="5"), manifest(size=2**63),
-        manifest(virtual_size=0), manifest(virtual_size=2**64), manifest(user=5), manifest(python=["x"]),
+        "",
+        "{",
+        "[]",
+        "null",
+        b"\xff\xfe",
+        "[" * 100000,
+        "x" * (2**20 + 1),
+        '{"name": "tiny"}',
+        manifest(name="../x"),
+        manifest(version="a/b"),
+        manifest(name=None),
+        manifest(layers=[]),
+        manifest(layers=[DIGEST, DIGEST]),
+        manifest(layers=["/etc/passwd"]),
+        manifest(layers=["sha256:../x"]),
+        manifest(layers="x"),
+        manifest(layers=[None]),
+        manifest(layers=[f"sha256:{number:064x}" for number in range(65)]),
+        manifest(size=-1),
+        manifest(size=True),
+        manifest(size="5"),
+        manifest(size=2**63),
+        manifest(virtual_size=0),
+        manifest(virtual_size=2**64),
+        manifest(user=5),
+        manifest(python=["x"]),
     ],
-)  # fmt: skip
+)
 def test_hostile_manifests(value):
     with pytest.raises(GridError) as caught:
         reference.parse_manifest(value)

@@ -11,7 +11,14 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image import transf
 
 from .test_reference import DIGEST, manifest
 
-SOURCE = {"host": "198.18.0.11", "port": 22, "user": "virtuoso", "identity_file": "/etc/virtuoso/key", "known_hosts_file": "/etc/virtuoso/known_hosts", "name": "home1"}
+SOURCE = {
+    "host": "198.18.0.11",
+    "port": 22,
+    "user": "virtuoso",
+    "identity_file": "/etc/virtuoso/key",
+    "known_hosts_file": "/etc/virtuoso/known_hosts",
+    "name": "home1",
+}
 ITEM = {"name": "tiny@1", "digest": DIGEST, "size": 5}
 LAYER = "layers/" + DIGEST.replace(":", "-") + ".qcow2"
 
@@ -32,11 +39,20 @@ def test_hosts(host):
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"host": "-oProxyCommand=x"}, "invalid_source"), ({"host": "a b"}, "invalid_source"), ({"host": "a;b"}, "invalid_source"), ({"host": ""}, "invalid_source"),
-        ({"host": "a\nb"}, "invalid_source"), ({"host": "x" * 300}, "invalid_source"), ({"port": 0}, "invalid_source"), ({"port": 65536}, "invalid_source"),
-        ({"user": "-l"}, "invalid_user"), ({"user": "a b"}, "invalid_user"), ({"identity_file": "x"}, "invalid_path"), ({"known_hosts_file": "/a/../b"}, "invalid_path"),
+        ({"host": "-oProxyCommand=x"}, "invalid_source"),
+        ({"host": "a b"}, "invalid_source"),
+        ({"host": "a;b"}, "invalid_source"),
+        ({"host": ""}, "invalid_source"),
+        ({"host": "a\nb"}, "invalid_source"),
+        ({"host": "x" * 300}, "invalid_source"),
+        ({"port": 0}, "invalid_source"),
+        ({"port": 65536}, "invalid_source"),
+        ({"user": "-l"}, "invalid_user"),
+        ({"user": "a b"}, "invalid_user"),
+        ({"identity_file": "x"}, "invalid_path"),
+        ({"known_hosts_file": "/a/../b"}, "invalid_path"),
     ],
-)  # fmt: skip
+)
 def test_hostile_sources(changes, code):
     assert code_of(plan.parse_source, {**SOURCE, **changes}) == code
 
@@ -45,7 +61,15 @@ def test_the_command():
     argv = plan.rsync_argv(plan.parse_source({**SOURCE, "identity_file": "/etc/my keys/x"}), "/depot/incoming.part", "/log")
     assert argv[argv.index("--") :] == ["--", "198.18.0.11:", "/depot/incoming.part/"]
     shell = next(word for word in argv if word.startswith("--rsh="))
-    for option in ("BatchMode=yes", "StrictHostKeyChecking=yes", "ClearAllForwardings=yes", "ForwardAgent=no", "-F /dev/null", "-i '/etc/my keys/x'", "ConnectTimeout=15"):
+    for option in (
+        "BatchMode=yes",
+        "StrictHostKeyChecking=yes",
+        "ClearAllForwardings=yes",
+        "ForwardAgent=no",
+        "-F /dev/null",
+        "-i '/etc/my keys/x'",
+        "ConnectTimeout=15",
+    ):
         assert option in shell
 
 
@@ -58,19 +82,32 @@ def test_items():
 @pytest.mark.parametrize(
     ("changes", "code"),
     [
-        ({"name": "tiny"}, "invalid_reference"), ({"name": "../x@1"}, "invalid_reference"), ({"digest": None}, "invalid_digest"),
-        ({"digest": "sha256:../../etc/passwd"}, "invalid_digest"), ({"size": -1}, "invalid_size"), ({"size": "1 GiB"}, "invalid_size"), ({"size": 2**64}, "invalid_size"),
-        ({"size": True}, "invalid_size"), ({"manifest": {"layers": ["/etc/passwd"]}}, "invalid_manifest"), ({"manifest": manifest(name="other")}, "invalid_manifest"),
+        ({"name": "tiny"}, "invalid_reference"),
+        ({"name": "../x@1"}, "invalid_reference"),
+        ({"digest": None}, "invalid_digest"),
+        ({"digest": "sha256:../../etc/passwd"}, "invalid_digest"),
+        ({"size": -1}, "invalid_size"),
+        ({"size": "1 GiB"}, "invalid_size"),
+        ({"size": 2**64}, "invalid_size"),
+        ({"size": True}, "invalid_size"),
+        ({"manifest": {"layers": ["/etc/passwd"]}}, "invalid_manifest"),
+        ({"manifest": manifest(name="other")}, "invalid_manifest"),
         ({"manifest": manifest(layers=["sha256:" + "1" * 64])}, "layer_changed"),
     ],
-)  # fmt: skip
+)
 def test_hostile_items(changes, code):
     assert code_of(plan.parse_item, {**ITEM, **changes}) == code
 
 
 @pytest.mark.parametrize(
     ("has_layer", "found", "actions"),
-    [(False, None, ["transfer"]), (False, manifest(), ["transfer"]), (True, None, ["name"]), (True, manifest(), []), (True, manifest(layers=["sha256:" + "1" * 64]), ["name"])],
+    [
+        (False, None, ["transfer"]),
+        (False, manifest(), ["transfer"]),
+        (True, None, ["name"]),
+        (True, manifest(), []),
+        (True, manifest(layers=["sha256:" + "1" * 64]), ["name"]),
+    ],
 )
 def test_decide(has_layer, found, actions):
     assert plan.decide(has_layer, found, DIGEST) == actions

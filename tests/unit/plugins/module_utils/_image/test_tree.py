@@ -101,8 +101,11 @@ kernel/b/virtio_blk.ko.xz: kernel/a/virtio.ko kernel/a/virtio_ring.ko
 
 def test_needed_modules_in_order():
     assert initramfs.needed_modules(["virtio_pci", "virtio-blk"], MODULES_DEP) == [
-        "kernel/a/virtio_ring.ko", "kernel/a/virtio.ko", "kernel/a/virtio_pci.ko", "kernel/b/virtio_blk.ko.xz",
-    ]  # fmt: skip
+        "kernel/a/virtio_ring.ko",
+        "kernel/a/virtio.ko",
+        "kernel/a/virtio_pci.ko",
+        "kernel/b/virtio_blk.ko.xz",
+    ]
     with pytest.raises(GridError) as caught:
         initramfs.needed_modules(["ext4"], MODULES_DEP)
     assert caught.value.code == "recipe_has_no_module"
@@ -122,7 +125,9 @@ def test_minimal_initramfs(root):
     assert entries["init"].startswith(b"#!/bin/busybox sh\n")
 
 
-@pytest.mark.parametrize(("missing", "code"), [("bin/busybox", "recipe_has_no_busybox"), ("lib/modules/6.1/modules.dep", "recipe_has_no_module")])
+@pytest.mark.parametrize(
+    ("missing", "code"), [("bin/busybox", "recipe_has_no_busybox"), ("lib/modules/6.1/modules.dep", "recipe_has_no_module")]
+)
 def test_what_a_minimal_initramfs_needs(root, missing, code):
     for file in {"usr/bin/busybox", "usr/lib/modules/6.1/modules.dep"} - {"usr/" + missing}:
         (root / file).write_bytes(b"")
