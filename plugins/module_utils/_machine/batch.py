@@ -53,7 +53,8 @@ class Batch:
                 stack.callback(locks.close)
             host = self._host(hypervisor)
             with concurrent.futures.ThreadPoolExecutor(min(_WAITING, len(entries))) as pool:
-                results = list(pool.map(lambda item: self._one(host, locks, *item), enumerate(entries)))
+                checked = [self._checked(number, entry) for number, entry in enumerate(entries)]
+                results = list(pool.map(lambda item: self._one(host, locks, *item), enumerate(zip(entries, checked))))
         answer: Result = {"changed": any(result["changed"] for result in results), "machines": results}
         if self.diffs:
             answer["diff"] = [self.diffs[number] for number in sorted(self.diffs)]
@@ -75,10 +76,22 @@ class Batch:
             slots=threading.Semaphore(params["parallel"]),
         )
 
-    def _one(self, host: Host, locks: disk.Locks | None, number: int, entry: t.Any) -> Result:
+    def _checked(self, number: int, entry: t.Any) -> t.Any:
+        """The parsed entry, or the error that it is; in the order of the list, so that of two alike the first one counts."""
+        try:
+            parsed = parse_entry(entry)
+            self._claim(number, *parsed[:2])
+            return parsed
+        except GridError as exc:
+            return exc
+
+    def _one(self, host: Host, locks: disk.Locks | None, number: int, item: tuple[t.Any, t.Any]) -> Result:
+        entry, checked = item
+
         def work() -> Result:
-            uuid, name, wanted = parse_entry(entry)
-            self._claim(number, uuid, name)
+            if isinstance(checked, GridError):
+                raise checked
+            uuid, name, wanted = checked
             if uuid is None:
                 domain = observe.find_domain(host.hypervisor.conn, None, name)[0]
                 uuid = domain.UUIDString() if domain is not None else None
@@ -108,7 +121,7 @@ class Batch:
             machine.perform(decision)
         result = self._result(machine, observed, decision, uuid, name)
         if decision.steps:
-            self.diffs[number] = self._difference(label({"name": result["name"], "uuid": uuid}), wanted, observed, decision)
+            self.diffs[number] = self._difference(label({"name": result["name"], "uuid": uuid}), machine.wanted, observed, decision)
         return result
 
     def _desired(self, wanted: t.Any, uuid: str | None) -> t.Any:
@@ -181,9 +194,6 @@ class Batch:
             for step in decision.steps:
                 if step.field:
                     after[step.field] = step.after
-        for side in (before, after):
-            if side and side.get("display_password"):
-                side["display_password"] = "(not shown)"
         if any(step.field == "display_password" for step in decision.steps):
             after["display_password"] = "(another, not shown)"
         return diff(f"machine {name}", before, after)
@@ -194,6 +204,7 @@ def _shown(model: t.Mapping[str, t.Any], values: t.Any, file: reconcile.Disk | N
     return {
         "state": state,
         **{field: model.get(field) for field in domain_xml.FIELDS},
+        "display_password": "(not shown)" if model.get("display_password") else None,
         "disk": file.size if file else None,
         **{field: values[field] for field in (*_SHOWN, "users")},
     }

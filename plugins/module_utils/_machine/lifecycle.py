@@ -214,9 +214,10 @@ class Machine:
             raise
 
     def _resume(self) -> None:
-        if self.domain.state()[0] == libvirt.VIR_DOMAIN_PMSUSPENDED:
+        state = self.domain.state()[0]
+        if state == libvirt.VIR_DOMAIN_PMSUSPENDED:
             self.domain.pMWakeup(0)
-        else:
+        elif state == libvirt.VIR_DOMAIN_PAUSED:
             self.domain.resume()
 
     def _ask(self) -> None:

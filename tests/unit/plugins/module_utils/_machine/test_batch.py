@@ -59,7 +59,8 @@ def _run(tmp_path, monkeypatch):
         return batch.Batch(params, check).run()
 
     monkeypatch.setattr(conn, "close", lambda: None, raising=False)
-    # The test driver knows no other flags.
+    # The test driver knows no other flags, and no paused start.
+    monkeypatch.setattr(libvirt, "VIR_DOMAIN_START_PAUSED", 0)
     monkeypatch.setattr(lifecycle.Machine, "_ask", lambda machine: machine.domain.shutdown())
     monkeypatch.setattr(lifecycle, "_undefine_flags", lambda: libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE)
     run.conn, run.depot = conn, depot
@@ -100,6 +101,13 @@ def test_create_repeat_change_remove_repeat(run):
     assert run([{"uuid": UUIDS[0]}], "absent")["machines"][0]["actions"] == ["remove"]
     assert run([{"uuid": UUIDS[0]}], "absent")["changed"] is False
     assert os.listdir(run.depot.machines) and not os.path.exists(run.depot.machine(UUIDS[0]))
+
+
+def test_no_diff_shows_a_password(run):
+    for password, state in (("secret-1", "present"), ("secret-2", "present"), ("secret-2", "absent")):
+        for check in (True, False):
+            said = str(run([machine(display="vnc")], state, check=check, display_passwords={UUIDS[0]: password})["diff"])
+            assert "display_password" in said and "secret" not in said
 
 
 def test_shutdown_is_waited_for_by_events(run):
