@@ -32,12 +32,9 @@ _NETWORK = {
 
 
 def _user(user: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    told: dict[str, t.Any] = {
-        "name": user["name"],
-        "shell": user["shell"],
-        "lock_passwd": True,
-        "ssh_authorized_keys": list(user["ssh_authorized_keys"]),
-    }
+    told: dict[str, t.Any] = {"name": user["name"], "shell": user["shell"], "lock_passwd": True}
+    if user["ssh_authorized_keys"]:
+        told["ssh_authorized_keys"] = list(user["ssh_authorized_keys"])
     if user["sudo"]:
         told["sudo"] = "ALL=(ALL) NOPASSWD:ALL"
     return told
@@ -58,8 +55,11 @@ def user_data(spec: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         "manage_etc_hosts": "localhost",
         "ssh_pwauth": False,
         "users": ["default", *(_user(user) for user in spec["users"])],
-        "ssh_authorized_keys": _keys(user for user in spec["users"] if user["sudo"]),
     }
+    # cloud-init's schema allows no empty lists.
+    keys = _keys(user for user in spec["users"] if user["sudo"])
+    if keys:
+        config["ssh_authorized_keys"] = keys
     if spec["packages"]:
         config.update(package_update=True, packages=list(spec["packages"]))
     return config

@@ -91,6 +91,11 @@ def test_seed_without_packages_updates_none():
     assert "package_update" not in seed.user_data(parse_entry(WHOLE)[2])
 
 
+def test_seed_has_no_empty_lists():
+    config = seed.user_data(parse_entry({**WHOLE, "users": [{"name": "carol"}]})[2])
+    assert "ssh_authorized_keys" not in config and "ssh_authorized_keys" not in config["users"][1]
+
+
 def test_seed_image_holds_the_files():
     pycdlib = pytest.importorskip("pycdlib")
     spec = parse_entry(WHOLE)[2]
