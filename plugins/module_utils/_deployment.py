@@ -149,9 +149,13 @@ def identities(machines: t.Sequence[t.Mapping[str, t.Any]]) -> Items:
 
 
 def step_rows(result: t.Mapping[str, t.Any], machines: t.Sequence[t.Mapping[str, t.Any]], host: str) -> Items:
-    """A step's result for each machine; where the step as a whole failed or its host was unreachable, that for each."""
+    """A step's result for each machine; where the step as a whole failed or its host was unreachable, that for each.
+
+    What isn't on the host (its creation failed, say) has no name there: it is told by the name that it was asked for.
+    """
     if isinstance(result.get("machines"), list):
-        return [{**row, "provider": host} for row in result["machines"]]
+        names = {machine.get("uuid"): machine["name"] for machine in machines}
+        return [{**row, "name": row.get("name") or names.get(row.get("uuid")), "provider": host} for row in result["machines"]]
     if not result.get("failed") and not result.get("unreachable"):
         return []
     code = "provider_unreachable" if result.get("unreachable") else "step_failed"

@@ -113,6 +113,8 @@ def test_in_check_mode_what_does_not_exist_yet_has_stand_ins():
 def test_rows_of_a_step_are_the_machines_own_or_the_steps_failure():
     machines = [order("a"), order("b")]
     assert step_rows({"machines": [{"name": "a"}]}, machines, "p") == [{"name": "a", "provider": "p"}]
+    absent = {"name": None, "uuid": "u-b", "state": "absent"}
+    assert step_rows({"machines": [absent]}, machines, "p") == [{"name": "b", "uuid": "u-b", "state": "absent", "provider": "p"}]
     assert step_rows({"skipped": True}, machines, "p") == []
     rows = step_rows({"unreachable": True, "msg": "no route"}, machines, "p")
     assert [row["failure"]["code"] for row in rows] == ["provider_unreachable"] * 2
