@@ -170,6 +170,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPO
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.ensure import ensure_absent, ensure_present, find_present
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import disk_errors
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
 
 ARGUMENTS = merge(
@@ -190,15 +191,17 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     params = module.params
     depot = Depot(params["path"])
     progress = Progress(params["progress_file"])
+    assumed: t.List[t.Dict[str, t.Any]] = []
     if not module.check_mode:
-        depot.sweep()
+        with disk_errors(depot.images):
+            depot.sweep()
 
     def one(entry: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
         if params["state"] == "absent":
             return ensure_absent(depot, entry, module.check_mode)
         if entry.get("source") is None and (entry.get("digest") or entry.get("version") is not None):
             return find_present(depot, entry)
-        return ensure_present(depot, entry, progress.about(str(entry.get("name"))), module.check_mode)
+        return ensure_present(depot, entry, progress.about(str(entry.get("name"))), module.check_mode, assumed)
 
     tried = {"present": "make the image", "absent": "remove the image"}[params["state"]]
     images = [

@@ -18,7 +18,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.entry import 
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import Manifest, reference
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import check, shorten
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import told_when_full
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import disk_errors
 
 Result = t.Dict[str, t.Any]
 
@@ -46,23 +46,33 @@ def decide(wanted: Wanted, found: Manifest | None, complete: bool, same: Manifes
     return ["name"] if same is not None else [VERBS[wanted.source["type"]]]
 
 
-def ensure_present(depot: Depot, entry: t.Mapping[str, t.Any], progress: Progress, check_mode: bool) -> Result:
-    """Have one image; the result of one entry, with ``diff``."""
+def ensure_present(
+    depot: Depot, entry: t.Mapping[str, t.Any], progress: Progress, check_mode: bool, assumed: list[Manifest] | None = None
+) -> Result:
+    """Have one image; the result of one entry, with ``diff``.
+
+    :param assumed: in check mode, manifests that earlier entries of the same task would have made; the entry's own is added.
+    """
     wanted = parse_entry(entry)
-    actions, manifest = _look(depot, wanted)
+    assumed = [] if assumed is None else assumed
+    actions, manifest = _look(depot, wanted, assumed)
     before = _shown(depot.manifest(wanted.name, wanted.version))
-    if actions and not check_mode:
-        depot.prepare()
-        with told_when_full(depot.images), depot.job(_job(wanted)) as work:
-            # Another run may have made it while this one waited for the lock
-            actions, manifest = _look(depot, wanted)
-            if actions:
-                manifest = _do(depot, wanted, actions[0], manifest, work, progress)
+    if actions and check_mode:
+        unknown = {"layers": [None], "size": None, "virtual_size": wanted.source.get("size")}
+        assumed.append({**unknown, **(manifest or {}), **_named(wanted)})
+    elif actions:
+        with disk_errors(depot.images):
+            depot.prepare()
+            with depot.job(_job(wanted)) as work:
+                # Another run may have made it while this one waited for the lock
+                actions, manifest = _look(depot, wanted, [])
+                if actions:
+                    manifest = _do(depot, wanted, actions[0], manifest, work, progress)
     return {
         **_result(depot, wanted, manifest),
         "changed": bool(actions),
         "actions": actions,
-        "diff": diff(f"image {reference(wanted.name, wanted.version)}", before, _planned(wanted, manifest)) if actions else None,
+        "diff": diff(f"image {reference(wanted.name, wanted.version)}", before, _shown(_named(wanted))) if actions else None,
     }
 
 
@@ -70,23 +80,34 @@ def _job(wanted: Wanted) -> str:
     return f"{VERBS[wanted.source['type']]}-{wanted.recipe_digest[len('sha256:') :][:32]}"
 
 
-def _look(depot: Depot, wanted: Wanted) -> tuple[list[str], Manifest | None]:
+def _look(depot: Depot, wanted: Wanted, assumed: t.Sequence[Manifest]) -> tuple[list[str], Manifest | None]:
     """What to do, and the manifest to start from: the image's own, or one of the same recipe."""
-    found = depot.manifest(wanted.name, wanted.version)
-    complete = found is not None and depot.complete(found)
+    found = next((item for item in reversed(assumed) if (item["name"], item["version"]) == (wanted.name, wanted.version)), None)
+    complete = found is not None
+    if found is None:
+        found = depot.manifest(wanted.name, wanted.version)
+        complete = found is not None and depot.complete(found)
     same = None
     if not complete:
-        manifests, dummy = depot.read_manifests()
-        same = next(
-            (other for other in manifests if other["recipe_digest"] == wanted.recipe_digest and depot.complete(other)), None
-        )
+        there = [item for item in depot.read_manifests()[0] if depot.complete(item)]
+        same = next((item for item in [*assumed, *there] if item["recipe_digest"] == wanted.recipe_digest), None)
     return decide(wanted, found, complete, same), found if complete else same
 
 
+def _named(wanted: Wanted) -> Manifest:
+    """What a manifest says that doesn't come from its layers."""
+    return {
+        "name": wanted.name,
+        "version": wanted.version,
+        "user": wanted.user,
+        "python": wanted.python,
+        "recipe_digest": wanted.recipe_digest,
+    }
+
+
 def _do(depot: Depot, wanted: Wanted, action: str, known: Manifest | None, work: str, progress: Progress) -> Manifest:
-    named = {"name": wanted.name, "version": wanted.version, "user": wanted.user, "python": wanted.python}
     if action in ("describe", "name"):
-        manifest = {**t.cast(Manifest, known), **named}
+        manifest = {**t.cast(Manifest, known), **_named(wanted)}
         depot.commit(manifest, {})
         return manifest
     file = make(wanted, work, progress)
@@ -95,11 +116,10 @@ def _do(depot: Depot, wanted: Wanted, action: str, known: Manifest | None, work:
     with open(file, "rb") as stream:
         virtual_size = header.judge(stream.read(header.HEAD_SIZE), size, "qcow2")
     manifest = {
-        **named,
+        **_named(wanted),
         "layers": [digest],
         "virtual_size": virtual_size,
         "size": size,
-        "recipe_digest": wanted.recipe_digest,
         "created": datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat(),
     }
     depot.commit(manifest, {digest: file})
@@ -153,10 +173,6 @@ def _shown(manifest: Manifest | None) -> Result | None:
     return None if manifest is None else {key: manifest[key] for key in ("recipe_digest", "user", "python")}
 
 
-def _planned(wanted: Wanted, manifest: Manifest | None) -> Result:
-    return {"recipe_digest": wanted.recipe_digest, "user": wanted.user, "python": wanted.python}
-
-
 def ensure_absent(depot: Depot, entry: t.Mapping[str, t.Any], check_mode: bool) -> Result:
     """Have no image of this name and version, or of this name where no version is given. Layers in use stay."""
     name = check("name", entry.get("name"))
@@ -166,7 +182,7 @@ def ensure_absent(depot: Depot, entry: t.Mapping[str, t.Any], check_mode: bool) 
     removed: list[str] = []
     for manifest in found:
         if not check_mode:
-            with told_when_full(depot.images):
+            with disk_errors(depot.images):
                 removed += depot.remove(manifest)
     references = [reference(name, manifest["version"]) for manifest in found]
     return {

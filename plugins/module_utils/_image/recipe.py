@@ -36,7 +36,7 @@ FIELDS: dict[str, t.Any] = {
     "commands": [],
     "initramfs": "distribution",
     "modules": [],
-    "cmdline": "console=ttyS0",
+    "cmdline": "rw console=tty1 console=ttyS0",
 }
 """The fields of a recipe and their defaults; ``None`` where one must be given."""
 

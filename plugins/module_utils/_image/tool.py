@@ -44,6 +44,10 @@ def tool(argv: t.Sequence[str], *, contained: bool = False, limits: t.Sequence[s
             raise GridError(
                 "program_missing", f"the program {argv[0]} is not installed", tried=exc.tried, remedy=missing_remedy(argv[0])
             ) from exc
+        if exc.details.get("stderr", "").startswith("unshare: unshare failed"):
+            raise GridError(
+                "not_permitted", "this host does not let us make namespaces", tried=exc.tried, remedy="Run as root (become: true)"
+            ) from exc
         raise
 
 
@@ -77,7 +81,9 @@ def flush(path: str) -> None:
 
 
 def free_bytes(path: str) -> int:
-    """Bytes that may still be written to the file system that ``path`` lies on."""
+    """Bytes that may still be written to the file system that ``path`` lies on, or will when it is made."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
     facts = os.statvfs(path)
     return facts.f_bavail * facts.f_frsize
 
@@ -96,13 +102,17 @@ def check_space(path: str, needed: int, what: str) -> None:
 
 
 @contextlib.contextmanager
-def told_when_full(path: str) -> t.Iterator[None]:
-    """Turn whatever fails because ``path``'s file system is full into the error ``disk_full``."""
+def disk_errors(path: str) -> t.Iterator[None]:
+    """Give what the file system of ``path`` refuses a code: ``disk_full``, ``not_permitted`` or ``io_error``."""
     try:
         yield
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _full(path) from exc
+        if isinstance(exc, PermissionError):
+            raise GridError(
+                "not_permitted", f"{exc.strerror}: {exc.filename or path}", remedy="Run as root (become: true)"
+            ) from exc
         raise GridError(
             "io_error", f"{exc.strerror or exc}: {exc.filename or path}", remedy="See that the file system works and is writable"
         ) from exc

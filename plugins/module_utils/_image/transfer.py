@@ -21,7 +21,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference imp
     parse_manifest,
     reference,
 )
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import check_space, told_when_full, tool
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import check_space, disk_errors, tool
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tree import remove_tree
 
 Result = t.Dict[str, t.Any]
@@ -42,7 +42,9 @@ def look(depot: Depot, item: plan.Item) -> list[str]:
 def get(depot: Depot, source: plan.Source, items: t.Sequence[plan.Item], progress: Progress) -> list[Outcome]:
     """Have the images here; for each, in order, what came (``actions``, ``transferred`` bytes, ``seconds``) or the error."""
     begin = time.monotonic()
-    depot.prepare()
+    with disk_errors(depot.images):
+        depot.prepare()
+        depot.sweep()
     with depot.job("transfer") as work:
         # Another run may have brought some while this one waited
         actions = [look(depot, item) for item in items]
@@ -78,12 +80,12 @@ class _Transfer:
         for item in items:
             with _collected(errors, item):
                 new = 0 if self.depot.has(item.digest, item.size) else max(0, (item.size or 0) - self._size(item.layer))
-                with told_when_full(self.depot.images):
+                with disk_errors(self.depot.images):
                     check_space(self.depot.images, planned + new, f"{reference(item.name, item.version)}")
                 planned += new
                 fitting.append(item)
         try:
-            with told_when_full(self.depot.images):
+            with disk_errors(self.depot.images):
                 self._pull(fitting)
         except GridError as exc:
             if exc.code == "disk_full":
@@ -94,7 +96,7 @@ class _Transfer:
                 **{item: GridError(exc.code, exc.msg, tried=exc.tried, remedy=exc.remedy, **exc.details) for item in fitting},
             }
         for item in fitting:
-            with _collected(errors, item), told_when_full(self.depot.images):
+            with _collected(errors, item), disk_errors(self.depot.images):
                 self._take(item)
         return errors
 
@@ -168,6 +170,8 @@ class _Transfer:
             yield
         finally:
             end.set()
+            if watcher.is_alive():
+                watcher.join()
 
     def _take(self, item: plan.Item) -> None:
         """Verify the image's layer, give it its name, then write its manifest."""

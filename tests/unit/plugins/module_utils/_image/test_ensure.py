@@ -143,3 +143,46 @@ def test_progress_lines(tmp_path):
     lost = Progress(str(tmp_path / "no/such/directory"))
     lost.stage("x")
     assert lost.path is None
+
+
+@needs_qemu_img
+def test_check_mode_knows_what_the_entries_before_would_make(tmp_path):
+    depot = Depot(str(tmp_path))
+    entries = [
+        BLANK,
+        {**BLANK, "name": "other"},
+        BLANK,
+        {**BLANK, "user": "admin"},
+        {**BLANK, "version": "2", "source": {"type": "blank", "size": "2 MiB"}},
+    ]
+    assumed: list = []
+    planned = [ensure.ensure_present(depot, entry, Progress(None), True, assumed) for entry in entries]
+    done = [ensure.ensure_present(depot, entry, Progress(None), False) for entry in entries]
+    assert [result["actions"] for result in planned] == [["create"], ["name"], [], ["describe"], ["create"]]
+    assert [result["actions"] for result in done] == [result["actions"] for result in planned]
+    assert [result["virtual_size"] for result in done] == [result["virtual_size"] for result in planned]
+    again = [ensure.ensure_present(depot, entry, Progress(None), False)["actions"] for entry in entries[1:3] + entries[4:]]
+    assert again == [[], ["describe"], []]
+
+
+def test_a_store_that_may_not_be_written(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied", "/x")
+
+    monkeypatch.setattr(Depot, "prepare", refuse)
+    with pytest.raises(GridError) as caught:
+        ensure.ensure_present(Depot(str(tmp_path / "a/b")), BLANK, Progress(None), False)
+    assert caught.value.code == "not_permitted"
+
+
+@needs_qemu_img
+def test_an_image_ordered_by_version_or_digest(tmp_path):
+    depot = Depot(str(tmp_path))
+    made = ensure.ensure_present(depot, BLANK, Progress(None), False)
+    for entry in ({"name": "scratch", "version": 1}, {"name": "x", "digest": made["digest"]}):
+        found = ensure.find_present(depot, entry)
+        assert (found["digest"], found["reference"], found["changed"]) == (made["digest"], "scratch@1", False)
+    for entry in ({"name": "scratch", "version": "2"}, {"name": "scratch", "digest": "sha256:\x1b[2J"}):
+        with pytest.raises(GridError) as caught:
+            ensure.find_present(depot, entry)
+        assert caught.value.code == "image_unknown" and str(caught.value).isprintable()
