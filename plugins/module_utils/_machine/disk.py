@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import os
@@ -126,15 +127,24 @@ class Overlays:
         with self._lock:
             data = self._made.get((layer, size))
             if data is None:
-                command(
-                    ["qemu-img", "create", "-q", "-f", "qcow2", "-b", layer, "-F", "qcow2", path, str(size)],
-                    timeout=120,
-                    code="disk_failed",
-                    remedy="See what qemu-img said; then run again",
-                )
+                self._make(path, layer, size)
                 with open(path, "rb") as file:
                     data = self._made[layer, size] = file.read()
         write_whole(path, data)
+
+    @staticmethod
+    def _make(path: str, layer: str, size: int) -> None:
+        try:
+            command(
+                ["qemu-img", "create", "-q", "-f", "qcow2", "-b", layer, "-F", "qcow2", path, str(size)],
+                timeout=120,
+                code="disk_failed",
+                remedy="See what qemu-img said; then run again",
+            )
+        except GridError as exc:
+            if "No space left on device" in str(exc.details.get("stderr", "")):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path) from exc
+            raise
 
 
 @contextlib.contextmanager

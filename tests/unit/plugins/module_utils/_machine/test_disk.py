@@ -22,7 +22,9 @@ needs_qemu_img = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qe
 
 
 def qcow2(path, size=MIB, backing=b"", magic=b"QFI\xfb", version=3):
-    path.write_bytes(struct.pack(">4sIQIIQ", magic, version, 104 if backing else 0, len(backing), 16, size).ljust(104, b"\0") + backing)
+    path.write_bytes(
+        struct.pack(">4sIQIIQ", magic, version, 104 if backing else 0, len(backing), 16, size).ljust(104, b"\0") + backing
+    )
     return str(path)
 
 
@@ -100,7 +102,11 @@ def test_overlays_of_one_kind_are_made_by_one_process(depot, tmp_path, monkeypat
     for name, size in (("a", MIB), ("b", MIB), ("c", 2 * MIB)):
         overlays.write(str(tmp_path / name), layer, size)
     assert len(calls) == 2
-    assert [disk.read_qcow2(str(tmp_path / name)) for name in "abc"] == [disk.Disk(MIB, layer), disk.Disk(MIB, layer), disk.Disk(2 * MIB, layer)]
+    assert [disk.read_qcow2(str(tmp_path / name)) for name in "abc"] == [
+        disk.Disk(MIB, layer),
+        disk.Disk(MIB, layer),
+        disk.Disk(2 * MIB, layer),
+    ]
     subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", str(tmp_path / "b")], check=True)
     disk.grow_file(str(tmp_path / "b"), 3 * MIB)
     assert disk.read_qcow2(str(tmp_path / "b")).size == 3 * MIB
@@ -143,3 +149,13 @@ def test_one_writer_per_machine_over_processes(depot):
     with locks.of(UUID, 0):
         pass
     locks.close()
+
+
+def test_a_disk_that_qemu_img_finds_full_is_told_as_full(depot, monkeypatch):
+    def full(*dummy, **more):
+        raise GridError("disk_failed", "qemu-img ended with code 1", stderr="Could not write qcow2 header: No space left on device")
+
+    monkeypatch.setattr(disk, "command", full)
+    with pytest.raises(OSError, match="No space left"):
+        disk.create(depot, UUID, lambda path: disk.Overlays().write(path, "/layer", MIB), b"seed")
+    assert not os.path.exists(depot.machine(UUID)) and os.listdir(depot.staging) == []
