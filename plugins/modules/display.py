@@ -69,7 +69,7 @@ machines:
     msg: {description: What is wrong and what to do., type: str, returned: failure}
     failure:
       description:
-        - The same for programs. RV(machines[].failure.code) is among C(machine_unknown), C(foreign_domain), C(invalid_...), C(screenshot_invalid),
+        - The same for programs. Its C(code) is among C(machine_unknown), C(foreign_domain), C(invalid_...), C(screenshot_invalid),
           C(libvirt_error), C(libvirt_unreachable), C(io_error), C(no_space).
       type: dict
       returned: failure

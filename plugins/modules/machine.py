@@ -38,9 +38,11 @@ options:
     type: int
     default: 120
   parallel:
-    description: How many machines are started or asked to stop at a time. Any number is waited for at a time.
+    description:
+      - How many machines are started or asked to stop at a time; without it, as many as the host has processors, and at least two.
+      - Any number of guests is waited for at a time. Guests run when all machines of the list are started, so that their boots don't
+        slow down the start of the others.
     type: int
-    default: 2
   virtualization:
     description:
       - How new machines are accelerated; V(qemu) is slow emulation, which works everywhere.
@@ -172,7 +174,7 @@ machines:
       returned: failure
     failure:
       description:
-        - The same for programs. RV(machines[].failure.code) is among C(cannot_change), C(cannot_shrink), C(depot_missing), C(disk_conflict),
+        - The same for programs. Its C(code) is among C(cannot_change), C(cannot_shrink), C(depot_missing), C(disk_conflict),
           C(disk_failed), C(disk_invalid), C(disk_missing), C(disk_too_small), C(duplicate_machine), C(foreign_domain), C(image_missing), C(invalid_...),
           C(io_error), C(library_missing), C(libvirt_busy), C(libvirt_error), C(libvirt_unreachable), C(machine_busy), C(machine_unknown),
           C(network_missing), C(no_space), C(program_missing), C(shutdown_refused), C(stale_generation), C(timed_out).
@@ -190,7 +192,7 @@ OPTIONS = {
         "state": {"type": "str", "default": "present", "choices": ["present", "running", "stopped", "restarted", "absent"]},
         "force": {"type": "bool", "default": False},
         "timeout": {"type": "int", "default": 120},
-        "parallel": {"type": "int", "default": 2},
+        "parallel": {"type": "int"},
         "virtualization": {"type": "str", "default": "auto", "choices": ["auto", "kvm", "qemu"]},
         "machine_type": {"type": "str"},
         "display_passwords": {"type": "dict", "no_log": True},

@@ -24,7 +24,14 @@ DEADLINE = 180
 Row = t.Dict[str, t.Any]
 
 
-def task(host: str, module: str, args: t.Mapping[str, t.Any] | None = None, *, check: bool = False, env: t.Mapping[str, str] | None = None) -> Row:
+def task(
+    host: str,
+    module: str,
+    args: t.Mapping[str, t.Any] | None = None,
+    *,
+    check: bool = False,
+    env: t.Mapping[str, str] | None = None,
+) -> Row:
     """The result of one module on one host; ``failed`` is in it, nothing is raised. In check mode it has ``diff`` as well."""
     argv = [str(Path(sys.executable).parent / "ansible"), "--inventory", INVENTORY, host, "--module-name", module]
     argv += ["--args", json.dumps(args)] if args else []
@@ -69,13 +76,23 @@ class Provider:
             f"<network><name>{self.network}</name><forward mode='nat'/><bridge name='virtest0'/><ip address='198.18.201.1' netmask='255.255.255.0'>"
             "<dhcp><range start='198.18.201.10' end='198.18.201.250'/></dhcp></ip></network>"
         )
-        lines = [f"mkdir -p {layers}", "getent group virtuoso >/dev/null || groupadd --system virtuoso", "usermod -aG virtuoso libvirt-qemu"]
+        lines = [
+            f"mkdir -p {layers}",
+            "getent group virtuoso >/dev/null || groupadd --system virtuoso",
+            "usermod -aG virtuoso libvirt-qemu",
+        ]
         for name, digest in self.DIGESTS.items():
             file = f"{layers}/{digest.replace(':', '-')}.qcow2"
             sector = getattr(guests, name)()[:512].hex()
-            lines.append(f"python3 -c 'import sys; sys.stdout.buffer.write(bytes.fromhex(\"{sector}\"))' >{layers}/raw && truncate -s 2M {layers}/raw")
-            lines.append(f"qemu-img convert -f raw -O qcow2 {layers}/raw {file} && rm {layers}/raw && chgrp virtuoso {file} && chmod 0640 {file}")
-        lines.append(f"printf '%s' \"{xml}\" >{self.path}/net.xml && virsh -q net-define {self.path}/net.xml && virsh -q net-start {self.network}")
+            lines.append(
+                f"python3 -c 'import sys; sys.stdout.buffer.write(bytes.fromhex(\"{sector}\"))' >{layers}/raw && truncate -s 2M {layers}/raw"
+            )
+            lines.append(
+                f"qemu-img convert -f raw -O qcow2 {layers}/raw {file} && rm {layers}/raw && chgrp virtuoso {file} && chmod 0640 {file}"
+            )
+        lines.append(
+            f"printf '%s' \"{xml}\" >{self.path}/net.xml && virsh -q net-define {self.path}/net.xml && virsh -q net-start {self.network}"
+        )
         self.shell("set -e\n" + "\n".join(lines))
 
     def clean(self) -> None:
@@ -111,14 +128,24 @@ class Provider:
             **changes,
         }
 
-    def run(self, machines: t.Sequence[t.Any], state: str = "running", *, check: bool = False, env: t.Mapping[str, str] | None = None, **options: t.Any) -> Row:
+    def run(
+        self,
+        machines: t.Sequence[t.Any],
+        state: str = "running",
+        *,
+        check: bool = False,
+        env: t.Mapping[str, str] | None = None,
+        **options: t.Any,
+    ) -> Row:
         """The result of the module ``machine``."""
         args = {"path": self.path, "state": state, "machines": list(machines), "timeout": 60, **options}
         return task(self.host, "virtuoso.grid.machine", args, check=check, env=env)
 
     def info(self, machines: t.Sequence[str], wait: int = 0) -> list[Row]:
         """The rows of the module ``machine_info``."""
-        return task(self.host, "virtuoso.grid.machine_info", {"path": self.path, "machines": list(machines), "wait_for_address": wait})["machines"]
+        return task(
+            self.host, "virtuoso.grid.machine_info", {"path": self.path, "machines": list(machines), "wait_for_address": wait}
+        )["machines"]
 
 
 def _provider(host: str) -> t.Iterator[Provider]:

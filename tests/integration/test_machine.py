@@ -54,7 +54,12 @@ def test_create_repeat_change_restart_remove_repeat(each_provider):
     modes = provider.shell(f"stat -c %a,%U {provider.path}/machines/*/* {provider.path}/images/layers/*").split()
     assert modes == ["600,libvirt-qemu"] * 4 + ["640,root"] * 2
 
-    changed = [provider.machine("it-a", memory="48 MiB", vcpus=2, disk="5 MiB", tags=["x"], owner="bob", performance={"cpu_shares": 300}), wanted[1]]
+    changed = [
+        provider.machine(
+            "it-a", memory="48 MiB", vcpus=2, disk="5 MiB", tags=["x"], owner="bob", performance={"cpu_shares": 300}
+        ),
+        wanted[1],
+    ]
     said = provider.run(changed, check=True)
     done = provider.run(changed)
     assert foretold(said) == foretold(done)
@@ -116,7 +121,11 @@ def test_a_password_is_set_and_changed_without_a_restart(provider):
     process = provider.shell("cat /run/libvirt/qemu/it-a.pid")
     assert only(provider.run([wanted], display_passwords={wanted["uuid"]: "first1"}))["actions"] == []
     changed = provider.run([wanted], display_passwords={wanted["uuid"]: "second2"})
-    assert only(changed)["actions"] == ["change display_password live"] and "second2" not in str(changed) and "first1" not in str(changed)
+    assert (
+        only(changed)["actions"] == ["change display_password live"]
+        and "second2" not in str(changed)
+        and "first1" not in str(changed)
+    )
     for flags in ("--security-info", "--security-info --inactive"):
         assert "passwd='second2'" in provider.shell(f"virsh dumpxml {flags} it-a")
     assert provider.shell("cat /run/libvirt/qemu/it-a.pid") == process
@@ -124,7 +133,10 @@ def test_a_password_is_set_and_changed_without_a_restart(provider):
     assert codes(provider.run([wanted], display_passwords={wanted["uuid"]: "much too long"})) == ["invalid_password"]
 
 
-FOREIGN = "<domain type='qemu'><name>{}</name><uuid>{}</uuid><description>virtuoso-test-foreign</description><memory>16384</memory><os><type machine='pc'>hvm</type></os></domain>"
+FOREIGN = (
+    "<domain type='qemu'><name>{}</name><uuid>{}</uuid><description>virtuoso-test-foreign</description><memory>16384</memory>"
+    "<os><type machine='pc'>hvm</type></os></domain>"
+)
 
 
 @pytest.mark.parametrize("state", ["running", "stopped", "absent"])
@@ -165,7 +177,11 @@ def test_what_can_not_change_is_an_error_and_nothing_is_touched(provider):
     provider.run([wanted])
     before = provider.shell(f"virsh dumpxml it-a; sha256sum {provider.path}/machines/*/seed.iso")
     other = {"name": "deaf@1", "digest": provider.DIGESTS["deaf"]}
-    for change, code in (({"disk": "3 MiB"}, "cannot_shrink"), ({"image": other}, "cannot_change"), ({"generation": 4}, "stale_generation")):
+    for change, code in (
+        ({"disk": "3 MiB"}, "cannot_shrink"),
+        ({"image": other}, "cannot_change"),
+        ({"generation": 4}, "stale_generation"),
+    ):
         assert codes(provider.run([{**wanted, **change, "memory": "64 MiB"}])) == [code]
     assert provider.shell(f"virsh dumpxml it-a; sha256sum {provider.path}/machines/*/seed.iso") == before
 
@@ -176,7 +192,9 @@ def test_packages_and_users_count_until_the_first_boot(provider):
     provider.run([wanted], "present")
     fresh = only(provider.run([{**wanted, "users": users}], "present"))
     assert fresh["actions"] == ["write seed", "change users"] and not fresh["ignored"]
-    assert "BBBB" in provider.shell(f"strings -n 8 {provider.path}/machines/*/seed.iso || grep -a -o BBBB {provider.path}/machines/*/seed.iso")
+    assert "BBBB" in provider.shell(
+        f"strings -n 8 {provider.path}/machines/*/seed.iso || grep -a -o BBBB {provider.path}/machines/*/seed.iso"
+    )
     provider.run([{**wanted, "users": users}])
     for dummy in range(2):
         used = only(provider.run([{**wanted, "users": users, "packages": ["nginx"]}]))
@@ -186,7 +204,8 @@ def test_packages_and_users_count_until_the_first_boot(provider):
 
 def test_what_others_changed_stays(provider):
     provider.run([provider.machine("it-a")], "present")
-    provider.shell("virsh -q dumpxml it-a | sed 's|</devices>|<watchdog model=\"i6300esb\" action=\"none\"/></devices>|; s|<on_crash>destroy|<on_crash>restart|' >/tmp/it-a.xml")
+    edits = ("s|</devices>|<watchdog model=\"i6300esb\" action=\"none\"/></devices>|", "s|<on_crash>destroy|<on_crash>restart|")
+    provider.shell(f"virsh -q dumpxml it-a | sed '{edits[0]}; {edits[1]}' >/tmp/it-a.xml")
     provider.shell("virsh -q define /tmp/it-a.xml && rm /tmp/it-a.xml")
     assert provider.run([provider.machine("it-a")], "present")["changed"] is False
     assert only(provider.run([provider.machine("it-a", memory="40 MiB")], "present"))["actions"] == ["change memory"]
@@ -295,7 +314,9 @@ def test_display_and_its_screenshot(each_provider, ansible, tmp_path):
     wanted = [provider.machine("it-a"), provider.machine("it-b", display="none"), provider.machine("it-c")]
     provider.run(wanted)
     provider.run(wanted[2:], "stopped")
-    result = ansible(provider.host, "virtuoso.grid.display", {"machines": [*wanted, {"name": "it-nobody"}], "dest": str(tmp_path / "shots")})
+    result = ansible(
+        provider.host, "virtuoso.grid.display", {"machines": [*wanted, {"name": "it-nobody"}], "dest": str(tmp_path / "shots")}
+    )
     assert codes(result) == [None, None, None, "machine_unknown"] and not result["changed"]
     shots = [machine.get("screenshot") for machine in result["machines"]]
     assert shots[1] is None and shots[2] is None and result["machines"][2]["display"]["port"] is None
@@ -311,7 +332,9 @@ def test_machines_without_address_are_told_and_described(provider):
     provider.run([provider.machine("it-a"), provider.machine("it-b")])
     provider.run([{"name": "it-b"}], "stopped")
     running, stopped, nobody = provider.info(["it-a", "it-b", "it-nobody"], wait=2)
-    assert running["failure"]["code"] == "no_address" and running["state"] == "running" and running["mac"] in str(running["failure"])
+    assert (
+        running["failure"]["code"] == "no_address" and running["state"] == "running" and running["mac"] in str(running["failure"])
+    )
     assert (stopped["state"], stopped.get("failed"), nobody["state"]) == ("stopped", None, "absent")
 
 

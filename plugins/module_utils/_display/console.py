@@ -78,7 +78,10 @@ def displays(uri: str, entries: t.Sequence[t.Any], pictures: bool) -> list[Resul
 
     def one(entry: t.Any) -> Result:
         identity = {"uuid": entry.get("uuid") if isinstance(entry, t.Mapping) else None}
-        return {**identity, **attempt(label(entry), lambda: _one(hypervisor.conn, entry, pictures), kind="machine", tried="look at its display")}
+        return {
+            **identity,
+            **attempt(label(entry), lambda: _one(hypervisor.conn, entry, pictures), kind="machine", tried="look at its display"),
+        }
 
     with connect(uri) as hypervisor, concurrent.futures.ThreadPoolExecutor(_AT_A_TIME) as pool:
         return list(pool.map(one, entries))

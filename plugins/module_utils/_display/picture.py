@@ -44,7 +44,9 @@ def _from_ppm(match: re.Match[bytes], data: bytes) -> Picture:
     # PNG, section 9: each row begins with its filter, 0 is none
     rows = b"".join(b"\0" + data[at : at + row] for at in range(start, start + row * height, row))
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return Picture(_SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows, 6)) + _chunk(b"IEND", b""), width, height)
+    return Picture(
+        _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows, 6)) + _chunk(b"IEND", b""), width, height
+    )
 
 
 def to_png(data: bytes) -> Picture:

@@ -43,7 +43,10 @@ def to_grid_error(exc: Exception) -> GridError:
     known = {
         libvirt.VIR_ERR_NO_DOMAIN: ("machine_unknown", None),
         libvirt.VIR_ERR_NO_NETWORK: ("network_missing", "Run the playbook virtuoso.grid.setup, or name a network that is there"),
-        libvirt.VIR_ERR_OPERATION_TIMEOUT: ("libvirt_busy", "Another operation on this machine is under way: run again when it has ended"),
+        libvirt.VIR_ERR_OPERATION_TIMEOUT: (
+            "libvirt_busy",
+            "Another operation on this machine is under way: run again when it has ended",
+        ),
         libvirt.VIR_ERR_RPC: ("libvirt_unreachable", "See that libvirtd runs: systemctl status libvirtd; then run again"),
         libvirt.VIR_ERR_SYSTEM_ERROR: ("libvirt_error", None),
     }
@@ -137,7 +140,12 @@ class Hypervisor(t.NamedTuple):
 
 def _require() -> None:
     if libvirt is None:
-        raise GridError("library_missing", "the Python library of libvirt is not installed", tried="import libvirt", remedy=f"{SETUP} (python3-libvirt)")
+        raise GridError(
+            "library_missing",
+            "the Python library of libvirt is not installed",
+            tried="import libvirt",
+            remedy=f"{SETUP} (python3-libvirt)",
+        )
 
 
 @contextlib.contextmanager

@@ -272,5 +272,6 @@ def display_of(domain: ET.Element) -> dict[str, t.Any]:
 def agent_connected(domain: ET.Element) -> bool:
     """Whether a running guest has opened the agent's channel."""
     return any(
-        target.get("name") == AGENT_CHANNEL and target.get("state") == "connected" for target in domain.findall("devices/channel/target")
+        target.get("name") == AGENT_CHANNEL and target.get("state") == "connected"
+        for target in domain.findall("devices/channel/target")
     )

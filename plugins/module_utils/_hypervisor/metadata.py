@@ -73,7 +73,9 @@ def element(values: Metadata) -> ET.Element:
         for value in values[key]:
             ET.SubElement(root, _tag(key[:-1])).text = value
     for user in values["users"]:
-        child = ET.SubElement(root, _tag("user"), {"name": user["name"], "shell": user["shell"], "sudo": "yes" if user["sudo"] else "no"})
+        child = ET.SubElement(
+            root, _tag("user"), {"name": user["name"], "shell": user["shell"], "sudo": "yes" if user["sudo"] else "no"}
+        )
         for key in user["ssh_authorized_keys"]:
             ET.SubElement(child, _tag("key")).text = key
     return root

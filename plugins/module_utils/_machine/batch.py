@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import os
 import threading
 import typing as t
 
@@ -73,7 +74,7 @@ class Batch:
             machine_type=params["machine_type"] or "q35",
             timeout=params["timeout"],
             force=params["force"],
-            slots=threading.Semaphore(params["parallel"]),
+            slots=threading.Semaphore(max(1, params["parallel"] or max(2, os.cpu_count() or 2))),
         )
 
     def _checked(self, number: int, entry: t.Any) -> t.Any:
@@ -121,7 +122,9 @@ class Batch:
             machine.perform(decision)
         result = self._result(machine, observed, decision, uuid, name)
         if decision.steps:
-            self.diffs[number] = self._difference(label({"name": result["name"], "uuid": uuid}), machine.wanted, observed, decision)
+            self.diffs[number] = self._difference(
+                label({"name": result["name"], "uuid": uuid}), machine.wanted, observed, decision
+            )
         return result
 
     def _desired(self, wanted: t.Any, uuid: str | None) -> t.Any:
@@ -130,7 +133,9 @@ class Batch:
         password = (self.params["display_passwords"] or {}).get(uuid)
         return {**wanted, "display_password": check_password(password) if password is not None else None}
 
-    def _decide(self, host: Host, observed: reconcile.Observed, uuid: str | None, wanted: t.Any, state: str) -> reconcile.Decision:
+    def _decide(
+        self, host: Host, observed: reconcile.Observed, uuid: str | None, wanted: t.Any, state: str
+    ) -> reconcile.Decision:
         if wanted is None or state == "absent":
             return reconcile.decide_power(observed, state)
         desired = self._desired(wanted, uuid)
@@ -159,7 +164,9 @@ class Batch:
                 network=network,
             )
 
-    def _result(self, machine: Machine, observed: reconcile.Observed, decision: reconcile.Decision, uuid: str | None, name: str | None) -> Result:
+    def _result(
+        self, machine: Machine, observed: reconcile.Observed, decision: reconcile.Decision, uuid: str | None, name: str | None
+    ) -> Result:
         values = decision.metadata or observed.metadata
         state, display = decision.state, {"type": "none", "host": None, "port": None}
         mac = machine.wanted["mac"] if machine.wanted else None
@@ -182,7 +189,9 @@ class Batch:
         }
 
     def _difference(self, name: str, wanted: t.Any, observed: reconcile.Observed, decision: reconcile.Decision) -> Result:
-        before = _shown(observed.config, observed.metadata, observed.disk, observed.state) if observed.config is not None else None
+        before = (
+            _shown(observed.config, observed.metadata, observed.disk, observed.state) if observed.config is not None else None
+        )
         if decision.state == "absent":
             return diff(f"machine {name}", before or {"files": "present"}, None)
         after = dict(before or {})

@@ -60,13 +60,19 @@ class Depot:
             with contextlib.suppress(GridError, OSError):
                 file = read_qcow2(path)
                 allocated += file.size if file else 0
-        return {"disk": system.f_blocks * system.f_frsize, "disk_free": system.f_bavail * system.f_frsize, "disk_allocated": allocated}
+        return {
+            "disk": system.f_blocks * system.f_frsize,
+            "disk_free": system.f_bavail * system.f_frsize,
+            "disk_allocated": allocated,
+        }
 
     def require(self) -> None:
         """:raises GridError: ``depot_missing``."""
         if not os.path.isdir(self.path):
             raise GridError(
-                "depot_missing", f"the directory {self.path} is not there", remedy="Run the playbook virtuoso.grid.setup on this host, which makes it"
+                "depot_missing",
+                f"the directory {self.path} is not there",
+                remedy="Run the playbook virtuoso.grid.setup on this host, which makes it",
             )
 
     def prepare(self) -> None:
@@ -85,9 +91,15 @@ def read_qcow2(path: str) -> Disk | None:
     try:
         with open(path, "rb") as file:
             head = file.read(_HEADER.size)
-            magic, version, offset, length, dummy, size = _HEADER.unpack(head) if len(head) == _HEADER.size else (b"", 0, 0, 0, 0, 0)
+            magic, version, offset, length, dummy, size = (
+                _HEADER.unpack(head) if len(head) == _HEADER.size else (b"", 0, 0, 0, 0, 0)
+            )
             if magic != _MAGIC or version not in (2, 3) or length > 1023:
-                raise GridError("disk_invalid", f"{path} is not a qcow2 file", remedy="Restore the file, or remove the machine or image that it belongs to")
+                raise GridError(
+                    "disk_invalid",
+                    f"{path} is not a qcow2 file",
+                    remedy="Restore the file, or remove the machine or image that it belongs to",
+                )
             backing = None
             if offset:
                 file.seek(offset)
@@ -193,7 +205,12 @@ def remove(depot: Depot, uuid: str) -> None:
 
 def grow_file(path: str, size: int) -> None:
     """Grow the disk of a machine that doesn't run."""
-    command(["qemu-img", "resize", "-q", "-f", "qcow2", path, str(size)], timeout=120, code="disk_failed", remedy="See what qemu-img said; then run again")
+    command(
+        ["qemu-img", "resize", "-q", "-f", "qcow2", path, str(size)],
+        timeout=120,
+        code="disk_failed",
+        remedy="See what qemu-img said; then run again",
+    )
 
 
 class Locks:

@@ -80,7 +80,11 @@ def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
     order = {key: value for key, value in entry.items() if key in ORDER_OPTIONS}
     unknown = sorted(str(key) for key in set(entry) - set(ORDER_OPTIONS) - set(EXTRA))
     if unknown:
-        raise GridError("invalid_order", f"unknown fields: {shorten(', '.join(unknown))}", remedy=f"A machine has {', '.join((*ORDER_OPTIONS, *EXTRA))}")
+        raise GridError(
+            "invalid_order",
+            f"unknown fields: {shorten(', '.join(unknown))}",
+            remedy=f"A machine has {', '.join((*ORDER_OPTIONS, *EXTRA))}",
+        )
     spec = parse_order({**order, "image": image["name"]})
     site = _matching("site", entry.get("site") or "site", _SITE, "Give 1 to 63 letters, digits and . _ -")
     generation = entry.get("generation") or 0

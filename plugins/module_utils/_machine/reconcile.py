@@ -107,7 +107,9 @@ def _power(state: str, now: str) -> list[Step]:
 
 
 def _end(state: str, now: str) -> str:
-    return {"running": "running", "restarted": "running", "stopped": "stopped", "absent": "absent"}.get(state, "stopped" if now == "absent" else now)
+    return {"running": "running", "restarted": "running", "stopped": "stopped", "absent": "absent"}.get(
+        state, "stopped" if now == "absent" else now
+    )
 
 
 def pending(config: Model, live: Model | None) -> dict[str, list[t.Any]]:
@@ -243,7 +245,9 @@ def decide_power(observed: Observed, state: str) -> Decision:
     steps = _power(state, observed.state)
     _require_disk(observed, steps)
     off = _end(state, observed.state) == "stopped" or state == "restarted"
-    return Decision(steps, _end(state, observed.state), {}, {} if off else pending(observed.config, observed.live), observed.metadata)
+    return Decision(
+        steps, _end(state, observed.state), {}, {} if off else pending(observed.config, observed.live), observed.metadata
+    )
 
 
 def _require_disk(observed: Observed, steps: list[Step]) -> None:

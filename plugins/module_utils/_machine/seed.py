@@ -23,10 +23,7 @@ VOLUME = "cidata"
 
 _NETWORK = {
     "version": 2,
-    "ethernets": {
-        kind: {"match": {"name": f"{kind}*"}, "dhcp4": True, "optional": True}
-        for kind in ("en", "eth")
-    },
+    "ethernets": {kind: {"match": {"name": f"{kind}*"}, "dhcp4": True, "optional": True} for kind in ("en", "eth")},
 }
 """DHCP on every network card, without holding up the boot for one that has no server."""
 

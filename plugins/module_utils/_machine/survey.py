@@ -83,7 +83,13 @@ class Survey:
         return [self._one(domains.get(uuid), uuid) for uuid in dict.fromkeys(chosen)]
 
     def _one(self, domain: t.Any, key: str) -> Facts:
-        absent = {"name": None, "uuid": None, ("uuid" if key.count("-") == 4 and len(key) == 36 else "name"): key, "state": "absent", "foreign": False}
+        absent = {
+            "name": None,
+            "uuid": None,
+            ("uuid" if key.count("-") == 4 and len(key) == 36 else "name"): key,
+            "state": "absent",
+            "foreign": False,
+        }
         if domain is None:
             return absent
         try:
@@ -153,9 +159,11 @@ class Survey:
         told = self.found[uuid]
         error = GridError(
             "no_address",
-            f"no address was seen within {timeout:g} s; neither its agent, nor a DHCP lease, nor the neighbour table has one"
-            if timeout is not None
-            else f"it is {told['state']} now, so it has no address",
+            (
+                f"no address was seen within {timeout:g} s; neither its agent, nor a DHCP lease, nor the neighbour table has one"
+                if timeout is not None
+                else f"it is {told['state']} now, so it has no address"
+            ),
             host=platform.node(),
             object=f"machine {told['name']}",
             tried="wait for its address",

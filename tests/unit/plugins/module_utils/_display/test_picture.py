@@ -40,7 +40,16 @@ def test_png_stays_as_it_is():
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"P6\n2 3\n255\n" + PIXELS[:-1], b"P6\n0 3\n255\n", b"P6\n99999 99999\n255\n", b"P6\n2 3\n65535\n" + PIXELS]
+    "data",
+    [
+        b"",
+        b"GIF89a",
+        b"\x89PNG\r\n\x1a\n",
+        b"P6\n2 3\n255\n" + PIXELS[:-1],
+        b"P6\n0 3\n255\n",
+        b"P6\n99999 99999\n255\n",
+        b"P6\n2 3\n65535\n" + PIXELS,
+    ],
 )
 def test_anything_else_is_refused(data):
     with pytest.raises(GridError) as caught:

@@ -26,7 +26,10 @@ def test_cpu_flags():
 
 
 def test_meminfo_is_bytes():
-    assert capabilities.meminfo("MemTotal:   2048 kB\nHugePages_Total:  3\nMemAvailable: 1 kB\n") == {"MemTotal": 2**21, "MemAvailable": 1024}
+    assert capabilities.meminfo("MemTotal:   2048 kB\nHugePages_Total:  3\nMemAvailable: 1 kB\n") == {
+        "MemTotal": 2**21,
+        "MemAvailable": 1024,
+    }
 
 
 @pytest.mark.parametrize(

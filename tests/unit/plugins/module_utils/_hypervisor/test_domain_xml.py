@@ -12,7 +12,12 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import d
 
 UUID = "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11"
 HOSTILE = "a'\"<b>&amp;]]>--><!-- ../ ; \x00\x0b\ud800\ufffe"
-USER = {"name": "alice", "shell": "/bin/bash", "sudo": True, "ssh_authorized_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 " + HOSTILE]}
+USER = {
+    "name": "alice",
+    "shell": "/bin/bash",
+    "sudo": True,
+    "ssh_authorized_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 " + HOSTILE],
+}
 SPEC = {
     "uuid": UUID, "name": "web1", "owner": "alice", "site": "site-a", "network": "virtuoso", "goal": "balance", "generation": 3,
     "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64}, "tags": ["a", "b"], "packages": ["nginx"], "users": [USER],
@@ -63,7 +68,9 @@ def test_a_domain_without_the_element_is_not_ours():
 
 
 def test_damaged_metadata_reads_as_empty_not_as_an_error():
-    read = metadata.read(ET.fromstring(f"<domain><metadata><m:machine xmlns:m='{metadata.NAMESPACE}' generation='x'/></metadata></domain>"))
+    read = metadata.read(
+        ET.fromstring(f"<domain><metadata><m:machine xmlns:m='{metadata.NAMESPACE}' generation='x'/></metadata></domain>")
+    )
     assert read["uuid"] is None and read["generation"] == 0 and read["image"] == {"name": "", "digest": ""}
 
 

@@ -69,7 +69,15 @@ def _run(tmp_path, monkeypatch):
 
 def machine(number=0, **changes):
     image = {"name": "tiny@1", "digest": DIGEST}
-    return {"uuid": UUIDS[number], "name": f"web{number}", "owner": "alice", "image": image, "memory": "64 MiB", "display": "none", **changes}
+    return {
+        "uuid": UUIDS[number],
+        "name": f"web{number}",
+        "owner": "alice",
+        "image": image,
+        "memory": "64 MiB",
+        "display": "none",
+        **changes,
+    }
 
 
 def codes(result):
@@ -118,7 +126,13 @@ def test_shutdown_is_waited_for_by_events(run):
 
 
 def test_one_bad_entry_does_not_keep_the_others_from_being_served(run):
-    entries = [machine(0, name="<x>"), machine(1), {"uuid": UUIDS[2], "name": "nobody"}, machine(3, image={"name": "x", "digest": "sha256:" + "9" * 64}), machine(1)]
+    entries = [
+        machine(0, name="<x>"),
+        machine(1),
+        {"uuid": UUIDS[2], "name": "nobody"},
+        machine(3, image={"name": "x", "digest": "sha256:" + "9" * 64}),
+        machine(1),
+    ]
     result = run(entries, "running")
     assert codes(result) == ["invalid_name", None, "machine_unknown", "image_missing", "duplicate_machine"]
     assert result["machines"][1]["state"] == "running" and result["changed"]
@@ -182,9 +196,21 @@ def test_killed_after_a_step_the_next_run_finishes(run, monkeypatch, last):
 
 def test_metadata_is_enough_to_rebuild_the_store(run):
     users = [{"name": "alice", "ssh_authorized_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA a<b>&'\""]}]
-    run([machine(users=users, tags=["b", "a"], goal="price", generation=4, site="site-a", user="debian", python="/usr/bin/python3")])
+    run(
+        [
+            machine(
+                users=users, tags=["b", "a"], goal="price", generation=4, site="site-a", user="debian", python="/usr/bin/python3"
+            )
+        ]
+    )
     told = Survey(connection.Hypervisor(run.conn, None)).look(None)[0]
-    assert (told["owner"], told["tags"], told["goal"], told["generation"], told["site"]) == ("alice", ["a", "b"], "price", 4, "site-a")
+    assert (told["owner"], told["tags"], told["goal"], told["generation"], told["site"]) == (
+        "alice",
+        ["a", "b"],
+        "price",
+        4,
+        "site-a",
+    )
     assert told["users"][0]["ssh_authorized_keys"] == users[0]["ssh_authorized_keys"]
     assert (told["disk"], told["memory"], told["state"], told["foreign"]) == (MIB, 64 * MIB, "stopped", False)
 

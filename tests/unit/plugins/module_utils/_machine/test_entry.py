@@ -15,13 +15,24 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.address imp
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import check_password, label, parse_entry
 
 UUID = "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11"
-KEYS = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA alice@home", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5BBBB bob's \"own\": #key"]
-USERS = [{"name": "alice", "ssh_authorized_keys": [KEYS[0]]}, {"name": "bob", "ssh_authorized_keys": [KEYS[1], KEYS[0]], "sudo": False}]
-WHOLE = {"uuid": UUID, "name": "web1", "owner": "alice", "image": {"name": "tiny@1", "digest": "sha256:" + "a" * 64}, "users": USERS}
+KEYS = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA alice@home", 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5BBBB bob\'s "own": #key']
+USERS = [
+    {"name": "alice", "ssh_authorized_keys": [KEYS[0]]},
+    {"name": "bob", "ssh_authorized_keys": [KEYS[1], KEYS[0]], "sudo": False},
+]
+WHOLE = {
+    "uuid": UUID,
+    "name": "web1",
+    "owner": "alice",
+    "image": {"name": "tiny@1", "digest": "sha256:" + "a" * 64},
+    "users": USERS,
+}
 
 
 def test_a_whole_entry_gets_defaults_and_an_address():
-    uuid, name, spec = parse_entry({**WHOLE, "memory": "536870912", "generation": "2", "provider": "p1", "performance": {"cpu_shares": 7}})
+    uuid, name, spec = parse_entry(
+        {**WHOLE, "memory": "536870912", "generation": "2", "provider": "p1", "performance": {"cpu_shares": 7}}
+    )
     assert (uuid, name) == (UUID, "web1")
     assert (spec["memory"], spec["generation"], spec["cpu_shares"], spec["disk"]) == (2**29, 2, 7, None)
     assert spec["image"] == WHOLE["image"] and spec["mac"].count(":") == 5
@@ -60,7 +71,9 @@ def test_bad_entries(code, entry):
     assert caught.value.code == code
 
 
-@pytest.mark.parametrize("entry, text", [({"name": "web1"}, "web1"), ({"uuid": UUID}, UUID), ("x", "(without name)"), ({"name": "y" * 99}, "y" * 63)])
+@pytest.mark.parametrize(
+    "entry, text", [({"name": "web1"}, "web1"), ({"uuid": UUID}, UUID), ("x", "(without name)"), ({"name": "y" * 99}, "y" * 63)]
+)
 def test_label(entry, text):
     assert label(entry) == text
 
@@ -79,7 +92,12 @@ def test_seed_is_what_cloud_init_reads():
     head, dummy, body = files["user-data"].partition("\n")
     config = json.loads(body)
     assert head == "#cloud-config"
-    assert config["hostname"] == "web1" and config["packages"] == ["nginx"] and config["package_update"] is True and config["ssh_pwauth"] is False
+    assert (
+        config["hostname"] == "web1"
+        and config["packages"] == ["nginx"]
+        and config["package_update"] is True
+        and config["ssh_pwauth"] is False
+    )
     assert config["users"][0] == "default" and "sudo" in config["users"][1] and "sudo" not in config["users"][2]
     # who may not become root doesn't get at the image's own user either
     assert config["ssh_authorized_keys"] == [KEYS[0]]

@@ -25,7 +25,8 @@ MODEL = {**{field: WANTED[field] for field in ("vcpus", "memory", "network", "di
 def observed(state="stopped", started=True, live=None, **changes):
     running = {**MODEL, **(live or {})} if state in ("running", "paused") else None
     return dataclasses.replace(
-        Observed(state, dict(MODEL), running, metadata.of_spec(WANTED, started), Disk(GIB, LAYER), seed=True, files=True), **changes
+        Observed(state, dict(MODEL), running, metadata.of_spec(WANTED, started), Disk(GIB, LAYER), seed=True, files=True),
+        **changes,
     )
 
 
@@ -135,7 +136,9 @@ def test_a_change_taken_back_before_the_restart_leaves_nothing_pending():
 
 def test_a_live_field_that_differs_in_the_running_machine_only_is_put_right():
     assert decided({}, observed("running", live={"cpu_shares": 7})).actions == ["change cpu_shares live"]
-    assert decided({"display_password": "now"}, observed("running", live={"display_password": "old"})).actions == ["change display_password live"]
+    assert decided({"display_password": "now"}, observed("running", live={"display_password": "old"})).actions == [
+        "change display_password live"
+    ]
 
 
 def test_a_password_that_nobody_gave_is_left_alone():
@@ -143,7 +146,10 @@ def test_a_password_that_nobody_gave_is_left_alone():
     assert decided({"display_password": "x", "display": "none"}, observed(config={**MODEL, "display": "none"})).actions == []
 
 
-@pytest.mark.parametrize("field, value", [("packages", ["nginx"]), ("users", [{"name": "a", "shell": "/bin/sh", "sudo": False, "ssh_authorized_keys": []}])])
+@pytest.mark.parametrize(
+    "field, value",
+    [("packages", ["nginx"]), ("users", [{"name": "a", "shell": "/bin/sh", "sudo": False, "ssh_authorized_keys": []}])],
+)
 def test_first_boot_only(field, value):
     fresh = decided({field: value}, observed(started=False))
     assert fresh.actions == ["write seed", f"change {field}"] and not fresh.ignored
