@@ -32,7 +32,8 @@ def test_from_order_to_running_machines_as_check_mode_said(grid: Grid):
     assert grid.domains() == {}
     for name in names:
         assert {"order", "place", "create disk", "define", "start"} <= set(foretold.row(name)["actions"])
-    diffs = [result["diff"] for task in ("Order the machines", "Define and start the machines") for result in foretold.results(task).values() if result.get("diff")]
+    telling = [foretold.results(task).values() for task in ("Order the machines", "Define and start the machines")]
+    diffs = [result["diff"] for results in telling for result in results if result.get("diff")]
     assert all(name in str(diffs) for name in names)
 
     real = grid.play("deploy", machines=machines).succeeded()

@@ -12,7 +12,10 @@ testinfra_hosts = ["ssh://mol-bookworm", "ssh://mol-trixie"]
 ADDRESSES = {"mol-bookworm": "198.18.0.41", "mol-trixie": "198.18.0.42"}
 CONTENT = b"a layer\n"
 LAYER = f"sha256-{hashlib.sha256(CONTENT).hexdigest()}.qcow2"
-SSH = "ssh -i /etc/virtuoso/transfer_ed25519 -o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=yes -o UserKnownHostsFile=/etc/virtuoso/known_hosts"
+SSH = (
+    "ssh -i /etc/virtuoso/transfer_ed25519 -o BatchMode=yes -o IdentitiesOnly=yes "
+    "-o StrictHostKeyChecking=yes -o UserKnownHostsFile=/etc/virtuoso/known_hosts"
+)
 
 
 @pytest.fixture
