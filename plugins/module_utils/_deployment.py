@@ -156,7 +156,8 @@ def step_rows(result: t.Mapping[str, t.Any], machines: t.Sequence[t.Mapping[str,
     if isinstance(result.get("machines"), list):
         names = {machine.get("uuid"): machine["name"] for machine in machines}
         return [{**row, "name": row.get("name") or names.get(row.get("uuid")), "provider": host} for row in result["machines"]]
-    if not result.get("failed") and not result.get("unreachable"):
+    # Where failed_when let a failure pass, "failed" is false and "failure" still tells of it.
+    if not any(result.get(key) for key in ("failed", "failure", "unreachable")):
         return []
     code = "provider_unreachable" if result.get("unreachable") else "step_failed"
     failure = result.get("failure") or {

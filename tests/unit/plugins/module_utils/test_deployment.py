@@ -121,6 +121,7 @@ def test_rows_of_a_step_are_the_machines_own_or_the_steps_failure():
     assert "p: machine a: no route" == rows[0]["msg"]
     rows = step_rows({"failed": True, "msg": "x", "failure": {"code": "libvirt_unreachable"}}, machines[:1], "p")
     assert rows[0]["failure"] == {"code": "libvirt_unreachable"}
+    assert step_rows({"failed": False, "msg": "x", "failure": {"code": "libvirt_unreachable"}}, machines[:1], "p") == rows
 
 
 def test_identities_are_uuid_and_name():
