@@ -46,6 +46,14 @@ def task(
     return answer["plays"][0]["tasks"][0]["hosts"][host]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _set_up() -> None:
+    """The lab's hosts are an image server and providers; a lab that was just made has bare ones."""
+    playbook = [str(Path(sys.executable).parent / "ansible-playbook"), "--inventory", INVENTORY, "virtuoso.grid.setup"]
+    done = subprocess.run(playbook, cwd=CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, f"the lab can't be set up:\n{done.stdout[-3000:]}{done.stderr[-1000:]}"
+
+
 @pytest.fixture(scope="session", name="ansible")
 def _ansible() -> t.Callable[..., Row]:
     """``ansible(host, module, args, check=False)``: the result of one module on one host."""
