@@ -74,9 +74,9 @@ FIELDS = {
 
 def images(checksum: str) -> dict[str, t.Any]:
     """A catalogue of images that must not come to be, and a good one by HTTP."""
-    files = {f"it-{name}": {"source": {"type": "file", "path": f"{BAD_FILES}/{name}.qcow2"}} for name in ("backing", "data", "raw", "gone")}
+    names = ("backing", "data", "raw", "gone")
     return {
-        **files,
+        **{f"it-{name}": {"source": {"type": "file", "path": f"{BAD_FILES}/{name}.qcow2"}} for name in names},
         "it-fetched": {"user": "root", "source": {"type": "url", "url": f"{SERVER}/good.qcow2", "checksum": checksum}},
         "it-wrong": {"source": {"type": "url", "url": f"{SERVER}/good.qcow2", "checksum": WRONG}},
         "it-none": {"source": {"type": "url", "url": f"{SERVER}/good.qcow2"}},
@@ -173,7 +173,8 @@ def test_no_bad_image_is_left(run: Run):
 
 
 def test_all_of_it_again_changes_nothing_and_fails_alike(grid: Grid, run: Run, checksum: str):
-    machines = [{"name": GOOD[0], **grid.machine}, {"name": "<x>", **grid.machine}, {"name": "it-bad-memory", **grid.machine, "memory": "1 TiB"}]
+    machines = [{"name": name, **grid.machine} for name in (GOOD[0], "<x>")]
+    machines.append({"name": "it-bad-memory", **grid.machine, "memory": "1 TiB"})
     before = grid.uuids()
     again = grid.play("deploy", machines=machines, virtuoso_images=images(checksum), virtuoso_only=[GOOD[0], "it-bad-memory"])
     assert again.returncode != 0

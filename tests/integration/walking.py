@@ -155,6 +155,12 @@ class Run:
         """By name of machine, what failed of it."""
         return {row["name"]: row["failure"] for row in self.report.get("machines", ()) if row.get("failed")}
 
+    def code(self, name: str) -> str:
+        """Why this machine failed."""
+        failures = self.failures()
+        assert name in failures, f"{name} did not fail:\n{self.story()}"
+        return str(failures[name]["code"])
+
     @property
     def changed(self) -> dict[str, int]:
         """How many tasks changed something, by host."""
@@ -189,7 +195,10 @@ class Grid:
     """A store, an inventory and a list of machines of a test's own, on the lab's hosts."""
 
     def __init__(self, name: str, *, hosts: Row | None = None, machine: Row | None = None) -> None:
-        """:param hosts: variables of hosts, or more providers, as ``{host: {variable: value}}``. :param machine: fields of each machine."""
+        """
+        :param hosts: variables of hosts, or more providers, as ``{host: {variable: value}}``.
+        :param machine: fields of each machine.
+        """
         self.name = name
         self.directory = CHECKOUT / "build" / "integration" / name
         self.store = self.directory / "grid.db"
