@@ -11,4 +11,10 @@ from walking import Grid
 
 @pytest.fixture(scope="session", autouse=True)
 def _set_up() -> None:
-    Grid("it-setup").play("setup").succeeded()
+    """Afterwards the image server also has the image tiny."""
+    grid = Grid("it-setup")
+    grid.play("setup").succeeded()
+    try:
+        grid.play("deploy", machines=grid.machines(1)).succeeded()
+    finally:
+        grid.clean()
