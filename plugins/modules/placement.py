@@ -53,7 +53,7 @@ options:
   cpu_overcommit:
     description: How many virtual CPUs one CPU of a provider may carry.
     type: float
-    default: 4.0
+    default: 16.0
 author:
   - virtuoso.grid contributors (@virtuoso-grid)
 seealso:
@@ -153,7 +153,7 @@ ARGUMENTS = {
         "machines": {"type": "list", "elements": "raw", "required": True},
         "providers": {"type": "list", "elements": "raw", "required": True},
         "host_reserve": {"type": "str", "default": "256 MiB"},
-        "cpu_overcommit": {"type": "float", "default": 4.0},
+        "cpu_overcommit": {"type": "float", "default": 16.0},
     },
     "supports_check_mode": True,
 }

@@ -25,7 +25,7 @@ KINDS = ("provider", "home")
 MEASURED = frozenset(
     {
         *("load", "memory_free", "memory_allocated", "cpus_allocated", "disk_free", "disk_allocated"),
-        *("images", "machines"),
+        "images",
     }
 )
 """Facts that are another value at each look. They are kept, but are no change of what the host is."""
@@ -92,7 +92,8 @@ def read_host(given: t.Any) -> Row:
         ) from exc
     facts = given.get("facts")
     if isinstance(facts, t.Mapping) and facts:
-        row["facts"] = dict(facts)
+        # Machines have rows of their own; named here as well, they would outlive their retirement.
+        row["facts"] = {key: value for key, value in facts.items() if key != "machines"}
         row.update({column: _count(facts.get(column)) for column in ("cpus", "memory", "disk")})
     return row
 

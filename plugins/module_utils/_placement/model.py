@@ -20,7 +20,7 @@ class Rules:
     """Bounds: bytes of memory left to each provider itself, and how many virtual CPUs one of its CPUs may carry."""
 
     host_reserve: int = 256 * 2**20
-    cpu_overcommit: float = 4.0
+    cpu_overcommit: float = 16.0
 
 
 @dataclasses.dataclass(frozen=True)

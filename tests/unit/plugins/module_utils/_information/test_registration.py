@@ -39,10 +39,17 @@ def test_a_provider_is_registered_once(grid, facts):
     )
 
 
+def test_a_host_does_not_name_its_machines_which_it_would_outlive(grid, facts):
+    grid.provider(facts={**facts, "machines": [{"uuid": OTHER, "name": "web1", "state": "running"}]})
+    with grid.store.reading() as connection:
+        assert OTHER not in repr(query.hosts(connection)) and "web1" not in repr(query.hosts(connection))
+
+
 def test_measurements_are_kept_but_are_no_change(grid, facts):
     grid.provider()
-    later = {**facts, "load": 9.5, "memory_free": 1, "machines": [{"uuid": OTHER}], "images": []}
-    assert grid.provider(facts=later)["changed"] is False
+    later = {**facts, "load": 9.5, "memory_free": 1, "images": []}
+    assert grid.provider(facts={**later, "machines": [{"uuid": OTHER}]})["changed"] is False
+    later.pop("machines", None)
     with grid.store.reading() as connection:
         assert query.hosts(connection)[0]["facts"] == later
         assert query.layer_places(connection) == {}
