@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -44,8 +45,10 @@ def run(scenario: str) -> str:
     pattern = f"test-molecule-{scenario}.*xml"
     for stale in JUNIT.glob(pattern):
         stale.unlink()
-    env = dict(os.environ, PYTEST_ADDOPTS=f"-p no:cacheprovider --junitxml={report}",
-               MOLECULE_EPHEMERAL_DIRECTORY=str(CHECKOUT / "build" / "molecule" / scenario / "ephemeral"),
+    # Molecule remembers there that it has prepared the hosts, and then doesn't: the lab may have been remade since.
+    memory = CHECKOUT / "build" / "molecule" / scenario / "ephemeral"
+    shutil.rmtree(memory, ignore_errors=True)
+    env = dict(os.environ, PYTEST_ADDOPTS=f"-p no:cacheprovider --junitxml={report}", MOLECULE_EPHEMERAL_DIRECTORY=str(memory),
                MOLECULE_COMMAND_BORDERS="false")
     done = subprocess.run(["molecule", "test", "--scenario-name", scenario], cwd=CHECKOUT, env=env,
                           stdin=subprocess.DEVNULL, check=False)
