@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a source to one whole qcow2 file that depends on nothing else."""
+"""From a source to a whole raw disk with holes, which becomes a layer."""
 
 from __future__ import annotations
 
@@ -24,20 +24,25 @@ _SPACE_FOR_PACKAGES = 256 * 2**20
 
 
 def make(wanted: Wanted, work: str, progress: Progress) -> str:
-    """Make the image's file in the directory ``work`` and return its path.
+    """Make the image's disk, a sparse raw file, in the directory ``work`` and return its path.
 
     :raises GridError: what the sources' functions raise.
     """
-    target = os.path.join(work, "layer.qcow2")
+    target = os.path.join(work, "disk.raw")
     source = wanted.source
     makers: dict[str, t.Callable[[], None]] = {
-        "blank": lambda: qemu_img.create(target, source["size"]),
+        "blank": lambda: _blank(target, source["size"]),
         "file": lambda: import_file(source["path"], source["format"], target, progress),
         "url": lambda: _from_url(source, work, target, progress),
         "packages": lambda: _from_packages(wanted, work, target, progress),
     }
     makers[source["type"]]()
     return target
+
+
+def _blank(target: str, size: int) -> None:
+    with open(target, "wb") as stream:
+        stream.truncate(size)
 
 
 def import_file(path: str, image_format: str, target: str, progress: Progress) -> None:
@@ -53,7 +58,8 @@ def import_file(path: str, image_format: str, target: str, progress: Progress) -
     agree(facts, image_format, t.cast(int, size))
     if image_format == "qcow2":
         refuse_corrupt(qemu_img.check(path))
-    check_space(os.path.dirname(target), min(before.st_blocks * 512, before.st_size) // 4, "the image")
+    # The raw disk, and the layer beside it
+    check_space(os.path.dirname(target), min(before.st_blocks * 512, before.st_size) * 2, "the image")
     progress.stage("convert")
     qemu_img.convert(path, image_format, target)
     after = file_facts(path)
@@ -109,7 +115,7 @@ def _from_url(source: dict[str, t.Any], work: str, target: str, progress: Progre
 def _from_packages(wanted: Wanted, work: str, target: str, progress: Progress) -> None:
     check_space(work, _SPACE_FOR_PACKAGES, "building the image")
     recipe = wanted.source
-    tree, raw, kernel = (os.path.join(work, name) for name in ("tree", "disk.raw", "vmlinuz"))
+    tree, kernel = (os.path.join(work, name) for name in ("tree", "vmlinuz"))
     umask = os.umask(0o022)
     try:
         release = make_tree(recipe, tree, kernel, progress)
@@ -118,7 +124,7 @@ def _from_packages(wanted: Wanted, work: str, target: str, progress: Progress) -
         initramfs = os.path.join(work, "initrd")
         shutil.copyfile(made, initramfs)
         disk.make_disk(
-            raw,
+            target,
             work,
             size=recipe["size"],
             tree=tree,
@@ -131,6 +137,3 @@ def _from_packages(wanted: Wanted, work: str, target: str, progress: Progress) -
     finally:
         os.umask(umask)
     remove_tree(tree)
-    progress.stage("convert")
-    qemu_img.convert(raw, "raw", target)
-    os.unlink(raw)

@@ -1,9 +1,9 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host's image store: layers named by their digest, manifests that name them, and a place for what is not yet whole.
+"""A host's image store: layers named by their digest, manifests that name chains of them, and a place for what is not yet whole.
 
-Layers are immutable. A file has its final name only when it is whole, verified and flushed to the disk; a manifest is written
+A layer is a qcow2 file and its index, in the same directory; the file names the layer below as its backing file. Layers are immutable. A file has its final name only when it is whole, verified and flushed to the disk; a manifest is written
 after the layers that it names. Work goes on in ``.staging/<job>/`` under a lock that ends with the process, so that an
 interrupted job leaves nothing but a directory there, which the next run resumes (``*.part``) or removes.
 """
@@ -21,8 +21,11 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import header
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import Index, decode
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import (
+    MAX_LAYERS,
     Manifest,
+    index_file,
     layer_digest,
     layer_file,
     manifest_file,
@@ -41,22 +44,22 @@ JOB_TIMEOUT = 4 * 3600.0
 _BLOCK = 2**20
 
 
-def content_digest(path: str, told: t.Callable[[int], None] | None = None) -> str:
-    """The digest of a layer: SHA-256 of its file's bytes.
+class Made(t.NamedTuple):
+    """A verified layer in ``.staging``: the path of its file, and its encoded index."""
 
-    :param told: called with the bytes read so far.
-    """
+    path: str
+    index: bytes
+
+
+def file_digest(path: str) -> str:
+    """SHA-256 of a file's bytes, as publishers tell it."""
     digest = hashlib.sha256()
-    done = 0
     with open(path, "rb", buffering=0) as stream:
         while True:
             block = stream.read(_BLOCK)
             if not block:
                 return "sha256:" + digest.hexdigest()
             digest.update(block)
-            done += len(block)
-            if told is not None:
-                told(done)
 
 
 class Depot:
@@ -75,13 +78,41 @@ class Depot:
         """Where the layer is, or would be."""
         return os.path.join(self.layers, layer_file(digest))
 
+    def index_path(self, digest: str) -> str:
+        """Where its index is, or would be."""
+        return os.path.join(self.layers, index_file(digest))
+
     def has(self, digest: str, size: int | None = None) -> bool:
-        """Whether the layer is there, with ``size`` bytes if that is known."""
+        """Whether the layer is there, its file with ``size`` bytes if that is known. The layers below it are not looked at."""
         try:
             found = os.stat(self.layer_path(digest)).st_size
         except FileNotFoundError:
             return False
-        return size is None or found == size
+        return (size is None or found == size) and os.path.exists(self.index_path(digest))
+
+    def index(self, digest: str) -> Index:
+        """The index of a layer. :raises GridError: ``layer_missing``, ``layer_corrupted``."""
+        try:
+            with open(self.index_path(digest), "rb") as stream:
+                return decode(stream.read(), digest)
+        except FileNotFoundError as exc:
+            raise missing(digest) from exc
+
+    def chain(self, digest: str) -> dict[str, Index]:
+        """A layer and those below it, the lowest first. Indexes name each other by digest, so there can't be a loop.
+
+        :raises GridError: ``layer_missing``, ``layer_corrupted``.
+        """
+        found: dict[str, Index] = {}
+        below: str | None = digest
+        while below is not None:
+            if len(found) == MAX_LAYERS:
+                raise GridError(
+                    "layer_corrupted", f"{digest} has more than {MAX_LAYERS} layers", remedy="Flatten the image: state flattened"
+                )
+            found[below] = self.index(below)
+            below = found[below].parent
+        return dict(reversed(list(found.items())))
 
     def read_manifests(self) -> tuple[list[Manifest], list[str]]:
         """All manifests in alphabetical order, and a warning for each file that is none."""
@@ -116,21 +147,31 @@ class Depot:
         found = []
         for file in _names(self.layers):
             digest = layer_digest(file)
-            if digest is not None:
+            if digest is not None and self.has(digest):
                 path = os.path.join(self.layers, file)
                 found.append({"digest": digest, "size": os.stat(path).st_size, "path": path})
         return found
 
     def layers_of_machines(self) -> set[str]:
-        """Digests of layers that disks of machines on this host are made of."""
-        used = set()
+        """Digests of layers that disks of machines on this host are made of, down to the lowest."""
+        used: set[str] = set()
         for machine in _names(self.machines):
             directory = os.path.join(self.machines, machine)
             for file in _names(directory):
                 digest = _backing_layer(os.path.join(directory, file)) if file.endswith(".qcow2") else None
-                if digest is not None:
-                    used.add(digest)
+                used |= self._and_below(digest)
         return used
+
+    def _and_below(self, digest: str | None) -> set[str]:
+        """The layer and those below it, as far as they are known."""
+        found: set[str] = set()
+        while digest is not None and digest not in found:
+            found.add(digest)
+            try:
+                digest = self.index(digest).parent
+            except GridError:
+                break
+        return found
 
     # -- writing
 
@@ -172,19 +213,40 @@ class Depot:
                     os.rmdir(directory)
         return swept
 
-    def commit(self, manifest: Manifest, files: t.Mapping[str, str]) -> None:
-        """Give verified layers their final name, then write the manifest.
+    def commit(self, manifest: Manifest | None, files: t.Mapping[str, Made]) -> None:
+        """Give verified layers their final names, the lowest first, then write the manifest.
 
-        :param files: path in ``.staging`` of each layer that is not there yet, by digest; they are moved.
+        :param files: each layer that is not there yet, by digest; the files are moved.
+        :raises GridError: ``layer_missing``, ``invalid_manifest`` where the manifest's layers are not a chain that is there.
         """
-        for path in files.values():
-            _share(path, 0o640)
-            flush(path)
+        for made in files.values():
+            with open(made.path + ".index", "wb") as stream:
+                stream.write(made.index)
+            for path in (made.path, made.path + ".index"):
+                _share(path, 0o640)
+                flush(path)
         with _lock(os.path.join(self.images, ".lock"), "the image store"):
-            for digest, path in files.items():
-                os.replace(path, self.layer_path(digest))
+            for digest, made in files.items():
+                parent = decode(made.index, digest).parent
+                if parent is not None and not self.has(parent):
+                    raise missing(parent)
+                os.replace(made.path + ".index", self.index_path(digest))
+                os.replace(made.path, self.layer_path(digest))
             flush(self.layers)
-            self._write_manifest(manifest)
+            if manifest is not None:
+                self._require_chain(manifest)
+                self._write_manifest(manifest)
+
+    def _require_chain(self, manifest: Manifest) -> None:
+        for digest in manifest["layers"]:
+            if not self.has(digest):
+                raise missing(digest)
+        if list(self.chain(manifest["layers"][-1])) != manifest["layers"]:
+            raise GridError(
+                "invalid_manifest",
+                f"the layers of {manifest['name']}@{manifest['version']} are not those that its topmost layer lies on",
+                remedy="Remove the manifest where it came from, and make the image again",
+            )
 
     def _write_manifest(self, manifest: Manifest) -> None:
         target = os.path.join(self.manifests, manifest_file(manifest["name"], manifest["version"]))
@@ -205,13 +267,44 @@ class Depot:
         with _lock(os.path.join(self.images, ".lock"), "the image store"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.manifests, manifest_file(manifest["name"], manifest["version"])))
-            others, dummy = self.read_manifests()
-            needed = {digest for other in others for digest in other["layers"]} | self.layers_of_machines()
-            removed = [digest for digest in manifest["layers"] if digest not in needed]
-            for digest in removed:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.layer_path(digest))
             flush(self.manifests)
+            needed = self.needed()
+            return self._unlink([digest for digest in reversed(manifest["layers"]) if digest not in needed])
+
+    def needed(self, elsewhere: t.Iterable[str] = ()) -> set[str]:
+        """Digests of the layers that a manifest, a machine's disk here, or somebody elsewhere needs, with those below them."""
+        named = {digest for manifest in self.read_manifests()[0] for digest in manifest["layers"]}
+        found = self.layers_of_machines()
+        for digest in (*named, *elsewhere):
+            found |= self._and_below(digest)
+        return found
+
+    def unneeded(self, elsewhere: t.Iterable[str] = ()) -> list[str]:
+        """Digests of the layers that nothing needs, and names of files among the layers that belong to none."""
+        needed = self.needed(elsewhere)
+        wanted = {name for digest in needed for name in (layer_file(digest), index_file(digest))}
+        files = [file for file in _names(self.layers) if file not in wanted]
+        return list(dict.fromkeys(layer_digest(file.replace(".index", ".qcow2")) or file for file in files))
+
+    def prune(self, elsewhere: t.Iterable[str] = ()) -> list[str]:
+        """Remove what :meth:`unneeded` lists; what somebody is just reading stays until the next time."""
+        with _lock(os.path.join(self.images, ".lock"), "the image store"):
+            return self._unlink(self.unneeded(elsewhere))
+
+    def _unlink(self, digests: t.Sequence[str]) -> list[str]:
+        """Remove layers that nobody reads; the removed ones are returned. A file that is no layer is given by its name."""
+        removed = []
+        for digest in digests:
+            known = digest.startswith("sha256:")
+            paths = [self.layer_path(digest), self.index_path(digest)] if known else [os.path.join(self.layers, digest)]
+            if any(map(_being_read, paths)):
+                continue
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+            removed.append(digest)
+        if removed:
+            flush(self.layers)
         return removed
 
 
@@ -229,6 +322,31 @@ def _backing_layer(path: str) -> str | None:
     except (OSError, GridError):
         return None
     return layer_digest(os.path.basename(backing)) if backing else None
+
+
+def missing(digest: str) -> GridError:
+    """The error for a layer that should be there."""
+    return GridError(
+        "layer_missing",
+        f"the layer {digest} is not here",
+        remedy="Get the image again: virtuoso.grid.image_transfer, or the module image where it is made",
+        digest=digest,
+    )
+
+
+def _being_read(path: str) -> bool:
+    """Whether somebody who gives the file to another host holds it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _share(path: str, mode: int) -> None:

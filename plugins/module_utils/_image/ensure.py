@@ -5,20 +5,19 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import header
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import make
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot, content_digest
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.entry import Wanted, parse_entry
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import Manifest, reference
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import check, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import disk_errors
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.version import layer_of_raw, manifest_of
 
 Result = t.Dict[str, t.Any]
 
@@ -110,19 +109,11 @@ def _do(depot: Depot, wanted: Wanted, action: str, known: Manifest | None, work:
         manifest = {**t.cast(Manifest, known), **_named(wanted)}
         depot.commit(manifest, {})
         return manifest
-    file = make(wanted, work, progress)
-    size = os.path.getsize(file)
-    digest = content_digest(file, lambda done: progress.bytes("digest", done, size))
-    with open(file, "rb") as stream:
-        virtual_size = header.judge(stream.read(header.HEAD_SIZE), size, "qcow2")
-    manifest = {
-        **_named(wanted),
-        "layers": [digest],
-        "virtual_size": virtual_size,
-        "size": size,
-        "created": datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat(),
-    }
-    depot.commit(manifest, {digest: file})
+    disk = make(wanted, work, progress)
+    digest, made, index = layer_of_raw(disk, work, {}, None, progress)
+    os.unlink(disk)
+    manifest = manifest_of(_named(wanted), [digest], index.virtual_size, os.path.getsize(made.path))
+    depot.commit(manifest, {digest: made})
     progress.stage("done")
     return manifest
 

@@ -12,7 +12,7 @@ import urllib.error
 
 from ansible.module_utils.urls import open_url
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import content_digest
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import file_digest
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import check_space
 
@@ -31,10 +31,10 @@ def fetch(url: str, checksum: str, target: str, progress: Progress) -> None:
     :raises GridError: ``source_unreachable``, ``source_missing``, ``checksum_mismatch``, ``disk_full``.
     """
     there = os.path.getsize(target) if os.path.exists(target) else 0
-    if not (there and content_digest(target) == checksum):
+    if not (there and file_digest(target) == checksum):
         _stream(url, there, target, progress)
     progress.stage("verify")
-    found = content_digest(target)
+    found = file_digest(target)
     if found != checksum:
         os.unlink(target)
         raise GridError(

@@ -9,7 +9,7 @@ import json
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import flush, tool
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import tool
 
 # Enough for any honest image (measured: 64 TiB in clusters of 64 KiB needs less than half), not for a bomb.
 LIMITS = ("--as=2147483648", "--cpu=60", "--core=0")
@@ -43,7 +43,7 @@ def check(path: str) -> dict[str, t.Any]:
     return _ask(["check", "--output=json", file_node(path, "qcow2")], CHECK_TIMEOUT, accept=(0, 2, 3))
 
 
-def _ask(arguments: t.Sequence[str], timeout: float, accept: t.Container[int] = (0,)) -> dict[str, t.Any]:
+def _ask(arguments: t.Sequence[str], timeout: float, accept: t.Container[int] = (0,), kind: type = dict) -> t.Any:
     remedy = "See that the file is a whole image, for example with qemu-img check; if it is, get it again"
     try:
         text = tool(
@@ -56,13 +56,25 @@ def _ask(arguments: t.Sequence[str], timeout: float, accept: t.Container[int] = 
         raise
     except (ValueError, RecursionError) as exc:
         raise GridError("image_unreadable", "qemu-img said something that is no JSON", remedy=remedy) from exc
-    if not isinstance(facts, dict):
+    if not isinstance(facts, kind):
         raise GridError("image_unreadable", "qemu-img said something unexpected", remedy=remedy)
     return facts
 
 
+def extents(path: str) -> list[dict[str, t.Any]]:
+    """What a qcow2 file holds itself: ``start``, ``length``, ``present``, ``data`` and, of data as they are, ``offset``.
+
+    :raises GridError: ``image_unreadable``.
+    """
+    found = _ask(["map", "--output=json", file_node(path, "qcow2")], CHECK_TIMEOUT, kind=list)
+    keys = ("start", "length", "present", "data")
+    if not all(isinstance(extent, dict) and all(key in extent for key in keys) for extent in found):
+        raise GridError("image_unreadable", "qemu-img said something unexpected", remedy="See which version of qemu-img this is")
+    return t.cast("list[dict[str, t.Any]]", found)
+
+
 def convert(source: str, source_format: str, target: str) -> None:
-    """Write ``source`` anew as a compressed qcow2 that depends on no other file, and flush it to the disk.
+    """Write ``source`` anew as a raw disk with holes, to be read once more and removed.
 
     :raises GridError: ``convert_failed``.
     """
@@ -71,10 +83,9 @@ def convert(source: str, source_format: str, target: str) -> None:
             "qemu-img",
             "convert",
             "-O",
-            "qcow2",
-            "-c",
-            "-o",
-            "compression_type=zstd",
+            "raw",
+            "-S",
+            "64k",
             "-m",
             "4",
             "-W",
@@ -86,10 +97,3 @@ def convert(source: str, source_format: str, target: str) -> None:
         code="convert_failed",
         remedy="See that the source is a whole image and that the image store's disk works",
     )
-    flush(target)
-
-
-def create(target: str, size: int) -> None:
-    """Make an empty qcow2 of ``size`` bytes. :raises GridError: ``convert_failed``."""
-    tool(["qemu-img", "create", "-q", "-f", "qcow2", "-o", "compression_type=zstd", target, str(size)], code="convert_failed")
-    flush(target)

@@ -63,6 +63,11 @@ def layer_file(digest: str) -> str:
     return check("digest", digest).replace(":", "-") + ".qcow2"
 
 
+def index_file(digest: str) -> str:
+    """The name of the file of a layer's index: ``sha256-<hexadecimal>.index``. :raises GridError: ``invalid_digest``."""
+    return check("digest", digest).replace(":", "-") + ".index"
+
+
 def layer_digest(file: str) -> str | None:
     """The digest that a file's name says, ``None`` for a name that is no layer's."""
     if not file.startswith("sha256-") or not file.endswith(".qcow2"):

@@ -1,0 +1,52 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a disk to the next layer of a chain."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.content import Content, raw_runs, scan, write_layer
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Made
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import Blocks, Index, difference, digest_of, encode
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import Manifest
+
+
+def layer_of_raw(path: str, work: str, below: Blocks, parent: str | None, progress: Progress) -> tuple[str, Made, Index]:
+    """The layer that makes the raw disk ``path`` of what ``below`` has; its file is made in the directory ``work``.
+
+    :param parent: digest of the topmost layer below.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        content = scan(descriptor, raw_runs(descriptor), lambda done, total: progress.bytes("digest", done, total))
+        size = -(-os.fstat(descriptor).st_size // 512) * 512
+        return make_layer(descriptor, content, difference(below, content.blocks, size, parent), work, progress)
+    finally:
+        os.close(descriptor)
+
+
+def make_layer(descriptor: int, content: Content, index: Index, work: str, progress: Progress) -> tuple[str, Made, Index]:
+    """Write the layer with this index from the disk that was read."""
+    encoded = encode(index)
+    target = os.path.join(work, "layer.qcow2")
+    write_layer(target, index, descriptor, content.places, lambda done, total: progress.bytes("write", done, total))
+    return digest_of(encoded), Made(target, encoded), index
+
+
+def manifest_of(named: t.Mapping[str, t.Any], layers: t.Sequence[str], virtual_size: int, size: int) -> Manifest:
+    """The manifest of a chain that was just made.
+
+    :param named: ``name``, ``version``, ``user``, ``python``, ``recipe_digest``. :param size: bytes of the layers' files.
+    """
+    return {
+        **named,
+        "layers": list(layers),
+        "virtual_size": virtual_size,
+        "size": size,
+        "created": datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat(),
+    }
