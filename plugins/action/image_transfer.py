@@ -1,14 +1,61 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller half of the module ``image_transfer``: its progress on the terminal."""
+"""Controller half of the module ``image_transfer``: its progress on the terminal, and the way through the controller."""
 
 from __future__ import annotations
 
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._progress import ProgressAction
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._relay import connection_to, relayed
+
+
+def out_of_reach(result: t.Mapping[str, t.Any]) -> bool:
+    """Whether an image didn't come because the source couldn't be reached (pure)."""
+    images = result.get("images") or []
+    return any((image.get("failure") or {}).get("code") == "source_unreachable" for image in images)
+
+
+def through(source: t.Mapping[str, t.Any], port: int) -> dict[str, t.Any]:
+    """The source as it is reached at a port of the destination's loopback; its key is known by its address (pure)."""
+    host, own = str(source["host"]), int(source.get("port") or 22)
+    known_as = host if own == 22 else f"[{host}]:{own}"
+    return {
+        **source,
+        "name": source.get("name") or host,
+        "host": "127.0.0.1",
+        "port": port,
+        "key_name": source.get("key_name") or known_as,
+    }
 
 
 class ActionModule(ProgressAction):
-    """The module with its progress."""
+    """The module with its progress, once more through the controller where the destination can't reach the source."""
 
     MODULE = "virtuoso.grid.image_transfer"
+
+    def _watched(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        route = arguments.get("route") or "auto"
+        result: dict[str, t.Any] = {}
+        if route != "relay" or self._task.check_mode:
+            result = self._routed(super()._watched(arguments, task_vars), "direct")
+            if route != "auto" or not out_of_reach(result):
+                return result
+        source = arguments.get("source")
+        if not isinstance(source, dict) or not source.get("host"):
+            return super()._watched(arguments, task_vars)
+        try:
+            there = connection_to(str(source.get("name") or source["host"]), task_vars, self._play_context)
+            with relayed(there, self._connection, int(source.get("port") or 22)) as port:
+                return self._routed(super()._watched({**arguments, "source": through(source, port)}, task_vars), "relay")
+        except GridError as exc:
+            # That the source is out of reach is what there is to be told; why there was no way round it belongs to it.
+            return {**result, "relay": exc.msg} if result else exc.result()
+
+    @staticmethod
+    def _routed(result: dict[str, t.Any], route: str) -> dict[str, t.Any]:
+        for image in result.get("images") or []:
+            image["route"] = route
+        return result

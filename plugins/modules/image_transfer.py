@@ -11,10 +11,15 @@ module: image_transfer
 short_description: Get images from another host's image store
 version_added: 0.1.0
 description:
-  - Has images in the store of the host that it runs on, the destination, which gets them itself from the source host by rsync over SSH.
-  - Only layers that are not here are sent, all in one connection. A layer is verified by its digest before it has its name, and an
-    image's manifest is written last. A transfer that was interrupted goes on where it ended when the module runs again.
-  - Nothing is sent where all layers are here.
+  - Has images in the store of the host that it runs on, the destination, which gets them itself from the source host over SSH.
+  - Only what the destination lacks is sent, all in one connection. It knows what a layer consists of from the layer's index, so blocks that
+    other layers here have, in whatever place, are copied from those, and a new version costs what is new in it.
+  - How the rest is sent is decided by measuring the link with its first 4 MiB. It is compressed as well as the compressor keeps up
+    with the link, and not at all where the link is faster.
+  - Each block is verified by its hash. A layer has its name only when it is whole, and an image's manifest is written last. A transfer that was
+    interrupted goes on when the module runs again, and only what is missing comes.
+  - Where the destination can't reach the source, the action plugin joins them through the controller's own connections to both, which needs
+    Ansible's C(ssh) connection. The data stay encrypted from end to end, and nothing of them lands on the controller.
 author: virtuoso.grid contributors (@virtuoso-grid)
 extends_documentation_fragment: [virtuoso.grid.depot, virtuoso.grid.attributes]
 attributes:
@@ -23,8 +28,8 @@ attributes:
   diff_mode:
     support: full
 requirements:
-  - rsync and ssh on the destination
-  - "on the source: rsync, and a user who may read its image store through C(rrsync -ro); the role virtuoso.grid.image_server makes it"
+  - ssh and zstd on the destination
+  - "on the source: zstd, and a user whose forced command is the sender of this collection; the role virtuoso.grid.image_server makes both"
 options:
   source:
     description: The host that has the images, as the destination reaches it.
@@ -56,7 +61,11 @@ options:
         type: path
         default: /etc/virtuoso/known_hosts
       name:
-        description: What messages call the source, by default O(source.host).
+        description: What messages call the source, by default O(source.host). It is the source's name in the inventory, if it is to be reached
+          through the controller.
+        type: str
+      key_name:
+        description: The name under which the source's host key is known, by default O(source.host).
         type: str
   images:
     description:
@@ -65,6 +74,16 @@ options:
     type: list
     elements: dict
     required: true
+  bandwidth:
+    description: The most that is sent in a second, for example V(10 MiB). By default as much as the link takes.
+    type: str
+  route:
+    description:
+      - V(direct) has the destination reach the source itself, V(relay) has it reach it through the controller.
+      - V(auto) tries the first, and the second where the source can't be reached.
+    type: str
+    choices: [auto, direct, relay]
+    default: auto
   progress_file:
     description: A file on the host to which the progress of long work is appended, a line of JSON for each step.
     type: path
@@ -110,12 +129,48 @@ images:
       description: The layer's file here.
       type: str
       returned: on success
-    transferred:
-      description: Bytes of the layer that came over the network.
+    method:
+      description: C(none) where all layers were here, C(delta) where parts of them were, C(whole).
+      type: str
+      returned: on success
+    why:
+      description: Why this method, in words.
+      type: str
+      returned: on success
+    compression:
+      description: C(none), or C(zstd -LEVEL).
+      type: str
+      returned: on success
+    compression_why:
+      description: Why this compression, in words; null where nothing was sent.
+      type: str
+      returned: on success
+    link:
+      description: Bytes a second that the link was measured to take, null where it wasn't measured.
       type: int
       returned: on success
+    transferred:
+      description: Bytes that came over the connection, before its encryption.
+      type: int
+      returned: on success
+    content:
+      description: Bytes of the disk that they stand for.
+      type: int
+      returned: on success
+    copied:
+      description: Bytes of the disk that came from other layers of this host.
+      type: int
+      returned: on success
+    resumed:
+      description: Bytes of the disk that an interrupted transfer had brought.
+      type: int
+      returned: on success
+    route:
+      description: C(direct), or C(relay) through the controller.
+      type: str
+      returned: when the action plugin ran
     seconds:
-      description: How long the transfer of all images of this call took, verification included; 0 where nothing was to be done.
+      description: How long it took, verification included; 0 where nothing was to be done.
       type: float
       returned: on success
     msg:
@@ -136,9 +191,10 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import get, look
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import Account, get, look
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer_plan import Item, parse_item, parse_source
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
+from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
 
 SOURCE = {
     "host": {"type": "str", "required": True},
@@ -148,6 +204,7 @@ SOURCE = {
     "identity_file": {"type": "path", "default": "/etc/virtuoso/transfer_ed25519"},
     "known_hosts_file": {"type": "path", "default": "/etc/virtuoso/known_hosts"},
     "name": {"type": "str"},
+    "key_name": {"type": "str", "no_log": False},
 }
 ARGUMENTS = merge(
     DEPOT,
@@ -155,6 +212,8 @@ ARGUMENTS = merge(
         "argument_spec": {
             "source": {"type": "dict", "required": True, "options": SOURCE},
             "images": {"type": "list", "elements": "dict", "required": True},
+            "bandwidth": {"type": "str"},
+            "route": {"type": "str", "choices": ["auto", "direct", "relay"], "default": "auto"},
             "progress_file": {"type": "path"},
         },
         "supports_check_mode": True,
@@ -167,6 +226,7 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     params = module.params
     depot = Depot(params["path"])
     source = parse_source(params["source"])
+    bandwidth = parse_size(params["bandwidth"], "bandwidth", minimum=1) if params["bandwidth"] else None
     names = [str(entry.get("name"))[:130] for entry in params["images"]]
     outcomes: t.Dict[int, t.Any] = {}
     items: t.Dict[int, Item] = {}
@@ -174,14 +234,13 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
         try:
             items[number] = parse_item(entry)
             todo = look(depot, items[number])
-            outcomes[number] = {"actions": todo, "transferred": 0, "seconds": 0.0}
+            outcomes[number] = Account().result(todo, 0.0)
         except GridError as exc:
             outcomes[number] = exc
     due = [number for number, item in items.items() if outcomes[number]["actions"]]
     if due and not module.check_mode:
-        outcomes.update(
-            zip(due, get(depot, source, [items[number] for number in due], Progress(params["progress_file"], source.name)))
-        )
+        progress = Progress(params["progress_file"], source.name)
+        outcomes.update(zip(due, get(depot, source, [items[number] for number in due], progress, bandwidth)))
 
     def tell(number: int) -> t.Dict[str, t.Any]:
         outcome = outcomes[number]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import sys
 import threading
 import time
 import typing as t
@@ -23,7 +24,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._units import format
 QUIET_SECONDS = 2.0
 """Work that takes no longer than this shows nothing."""
 LINE_SECONDS = 10.0
-"""The longest time without a line; a new stage has one at once."""
+"""The longest time without a line in a file or under AWX; a new stage has one at once."""
+TERMINAL_SECONDS = 2.0
+"""The same on a terminal."""
 _POLL_SECONDS = 1.0
 _LONGEST_LINE = 4096
 
@@ -60,10 +63,11 @@ def describe(host: str, event: t.Mapping[str, t.Any], elapsed: float, rate: floa
 
 
 class Watcher:
-    """Decides which events become lines (no I/O): a new stage at once, the same one every LINE_SECONDS."""
+    """Decides which events become lines (no I/O): a new stage at once, the same one every ``seconds``."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, seconds: float = LINE_SECONDS) -> None:
         self.host = host
+        self.seconds = seconds
         self._shown: tuple[t.Any, t.Any] | None = None
         self._when = 0.0
         self._before: tuple[float, float] | None = None
@@ -71,7 +75,7 @@ class Watcher:
     def line(self, event: t.Mapping[str, t.Any], elapsed: float) -> str | None:
         """The line to show for what the host said last, or None."""
         stage = (event.get("name"), event["stage"])
-        if stage == self._shown and elapsed - self._when < LINE_SECONDS:
+        if stage == self._shown and elapsed - self._when < self.seconds:
             return None
         rate = None
         done = event.get("done")
@@ -93,21 +97,24 @@ class ProgressAction(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """The module's result; lines on the terminal while it runs for more than QUIET_SECONDS."""
         result = super().run(tmp, task_vars)
-        arguments = dict(self._task.args)
+        result.update(self._watched(dict(self._task.args), task_vars or {}))
+        return result
+
+    def _watched(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Run the module with these arguments while its progress is shown."""
         quiet = self._task.check_mode or self._task.async_val or arguments.get("progress_file")
         if quiet:
-            result.update(
-                self._execute_module(module_name=self.MODULE, module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val)
+            return self._execute_module(
+                module_name=self.MODULE, module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val
             )
-            return result
         # Only root writes there, so nobody else can have put a link in its place.
         path = f"/run/virtuoso-progress-{os.urandom(8).hex()}"
         ended = threading.Event()
-        watcher = threading.Thread(target=self._watch, args=(path, ended, task_vars or {}), daemon=True)
+        watcher = threading.Thread(target=self._watch, args=(path, ended, task_vars), daemon=True)
         watcher.start()
         try:
             arguments["progress_file"] = path
-            result.update(self._execute_module(module_name=self.MODULE, module_args=arguments, task_vars=task_vars))
+            result = self._execute_module(module_name=self.MODULE, module_args=arguments, task_vars=task_vars)
         finally:
             ended.set()
             watcher.join(_POLL_SECONDS)
@@ -119,7 +126,7 @@ class ProgressAction(ActionBase):
         begin = time.monotonic()
         display = Display()
         host = self._task.delegate_to or task_vars.get("inventory_hostname", "host")
-        watcher = Watcher(str(host))
+        watcher = Watcher(str(host), TERMINAL_SECONDS if sys.stdout.isatty() else LINE_SECONDS)
         # A copy, because the one in use belongs to the module that is running; the file can be read without privileges.
         channel = copy.copy(self._connection)
         channel.become = None

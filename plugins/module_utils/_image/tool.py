@@ -60,7 +60,6 @@ _PACKAGES = {
     "syslinux": "syslinux",
     "mke2fs": "e2fsprogs",
     "zstd": "zstd",
-    "rsync": "rsync",
     "ssh": "openssh-client",
 }
 

@@ -1,0 +1,184 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The destination's end of a transfer: one SSH connection to the source's ``send``, asked for one thing after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import tempfile
+import threading
+import time
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import MAX_MANIFEST
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.send import DATA, FRAME, WORD
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import BOUND_TO_US, missing_remedy
+
+_MAX_FRAME = 2**20
+_MAX_INDEX = 2**30
+_READ = 2**20
+
+
+class Link:
+    """A connection to a source. ``received`` counts the bytes that came, ``end`` has what the last answer ended with."""
+
+    def __init__(self, source: plan.Source) -> None:
+        self.source = source
+        self.received = 0
+        self.end: dict[str, t.Any] = {}
+        self.measured: tuple[int, float] = (0, 0.0)
+        """Bytes of the last answer that came after its first data, and the seconds that they took."""
+        self._stderr = tempfile.TemporaryFile()  # pylint: disable=consider-using-with
+        argv = [*BOUND_TO_US, *plan.ssh_argv(source)]
+        try:
+            self._process = subprocess.Popen(  # pylint: disable=consider-using-with
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=_READ
+            )
+        except FileNotFoundError as exc:
+            raise GridError("program_missing", "ssh or setpriv is not installed", remedy=missing_remedy("ssh")) from exc
+
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(self, *dummy: t.Any) -> None:
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        with contextlib.suppress(OSError):
+            self._process.stdout.close()
+        if self._process.poll() is None:
+            self._process.terminate()
+        self._process.wait()
+        self._stderr.close()
+
+    def manifest(self, name: str) -> bytes:
+        """The source's manifest of an image. :raises GridError: ``manifest_missing``."""
+        return self._small({"get": "manifest", "name": name}, MAX_MANIFEST, "manifest_missing")
+
+    def index(self, digest: str) -> bytes:
+        """A layer's index, not looked at yet. :raises GridError: ``layer_missing``."""
+        return self._small({"get": "index", "digest": digest}, _MAX_INDEX, "layer_missing")
+
+    def _small(self, request: dict[str, t.Any], limit: int, code: str) -> bytes:
+        text = bytearray()
+        for part in self.ask(request, code):
+            text += part
+            if len(text) > limit:
+                raise plan.nonsense(self.source, "sends more than such a file may have")
+        return bytes(text)
+
+    def ranges(self, digest: str, ranges: t.Sequence[tuple[int, int]], level: int, rate: int | None) -> t.Iterator[bytes]:
+        """Parts of a layer's file, one after the other, in pieces of any length. :raises GridError: ``layer_missing``."""
+        request = {"get": "ranges", "digest": digest, "ranges": ranges, "level": level, "rate": rate}
+        answer = self.ask(request, "layer_missing")
+        return _unpacked(answer) if level else answer
+
+    def ask(self, request: t.Mapping[str, t.Any], code: str) -> t.Iterator[bytes]:
+        """The data of one answer.
+
+        :param code: that of the error where the source doesn't have what is asked for.
+        """
+        self.measured = (0, 0.0)
+        first = None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError as exc:
+            raise self._lost() from exc
+        while True:
+            kind, length = FRAME.unpack(self._read(FRAME.size))
+            if kind not in (DATA, WORD) or length > _MAX_FRAME:
+                raise plan.nonsense(self.source, "speaks another language")
+            text = self._read(length)
+            self.received += FRAME.size + length
+            if kind == WORD:
+                if self._heed(text, code):
+                    return
+                continue
+            now = time.monotonic()
+            if first is None:
+                first = now
+            else:
+                self.measured = (self.measured[0] + length, now - first)
+            yield text
+
+    def _heed(self, text: bytes, code: str) -> bool:
+        """Whether the answer ends with this word."""
+        try:
+            word = json.loads(text)
+        except ValueError as exc:
+            raise plan.nonsense(self.source, "speaks another language") from exc
+        if "error" in word:
+            raise plan.refusal(self.source, word["error"], code)
+        if word.get("end"):
+            self.end = word
+            return True
+        return False
+
+    def _read(self, length: int) -> bytes:
+        try:
+            text = self._process.stdout.read(length)
+        except OSError as exc:
+            raise self._lost() from exc
+        if len(text) < length:
+            raise self._lost()
+        return text
+
+    def _lost(self) -> GridError:
+        """What the end of the connection means."""
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        try:
+            code = self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        self._stderr.seek(0)
+        return plan.blame(self.source, code, self._stderr.read(65536).decode("utf-8", "replace"))
+
+
+def _unpacked(parts: t.Iterator[bytes]) -> t.Iterator[bytes]:
+    """The content of a zstd stream. What goes wrong with the stream is raised here."""
+    failed: list[BaseException] = []
+    try:
+        process = subprocess.Popen(  # pylint: disable=consider-using-with
+            [*BOUND_TO_US, "zstd", "-d", "-q", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    except FileNotFoundError as exc:
+        raise GridError("program_missing", "zstd is not installed", remedy=missing_remedy("zstd")) from exc
+
+    def feed() -> None:
+        try:
+            with process.stdin as stdin:
+                for part in parts:
+                    stdin.write(part)
+        except BaseException as exc:  # pylint: disable=broad-except
+            failed.append(exc)
+
+    feeder = threading.Thread(target=feed, daemon=True)
+    feeder.start()
+    try:
+        while True:
+            text = process.stdout.read1(_READ)
+            if not text:
+                break
+            yield text
+        feeder.join()
+        said = process.stderr.read(2000).decode("utf-8", "replace").strip()
+        # A compressor's complaint about a stream that was cut off says less than the reason why it was
+        if failed and not isinstance(failed[0], BrokenPipeError):
+            raise failed[0]
+        if process.wait() or failed:
+            raise GridError(
+                "transfer_failed", f"what came can't be decompressed: {shorten(said)}", remedy="Run the same again to go on where it ended"
+            )
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            stream.close()

@@ -1,0 +1,133 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One layer on its way in: a file that has its final form from the first byte on, filled block by block, each verified.
+
+What an interrupted run left is looked at block by block as well, so nothing is believed and nothing is fetched twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.content import coalesce, raw_runs, read_exactly, scan, write_tables
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import BLOCK, Index, block_hash
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.layout import Layout
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.layout import plan as lay_out
+
+_QUEUE = 16
+Reader = t.Callable[[str, int], bytes]
+"""Reads a block of a layer that is here: its digest, the block's number."""
+
+
+class Incoming:
+    """The file of a layer that is being received."""
+
+    def __init__(self, path: str, index: Index) -> None:
+        self.index = index
+        self.layout: Layout = lay_out(index)
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+
+    def close(self) -> None:
+        """Give the file up; what is in it stays."""
+        os.close(self._descriptor)
+
+    def kept(self) -> set[int]:
+        """Numbers of the blocks that an earlier run has brought and that are right. The tables are written anew."""
+        begin = self.layout.data_at // BLOCK
+        numbers = list(self.layout.offsets)
+        runs = (run for run in raw_runs(self._descriptor) if run.number + run.count > begin)
+        found = scan(self._descriptor, runs).blocks
+        write_tables(self._descriptor, self.layout.tables)
+        return {
+            numbers[place - begin]
+            for place, hashed in found.items()
+            if begin <= place < begin + len(numbers) and self.index.blocks[numbers[place - begin]] == hashed
+        }
+
+    def copy(self, here: t.Mapping[int, tuple[str, int]], read: Reader) -> list[int]:
+        """Fill blocks from layers of this host; the numbers of those that were not what they should be there."""
+        wrong = []
+        for number, (digest, there) in here.items():
+            block = read(digest, there)
+            if block_hash(block) == self.index.blocks[number]:
+                os.pwrite(self._descriptor, block, self.layout.offsets[number])
+            else:
+                wrong.append(number)
+        return wrong
+
+    def repeat(self, repeats: t.Mapping[int, int]) -> None:
+        """Fill blocks that are like others of this layer."""
+        for number, like in repeats.items():
+            block = read_exactly(self._descriptor, BLOCK, self.layout.offsets[like])
+            os.pwrite(self._descriptor, block, self.layout.offsets[number])
+
+    def take(self, numbers: t.Sequence[int], stream: t.Iterable[bytes], told: t.Callable[[int], None]) -> list[int]:
+        """Fill blocks from a stream that has them one after the other; the numbers of those that came wrong.
+
+        Reading goes on while what came is hashed and written.
+        :param told: called with the number of blocks that came so far.
+        """
+        wrong: list[int] = []
+        failed: list[BaseException] = []
+        pieces: queue.Queue[tuple[t.Sequence[int], bytes] | None] = queue.Queue(_QUEUE)
+
+        def work() -> None:
+            while True:
+                piece = pieces.get()
+                if piece is None:
+                    return
+                if not failed:
+                    try:
+                        wrong.extend(self._place(*piece))
+                    except BaseException as exc:  # pylint: disable=broad-except
+                        failed.append(exc)
+
+        worker = threading.Thread(target=work, daemon=True)
+        worker.start()
+        try:
+            with contextlib.closing(_blocks(stream)) as parts:
+                came = 0
+                for text in parts:
+                    count = len(text) // BLOCK
+                    pieces.put((numbers[came : came + count], text))
+                    came += count
+                    told(came)
+                    if failed:
+                        break
+        finally:
+            pieces.put(None)
+            worker.join()
+        if failed:
+            raise failed[0]
+        return wrong
+
+    def _place(self, numbers: t.Sequence[int], text: bytes) -> list[int]:
+        view = memoryview(text)
+        hashes = [block_hash(view[place * BLOCK : (place + 1) * BLOCK]) for place in range(len(numbers))]
+        wrong = set(plan.wrong_blocks(numbers, hashes, self.index.blocks))
+        moves = (
+            (place * BLOCK, self.layout.offsets[number], BLOCK) for place, number in enumerate(numbers) if number not in wrong
+        )
+        for start, to, length in coalesce(moves):
+            while length:
+                done = os.pwrite(self._descriptor, view[start : start + length], to)
+                start, to, length = start + done, to + done, length - done
+        return sorted(wrong)
+
+
+def _blocks(stream: t.Iterable[bytes]) -> t.Iterator[bytes]:
+    """The same bytes in whole blocks; a rest that is none is left out."""
+    rest = bytearray()
+    for text in stream:
+        rest += text
+        whole = len(rest) // BLOCK * BLOCK
+        if whole:
+            yield bytes(rest[:whole])
+            del rest[:whole]

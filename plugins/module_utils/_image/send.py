@@ -1,0 +1,247 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The source's end of a transfer: gives the parts of layers that another host asks for, and nothing else.
+
+Installed on image servers and providers as the forced command of the account ``virtuoso``, started by sshd for the time of one
+connection. It stands alone (standard library only). Requests are lines of JSON on standard input:
+
+* ``{"get": "manifest", "name": "tiny@1"}``, ``{"get": "index", "digest": "sha256:..."}``: a small file, whole
+* ``{"get": "ranges", "digest": ..., "ranges": [[offset, bytes], ...], "level": 0, "rate": null}``: parts of a layer's file, one after the
+  other, through zstd of that level if it isn't 0, at most ``rate`` bytes a second
+
+Answers are frames: a byte (0 data, 1 a word in JSON), the length as four bytes, that much. The last frame of an answer is a word
+with ``end`` or ``error``. ``waiting`` is said while this host gives to as many others as it may.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import threading
+import time
+import typing as t
+
+FRAME = struct.Struct(">BI")
+DATA, WORD = 0, 1
+PIECE = 2**18
+MAX_REQUEST = 2**26
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_IMAGE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}@[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
+_SAY_AGAIN = 2.0
+_LOOK_AGAIN = 0.1
+
+
+class Refused(Exception):
+    """What is asked for can't be given: a code, and why."""
+
+
+class Pace:
+    """Holds a stream to a rate; one that was held up may not catch up by more than a tenth of a second's worth."""
+
+    def __init__(self, rate: float | None, clock: t.Callable[[], float] = time.monotonic) -> None:
+        self.rate = rate
+        self.clock = clock
+        self._due = clock()
+
+    def pause(self, size: int) -> float:
+        """Seconds to wait before the next ``size`` bytes go."""
+        if not self.rate:
+            return 0.0
+        now = self.clock()
+        self._due = max(self._due, now - 0.1)
+        wait = self._due - now
+        self._due += size / self.rate
+        return max(0.0, wait)
+
+
+def compressor(level: int) -> list[str]:
+    """zstd(1), with a window that finds repetitions far apart; a receiver needs no option for it up to 27."""
+    return ["zstd", "-q", "-c", "-T0", f"-{level}", "--long=27"]
+
+
+class Sender:
+    """One connection."""
+
+    def __init__(self, images: str, slots: str, parallel: int, stdin: t.BinaryIO, stdout: t.BinaryIO) -> None:
+        self.images = images
+        self.slots = slots
+        self.parallel = parallel
+        self.stdin = stdin
+        self.stdout = stdout
+
+    def serve(self) -> None:
+        """Answer until the other end has no more requests."""
+        while True:
+            line = self.stdin.readline(MAX_REQUEST)
+            if not line:
+                return
+            try:
+                self._word(end=True, **self._answer(line))
+            except Refused as exc:
+                self._word(error={"code": exc.args[0], "msg": exc.args[1]})
+            except OSError as exc:
+                self._word(error={"code": "io_error", "msg": f"{exc.strerror}: {exc.filename or self.images}"})
+
+    def _frame(self, kind: int, text: bytes) -> None:
+        self.stdout.write(FRAME.pack(kind, len(text)))
+        self.stdout.write(text)
+        self.stdout.flush()
+
+    def _word(self, **words: t.Any) -> None:
+        self._frame(WORD, json.dumps(words).encode())
+
+    def _answer(self, line: bytes) -> dict[str, t.Any]:
+        try:
+            request = json.loads(line)
+            what = request["get"]
+            if what == "manifest":
+                return self._small("manifests", str(request["name"]) + ".json", _IMAGE.fullmatch(str(request["name"])))
+            digest = str(request["digest"])
+            file = digest.replace(":", "-")
+            if not _DIGEST.fullmatch(digest):
+                raise Refused("bad_request", "that is no digest")
+            if what == "index":
+                return self._small("layers", file + ".index", True)
+            ranges = [(int(at), int(length)) for at, length in request["ranges"]]
+            return self._ranges(file + ".qcow2", ranges, int(request.get("level") or 0), request.get("rate"))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
+            raise Refused("bad_request", "that is no request") from exc
+
+    @contextlib.contextmanager
+    def _opened(self, directory: str, file: str) -> t.Iterator[int]:
+        try:
+            descriptor = os.open(os.path.join(self.images, directory, file), os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError as exc:
+            raise Refused("missing", f"{directory}/{file} is not here") from exc
+        try:
+            # Whoever wants to remove it sees that it is being read
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _small(self, directory: str, file: str, good: t.Any) -> dict[str, t.Any]:
+        if not good:
+            raise Refused("bad_request", "that is no name of an image")
+        sent = 0
+        with self._opened(directory, file) as descriptor:
+            while True:
+                text = os.read(descriptor, PIECE)
+                if not text:
+                    return {"sent": sent}
+                sent += len(text)
+                self._frame(DATA, text)
+
+    def _ranges(self, file: str, ranges: list[tuple[int, int]], level: int, rate: t.Any) -> dict[str, t.Any]:
+        if not 0 <= level <= 19 or (rate is not None and not float(rate) > 0):
+            raise Refused("bad_request", "that is no level or no rate")
+        with self._opened("layers", file) as descriptor, self._slot():
+            end = os.fstat(descriptor).st_size
+            if any(at < 0 or length < 0 or at + length > end for at, length in ranges):
+                raise Refused("cut_off", f"layers/{file} has only {end} bytes")
+            begin = time.monotonic()
+            pieces = self._pieces(descriptor, ranges)
+            pace = Pace(None if rate is None else float(rate))
+            sent, made = self._compressed(pieces, level, pace) if level else (self._plain(pieces, pace), None)
+            return {"sent": sent, "seconds": time.monotonic() - begin, "compressing": made}
+
+    @staticmethod
+    def _pieces(descriptor: int, ranges: t.Iterable[tuple[int, int]]) -> t.Iterator[bytes]:
+        for at, length in ranges:
+            while length:
+                text = os.pread(descriptor, min(length, PIECE), at)
+                if not text:
+                    raise Refused("cut_off", "the layer's file became shorter")
+                at, length = at + len(text), length - len(text)
+                yield text
+
+    def _paced(self, text: bytes, pace: Pace) -> None:
+        pause = pace.pause(len(text))
+        if pause:
+            time.sleep(pause)
+        self._frame(DATA, text)
+
+    def _plain(self, pieces: t.Iterable[bytes], pace: Pace) -> int:
+        sent = 0
+        for text in pieces:
+            self._paced(text, pace)
+            sent += len(text)
+        return sent
+
+    def _compressed(self, pieces: t.Iterable[bytes], level: int, pace: Pace) -> tuple[int, float]:
+        """Bytes sent, and the seconds in which the compressor was waited for: more is the link's fault."""
+        sent, waited = 0, 0.0
+        with subprocess.Popen(compressor(level), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            stdin, stdout = t.cast(t.BinaryIO, process.stdin), t.cast(t.BinaryIO, process.stdout)
+            failed: list[BaseException] = []
+
+            def feed() -> None:
+                try:
+                    with stdin:
+                        for text in pieces:
+                            stdin.write(text)
+                except (OSError, Refused) as exc:
+                    failed.append(exc)
+
+            feeder = threading.Thread(target=feed, daemon=True)
+            feeder.start()
+            while True:
+                begin = time.monotonic()
+                text = os.read(stdout.fileno(), PIECE)
+                waited += time.monotonic() - begin
+                if not text:
+                    break
+                self._paced(text, pace)
+                sent += len(text)
+            feeder.join()
+        if failed or process.returncode:
+            raise failed[0] if failed and isinstance(failed[0], Refused) else Refused("io_error", "the layer could not be compressed")
+        return sent, waited
+
+    @contextlib.contextmanager
+    def _slot(self) -> t.Iterator[None]:
+        """Be one of those that this host gives to at a time: locks on as many files, which end with this process."""
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(open(os.path.join(self.slots, f".slot-{each}"), "ab")) for each in range(self.parallel)]
+            said = 0.0
+            while not any(map(_locked, files)):
+                if time.monotonic() - said > _SAY_AGAIN:
+                    said = time.monotonic()
+                    self._word(waiting=True)
+                time.sleep(_LOOK_AGAIN)
+            yield
+
+
+def _locked(file: t.BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def main() -> None:
+    """The forced command."""
+    parser = argparse.ArgumentParser(description="Give layers of this host's image store to another host.")
+    parser.add_argument("images", help="the directory of the image store")
+    parser.add_argument("--slots", default=os.path.expanduser("~"), help="a directory for locks")
+    parser.add_argument("--parallel", type=int, default=4, help="others that are served at a time; more wait")
+    arguments = parser.parse_args()
+    # Whoever runs machines here comes first
+    os.nice(5)
+    with contextlib.suppress(BrokenPipeError):
+        Sender(arguments.images, arguments.slots, arguments.parallel, sys.stdin.buffer, sys.stdout.buffer).serve()
+    # What is left in the buffer has nobody to go to
+    os._exit(0)  # pylint: disable=protected-access
+
+
+if __name__ == "__main__":
+    main()
