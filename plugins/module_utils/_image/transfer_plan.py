@@ -206,13 +206,14 @@ WORTH_MEASURING = 4 * PROBE
 QUICK = 1
 """The level for the probe, and for what isn't worth measuring."""
 
-# How fast zstd is at a level with a window of 128 MiB, relative to level 1, and how large its output, measured on the disks of
-# Debian systems (docs/images.md); what is sent next may be another kind of data, so half of the speed is counted on.
+# How fast zstd is at a level with a window of 128 MiB, relative to level 1 without, and how large its output, measured on the disks
+# of Debian systems. What is sent next may be another kind of data, so not all of the speed is counted on.
 _LEVELS = ((12, 0.10, 0.70), (9, 0.21, 0.72), (6, 0.37, 0.74), (3, 0.86, 0.78), (1, 1.0, 1.0))
-_MARGIN = 0.5
-# Compressing is left out where the link took at least this part of what the compressor gave: it wasn't the link that was waited for.
-_AS_FAST = 0.6
+_MARGIN = 0.7
+# The link is not what was waited for where it took at least this part of what the compressor gave.
+_AS_FAST = 0.85
 _HARDLY = 0.97
+_SAME = 1.03
 
 
 class Packing(t.NamedTuple):
@@ -223,7 +224,7 @@ class Packing(t.NamedTuple):
 
 
 def choose_packing(link: float, compressor: float, ratio: float) -> Packing:
-    """How to send the rest, from what the probe showed.
+    """How to send the rest, from what the probe showed: what takes the least time; of what takes the same, the fewest bytes.
 
     :param link: bytes a second that came. :param compressor: bytes of the disk that level 1 took a second at the source.
     :param ratio: bytes sent by bytes of the disk.
@@ -232,10 +233,12 @@ def choose_packing(link: float, compressor: float, ratio: float) -> Packing:
         return Packing(0, f"the link takes {_mib(link)}/s, as much as the compressor gives: faster without")
     if ratio > _HARDLY:
         return Packing(0, f"it can't be compressed (to {100 * ratio:.0f} % only)")
-    for level, speed, size in _LEVELS:
-        if _MARGIN * speed * compressor * ratio * size >= link or level == QUICK:
-            return Packing(level, f"the link takes {_mib(link)}/s, and the compressor keeps up with it at level {level}")
-    raise AssertionError
+    seconds = {level: max(1 / (_MARGIN * speed * compressor), ratio * size / link) for level, speed, size in _LEVELS}
+    seconds[0] = 1 / link
+    level = max(level for level, each in seconds.items() if each <= _SAME * min(seconds.values()))
+    if level == 0:
+        return Packing(0, f"the link takes {_mib(link)}/s, and the compressor is slower")
+    return Packing(level, f"the link takes {_mib(link)}/s, and the compressor keeps up with it at level {level}")
 
 
 def _mib(rate: float) -> str:
