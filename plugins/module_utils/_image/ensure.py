@@ -11,7 +11,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import make
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot, taken
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.entry import Wanted, parse_entry
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import Manifest, reference
@@ -34,12 +34,7 @@ def decide(wanted: Wanted, found: Manifest | None, complete: bool, same: Manifes
     :raises GridError: ``version_taken``.
     """
     if found is not None and found["recipe_digest"] != wanted.recipe_digest:
-        raise GridError(
-            "version_taken",
-            f"{reference(wanted.name, wanted.version)} is there, made from something else",
-            remedy="Images don't change: give another version, or leave the version out to have one made from the recipe",
-            recipe_digest=found["recipe_digest"],
-        )
+        raise taken(found)
     if found is not None and complete:
         return [] if (found["user"], found["python"]) == (wanted.user, wanted.python) else ["describe"]
     return ["name"] if same is not None else [VERBS[wanted.source["type"]]]
