@@ -50,7 +50,7 @@ def ensure_present(
     wanted = parse_entry(entry)
     assumed = [] if assumed is None else assumed
     actions, manifest = _look(depot, wanted, assumed)
-    before = _shown(depot.manifest(wanted.name, wanted.version))
+    before = shown(depot.manifest(wanted.name, wanted.version))
     if actions and check_mode:
         unknown = {"layers": [None], "size": None, "virtual_size": wanted.source.get("size")}
         assumed.append({**unknown, **(manifest or {}), **_named(wanted)})
@@ -66,7 +66,7 @@ def ensure_present(
         **_result(depot, wanted, manifest),
         "changed": bool(actions),
         "actions": actions,
-        "diff": diff(f"image {reference(wanted.name, wanted.version)}", before, _shown(_named(wanted))) if actions else None,
+        "diff": diff(f"image {reference(wanted.name, wanted.version)}", before, shown(_named(wanted))) if actions else None,
     }
 
 
@@ -155,7 +155,8 @@ def find_present(depot: Depot, entry: t.Mapping[str, t.Any]) -> Result:
     )
 
 
-def _shown(manifest: Manifest | None) -> Result | None:
+def shown(manifest: Manifest | None) -> Result | None:
+    """What a diff shows of a manifest."""
     return None if manifest is None else {key: manifest[key] for key in ("recipe_digest", "user", "python")}
 
 
