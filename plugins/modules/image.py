@@ -198,10 +198,10 @@ images:
       type: str
       returned: on success, but for absent
     layers:
-      description: Digests of all its layers, the lowest first.
+      description: Digests of all its layers, the lowest first. Null in check mode for an image that is not there yet.
       type: list
       elements: str
-      returned: on success, captured, flattened and rolled_back
+      returned: on success, but for absent
     machine:
       description: The machine's uuid.
       type: str
