@@ -66,8 +66,8 @@ options:
       - V(flattened) has the content of a version with several layers as another version with one.
       - V(pruned) removes layers that no image of this host, no machine's disk on this host, and none in O(in_use) is made of. One that
         is just being sent to another host stays until the next time.
-      - V(rolled_back) has machines on a version of this host's store. The machine must be stopped. Its disk becomes a new one on that version, not smaller than
-        it was. Refused where the disk has content that no version in the store has, unless O(discard) is set.
+      - V(rolled_back) has machines on a version of this host's store. The machine must be stopped. Its disk becomes a new one on that version, not
+        smaller than it was. Refused where the disk has content that no version in the store has, unless O(discard) is set.
     type: str
     choices: [present, absent, captured, flattened, pruned, rolled_back]
     default: present
@@ -157,7 +157,9 @@ images:
       type: bool
       returned: always
     actions:
-      description: What was done, of C(create), C(import), C(download), C(build), C(name), C(describe), C(remove), C(capture), C(flatten), C(roll back), C(define).
+      description: >-
+        What was done, of C(create), C(import), C(download), C(build), C(name), C(describe), C(remove), C(capture), C(flatten), C(roll back),
+        C(define).
       type: list
       elements: str
       returned: on success

@@ -214,6 +214,10 @@ class Depot:
                     os.rmdir(directory)
         return swept
 
+    def locked(self) -> t.ContextManager[None]:
+        """While it is held, nothing gets a name here and nothing is removed by others."""
+        return hold(os.path.join(self.images, ".lock"), "the image store")
+
     def commit(self, manifest: Manifest | None, files: t.Mapping[str, Made], new: bool = False) -> None:
         """Give verified layers their final names, the lowest first, then write the manifest.
 
@@ -228,7 +232,7 @@ class Depot:
             for path in (made.path, made.path + ".index"):
                 _share(path, 0o640)
                 flush(path)
-        with hold(os.path.join(self.images, ".lock"), "the image store"):
+        with self.locked():
             if manifest is not None and new:
                 found = self.manifest(manifest["name"], manifest["version"])
                 if found is not None and found["layers"] != manifest["layers"]:
@@ -271,7 +275,7 @@ class Depot:
 
         :returns: the digests of the removed layers.
         """
-        with hold(os.path.join(self.images, ".lock"), "the image store"):
+        with self.locked():
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.manifests, manifest_file(manifest["name"], manifest["version"])))
             flush(self.manifests)
@@ -300,7 +304,7 @@ class Depot:
 
     def prune(self, elsewhere: t.Iterable[str] = ()) -> list[str]:
         """Remove what :meth:`prunable` lists, and return it."""
-        with hold(os.path.join(self.images, ".lock"), "the image store"):
+        with self.locked():
             return self._unlink(self.prunable(elsewhere))
 
     def files_of(self, digest: str) -> list[str]:

@@ -189,8 +189,9 @@ class Running(Source):
             if backup.abandoned(self.domain, work):
                 backup.abort(self.domain)
             agent = self.awake and domain_xml.agent_connected(observe.running(self.domain))
-            told = lambda done, total: self.progress.bytes("copy", done, total)  # noqa: E731
-            self.consistent = backup.copy(self.domain, self.events, copy, self.timeout, agent, told)
+            self.consistent = backup.copy(
+                self.domain, self.events, copy, self.timeout, agent, lambda done, total: self.progress.bytes("copy", done, total)
+            )
         self.release()
         with _opened(copy) as descriptor:
             size = judge(os.pread(descriptor, header.HEAD_SIZE, 0))

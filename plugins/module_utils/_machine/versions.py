@@ -43,11 +43,15 @@ class Versions:
         """Have a machine on a version; the result of one entry."""
         fields = ("machine", "name", "version")
         check_fields(entry, fields, fields)
-        manifest = require_version(self.store, check("name", entry["name"]), check("version", str(entry["version"])))
-        with self._held(str(entry["machine"])) as (found, dummy_stack), translated("roll the machine back"):
-            return rollback.roll_back(
-                self.hypervisor, self.store, self.depot, found, manifest, self.params["discard"], self.locks is None
-            )
+        name, version = check("name", entry["name"]), check("version", str(entry["version"]))
+        require_version(self.store, name, version)
+        check_mode = self.locks is None
+        with self._held(str(entry["machine"])) as (found, stack), translated("roll the machine back"):
+            if not check_mode:
+                # Nobody may remove the version before the machine's disk lies on it
+                stack.enter_context(self.store.locked())
+            manifest = require_version(self.store, name, version)
+            return rollback.roll_back(self.hypervisor, self.store, self.depot, found, manifest, self.params["discard"], check_mode)
 
     def _held(self, machine: str) -> t.ContextManager[tuple[snapshot.Found, contextlib.ExitStack]]:
         return snapshot.held(self.hypervisor, self.depot, self.locks, machine, _PATIENCE)

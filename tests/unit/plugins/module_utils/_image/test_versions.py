@@ -275,7 +275,12 @@ def test_flattening_gives_damage_no_new_name(depot, tmp_path):
 
 @pytest.mark.parametrize(
     ("entry", "code"),
-    [({"version": "9"}, "image_unknown"), ({"version": None}, "invalid_image"), ({"machine": UUID}, "invalid_image"), ({"new_version": "/"}, "invalid_version")],
+    [
+        ({"version": "9"}, "image_unknown"),
+        ({"version": None}, "invalid_image"),
+        ({"machine": UUID}, "invalid_image"),
+        ({"new_version": "/"}, "invalid_version"),
+    ],
 )
 def test_what_can_not_be_flattened(depot, tmp_path, entry, code):
     chain(depot, tmp_path)
