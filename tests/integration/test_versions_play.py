@@ -58,7 +58,7 @@ def test_capture_flatten_roll_back_prune(grid: Grid):
 
     on_host("provider1", f"qemu-io -f qcow2 -c 'write -P 8 2M 100k' {DEPOT}/machines/{uuid}/disk.qcow2")
     wish = f"rollback={name} image=it-web version=flat"
-    assert "unsaved_changes" in images(grid, wish).story()
+    assert images(grid, wish).code("it-web") == "unsaved_changes"
     rolled = images(grid, f"{wish} discard=true").succeeded()
     assert rolled.changed["provider1"] > 0 and images(grid, wish).succeeded().changed["provider1"] == 0
     # The store knows, so that deploying the same order again asks for the image that the machine has now.
