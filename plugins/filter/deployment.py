@@ -14,6 +14,12 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._deployment import (
     step_rows,
     wanted_images,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._image_play import (
+    image_refusal,
+    image_rows,
+    image_work,
+    layers_in_use,
+)
 
 
 class FilterModule:
@@ -23,6 +29,10 @@ class FilterModule:
         """Name to function."""
         return {
             "identities": identities,
+            "image_refusal": image_refusal,
+            "image_rows": image_rows,
+            "image_work": image_work,
+            "layers_in_use": layers_in_use,
             "placement_entries": placement_entries,
             "provider_share": provider_share,
             "step_rows": step_rows,
