@@ -13,6 +13,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import
 Item = t.Dict[str, t.Any]
 Items = t.List[Item]
 
+NOT_YET = (None, "future", "placed")
+"""States of a machine that no provider has had yet."""
+
 UNKNOWN_DIGEST = "sha256:" + "0" * 64
 """Stands, in check mode, for the digest of an image that isn't built yet."""
 
@@ -138,6 +141,7 @@ def provider_share(
                 **{key: place.get(key) for key in ("generation", "site")},
                 "image": {"name": reference, "digest": digest},
                 **{key: image.get(key) for key in ("user", "python")},
+                "exists": order.get("state") not in NOT_YET,
             }
         )
     return {"images": list(needed.values()), "machines": machines, "failed": failed}

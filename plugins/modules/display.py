@@ -70,7 +70,7 @@ machines:
     failure:
       description:
         - The same for programs. Its C(code) is among C(machine_unknown), C(foreign_domain), C(invalid_...), C(screenshot_invalid),
-          C(libvirt_error), C(libvirt_unreachable), C(io_error), C(no_space).
+          C(libvirt_error), C(libvirt_unreachable), C(io_error), C(disk_full).
       type: dict
       returned: failure
 """

@@ -66,6 +66,7 @@ options:
       - "As ordered: C(uuid), C(name), C(owner), C(image) (a dictionary of C(name) and C(digest)), C(vcpus), C(memory), C(disk), C(packages), C(users),
         C(network), C(display), C(performance), C(goal), C(tags) with the meaning that they have in an order, and C(generation), C(site),
         C(provider), C(user) (the image's login user) and C(python) (its interpreter)."
+      - With C(exists) the machine was seen here before. If nothing of it is left, that is an error (C(machine_vanished)), and no empty disk takes its place.
       - Each entry is checked by itself.
     type: list
     elements: dict
@@ -176,8 +177,8 @@ machines:
       description:
         - The same for programs. Its C(code) is among C(cannot_change), C(cannot_shrink), C(depot_missing), C(disk_conflict),
           C(disk_failed), C(disk_invalid), C(disk_missing), C(disk_too_small), C(duplicate_machine), C(foreign_domain), C(image_missing), C(invalid_...),
-          C(io_error), C(library_missing), C(libvirt_busy), C(libvirt_error), C(libvirt_unreachable), C(machine_busy), C(machine_unknown),
-          C(network_missing), C(no_space), C(program_missing), C(shutdown_refused), C(stale_generation), C(timed_out).
+          C(io_error), C(library_missing), C(libvirt_busy), C(libvirt_error), C(libvirt_unreachable), C(machine_busy), C(machine_unknown), C(machine_vanished),
+          C(network_missing), C(disk_full), C(program_missing), C(shutdown_refused), C(stale_generation), C(timed_out).
       type: dict
       returned: failure
 """

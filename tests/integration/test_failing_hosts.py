@@ -85,7 +85,7 @@ def test_a_disk_full_midway_loses_nothing(make_grid):
             on_host(provider, f"rm {FULL}/ballast")
             run = fill_after_the_look(grid, provider, image_size() // 1024 + 64)
             assert run.returncode != 0
-            assert run.code(name) == "no_space"
+            assert run.code(name) == "disk_full"
             assert run.failures()[name]["remedy"] in run.report["msg"]
             assert machine_files(provider, FULL) == set()
             assert grid.domains() == {}

@@ -227,7 +227,7 @@ def test_a_full_disk_midway(provider):
     provider.shell(f"mkdir -p {provider.path}/machines && mount -t tmpfs -o size=500k tmpfs {provider.path}/machines")
     try:
         result = provider.run([provider.machine("it-a"), provider.machine("it-b")], "present")
-        assert sorted(str(code) for code in codes(result)) == ["None", "no_space"]
+        assert sorted(str(code) for code in codes(result)) == ["None", "disk_full"]
         assert provider.shell(f"ls {provider.path}/machines/.staging").strip() == ""
         assert len(provider.domains()) == 1
         provider.shell(f"mount -o remount,size=5m {provider.path}/machines")

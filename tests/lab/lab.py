@@ -14,22 +14,38 @@ import time
 import hosts
 import images
 from command import LabError, fail, key_file, podman, say
-from definition import HOSTS, PREFIX, STATE_DIR, Host
+from definition import BUILD, HOSTS, PREFIX, STATE_DIR, Host
+
+STATE = BUILD / "state"
+"""What the lab's inventory has as virtuoso_state_dir."""
 
 
-def _remake(host: Host, why: str) -> None:
-    say(f"{host.name} {why}: remaking it, empty")
-    hosts.remove(host.container, hosts.named_volumes(host))
-    hosts.start(host)
+def _forget_machines() -> None:
+    """The store knows machines that went with their hosts' disks, and SSH knows their keys."""
+    stale = [path for path in STATE.glob("grid.db*") if path.is_file()]
+    if stale:
+        say("forgetting the machines of the lab that was here before")
+    for path in stale:
+        path.unlink()
 
 
-def _mend(host: Host, state: str) -> None:
-    """Start a host that stopped again with all that is on it, if podman still can; else make it anew."""
-    if state != "dead":
+def _mended(host: Host, state: str) -> bool:
+    """Whether the host is up; one that stopped is started again with all that is on it, if podman still can."""
+    if state in ("silent", "stopped"):
         say(f"{host.name} is {state}: starting it again")
         podman("restart", "--time", "0", host.container, check=False)
-    if not hosts.runs(host):
-        _remake(host, "is dead")
+    elif state in ("dead", "outdated"):
+        say(f"{host.name} is {state}")
+    return state in ("up", "silent", "stopped") and hosts.runs(host)
+
+
+def _make_all() -> None:
+    """Make all hosts, empty: a store that knows the machines of one that stayed and not those of another would be wrong."""
+    _forget_machines()
+    for host in HOSTS:
+        hosts.remove(host.container, hosts.named_volumes(host))
+    for host in HOSTS:
+        hosts.start(host)
 
 
 def _clear_foreign(states: dict[str, str], there: dict[str, dict]) -> None:
@@ -66,15 +82,8 @@ def _up() -> None:
         images.ensure(name)
     _clear_foreign(states, there)
     hosts.ensure_network()
-    for host in HOSTS:
-        state = states[host.name]
-        if state in ("dead", "silent", "stopped"):
-            _mend(host, state)
-        elif state == "outdated":
-            _remake(host, "was made from an older recipe")
-        elif state != "up":
-            hosts.remove(host.container, hosts.named_volumes(host))
-            hosts.start(host)
+    if not all([_mended(host, states[host.name]) for host in HOSTS]):
+        _make_all()
     hosts.wait_for_ssh(list(HOSTS))
     for host in HOSTS:
         hosts.admit(host)

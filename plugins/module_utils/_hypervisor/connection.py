@@ -34,9 +34,9 @@ def to_grid_error(exc: Exception) -> GridError:
     """A libvirt or operating system error as a typed one."""
     if isinstance(exc, OSError):
         # 28 is ENOSPC, 122 is EDQUOT
-        code = "no_space" if exc.errno in (28, 122) else "io_error"
+        code = "disk_full" if exc.errno in (28, 122) else "io_error"
         where = f": {exc.filename}" if exc.filename else ""
-        remedy = "Free space in the depot's file system and run again" if code == "no_space" else None
+        remedy = "Free space in the depot's file system and run again" if code == "disk_full" else None
         return GridError(code, f"{exc.strerror or exc}{where}", remedy=remedy)
     number = exc.get_error_code() if hasattr(exc, "get_error_code") else None
     text = str(exc).strip().rstrip(".")

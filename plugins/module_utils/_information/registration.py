@@ -122,9 +122,16 @@ def decide_machine(seen: Row, row: query.Row | None, taken: t.Mapping[str, query
         actions.append("exist")
     elif row is not None and row["provider"] != seen["provider"]:
         actions.append("move")
-    if not actions and changed_keys(before, after):
+    if not actions and changed_keys(_compared(before), _compared(after)):
         actions.append("update")
     return Change(seen["name"], actions, before, after, (row or {}).get("uuid"), spec, seen)
+
+
+def _compared(state: Row | None) -> Row | None:
+    """What counts as a change. Who told the address doesn't: a guest's agent comes up later than its lease."""
+    if state is None:
+        return None
+    return {**state, "facts": {key: value for key, value in (state["facts"] or {}).items() if key != "address_source"}}
 
 
 def _machine_states(seen: Row, row: query.Row | None, providers: t.Mapping[str, Row]) -> tuple[Row | None, Row]:

@@ -15,7 +15,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model impor
 
 Entry = t.Dict[str, t.Any]
 
-EXTRA = ("uuid", "generation", "site", "provider", "user", "python")
+EXTRA = ("uuid", "generation", "site", "provider", "user", "python", "exists")
 """What an entry has beside the fields of an order."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
@@ -101,6 +101,7 @@ def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
         "python": _matching("python", python, _PYTHON, "Give the absolute path of an interpreter") if python else None,
         "cpu_shares": spec["performance"].get("cpu_shares"),
         "mac": mac_address(spec["network"], site, uuid),
+        "exists": bool(entry.get("exists")),
     }
 
 
@@ -108,7 +109,7 @@ def parse_entry(entry: t.Any) -> tuple[str | None, str | None, Entry | None]:
     """An entry as (uuid, name, specification); the last is ``None`` where it only says which machine is meant.
 
     The specification is the canonical order with ``image`` as ``{name, digest}``, ``uuid``, ``site``, ``generation``, ``user``,
-    ``python``, ``cpu_shares`` and ``mac``. Numbers may come as text, as templates make them.
+    ``python``, ``cpu_shares``, ``mac`` and ``exists``. Numbers may come as text, as templates make them.
 
     :raises GridError: ``invalid_...``.
     """

@@ -201,6 +201,7 @@ def _metadata_steps(wanted: Model, observed: Observed, steps: list[Step]) -> tup
 
 def _creation(wanted: Model, observed: Observed, layer: Disk | None, layer_path: str) -> list[Step]:
     if observed.disk is None:
+        _refuse_vanished(wanted)
         if layer is not None and (wanted.get("disk") or layer.size) < layer.size:
             raise GridError(
                 "disk_too_small",
@@ -217,6 +218,16 @@ def _creation(wanted: Model, observed: Observed, layer: Disk | None, layer_path:
             remedy="Order the machine with that image, or move the disk away",
         )
     return [Step("write_seed"), *_disk_steps(wanted, observed.disk, NOW), Step("define")]
+
+
+def _refuse_vanished(wanted: Model) -> None:
+    """An empty disk under the name of a machine that had data would look as if nothing had happened."""
+    if wanted.get("exists"):
+        raise GridError(
+            "machine_vanished",
+            "the machine was seen here before, and now neither its domain nor its disk is here",
+            remedy="Bring its disk back and run again; or retire the machine (virtuoso.grid.retire) and deploy it anew, without its data",
+        )
 
 
 def _require_layer(wanted: Model, layer: Disk | None) -> None:
@@ -267,7 +278,7 @@ def decide(
     :param wanted: as :func:`entry.parse_entry` returns it; ``cpu_shares`` a number, ``display_password`` text or ``None``.
     :param layer: the image's layer on this host, ``None`` where it isn't there.
     :param layer_may_come: a missing layer is no error; so in check mode, where the step that would have brought it didn't.
-    :raises GridError: ``image_missing``, ``disk_too_small``, ``disk_conflict``, ``disk_missing``, ``cannot_shrink``, ``cannot_change``,
+    :raises GridError: ``machine_vanished``, ``image_missing``, ``disk_too_small``, ``disk_conflict``, ``disk_missing``, ``cannot_shrink``, ``cannot_change``,
         ``stale_generation``.
     """
     if state == "absent":

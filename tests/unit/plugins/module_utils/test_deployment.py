@@ -93,6 +93,12 @@ def test_a_provider_gets_its_own_machines_and_each_image_once():
     assert share["failed"] == []
 
 
+def test_a_provider_is_told_which_of_its_machines_exist_already():
+    orders = [{**order(name), "state": state} for name, state in (("a", "future"), ("b", "placed"), ("c", "stopped"), ("d", "absent"))]
+    share = provider_share([*orders, order("e")], placed("a", "b", "c", "d", "e"), [built()], "provider1")
+    assert [machine["exists"] for machine in share["machines"]] == [False, False, True, True, False]
+
+
 def test_a_machine_without_a_place_is_nobodys():
     share = provider_share([order("a")], placed("a", failed=True), [built()], "provider1")
     assert share == {"images": [], "machines": [], "failed": []}

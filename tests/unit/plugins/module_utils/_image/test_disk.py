@@ -45,7 +45,6 @@ def test_boot_menu():
     assert "APPEND root=UUID=u-1 quiet console=ttyS0\n" in disk.boot_menu("u-1", "quiet console=ttyS0")
 
 
-@pytest.mark.skipif(shutil.which("sfdisk", path="/usr/sbin:/sbin:/usr/bin") is None, reason="sfdisk is not installed")
 def test_sfdisk_understands_the_table(tmp_path):
     layout = disk.plan_layout(2 * GIB, 20 * MIB, 400 * MIB)
     target = tmp_path / "disk"

@@ -146,6 +146,12 @@ def test_a_machine_that_changed_is_updated(grid, seen, field):
     assert register_machine(grid, seen("web1", uuid, **field))["actions"] == []
 
 
+def test_who_told_the_address_is_kept_and_is_no_change(grid, seen):
+    uuid = grid.running()
+    assert register_machine(grid, seen("web1", uuid, address_source="agent"))["actions"] == []
+    assert grid.machine("web1")["facts"]["address_source"] == "agent"
+
+
 def test_the_last_known_addresses_stay_while_none_are_seen(grid, seen):
     uuid = grid.running()
     register_machine(grid, seen("web1", uuid, state="stopped", addresses=[], address_source=None))

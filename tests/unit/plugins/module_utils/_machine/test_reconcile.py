@@ -86,6 +86,12 @@ def test_an_interrupted_creation_is_finished_with_the_disk_that_is_there():
     assert decided({"disk": 2 * GIB}, there).actions == ["write seed", "grow disk", "define"]
 
 
+def test_a_machine_that_was_there_is_not_made_anew_with_an_empty_disk():
+    assert code({"exists": True}, Observed()) == "machine_vanished"
+    kept = Observed(disk=Disk(GIB, LAYER), files=True)
+    assert decided({"exists": True}, kept).actions == ["write seed", "define"]
+
+
 def test_an_interrupted_removal_is_finished():
     assert decide_power(Observed(files=True), "absent").actions == ["remove"]
 
