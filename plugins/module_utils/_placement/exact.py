@@ -11,16 +11,26 @@ the answer at hand it falls when the standard deviations do.
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import importlib.util
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.problem import EVEN, OPENING, SECOND, UNPLACED, State
 
-try:
-    from ortools.sat.python import cp_model
-except ImportError as exc:
-    ORTOOLS_ERROR: ImportError | None = exc
-else:
-    ORTOOLS_ERROR = None
+cp_model: t.Any = None
+"""OR-Tools' module of that name, from its first use on: it takes longer to load than most placements take."""
+
+
+def available() -> bool:
+    """Whether OR-Tools is installed."""
+    return importlib.util.find_spec("ortools") is not None
+
+
+def _load() -> None:
+    global cp_model  # pylint: disable=global-statement
+    if cp_model is None:
+        cp_model = importlib.import_module("ortools.sat.python.cp_model")
+
 
 _MIB = 2**20
 _MILLI = 1000
@@ -222,6 +232,7 @@ def solve_part(state: State, rooms: t.Sequence[int], numbers: t.Sequence[int], *
 
     One worker, a seed and a bound in deterministic time: the same call has the same answer, unless ``seconds`` end it first.
     """
+    _load()
     model = _Model(state, rooms, _kinds(state, numbers))
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1

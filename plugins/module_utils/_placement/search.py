@@ -204,7 +204,7 @@ def improve(problem: Problem, start: t.Sequence[int], *, within: float, seed: in
     """
     state, dice = State(problem, start), random.Random(seed)
     told = Told(LOCAL, greedy=state.cost)
-    with_library = library and exact.ORTOOLS_ERROR is None
+    with_library = library and exact.available()
     kinds = len({item.alike for item in problem.items})
     share = 0.3 if with_library else 1.0
     told.cut |= not polish(state, dice, min(int(within * _STEPS_PER_SECOND * share), 2000 * len(problem.items)), clock)

@@ -11,8 +11,9 @@ import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._information import orders, query
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import Registration
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.holding import place, read_provider
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.holding import place
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Rules
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.reading import Request, read_provider
 
 GIB = 2**30
 IMAGE = {"name": "tiny@1", "digest": "sha256:" + "a" * 64, "size": GIB, "virtual_size": 2 * GIB}
@@ -50,7 +51,7 @@ class Plays:
     def place(self, machines, *providers, check=False):
         given = [read_provider({"name": f"p{number}", **FREE, **fields}) for number, fields in enumerate(providers, 1)]
         with self.store.reading(empty_if_missing=True) if check else self.store.writing() as connection:
-            results, self.diffs = place(connection, machines, given, RULES, check=check)
+            results, self.diffs = place(connection, Request(machines, given, RULES), check=check)
         return results
 
     def appear(self, machine, provider):
