@@ -62,6 +62,10 @@ class Account:
         else:
             self._slots[slot.key] = slot
 
+    def withdraw(self, slot: Slot) -> None:
+        """Count an owner's reservation no longer."""
+        self._floors.remove(slot)
+
     def _sum(self, use: Use, sign: int, layers: int) -> None:
         sums = self.sums
         self.sums = Use(sums.cpus + sign * use.cpus, sums.memory + sign * use.memory, sums.disk + sign * (use.disk + layers))

@@ -274,8 +274,34 @@ class State:
         mean = self.sums[index] / rooms
         return math.sqrt(max(0.0, self.squares[index] / rooms - mean * mean))
 
+    def net(self, number: int, other: int | None = None) -> tuple[int, int, int]:
+        """Memory, CPUs and machines that go the one way when the item moves, or is exchanged with another one."""
+        item = self.problem.items[number]
+        if other is None:
+            return item.memory, item.cpus, len(item.keys)
+        back = self.problem.items[other]
+        return item.memory - back.memory, item.cpus - back.cpus, len(item.keys) - len(back.keys)
+
+    def uneven(self, source: int = 0, target: int = 0, net: tuple[int, int, int] | None = None) -> float:
+        """The weighted sum of standard deviations; with ``net`` as it would be once that has gone from ``source`` to ``target``."""
+        rooms, problem, total = max(1, len(self.problem.rooms)), self.problem, 0.0
+        for index, weight in enumerate(problem.weights):
+            if not weight:
+                continue
+            linear, square = self.sums[index], self.squares[index]
+            if net is not None:
+                for room, sign in ((source, -1), (target, 1)):
+                    if room >= 0:
+                        whole = problem.rooms[room].total[index]
+                        now = self.amounts[room][index] / whole
+                        more = sign * net[index] / whole
+                        linear += more
+                        square += more * (2 * now + more)
+            mean = linear / rooms
+            total += weight * math.sqrt(max(0.0, square / rooms - mean * mean))
+        return total
+
     @property
     def cost(self) -> float:
         """All points."""
-        uneven = sum(weight * self.deviation(index) for index, weight in enumerate(self.problem.weights) if weight)
-        return self.linear + EVEN * len(self.problem.rooms) * uneven
+        return self.linear + EVEN * len(self.problem.rooms) * self.uneven()

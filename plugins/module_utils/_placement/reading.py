@@ -59,15 +59,20 @@ _RANGES = {
 }
 
 
-def read_request(options: t.Mapping[str, t.Any]) -> Request:
-    """The request from the module's options. :raises GridError: ``invalid_<option>``, ``invalid_size``, ``invalid_provider``."""
+def read_rules(options: t.Mapping[str, t.Any]) -> Rules:
+    """The bounds from a module's options. :raises GridError: ``invalid_<option>``, ``invalid_size``."""
     for option, (above, most, form) in _RANGES.items():
-        if not above < options[option] <= most:
+        if option in options and not above < options[option] <= most:
             raise GridError(f"invalid_{option}", f"{option} {options[option]} is out of range", remedy=f"Give {form}")
-    rules = Rules(
-        parse_size(options["host_reserve"], "host_reserve"),
-        **{option: options[option] for option in ("cpu_overcommit", "memory_overcommit", "disk_overcommit", "reservation_bound")},
+    ratios = ("cpu_overcommit", "memory_overcommit", "disk_overcommit", "reservation_bound")
+    return Rules(
+        parse_size(options["host_reserve"], "host_reserve"), **{ratio: options[ratio] for ratio in ratios if ratio in options}
     )
+
+
+def read_request(options: t.Mapping[str, t.Any]) -> Request:
+    """The request from the module's options. :raises GridError: as :func:`read_rules`, ``invalid_provider``."""
+    rules = read_rules(options)
     return Request(
         options["machines"],
         [read_provider(given) for given in options["providers"]],

@@ -18,7 +18,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement import exact
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Board, Past
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Rules
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.problem import Problem, State, Weights, read
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.problem import EVEN, Problem, State, Weights, read
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import Answer, bundles, fill, settle
 
 GREEDY, LOCAL, CP_SAT = "greedy", "local search", "cp-sat"
@@ -29,6 +29,9 @@ _WORK_PER_SECOND = 0.5
 
 _WHOLE = 4000
 """Up to so many pairs of kind and room the whole problem is one model."""
+
+_IMAGES = 5000.0
+"""Points that images may make up for."""
 
 _PART_ROOMS = 8
 _PART_WORK = 0.15
@@ -76,7 +79,7 @@ def polish(state: State, dice: random.Random, steps: int, clock: Clock) -> bool:
         if step % 256 == 0 and not clock.left:
             break
         warm = heat * (1 - step / steps) ** 2
-        undo = _try(state, dice.choice(movable), dice, rooms)
+        undo = _try(state, dice.choice(movable), dice, rooms, 4 * warm)
         if undo is None:
             continue
         after = state.cost
@@ -102,13 +105,26 @@ def _assume(state: State, answer: t.Sequence[int]) -> None:
             state.put(number, answer[number])
 
 
-def _try(state: State, number: int, dice: random.Random, rooms: t.Mapping[int, list[int]]) -> t.Callable[[], None] | None:
-    """Move the item, or exchange it with one of another room; returns how to undo it, ``None`` where it can't be done."""
+def _try(
+    state: State, number: int, dice: random.Random, rooms: t.Mapping[int, list[int]], most: float
+) -> t.Callable[[], None] | None:
+    """Move the item, or exchange it with one of another room; returns how to undo it, ``None`` where it can't be done, or where it would
+    clearly cost more than ``most`` points."""
     source, target = state.where[number], dice.choice(rooms[number])
     if source == target:
         return None
     inside = sorted(state.inside[target])
     other = dice.choice(inside) if inside and source >= 0 and dice.random() < 0.7 else None
+    if source >= 0:
+        # Reckoned without images, which are cheap: most attempts end here, before anything is moved.
+        rise = state.uneven(source, target, state.net(number, other)) - state.uneven()
+        costs = state.problem.items[number].cost
+        linear = costs[target] - costs[source]
+        if other is not None:
+            costs = state.problem.items[other].cost
+            linear += costs.get(source, math.inf) - costs[target]
+        if linear + EVEN * len(state.problem.rooms) * rise > most + _IMAGES:
+            return None
     if other is None and not state.fits(number, target):
         return None
     if source >= 0:
