@@ -35,8 +35,8 @@ def _load() -> None:
 _MIB = 2**20
 _MILLI = 1000
 _TANGENTS = 16
-_LEAST_DEVIATION = 0.002
-"""Below this a dimension counts as even: its weight would grow without bound."""
+_LEAST_DEVIATION = 0.02
+"""Below this a dimension counts as even: the slope of a root grows without bound towards 0, and would hide every other cost."""
 
 
 @dataclasses.dataclass(frozen=True)

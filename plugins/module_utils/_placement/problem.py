@@ -268,6 +268,12 @@ class State:
         self.linear += self._opening(source) + UNPLACED
         return source
 
+    def bringing(self, number: int, target: int) -> float:
+        """The points of bringing the item's images to the room, if nothing else there needs them."""
+        room = self.problem.rooms[target]
+        sizes = (size for digest, size in self.problem.items[number].layers if digest not in room.layers)
+        return SECOND * sum(sizes) / room.speed
+
     def deviation(self, index: int) -> float:
         """The standard deviation of the rooms' shares of memory (0) or CPU (1), or of their numbers of machines (2)."""
         rooms = max(1, len(self.problem.rooms))

@@ -30,9 +30,6 @@ _WORK_PER_SECOND = 0.5
 _WHOLE = 4000
 """Up to so many pairs of kind and room the whole problem is one model."""
 
-_IMAGES = 5000.0
-"""Points that images may make up for."""
-
 _PART_ROOMS = 8
 _PART_WORK = 0.15
 
@@ -95,6 +92,19 @@ def polish(state: State, dice: random.Random, steps: int, clock: Clock) -> bool:
     return step == steps
 
 
+def _tightly(problem: Problem) -> State:
+    """The largest first, each into the fullest room that can hold it: not even, but little is left over."""
+    state = State(problem, [-1] * len(problem.items))
+    memory = sum(room.total[0] for room in problem.rooms) or 1.0
+    cpus = sum(room.total[1] for room in problem.rooms) or 1.0
+    sizes = {number: max(item.memory / memory, item.cpus / cpus) for number, item in enumerate(problem.items)}
+    for number in sorted(sizes, key=lambda number: (-sizes[number], number)):
+        rooms = [room for room in problem.items[number].cost if state.fits(number, room)]
+        if rooms:
+            state.put(number, min(rooms, key=lambda room: (state.free[room][1], room)))
+    return state
+
+
 def _assume(state: State, answer: t.Sequence[int]) -> None:
     moving = [number for number, room in enumerate(answer) if room != state.where[number]]
     for number in moving:
@@ -116,14 +126,14 @@ def _try(
     inside = sorted(state.inside[target])
     other = dice.choice(inside) if inside and source >= 0 and dice.random() < 0.7 else None
     if source >= 0:
-        # Reckoned without images, which are cheap: most attempts end here, before anything is moved.
+        # Most attempts end here, before anything is moved. What images make up for isn't known before, only how much at most.
         rise = state.uneven(source, target, state.net(number, other)) - state.uneven()
         costs = state.problem.items[number].cost
-        linear = costs[target] - costs[source]
+        linear = costs[target] - costs[source] - state.bringing(number, source)
         if other is not None:
             costs = state.problem.items[other].cost
-            linear += costs.get(source, math.inf) - costs[target]
-        if linear + EVEN * len(state.problem.rooms) * rise > most + _IMAGES:
+            linear += costs.get(source, math.inf) - costs[target] - state.bringing(other, target)
+        if linear + EVEN * len(state.problem.rooms) * rise > most:
             return None
     if other is None and not state.fits(number, target):
         return None
@@ -220,6 +230,8 @@ def improve(problem: Problem, start: t.Sequence[int], *, within: float, seed: in
     """
     state, dice = State(problem, start), random.Random(seed)
     told = Told(LOCAL, greedy=state.cost)
+    if -1 in start:
+        state = min(state, _tightly(problem), key=lambda each: each.cost)
     with_library = library and exact.available()
     kinds = len({item.alike for item in problem.items})
     share = 0.3 if with_library else 1.0
