@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import math
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.problem import EVEN, OPENING, SECOND, UNPLACED, State
@@ -227,8 +228,19 @@ class _Model:
         return where
 
 
-def solve_part(state: State, rooms: t.Sequence[int], numbers: t.Sequence[int], *, seed: int, work: float, seconds: float) -> Found:
+def solve_part(
+    state: State,
+    rooms: t.Sequence[int],
+    numbers: t.Sequence[int],
+    *,
+    seed: int,
+    work: float,
+    seconds: float,
+    stay: bool = False,
+) -> Found:
     """Let CP-SAT place the items ``numbers`` in ``rooms`` anew, beside what stays there.
+
+    :param stay: keep the answer at hand as it is, and only ask for a bound. The objective is that answer's then.
 
     One worker, a seed and a bound in deterministic time: the same call has the same answer, unless ``seconds`` end it first.
     """
@@ -239,7 +251,16 @@ def solve_part(state: State, rooms: t.Sequence[int], numbers: t.Sequence[int], *
     solver.parameters.random_seed = seed
     solver.parameters.max_deterministic_time = work
     solver.parameters.max_time_in_seconds = max(0.01, seconds)
+    if stay:
+        # The hint is this answer's own: fixing it tells its objective, which has no other unit than the bound's.
+        fixed = cp_model.CpSolver()
+        fixed.parameters.num_workers = 1
+        fixed.parameters.fix_variables_to_their_hinted_value = True
+        held = fixed.solve(model.model)
+        objective = fixed.objective_value if held in (cp_model.OPTIMAL, cp_model.FEASIBLE) else math.inf
     status = solver.solve(model.model)
+    if stay:
+        return Found(None, False, objective, solver.best_objective_bound, solver.response_proto.deterministic_time)
     spent = solver.response_proto.deterministic_time
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return Found(None, False, 0.0, 0.0, spent)

@@ -23,8 +23,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver im
 
 GREEDY, LOCAL, CP_SAT = "greedy", "local search", "cp-sat"
 
-_STEPS_PER_SECOND = 4000
-_WORK_PER_SECOND = 0.5
+_STEPS_PER_SECOND = 20000
+_WORK_PER_SECOND = 0.3
 """Of the ``within`` seconds, what is planned: about half of what a slow controller of today manages, so that the clock rarely cuts."""
 
 _WHOLE = 4000
@@ -234,7 +234,7 @@ def improve(problem: Problem, start: t.Sequence[int], *, within: float, seed: in
         state = min(state, _tightly(problem), key=lambda each: each.cost)
     with_library = library and exact.available()
     kinds = len({item.alike for item in problem.items})
-    share = 0.3 if with_library else 1.0
+    share = 0.6 if with_library else 1.0
     told.cut |= not polish(state, dice, min(int(within * _STEPS_PER_SECOND * share), 2000 * len(problem.items)), clock)
     if with_library:
         told.engine = CP_SAT
