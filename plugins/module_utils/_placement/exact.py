@@ -198,10 +198,12 @@ class _Model:
             for item in (self._item(kind),)
         ]
         most = have + sum(size * len(self.kinds[kind]) for (kind, dummy), (dummy2, size) in zip(self._here(room), sizes))
-        highest = min(most / total, max(1.5, have / total))
+        highest = most / total
         square = self.model.new_int_var(0, int(slope * (highest + 1) ** 2) + 1, f"s{room}_{index}")
         mean = self.state.sums[index] / len(problem.rooms)
-        points = {have / total, highest, *(have / total + (highest - have / total) * step / _TANGENTS for step in range(_TANGENTS))}
+        # Room for what a good answer has; beyond it the last tangent goes on, which is still below the square.
+        last = min(highest, max(have / total, 2 * mean + self.state.deviation(index)))
+        points = {have / total, last, *(have / total + (last - have / total) * step / _TANGENTS for step in range(_TANGENTS))}
         # Where it matters, near the mean, the tangents are closer.
         points |= {mean + self.state.deviation(index) * step / 4 for step in range(-8, 9)}
         for point in sorted(each for each in points if each >= 0):
