@@ -5,102 +5,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-
 import pytest
 import sqlalchemy as sa
 from ansible_collections.virtuoso.grid.plugins.module_utils._information import orders, query
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import Registration
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.holding import place, propose
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.known import reservations
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Rules
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.quotas import serve as set_quotas
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.reading import Request, read_provider
 
 GIB = 2**30
 IMAGE = {"name": "tiny@1", "digest": "sha256:" + "a" * 64, "size": GIB, "virtual_size": 2 * GIB}
-FREE = {
-    "site": "north",
-    "cpus": 100,
-    "cpus_allocated": 0,
-    "memory": 16 * GIB,
-    "memory_free": 16 * GIB,
-    "memory_allocated": 0,
-    "disk": 1000 * GIB,
-    "disk_free": 1000 * GIB,
-    "disk_allocated": 0,
-    "networks": ["virtuoso"],
-    "machines": [],
-    "images": [],
-    "load": 0.5,
-}
-RULES = Rules(host_reserve=0)
-
-
-class Plays:
-    """What plays do to a store: order, place, register."""
-
-    def __init__(self, path):
-        self.store = Store(str(path))
-
-    def order(self, *names, **fields):
-        with self.store.writing() as connection:
-            results = orders.serve(
-                connection, [{"name": name, "image": "tiny", "memory": "1 GiB", **fields} for name in names], **ORDERING
-            )[0]
-        return [{**result["spec"], "uuid": result["uuid"], "image": IMAGE} for result in results]
-
-    def request(self, machines, *providers, **options):
-        given = [read_provider({"name": f"p{number}", **FREE, **fields}) for number, fields in enumerate(providers, 1)]
-        return Request(machines, given, RULES, **options)
-
-    def place(self, machines, *providers, check=False, proposal=None, **options):
-        request = self.request(machines, *providers, **options)
-        with self.store.reading(empty_if_missing=True) if check else self.store.writing() as connection:
-            results, self.diffs = place(connection, request, check=check, proposal=proposal)
-        return results
-
-    def propose(self, machines, *providers, **options):
-        with self.store.reading() as connection:
-            return propose(connection, self.request(machines, *providers, **options), check=False)[0]
-
-    def reservations(self):
-        with self.store.reading() as connection:
-            return {row["machine"] or row["owner"]: row for row in reservations(connection, "0001")}
-
-    def quotas(self, *quotas):
-        with self.store.writing() as connection:
-            assert not [result for result in set_quotas(connection, quotas, absent=False, check=False)[0] if result.get("failed")]
-
-    def appear(self, machine, provider):
-        """The machine is defined on the provider."""
-        told = {
-            "name": machine["name"],
-            "uuid": machine["uuid"],
-            "provider": provider,
-            "state": "running",
-            "vcpus": 1,
-            "memory": GIB,
-            "disk": 2 * GIB,
-        }
-        with self.store.writing() as connection:
-            registration = Registration(connection)
-            results = registration.see_machines([told])
-            registration.write()
-        assert not results[0].get("failed")
-
-    def row(self, name):
-        with self.store.reading() as connection:
-            return query.machines(connection, names=[name])[0]
-
-
 ORDERING = {"owner": "alice", "images": None, "absent": False, "check": False}
-
-
-@pytest.fixture
-def plays(tmp_path):
-    return Plays(tmp_path / "grid.db")
 
 
 def code(result):
@@ -381,58 +292,3 @@ def test_a_bad_wish_fails_alone(plays, fields, expected):
     if expected == "impossible_affinity":
         results = plays.place([{**first, **fields}, second, third], {})
     assert code(results[0]) == expected and results[-1]["provider"] == "p1"
-
-
-def _play(path, number, placed):
-    """One play: orders three machines of 1 GiB and places them on providers that it measured before anyone else came."""
-    play = Plays(path)
-    machines = play.order(*(f"web-{number}-{count}" for count in range(3)))
-    placed.put(
-        [
-            (result["name"], result.get("provider"), code(result))
-            for result in play.place(machines, {"memory": 8 * GIB}, {"memory": 8 * GIB})
-        ]
-    )
-
-
-def test_plays_at_once_never_promise_the_same_gigabyte_and_lose_nothing(tmp_path):
-    context = multiprocessing.get_context("fork")
-    placed, path = context.Queue(), tmp_path / "grid.db"
-    processes = [context.Process(target=_play, args=(path, number, placed)) for number in range(8)]
-    for process in processes:
-        process.start()
-    results = [result for dummy in processes for result in placed.get(timeout=60)]
-    for process in processes:
-        process.join()
-    providers = [provider for dummy, provider, dummy in results]
-    assert (providers.count("p1"), providers.count("p2"), providers.count(None)) == (8, 8, 8)
-    assert {failure for dummy, provider, failure in results if provider is None} == {"no_provider"}
-    with Store(str(path)).reading() as connection:
-        rows = {row["name"]: row["provider"] for row in query.machines(connection)}
-    assert rows == {name: provider for name, provider, dummy in results}
-
-
-def _last_gigabyte(path, number, go, placed):
-    """A play that has made up its mind before anyone has written anything."""
-    play = Plays(path)
-    machine = play.order(f"web-{number}")
-    go.wait()
-    late = play.propose(machine, {"memory": GIB}, within=0.1)
-    go.wait()
-    result = play.place(machine, {"memory": GIB}, proposal=late)[0]
-    placed.put((late, result.get("provider"), code(result)))
-
-
-def test_the_last_gigabyte_is_promised_once_though_all_were_proposed_it(tmp_path):
-    context, number = multiprocessing.get_context("fork"), 4
-    placed, path = context.Queue(), tmp_path / "grid.db"
-    go = context.Barrier(number)
-    processes = [context.Process(target=_last_gigabyte, args=(path, each, go, placed)) for each in range(number)]
-    for process in processes:
-        process.start()
-    results = [placed.get(timeout=60) for dummy in processes]
-    for process in processes:
-        process.join()
-    assert all(list(late.values()) == ["p1"] for late, dummy, dummy in results)
-    assert sorted(str(provider) for dummy, provider, dummy in results) == ["None"] * 3 + ["p1"]
-    assert [failure for dummy, provider, failure in results if provider is None] == ["no_provider"] * 3
