@@ -93,7 +93,7 @@ reservations:
     provider: {description: Where it is., type: str, returned: success}
     from: {description: Its beginning., type: str, returned: success}
     to: {description: Its end., type: str, returned: success}
-    changed: {description: Whether it was admitted, changed or given up now., type: bool, returned: always}
+    changed: {description: "Whether it was admitted, changed or given up now.", type: bool, returned: always}
     msg: {description: What is wrong., type: str, returned: failure}
     failure:
       description: >-

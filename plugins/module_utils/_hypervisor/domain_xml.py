@@ -166,7 +166,8 @@ def _attribute(element: ET.Element | None, name: str) -> str | None:
 def read(domain: ET.Element) -> Model:
     """What libvirt has, in the terms of :data:`FIELDS`, and ``mac``, ``machine_type``, ``virtualization``, ``disk_path``.
 
-    ``cpu_limit`` is ``{period, quota}`` of each virtual CPU, in microseconds. It, ``cpu_shares`` and ``display_password`` are ``None`` where the domain says nothing of them.
+    ``cpu_limit`` is ``{period, quota}`` of each virtual CPU, in microseconds. It,
+    ``cpu_shares`` and ``display_password`` are ``None`` where the domain says nothing of them.
     """
     interface = _interface(domain)
     vnc = _vnc(domain)

@@ -27,6 +27,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, 
 if t.TYPE_CHECKING:
     import sqlalchemy as sa
 
+
 @dataclasses.dataclass
 class _Batch:
     """The entries as far as they could be read, by position, and a result for each entry."""
