@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 import uuid
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import split_image
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import WHERE, split_image
 
 Item = t.Dict[str, t.Any]
 Items = t.List[Item]
@@ -92,6 +92,7 @@ def placement_entries(orders: t.Sequence[t.Mapping[str, t.Any]], images: t.Seque
             {
                 **{key: order.get(key) for key in ("name", "uuid")},
                 **{key: spec[key] for key in ("vcpus", "memory", "disk", "network", "goal")},
+                **{key: spec[key] for key in (*WHERE, "owner", "tags", "performance") if spec.get(key)},
                 "image": {"name": image.get("reference"), **{key: image.get(key) for key in ("digest", "size", "virtual_size")}},
             }
         )

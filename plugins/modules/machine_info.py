@@ -70,6 +70,7 @@ machines:
     memory: {description: Memory., type: int, returned: when it is there}
     disk: {description: Virtual size of its disk., type: int, returned: when it is there}
     cpu_shares: {description: "Its weight among the machines, V(none) for the host's default.", type: int, returned: when it is there}
+    cpu_limit: {description: "C(quota) microseconds that each virtual CPU may use in each C(period), or V(none).", type: dict, returned: when it is there}
     network: {description: Its network., type: str, returned: when it is there}
     mac: {description: MAC address of its network card., type: str, returned: when it is there}
     addresses: {description: "Its addresses, IPv4 first.", type: list, elements: str, returned: when it is there}

@@ -12,13 +12,17 @@ short_description: Choose a provider for each machine and hold room for it there
 version_added: 0.1.0
 description:
   - Chooses, among the given providers, one that can hold each machine, and says of every other why it can't.
-  - A provider can hold a machine if it is reachable, has the image's architecture, has the machine's network active, and has memory,
-    CPU and disk free, less what is held for machines placed there by this and other plays.
-  - What is chosen is held in the store, in one transaction, so that two plays at once can't promise the same memory twice.
-    A machine that is cancelled or retired no longer holds anything.
+  - A provider can hold a machine if it is reachable, has the image's architecture, has the machine's network active, is at the site and has the
+    features that were ordered, has what the machine must be with and nothing that it must be apart from, can admit its reservation, and has
+    memory, CPU and disk free, less what is held for machines placed there by this and other plays and what is reserved.
+  - An owner can't get more than his quota (module M(virtuoso.grid.quota)).
+  - A first answer is there at once; until the deadline it is improved. That reads one state of the store and excludes nobody. Then, in
+    one transaction, what still fits is held in the store and the rest is chosen anew, so that two plays at once can't promise the
+    same memory twice.
+  - What is chosen is held until the machine is seen on its provider, or its order is cancelled, or O(hold) seconds have passed.
   - A machine that exists stays where it is. If its provider is not reachable in this run, it fails and is not moved, because it may be
     running there.
-  - The same input gives the same answer.
+  - The same input and seed give the same answer, unless the clock cut the search short (RV(solver.cut)).
 extends_documentation_fragment:
   - virtuoso.grid.attributes
   - virtuoso.grid.store
@@ -30,7 +34,8 @@ attributes:
 options:
   machines:
     description:
-      - The machines, each a mapping of C(name), C(uuid), C(vcpus), C(memory), C(disk), C(network), C(goal) as the module
+      - The machines, each a mapping of C(name), C(uuid), C(vcpus), C(memory), C(disk), C(network), C(goal) and optionally C(owner),
+        C(tags), C(site), C(architecture), C(features), C(affinity), C(anti_affinity), C(performance) as the module
         M(virtuoso.grid.order) returned them, and C(image), a mapping of C(name), C(digest), C(size), C(virtual_size) and optionally
         C(architecture) as the module M(virtuoso.grid.image) returned it.
       - In check mode the uuid may be V(null).
@@ -42,7 +47,8 @@ options:
   providers:
     description:
       - The providers, each a mapping of C(name), C(site), and what the module M(virtuoso.grid.provider_info) returned of it, or
-        C(unreachable=true) and the C(reason). C(price) and C(latency) (numbers) may be added.
+        C(unreachable=true) and the C(reason). C(price) (a number), C(latency) (a number, or a mapping from home to number), C(features) (a list)
+        and C(speed) (bytes a second with which images come) may be added.
     type: list
     elements: raw
     required: true
@@ -54,6 +60,43 @@ options:
     description: How many virtual CPUs one CPU of a provider may carry.
     type: float
     default: 16.0
+  memory_overcommit:
+    description: How many bytes of guest memory one byte of a provider's may carry. Reservations are never overcommitted.
+    type: float
+    default: 1.0
+  disk_overcommit:
+    description: The same for disks.
+    type: float
+    default: 1.0
+  reservation_bound:
+    description:
+      - Which part of a provider's CPUs may be reserved, above 0 and up to 1. A reservation is admitted if at every moment of it the sum of
+        slice divided by period on the provider stays within its number of CPUs times this.
+    type: float
+    default: 0.9
+  hold:
+    description: Seconds for which room is held for a machine that is placed and doesn't exist yet.
+    type: int
+    default: 86400
+  within:
+    description: Seconds to look for a better answer than the first one. Only used where there is something to choose for several machines.
+    type: float
+    default: 5.0
+  seed:
+    description: Seed of the search.
+    type: int
+    default: 0
+  solver:
+    description:
+      - V(auto) lets OR-Tools' CP-SAT improve the answer where it is installed in the Python that runs the module, and else does without it as V(local).
+      - V(local) is a local search; V(greedy) keeps the first answer.
+    type: str
+    choices: [auto, local, greedy]
+    default: auto
+  homes:
+    description: The home of each owner, by which latencies count that providers tell by home.
+    type: dict
+    default: {}
 author:
   - virtuoso.grid contributors (@virtuoso-grid)
 seealso:
@@ -129,9 +172,22 @@ machines:
     failure:
       description: >-
         The error for programs. Its C(code) is one of V(no_provider) (with C(reasons)), V(provider_unreachable), V(several_copies),
-        V(disk_too_small), V(not_ordered), V(duplicate_name), V(invalid_order), V(invalid_size), V(invalid_vcpus).
+        V(quota_exceeded), V(impossible_affinity), V(affinity_unknown), V(disk_too_small), V(not_ordered), V(duplicate_name),
+        V(invalid_order), V(invalid_goal), V(invalid_size), V(invalid_vcpus), V(invalid_reservation), V(invalid_duration), V(invalid_time).
       type: dict
       returned: failure
+solver:
+  description: How the answer came about.
+  returned: always
+  type: dict
+  contains:
+    engine: {description: "V(greedy), V(local search) or V(cp-sat).", type: str, returned: always, sample: cp-sat}
+    library: {description: Whether OR-Tools is installed., type: bool, returned: always}
+    greedy: {description: Cost of the first answer in points; see docs/placement.md., type: float, returned: always}
+    cost: {description: Cost of this answer., type: float, returned: always}
+    optimal: {description: Whether CP-SAT has proven that there is no better one., type: bool, returned: always}
+    gap: {description: "How far from the best one it is at most, as a part of its cost; V(none) where that isn't known.", type: float, returned: always}
+    cut: {description: Whether the deadline cut the search short; another run may then have another answer., type: bool, returned: always}
 machine_type:
   description: The newest C(pc-q35) machine type that all reachable providers share, or V(null).
   returned: always
@@ -139,14 +195,16 @@ machine_type:
   sample: pc-q35-7.2
 """
 
+import dataclasses
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import STORE, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.holding import place, read_provider
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Rules, newest_machine_type
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.exact import available
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.holding import place, propose
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import newest_machine_type
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.reading import read_request
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, Result, run_module
-from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
 
 ARGUMENTS = {
     "argument_spec": {
@@ -154,27 +212,40 @@ ARGUMENTS = {
         "providers": {"type": "list", "elements": "raw", "required": True},
         "host_reserve": {"type": "str", "default": "256 MiB"},
         "cpu_overcommit": {"type": "float", "default": 16.0},
+        "memory_overcommit": {"type": "float", "default": 1.0},
+        "disk_overcommit": {"type": "float", "default": 1.0},
+        "reservation_bound": {"type": "float", "default": 0.9},
+        "hold": {"type": "int", "default": 86400},
+        "within": {"type": "float", "default": 5.0},
+        "seed": {"type": "int", "default": 0},
+        "solver": {"type": "str", "choices": ["auto", "local", "greedy"], "default": "auto"},
+        "homes": {"type": "dict", "default": {}},
     },
     "supports_check_mode": True,
 }
 
 
 def work(module: AnsibleModule) -> Result:
-    """Place."""
-    options = module.params
-    if not 0 < options["cpu_overcommit"] <= 1000:
-        raise GridError(
-            "invalid_cpu_overcommit",
-            f"cpu_overcommit {options['cpu_overcommit']} is out of range",
-            remedy="Give a number above 0, up to 1000",
-        )
-    rules = Rules(parse_size(options["host_reserve"], "host_reserve"), options["cpu_overcommit"])
-    providers = [read_provider(given) for given in options["providers"]]
-    store = Store(options["store"])
-    with store.reading(empty_if_missing=True) if module.check_mode else store.writing() as connection:
-        machines, diffs = place(connection, options["machines"], providers, rules, check=module.check_mode)
-    changed = any(machine["changed"] for machine in machines)
-    return {"changed": changed, "machines": machines, "machine_type": newest_machine_type(providers), "diff": diffs}
+    """Place: search on one state of the store, then hold."""
+    check, request = module.check_mode, read_request(module.params)
+    store = Store(module.params["store"])
+    if not check:
+        with store.writing():
+            pass  # makes a store, or brings an older one up to date, which a reader can't
+    with store.reading(empty_if_missing=check) as connection:
+        proposal, told = propose(connection, request, check=check)
+        if check:
+            machines, diffs = place(connection, request, check=True, proposal=proposal)
+    if not check:
+        with store.writing() as connection:
+            machines, diffs = place(connection, request, check=False, proposal=proposal)
+    return {
+        "changed": any(machine["changed"] for machine in machines),
+        "machines": machines,
+        "machine_type": newest_machine_type(request.providers),
+        "solver": {**dataclasses.asdict(told), "library": available()},
+        "diff": diffs,
+    }
 
 
 def main() -> None:

@@ -82,7 +82,8 @@ def _up() -> None:
         images.ensure(name)
     _clear_foreign(states, there)
     hosts.ensure_network()
-    if not all([_mended(host, states[host.name]) for host in HOSTS]):
+    mended = [_mended(host, states[host.name]) for host in HOSTS]
+    if not all(mended):
         _make_all()
     hosts.wait_for_ssh(list(HOSTS))
     for host in HOSTS:

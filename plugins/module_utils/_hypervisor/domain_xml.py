@@ -16,7 +16,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import m
 
 Model = t.Dict[str, t.Any]
 
-FIELDS = ("vcpus", "memory", "network", "display", "display_password", "cpu_shares")
+FIELDS = ("vcpus", "memory", "network", "display", "display_password", "cpu_shares", "cpu_limit")
 """What this collection manages in a domain beside its metadata."""
 
 ROOT_DISK = "vda"
@@ -67,7 +67,7 @@ def _graphics(devices: ET.Element, password: str | None) -> None:
 
 def _platform(domain: ET.Element, wanted: Model) -> None:
     boot = _sub(domain, "os")
-    _sub(boot, "type", "hvm", arch=wanted.get("architecture", "x86_64"), machine=wanted["machine_type"])
+    _sub(boot, "type", "hvm", arch=wanted.get("architecture") or "x86_64", machine=wanted["machine_type"])
     features = _sub(domain, "features")
     for name in ("acpi", "apic"):
         _sub(features, name)
@@ -118,7 +118,7 @@ def title(values: metadata.Metadata) -> str:
 def build(wanted: Model, values: metadata.Metadata) -> ET.Element:
     """The ``<domain>`` element of a machine that is not defined yet.
 
-    :param wanted: ``vcpus``, ``memory`` (bytes), ``cpu_shares`` (or ``None``), ``network``, ``mac``, ``display``,
+    :param wanted: ``vcpus``, ``memory`` (bytes), ``cpu_shares`` and ``cpu_limit`` (or ``None``), ``network``, ``mac``, ``display``,
         ``display_password`` (or ``None``), ``virtualization`` (kvm, qemu), ``machine_type``, ``disk_path``, ``seed_path``,
         ``layers`` (paths of what the disk is an overlay on, nearest first).
     :param values: its metadata.
@@ -134,6 +134,8 @@ def build(wanted: Model, values: metadata.Metadata) -> ET.Element:
     _sub(domain, "vcpu", str(wanted["vcpus"]), placement="static")
     if wanted.get("cpu_shares") is not None:
         _sub(_sub(domain, "cputune"), "shares", str(wanted["cpu_shares"]))
+    if wanted.get("cpu_limit") is not None:
+        _set_limit(domain, wanted["cpu_limit"])
     _platform(domain, wanted)
     _devices(domain, wanted)
     return domain
@@ -164,6 +166,7 @@ def _attribute(element: ET.Element | None, name: str) -> str | None:
 def read(domain: ET.Element) -> Model:
     """What libvirt has, in the terms of :data:`FIELDS`, and ``mac``, ``machine_type``, ``virtualization``, ``disk_path``.
 
+    ``cpu_limit`` is ``{period, quota}`` of each virtual CPU, in microseconds. It,
     ``cpu_shares`` and ``display_password`` are ``None`` where the domain says nothing of them.
     """
     interface = _interface(domain)
@@ -177,6 +180,7 @@ def read(domain: ET.Element) -> Model:
         "display": "none" if vnc is None else "vnc",
         "display_password": _attribute(vnc, "passwd"),
         "cpu_shares": int(shares) if shares else None,
+        "cpu_limit": _limit(domain),
         "mac": _attribute(interface.find("mac"), "address") if interface is not None else None,
         "machine_type": _attribute(domain.find("os/type"), "machine"),
         "virtualization": domain.get("type"),
@@ -198,6 +202,24 @@ def set_chain(domain: ET.Element, layers: t.Sequence[str] | None) -> None:
         disk.remove(old)
     if layers is not None:
         _backing(disk, layers)
+
+
+def _limit(domain: ET.Element) -> dict[str, int] | None:
+    """A period alone limits nothing, nor does a quota below 1: libvirt tells both of a machine whose limit was lifted."""
+    quota = int(domain.findtext("cputune/quota", "0"))
+    # libvirt's own default period
+    return {"period": int(domain.findtext("cputune/period", "100000")), "quota": quota} if quota > 0 else None
+
+
+def _set_limit(domain: ET.Element, limit: t.Mapping[str, int] | None) -> None:
+    if limit is not None:
+        for tag in ("period", "quota"):
+            _set_text(domain, f"cputune/{tag}", str(limit[tag]))
+        return
+    tune = domain.find("cputune")
+    for tag in ("period", "quota"):
+        for old in tune.findall(tag) if tune is not None else ():
+            tune.remove(old)
 
 
 def _set_text(domain: ET.Element, path: str, text: str) -> None:
@@ -254,6 +276,7 @@ _SETTERS: dict[str, t.Callable[[ET.Element, t.Any], None]] = {
     "display": _set_display,
     "display_password": _set_password,
     "cpu_shares": lambda domain, shares: _set_text(domain, "cputune/shares", str(shares)),
+    "cpu_limit": _set_limit,
 }
 
 

@@ -1,12 +1,13 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The relations of the information service, and how a store of an older version becomes one of this version.
+"""The relations of the information service, as they are in the newest version; :mod:`migrations` makes them.
 
 Every object has a uuid and one row in ``object``; whatever belongs to it refers to that row and goes with it. A machine
 is a host. ``virtualization`` says what a virtual object is made of, ``futures`` which objects are not there yet.
 
-Sizes are bytes; times are text, ISO 8601 in UTC, whole seconds: they sort, and read the same in every database.
+Sizes are bytes; times are text, ISO 8601 in UTC, whole seconds: they sort, and read the same in every database. What
+queries compare has a column of its own, however it was told; ``facts`` keeps the rest.
 """
 
 from __future__ import annotations
@@ -62,6 +63,20 @@ else:
         sa.Column("generation", sa.Integer),
         sa.Column("facts", sa.JSON, nullable=False),
         sa.Column("seen", sa.String(20)),
+        # Since when a machine isn't where it should be: its provider answers, and doesn't have it.
+        sa.Column("missing", sa.String(20)),
+        # What a provider measured when it was last seen.
+        sa.Column("architecture", sa.String(16)),
+        sa.Column("virtualization", sa.String(16)),  # kvm or qemu
+        sa.Column("libvirt_version", sa.String(32)),
+        sa.Column("qemu_version", sa.String(32)),
+        sa.Column("load", sa.Float),
+        sa.Column("cpus_allocated", sa.Integer),
+        sa.Column("memory_free", sa.BigInteger),
+        sa.Column("memory_allocated", sa.BigInteger),
+        sa.Column("disk_free", sa.BigInteger),
+        sa.Column("disk_allocated", sa.BigInteger),
+        sa.Column("price", sa.Float),  # of an hour, in whatever currency the grid reckons in
     )
 
     ORDERS = sa.Table(
@@ -133,31 +148,117 @@ else:
         sa.Column("details", sa.JSON, nullable=False),
     )
 
+    NETWORK = sa.Table(
+        "network",
+        METADATA,
+        _uuid("uuid", "object", primary_key=True),
+        sa.Column("name", sa.String(64), nullable=False, unique=True),
+        _uuid("home", "host", delete="SET NULL"),
+        sa.Column("owner", sa.String(64)),
+        sa.Column("vni", sa.Integer, unique=True),
+        sa.Column("mtu", sa.Integer),
+    )
 
-def _first(connection: sa.Connection) -> None:
-    METADATA.create_all(connection)
+    NETWORK_SITE = sa.Table(
+        "network_site",
+        METADATA,
+        _uuid("network", "network", primary_key=True),
+        _uuid("site", "site", primary_key=True),
+        sa.Column("mac_prefix", sa.String(17)),
+    )
 
+    INTERFACE = sa.Table(
+        "interface",
+        METADATA,
+        _uuid("host", "host", primary_key=True),
+        _uuid("network", "network", primary_key=True),
+        sa.Column("mac", sa.String(17)),
+        sa.Index("interface_of", "network", "host"),
+    )
 
-Migration = t.Callable[["sa.Connection"], None]
+    LINK = sa.Table(
+        "link",
+        METADATA,
+        _uuid("uuid", "object", primary_key=True),
+        _uuid("site_a", "site", nullable=False),
+        _uuid("site_b", "site", nullable=False),
+        sa.Column("kind", sa.String(16), nullable=False),  # tree or shortcut
+        sa.Column("transport", sa.String(16), nullable=False),
+        sa.Column("vni", sa.Integer, unique=True),
+        sa.Column("mtu", sa.Integer),
+        sa.Column("state", sa.String(16)),
+        sa.Column("details", sa.JSON, nullable=False),
+        sa.Column("seen", sa.String(20)),
+    )
 
-MIGRATIONS: tuple[Migration, ...] = (_first,)
-"""The n-th brings a store from version n to n+1. Each is frozen once released: ``_first`` must then list its tables itself."""
+    LINK_NETWORK = sa.Table(
+        "link_network",
+        METADATA,
+        _uuid("link", "link", primary_key=True),
+        _uuid("network", "network", primary_key=True),
+    )
 
-VERSION = len(MIGRATIONS)
+    DEVICE = sa.Table(
+        "device",
+        METADATA,
+        _uuid("uuid", "object", primary_key=True),
+        sa.Column("name", sa.String(64), nullable=False),
+        sa.Column("kind", sa.String(16), nullable=False),  # cd, floppy, disk or usb
+        _uuid("home", "host"),
+        _uuid("machine", "host", delete="SET NULL", index=True),  # that it is attached to
+        sa.Column("state", sa.String(16)),
+        sa.Column("details", sa.JSON, nullable=False),
+        sa.Column("seen", sa.String(20)),
+    )
 
+    RESERVATION = sa.Table(
+        "reservation",
+        METADATA,
+        _uuid("uuid", "object", primary_key=True),
+        _uuid("machine", "host", index=True),  # whose it is; without one it is the owner's
+        sa.Column("owner", sa.String(64), nullable=False),
+        _uuid("provider", "host", nullable=False),
+        sa.Column("cpu_period_us", sa.Integer),
+        sa.Column("cpu_slice_us", sa.Integer),
+        sa.Column("memory", sa.BigInteger),
+        sa.Column("begin", sa.String(20), nullable=False),
+        sa.Column("end", sa.String(20), nullable=False),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("created", sa.String(20), nullable=False),
+        sa.Index("reservation_time", "provider", "end"),
+    )
 
-def migrate(connection: sa.Connection, have: int) -> None:
-    """Bring the store behind ``connection`` from version ``have`` to the newest, inside the caller's transaction."""
-    for step in MIGRATIONS[have:]:
-        step(connection)
-    statement = SCHEMA_VERSION_TABLE.update() if have else SCHEMA_VERSION_TABLE.insert()
-    connection.execute(statement, {"version": VERSION})
+    QUOTA = sa.Table(
+        "quota",
+        METADATA,
+        sa.Column("owner", sa.String(64), primary_key=True),
+        # What the owner's machines may have in all; NULL is no bound.
+        sa.Column("vcpus", sa.Integer),
+        sa.Column("memory", sa.BigInteger),
+        sa.Column("disk", sa.BigInteger),
+        sa.Column("machines", sa.Integer),
+    )
 
+    SAMPLE = sa.Table(
+        "sample",
+        METADATA,
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+        _uuid("object", "object", nullable=False),
+        _uuid("peer", "object"),  # of what is measured between two
+        sa.Column("metric", sa.String(32), nullable=False),
+        sa.Column("time", sa.String(20), nullable=False),
+        sa.Column("value", sa.Float, nullable=False),
+        sa.Index("sample_of", "object", "metric", "time"),
+    )
 
-def version_of(connection: sa.Connection) -> int | None:
-    """The version of the store: 0 where the database is empty, ``None`` where it holds something else than a store."""
-    names = sa.inspect(connection).get_table_names()
-    if SCHEMA_VERSION_TABLE.name not in names:
-        return None if names else 0
-    rows = connection.execute(sa.select(SCHEMA_VERSION_TABLE.c.version)).all()
-    return rows[0].version if len(rows) == 1 else None
+    FOREIGN_DOMAIN = sa.Table(
+        "foreign_domain",
+        METADATA,
+        # Domains on providers that are not the grid's: only told of, never touched.
+        _uuid("provider", "host", primary_key=True),
+        sa.Column("uuid", sa.String(36), primary_key=True),
+        sa.Column("name", sa.String(253), nullable=False),
+        sa.Column("state", sa.String(16)),
+        sa.Column("seen", sa.String(20), nullable=False),
+        sa.Column("missing", sa.String(20)),
+    )

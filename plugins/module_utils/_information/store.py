@@ -20,7 +20,7 @@ import typing as t
 import urllib.parse
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import migrations, schema
 
 try:
     import sqlalchemy as sa
@@ -150,7 +150,7 @@ class Store:
             )
         engine = sa.create_engine("sqlite://", poolclass=pool.StaticPool)
         with self._typed("read"), engine.begin() as connection:
-            schema.migrate(connection, 0)
+            migrations.migrate(connection, 0)
             yield connection
 
     @contextlib.contextmanager
@@ -215,30 +215,30 @@ class Store:
 
     def _check_version(self, connection: sa.Connection, *, write: bool) -> bool:
         """Whether there is a store; a writer's is of this version then."""
-        version = schema.version_of(connection)
+        version = migrations.version_of(connection)
         if version is None:
             raise self._error("store_foreign", "this is another program's database", "Name another store")
-        if version > schema.VERSION:
+        if version > migrations.VERSION:
             raise self._error(
                 "store_newer",
-                f"the store has version {version}, this release of the collection knows version {schema.VERSION}",
+                f"the store has version {version}, this release of the collection knows version {migrations.VERSION}",
                 "Upgrade the collection on this controller",
                 version=version,
-                known=schema.VERSION,
+                known=migrations.VERSION,
             )
-        if version == schema.VERSION:
+        if version == migrations.VERSION:
             return True
         if write:
-            schema.migrate(connection, version)
+            migrations.migrate(connection, version)
             return True
         if version == 0:
             return False
         raise self._error(
             "store_older",
-            f"the store has version {version}, this release of the collection reads version {schema.VERSION}",
+            f"the store has version {version}, this release of the collection reads version {migrations.VERSION}",
             "Run a playbook that writes to it, for example virtuoso.grid.order, which brings it up to date",
             version=version,
-            known=schema.VERSION,
+            known=migrations.VERSION,
         )
 
     def _error(self, code: str, msg: str, remedy: str | None = None, **details: t.Any) -> GridError:

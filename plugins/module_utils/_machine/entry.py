@@ -12,11 +12,15 @@ import uuid as uuids
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import ORDER_OPTIONS, check_text, parse_order, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import mac_address
+from ansible_collections.virtuoso.grid.plugins.module_utils._times import now
 
 Entry = t.Dict[str, t.Any]
 
 EXTRA = ("uuid", "generation", "site", "provider", "user", "python", "exists")
 """What an entry has beside the fields of an order."""
+
+RESERVED_SHARES = 10000
+"""The weight of a machine while its reservation holds: what is reserved must not be starved by what isn't."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _SITE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}", re.ASCII)
@@ -75,6 +79,20 @@ def _image(value: t.Any) -> dict[str, str]:
     return {"name": check_text("image", value.get("name") or digest), "digest": digest}
 
 
+def cpu_tuning(performance: t.Mapping[str, t.Any], time: str) -> Entry:
+    """``cpu_shares`` and ``cpu_limit`` (``{period, quota}`` of each virtual CPU, microseconds) at this time; ``None``: the host's default.
+
+    While a reservation holds, the slice is what each virtual CPU may use in a period, so that the admitted sum is never exceeded.
+    """
+    shares, reservation = performance.get("cpu_shares"), performance.get("reservation")
+    if not reservation or not reservation.get("from", time) <= time < reservation.get("to", "9999-12-31T23:59:59Z"):
+        return {"cpu_shares": shares, "cpu_limit": None}
+    return {
+        "cpu_shares": RESERVED_SHARES if shares is None else shares,
+        "cpu_limit": {"period": reservation["period"], "quota": reservation["slice"]},
+    }
+
+
 def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
     image = _image(entry["image"])
     order = {key: value for key, value in entry.items() if key in ORDER_OPTIONS}
@@ -99,7 +117,7 @@ def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
         "generation": int(generation),
         "user": check_text("user", user) if user else None,
         "python": _matching("python", python, _PYTHON, "Give the absolute path of an interpreter") if python else None,
-        "cpu_shares": spec["performance"].get("cpu_shares"),
+        **cpu_tuning(spec["performance"], now()),
         "mac": mac_address(spec["network"], site, uuid),
         "exists": bool(entry.get("exists")),
     }
@@ -109,7 +127,7 @@ def parse_entry(entry: t.Any) -> tuple[str | None, str | None, Entry | None]:
     """An entry as (uuid, name, specification); the last is ``None`` where it only says which machine is meant.
 
     The specification is the canonical order with ``image`` as ``{name, digest}``, ``uuid``, ``site``, ``generation``, ``user``,
-    ``python``, ``cpu_shares``, ``mac`` and ``exists``. Numbers may come as text, as templates make them.
+    ``python``, ``cpu_shares``, ``cpu_limit``, ``mac`` and ``exists``. Numbers may come as text, as templates make them.
 
     :raises GridError: ``invalid_...``.
     """

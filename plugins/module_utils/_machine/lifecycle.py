@@ -179,6 +179,10 @@ class Machine:
     def _change_live(self, step: Step) -> None:
         if step.field == "cpu_shares":
             self.domain.setSchedulerParametersFlags({"cpu_shares": step.after}, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        elif step.field == "cpu_limit":
+            # A quota below 0 lifts the limit.
+            limit = {"vcpu_quota": -1} if step.after is None else {"vcpu_period": step.after["period"], "vcpu_quota": step.after["quota"]}
+            self.domain.setSchedulerParametersFlags(limit, libvirt.VIR_DOMAIN_AFFECT_LIVE)
         elif step.field == "display_password":
             text = domain_xml.graphics_with_password(observe.running(self.domain), step.after)
             self.domain.updateDeviceFlags(text, libvirt.VIR_DOMAIN_AFFECT_LIVE)

@@ -25,6 +25,7 @@ WHEN_RUNNING = {
     "display": NEXT_START,
     "display_password": LIVE,
     "cpu_shares": LIVE,
+    "cpu_limit": LIVE,
 }
 """When a changed field of the domain takes effect while the machine runs; on a stopped one it is at once."""
 

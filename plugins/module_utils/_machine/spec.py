@@ -12,7 +12,8 @@ import typing as t
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import FORMS, shorten
-from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
+from ansible_collections.virtuoso.grid.plugins.module_utils._times import parse_duration, parse_time
+from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size, parse_size
 
 Spec = t.Dict[str, t.Any]
 
@@ -21,15 +22,34 @@ MEMORY_RANGE = (16 * MIB, 16 * 2**40)
 DISK_RANGE = (MIB, 64 * 2**40)
 VCPUS_RANGE = (1, 1024)
 SHARES_RANGE = (1, 10000)
+# https://libvirt.org/formatdomain.html#cpu-tuning, period and quota
+PERIOD_RANGE = (1000, 1000000)
+SLICE_LEAST = 1000
 
 GOALS = ("balance", "pack", "price", "interactivity")
 DISPLAYS = ("vnc", "none")
+
+WHERE = ("site", "architecture", "features", "affinity", "anti_affinity")
+"""The fields of an order that only placement looks at."""
 
 USER_OPTIONS: Spec = {
     "name": {"type": "str", "required": True},
     "ssh_authorized_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
     "sudo": {"type": "bool", "default": True},
     "shell": {"type": "path", "default": "/bin/bash"},
+}
+
+RESERVATION_OPTIONS: Spec = {
+    "period": {"type": "raw", "required": True},
+    "slice": {"type": "raw", "required": True},
+    "memory": {"type": "str"},
+    "from": {"type": "raw"},
+    "to": {"type": "raw"},
+}
+
+PERFORMANCE_OPTIONS: Spec = {
+    "cpu_shares": {"type": "int"},
+    "reservation": {"type": "dict", "options": RESERVATION_OPTIONS},
 }
 
 ORDER_OPTIONS: Spec = {
@@ -43,9 +63,14 @@ ORDER_OPTIONS: Spec = {
     "users": {"type": "list", "elements": "dict", "default": [], "options": USER_OPTIONS},
     "network": {"type": "str", "default": "virtuoso"},
     "display": {"type": "str", "default": "vnc", "choices": list(DISPLAYS)},
-    "performance": {"type": "dict", "default": {}, "options": {"cpu_shares": {"type": "int"}}},
+    "performance": {"type": "dict", "default": {}, "options": PERFORMANCE_OPTIONS},
     "goal": {"type": "str", "default": "balance", "choices": list(GOALS)},
     "tags": {"type": "list", "elements": "str", "default": []},
+    "site": {"type": "str"},
+    "architecture": {"type": "str"},
+    "features": {"type": "list", "elements": "str"},
+    "affinity": {"type": "list", "elements": "str"},
+    "anti_affinity": {"type": "list", "elements": "str"},
 }
 """The fields of one entry of ``virtuoso_machines``, as Ansible argument specification."""
 
@@ -59,6 +84,13 @@ _PATTERNS: dict[str, tuple[str, str]] = {
     ),
     "network": (r"[a-z0-9][a-z0-9-]{0,30}", "1 to 31 lower-case letters, digits and hyphens"),
     "tag": (r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", "1 to 63 letters, digits and . _ -"),
+    "site": (r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}", "1 to 63 letters, digits and . _ -"),
+    "architecture": (r"[a-z0-9_]{1,16}", "an architecture as the kernel names it, for example x86_64"),
+    "feature": (r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", "1 to 63 letters, digits and . _ -"),
+    "affinity": (
+        r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?|tag:[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}",
+        "the name of a machine, or tag: and a tag",
+    ),
     # Debian Policy, section 5.6.7
     "package": (r"[a-z0-9][a-z0-9+.-]{1,126}", "a Debian package name"),
     "user": FORMS["user"],
@@ -89,11 +121,11 @@ def _check_range(what: str, value: int, allowed: tuple[int, int]) -> int:
 
 
 def parse_order(entry: t.Any, defaults: t.Mapping[str, t.Any] | None = None) -> Spec:
-    """The canonical specification of one ordered machine.
+    """The canonical specification of one ordered machine. Fields about where it may be are only in it where they say something.
 
     :param entry: one item of ``virtuoso_machines``.
     :param defaults: values for fields that the entry leaves out, for example ``owner``.
-    :returns: every field of ``ORDER_OPTIONS``; ``memory`` and ``disk`` in bytes (``disk`` is ``None`` for the image's own
+    :returns: the fields of ``ORDER_OPTIONS``; ``memory`` and ``disk`` in bytes (``disk`` is ``None`` for the image's own
         size), lists of names sorted and without doubles, so that equal wishes are equal values.
     :raises GridError: ``invalid_order`` for wrong fields or types; ``invalid_name``, ``invalid_size``... for wrong values.
     """
@@ -115,13 +147,60 @@ def parse_order(entry: t.Any, defaults: t.Mapping[str, t.Any] | None = None) -> 
         raise exc.on(object=about, tried="read the order")
 
 
+def parse_reservation(given: t.Mapping[str, t.Any]) -> Spec:
+    """A reservation in its canonical form: ``period`` and ``slice`` in microseconds, ``memory`` in bytes, ``from`` and ``to`` as the store
+    writes times; what isn't given is left out.
+
+    :raises GridError: ``invalid_duration``, ``invalid_size``, ``invalid_time``, ``invalid_reservation``.
+    """
+    period = parse_duration(given["period"], "period", minimum=PERIOD_RANGE[0], maximum=PERIOD_RANGE[1])
+    reservation: Spec = {"period": period, "slice": parse_duration(given["slice"], "slice", minimum=SLICE_LEAST, maximum=period)}
+    if given.get("memory") is not None:
+        reservation["memory"] = -(-parse_size(given["memory"], "memory of the reservation") // MIB) * MIB
+    reservation.update({key: parse_time(given[key], key) for key in ("from", "to") if given.get(key) is not None})
+    if "from" in reservation and "to" in reservation and reservation["from"] >= reservation["to"]:
+        raise GridError(
+            "invalid_reservation",
+            f"the reservation ends at {reservation['to']}, not after its beginning at {reservation['from']}",
+            remedy="Give a time in to that is after from",
+        )
+    return reservation
+
+
+def _performance(given: Spec, memory: int) -> Spec:
+    performance = {key: value for key, value in given.items() if value is not None}
+    if "cpu_shares" in performance:
+        _check_range("cpu_shares", performance["cpu_shares"], SHARES_RANGE)
+    if "reservation" in performance:
+        reservation = performance["reservation"] = parse_reservation(performance["reservation"])
+        if reservation.get("memory", 0) > memory:
+            raise GridError(
+                "invalid_reservation",
+                f"{format_size(reservation['memory'])} of memory are reserved, the machine has {format_size(memory)}",
+                remedy="Reserve no more than the machine's memory, or leave memory out to reserve all of it",
+            )
+    return performance
+
+
+def _where(spec: Spec) -> Spec:
+    """The fields about where a machine may be, those that say something."""
+    lists = {"features": "feature", "affinity": "affinity", "anti_affinity": "affinity"}
+    found = {field: check_text(field, spec[field]) for field in ("site", "architecture") if spec.get(field)}
+    found.update({field: sorted({check_text(form, each) for each in spec[field]}) for field, form in lists.items() if spec.get(field)})
+    both = sorted(set(found.get("affinity", ())) & set(found.get("anti_affinity", ())))
+    if both or spec["name"] in found.get("affinity", ()) or spec["name"] in found.get("anti_affinity", ()):
+        raise GridError(
+            "impossible_affinity",
+            f"{', '.join(both) or spec['name']} can't be both with and apart from it" if both else "a machine can't be bound to itself",
+            remedy="Name other machines, each in affinity or in anti_affinity",
+        )
+    return found
+
+
 def _canonical(spec: Spec) -> Spec:
     for what in ("owner", "image", "network"):
         check_text(what, spec[what])
     _check_range("vcpus", spec["vcpus"], VCPUS_RANGE)
-    shares = (spec["performance"] or {}).get("cpu_shares")
-    if shares is not None:
-        _check_range("cpu_shares", shares, SHARES_RANGE)
     memory = parse_size(spec["memory"], "memory", minimum=MEMORY_RANGE[0], maximum=MEMORY_RANGE[1])
     disk = None if spec.get("disk") is None else parse_size(spec["disk"], "disk", minimum=DISK_RANGE[0], maximum=DISK_RANGE[1])
     users = [
@@ -136,14 +215,16 @@ def _canonical(spec: Spec) -> Spec:
     names = [user["name"] for user in users]
     if len(set(names)) != len(names):
         raise GridError("invalid_user", "a user is listed twice", remedy="Give each user once")
+    # libvirt and QEMU count guest memory in whole MiB on x86; rounding here keeps what is ordered and what runs equal
+    memory = -(-memory // MIB) * MIB
     return {
-        **spec,
-        # libvirt and QEMU count guest memory in whole MiB on x86; rounding here keeps what is ordered and what runs equal
-        "memory": -(-memory // MIB) * MIB,
+        **{field: value for field, value in spec.items() if field not in WHERE},
+        **_where(spec),
+        "memory": memory,
         "disk": None if disk is None else -(-disk // MIB) * MIB,
         "packages": sorted({check_text("package", package) for package in spec["packages"]}),
         "users": users,
-        "performance": {key: value for key, value in (spec["performance"] or {}).items() if value is not None},
+        "performance": _performance(spec["performance"] or {}, memory),
         "tags": sorted({check_text("tag", tag) for tag in spec["tags"]}),
     }
 

@@ -43,7 +43,7 @@ def facts(domain: t.Any) -> tuple[Facts, t.Any]:
         **identity,
         "foreign": False,
         **{key: values[key] for key in _CARRIED},
-        **{key: now[key] for key in ("vcpus", "memory", "network", "mac", "cpu_shares", "machine_type", "virtualization")},
+        **{key: now[key] for key in ("vcpus", "memory", "network", "mac", "cpu_shares", "cpu_limit", "machine_type", "virtualization")},
         "disk": _disk_size(now["disk_path"]),
         "display": domain_xml.display_of(live_tree if live_tree is not None else tree),
         "addresses": [],

@@ -22,7 +22,7 @@ SPEC = {
     "uuid": UUID, "name": "web1", "owner": "alice", "site": "site-a", "network": "virtuoso", "goal": "balance", "generation": 3,
     "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64}, "tags": ["a", "b"], "packages": ["nginx"], "users": [USER],
     "user": None, "python": "/usr/bin/python3", "vcpus": 2, "memory": 512 * 2**20, "disk": None, "display": "vnc", "cpu_shares": None,
-    "mac": "d2:ff:bf:00:00:01",
+    "cpu_limit": None, "mac": "d2:ff:bf:00:00:01",
 }  # fmt: skip
 MODEL = {
     **SPEC, "display_password": "secret", "virtualization": "qemu", "machine_type": "pc-q35-7.2", "disk_path": "/d/disk.qcow2",
@@ -41,6 +41,21 @@ def test_what_is_built_reads_the_same():
     assert {field: read[field] for field in domain_xml.FIELDS} == expected
     assert (read["mac"], read["machine_type"], read["virtualization"]) == (SPEC["mac"], "pc-q35-7.2", "qemu")
     assert read["disk_path"] == "/d/disk.qcow2"
+
+
+def test_a_limit_is_read_edited_and_lifted_again():
+    limit = {"period": 50000, "quota": 10000}
+    domain = built(cpu_limit=limit, cpu_shares=10000)
+    assert domain_xml.read(domain)["cpu_limit"] == limit and domain_xml.read(domain)["cpu_shares"] == 10000
+    domain_xml.edit(domain, {"cpu_limit": None})
+    assert domain_xml.read(domain)["cpu_limit"] is None and domain.find("cputune/period") is None
+    domain_xml.edit(domain, {"cpu_limit": limit})
+    assert [domain.findtext(f"cputune/{tag}") for tag in ("shares", "period", "quota")] == ["10000", "50000", "10000"]
+
+
+def test_a_period_without_a_quota_limits_nothing():
+    for tune in ("<period>50000</period>", "<period>50000</period><quota>-1</quota>", ""):
+        assert domain_xml.read(domain_xml.parse(f"<domain><cputune>{tune}</cputune></domain>"))["cpu_limit"] is None
 
 
 @pytest.mark.parametrize("started", [False, True])
@@ -97,6 +112,7 @@ def test_processor_follows_acceleration(kind, mode):
 
 CHANGES = [
     {"vcpus": 4}, {"memory": 2**30}, {"network": "lan"}, {"display": "none"}, {"display_password": "other"}, {"cpu_shares": 300},
+    {"cpu_limit": {"period": 100000, "quota": 20000}},
 ]  # fmt: skip
 
 

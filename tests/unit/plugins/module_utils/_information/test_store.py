@@ -13,7 +13,7 @@ import threading
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, record, schema, store
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import migrations, query, record, schema, store
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store, locate
 
 MACHINE = {"name": "web1", "image": "tiny"}
@@ -71,7 +71,7 @@ def test_an_empty_file_is_an_empty_store(tmp_path):
     used = Store(str(tmp_path / "grid.db"))
     assert code_of(used.reading()) == "store_missing"
     with used.writing() as connection:
-        assert schema.version_of(connection) == schema.VERSION
+        assert migrations.version_of(connection) == migrations.VERSION
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_directory_is_no_store(tmp_path):
 def test_a_newer_store_is_refused_and_left_alone(grid, tmp_path):
     grid.order(MACHINE)
     with grid.store.writing() as connection:
-        connection.execute(schema.SCHEMA_VERSION_TABLE.update(), {"version": schema.VERSION + 1})
+        connection.execute(schema.SCHEMA_VERSION_TABLE.update(), {"version": migrations.VERSION + 1})
     before = (tmp_path / "grid.db").read_bytes()
     assert code_of(grid.store.writing()) == "store_newer"
     assert code_of(grid.store.reading()) == "store_newer"
@@ -157,11 +157,11 @@ def test_an_older_store_is_brought_up_by_a_writer_only(grid, monkeypatch):
     def add_column(connection):
         connection.exec_driver_sql("ALTER TABLE site ADD COLUMN motto TEXT")
 
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, add_column))
-    monkeypatch.setattr(schema, "VERSION", schema.VERSION + 1)
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, add_column))
+    monkeypatch.setattr(migrations, "VERSION", migrations.VERSION + 1)
     assert code_of(grid.store.reading()) == "store_older"
     with grid.store.writing() as connection:
-        assert schema.version_of(connection) == schema.VERSION
+        assert migrations.version_of(connection) == migrations.VERSION
         assert "motto" in connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = 'site'").scalar()
     assert grid.machine("web1")
 
@@ -174,8 +174,8 @@ def test_a_migration_that_fails_leaves_the_store_as_it_was(grid, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, broken))
-        patch.setattr(schema, "VERSION", schema.VERSION + 1)
+        patch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, broken))
+        patch.setattr(migrations, "VERSION", migrations.VERSION + 1)
         assert code_of(grid.store.writing()) == "store_full"
     with grid.store.reading() as connection:
         assert "motto" not in connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE name = 'site'").scalar()

@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import seed
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.address import of_interfaces, usable
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import check_password, label, parse_entry
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import check_password, cpu_tuning, label, parse_entry
 
 UUID = "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11"
 KEYS = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA alice@home", 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5BBBB bob\'s "own": #key']
@@ -36,6 +36,24 @@ def test_a_whole_entry_gets_defaults_and_an_address():
     assert (uuid, name) == (UUID, "web1")
     assert (spec["memory"], spec["generation"], spec["cpu_shares"], spec["disk"]) == (2**29, 2, 7, None)
     assert spec["image"] == WHOLE["image"] and spec["mac"].count(":") == 5
+
+
+RESERVED = {"period": 100000, "slice": 20000, "from": "2027-02-01T00:00:00Z", "to": "2027-03-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("time", "holds"), [("2027-01-31T23:59:59Z", False), (RESERVED["from"], True), ("2027-02-28T23:59:59Z", True), (RESERVED["to"], False)]
+)
+def test_a_reservation_limits_and_weighs_while_it_holds(time, holds):
+    tuned = {"cpu_shares": 10000, "cpu_limit": {"period": 100000, "quota": 20000}}
+    assert cpu_tuning({"reservation": RESERVED}, time) == (tuned if holds else {"cpu_shares": None, "cpu_limit": None})
+    assert cpu_tuning({"reservation": RESERVED, "cpu_shares": 7}, time)["cpu_shares"] == 7
+
+
+def test_a_reservation_without_times_always_holds():
+    spec = parse_entry({**WHOLE, "performance": {"reservation": {"period": "10 ms", "slice": "10 ms"}}})[2]
+    assert spec["cpu_limit"] == {"period": 10000, "quota": 10000}
+    assert parse_entry(WHOLE)[2]["cpu_limit"] is None
 
 
 @pytest.mark.parametrize("entry", [{"uuid": UUID}, {"name": "web1"}, {"uuid": UUID, "name": "web1", "image": None}])

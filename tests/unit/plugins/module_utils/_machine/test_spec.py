@@ -76,6 +76,19 @@ def test_hostile_names_are_refused(name):
         ("display", "spice", "invalid_order"),
         ("performance", {"cpu_shares": 0}, "invalid_cpu_shares"),
         ("performance", {"turbo": 1}, "invalid_order"),
+        ("performance", {"reservation": {"period": "1 s"}}, "invalid_order"),
+        ("performance", {"reservation": {"period": "2 s", "slice": "1 s"}}, "invalid_duration"),
+        ("performance", {"reservation": {"period": "10 ms", "slice": "11 ms"}}, "invalid_duration"),
+        ("performance", {"reservation": {"period": "10 ms", "slice": "0.5 ms"}}, "invalid_duration"),
+        ("performance", {"reservation": {"period": "10 ms", "slice": "1 ms", "memory": "1 TiB"}}, "invalid_reservation"),
+        ("performance", {"reservation": {"period": "10 ms", "slice": "1 ms", "to": "soon"}}, "invalid_time"),
+        ("performance", {"reservation": {"period": 1000, "slice": 1000, "from": "2027-02-01", "to": "2027-02-01"}}, "invalid_reservation"),
+        ("site", "a/b", "invalid_site"),
+        ("architecture", "x86-64; x", "invalid_architecture"),
+        ("features", ["a b"], "invalid_feature"),
+        ("affinity", ["Tag:x"], "invalid_affinity"),
+        ("affinity", ["web1"], "impossible_affinity"),
+        ("anti_affinity", ["tag:"], "invalid_affinity"),
         ("users", [{"name": "root; x"}], "invalid_user"),
         ("users", [{"name": "alice"}, {"name": "alice"}], "invalid_user"),
         ("users", [{"name": "alice", "ssh_authorized_keys": ['command="x" ' + KEY]}], "invalid_ssh_key"),
@@ -88,6 +101,31 @@ def test_bad_fields_are_refused_by_name(field, value, code):
         parse_order({**GOOD, field: value})
     assert caught.value.code == code
     assert "web1" in str(caught.value) and caught.value.remedy
+
+
+def test_fields_about_the_place_are_only_there_where_they_say_something():
+    assert not {"site", "architecture", "features", "affinity", "anti_affinity"} & set(parse_order(GOOD))
+    given = {"site": "north", "architecture": "aarch64", "features": ["kvm", "gpu", "gpu"], "affinity": [], "anti_affinity": ["tag:web", "db1"]}
+    spec = parse_order({**GOOD, **given})
+    assert {field: spec[field] for field in given if field in spec} == {
+        "site": "north", "architecture": "aarch64", "features": ["gpu", "kvm"], "anti_affinity": ["db1", "tag:web"],
+    }  # fmt: skip
+    assert parse_order(spec) == spec
+
+
+def test_with_and_apart_of_the_same_is_impossible():
+    with pytest.raises(GridError) as caught:
+        parse_order({**GOOD, "affinity": ["db1", "tag:x"], "anti_affinity": ["db1"]})
+    assert caught.value.code == "impossible_affinity" and "db1" in str(caught.value)
+
+
+def test_a_reservation_in_its_one_form():
+    reservation = {"period": "0.1 s", "slice": "20ms", "memory": "100.5 MiB", "to": "2027-03-01T08:00:00+01:00"}
+    spec = parse_order({**GOOD, "performance": {"reservation": reservation}})
+    assert spec["performance"] == {
+        "reservation": {"period": 100000, "slice": 20000, "memory": 101 * 2**20, "to": "2027-03-01T07:00:00Z"}
+    }
+    assert parse_order(spec) == spec
 
 
 @pytest.mark.parametrize("entry", [None, "web1", 5, [], [GOOD]])

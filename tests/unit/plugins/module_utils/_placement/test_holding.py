@@ -5,82 +5,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-
 import pytest
+import sqlalchemy as sa
 from ansible_collections.virtuoso.grid.plugins.module_utils._information import orders, query
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import Registration
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.holding import place, read_provider
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Rules
 
 GIB = 2**30
 IMAGE = {"name": "tiny@1", "digest": "sha256:" + "a" * 64, "size": GIB, "virtual_size": 2 * GIB}
-FREE = {
-    "site": "north",
-    "cpus": 100,
-    "cpus_allocated": 0,
-    "memory": 16 * GIB,
-    "memory_free": 16 * GIB,
-    "memory_allocated": 0,
-    "disk": 1000 * GIB,
-    "disk_free": 1000 * GIB,
-    "disk_allocated": 0,
-    "networks": ["virtuoso"],
-    "machines": [],
-    "images": [],
-    "load": 0.5,
-}
-RULES = Rules(host_reserve=0)
-
-
-class Plays:
-    """What plays do to a store: order, place, register."""
-
-    def __init__(self, path):
-        self.store = Store(str(path))
-
-    def order(self, *names, **fields):
-        with self.store.writing() as connection:
-            results = orders.serve(
-                connection, [{"name": name, "image": "tiny", "memory": "1 GiB", **fields} for name in names], **ORDERING
-            )[0]
-        return [{**result["spec"], "uuid": result["uuid"], "image": IMAGE} for result in results]
-
-    def place(self, machines, *providers, check=False):
-        given = [read_provider({"name": f"p{number}", **FREE, **fields}) for number, fields in enumerate(providers, 1)]
-        with self.store.reading(empty_if_missing=True) if check else self.store.writing() as connection:
-            results, self.diffs = place(connection, machines, given, RULES, check=check)
-        return results
-
-    def appear(self, machine, provider):
-        """The machine is defined on the provider."""
-        told = {
-            "name": machine["name"],
-            "uuid": machine["uuid"],
-            "provider": provider,
-            "state": "running",
-            "vcpus": 1,
-            "memory": GIB,
-            "disk": 2 * GIB,
-        }
-        with self.store.writing() as connection:
-            registration = Registration(connection)
-            results = registration.see_machines([told])
-            registration.write()
-        assert not results[0].get("failed")
-
-    def row(self, name):
-        with self.store.reading() as connection:
-            return query.machines(connection, names=[name])[0]
-
-
 ORDERING = {"owner": "alice", "images": None, "absent": False, "check": False}
-
-
-@pytest.fixture
-def plays(tmp_path):
-    return Plays(tmp_path / "grid.db")
 
 
 def code(result):
@@ -197,30 +128,167 @@ def test_a_provider_without_measurements_is_not_used(plays, fact):
     assert failed["failure"]["reasons"] == {"p1": "did not report what it has"}
 
 
-def _play(path, number, placed):
-    """One play: orders three machines of 1 GiB and places them on providers that it measured before anyone else came."""
-    play = Plays(path)
-    machines = play.order(*(f"web-{number}-{count}" for count in range(3)))
-    placed.put(
-        [
-            (result["name"], result.get("provider"), code(result))
-            for result in play.place(machines, {"memory": 8 * GIB}, {"memory": 8 * GIB})
-        ]
-    )
+LATER = "2027-01-02T00:00:01Z"
+NOON = "2027-01-01T00:00:00Z"
+LONG_AGO = "2020-01-01T00:00:00Z"
+SHORT = {"hold": 86400, "now": LATER}
 
 
-def test_plays_at_once_never_promise_the_same_gigabyte_and_lose_nothing(tmp_path):
-    context = multiprocessing.get_context("fork")
-    placed, path = context.Queue(), tmp_path / "grid.db"
-    processes = [context.Process(target=_play, args=(path, number, placed)) for number in range(8)]
-    for process in processes:
-        process.start()
-    results = [result for dummy in processes for result in placed.get(timeout=60)]
-    for process in processes:
-        process.join()
-    providers = [provider for dummy, provider, dummy in results]
-    assert (providers.count("p1"), providers.count("p2"), providers.count(None)) == (8, 8, 8)
-    assert {failure for dummy, provider, failure in results if provider is None} == {"no_provider"}
-    with Store(str(path)).reading() as connection:
-        rows = {row["name"]: row["provider"] for row in query.machines(connection)}
-    assert rows == {name: provider for name, provider, dummy in results}
+def held_since(plays, name, time):
+    with plays.store.writing() as connection:
+        uuid = query.machines(connection, names=[name])[0]["uuid"]
+        connection.execute(sa.text("UPDATE event SET time = :time WHERE object = :uuid"), {"time": time, "uuid": uuid})
+
+
+def test_a_hold_expires_for_others_and_not_before(plays):
+    machines = plays.order("web1", memory="10 GiB")
+    plays.place(machines, {})
+    held_since(plays, "web1", "2027-01-01T00:00:02Z")
+    other = plays.order("web2", memory="10 GiB")
+    assert code(plays.place(other, {}, check=True, **SHORT)[0]) == "no_provider"
+    held_since(plays, "web1", "2027-01-01T00:00:01Z")
+    assert plays.place(other, {}, check=True, **SHORT)[0]["provider"] == "p1"
+
+
+def test_an_expired_hold_is_taken_up_again_where_there_is_room(plays):
+    machines = plays.order("web1", memory="10 GiB")
+    plays.place(machines, {}, {})
+    held_since(plays, "web1", LONG_AGO)
+    again = plays.place(machines, {}, {})[0]
+    assert (again["provider"], again["changed"]) == ("p1", False)
+    with plays.store.reading() as connection:
+        assert [event["what"] for event in query.events(connection, machines[0]["uuid"])].count("placed") == 2
+    assert code(plays.place(plays.order("web2", memory="10 GiB"), {}, {"unreachable": True})[0]) == "no_provider"
+
+
+def test_an_expired_hold_gives_way_and_goes_elsewhere(plays):
+    first, second = plays.order("web1", memory="10 GiB"), plays.order("web2", memory="10 GiB")
+    plays.place(first, {}, {})
+    held_since(plays, "web1", LONG_AGO)
+    assert plays.place(second, {}, {"unreachable": True})[0]["provider"] == "p1"
+    assert plays.place(first, {}, {})[0]["provider"] == "p2"
+
+
+def test_an_expired_hold_on_an_unreachable_provider_is_not_moved(plays):
+    machines = plays.order("web1")
+    plays.place(machines, {}, {})
+    held_since(plays, "web1", LONG_AGO)
+    assert code(plays.place(machines, {"unreachable": True}, {})[0]) == "provider_unreachable"
+
+
+def test_a_machine_that_exists_holds_for_ever(plays):
+    machine = plays.order("web1", memory="10 GiB")[0]
+    plays.place([machine], {})
+    plays.appear(machine, "p1")
+    held_since(plays, "web1", NOON)
+    refused = plays.place(plays.order("web2", memory="16 GiB"), {}, **SHORT)[0]
+    assert code(refused) == "no_provider"
+
+
+def test_a_proposal_is_taken_where_it_still_fits(plays):
+    machines = plays.order("web1", "web2")
+    found = plays.propose(machines, {}, {}, within=1.0)
+    assert sorted(found.values()) == ["p1", "p2"]
+    swapped = {key: {"p1": "p2", "p2": "p1"}[provider] for key, provider in found.items()}
+    results = plays.place(machines, {}, {}, proposal=swapped)
+    assert {result["uuid"]: result["provider"] for result in results} == swapped
+
+
+def test_a_proposal_that_came_too_late_is_not_followed(plays):
+    first, second = plays.order("web1", memory="10 GiB"), plays.order("web2", memory="10 GiB")
+    late = plays.propose(first, {}, {"unreachable": True})
+    plays.place(second, {}, {"unreachable": True})
+    assert plays.place(first, {}, {}, proposal=late)[0]["provider"] == "p2"
+    assert set(late.values()) == {"p1"}
+
+
+RESERVED = {"performance": {"reservation": {"period": "100 ms", "slice": "50 ms", "from": NOON, "to": "2027-03-01T00:00:00Z"}}}
+
+
+def test_a_reservation_is_written_with_its_machine_and_goes_with_it(plays):
+    machine = plays.order("web1", vcpus=2, **RESERVED)[0]
+    plays.place([machine], {}, now=LATER)
+    row = plays.reservations()[machine["uuid"]]
+    told = {key: row[key] for key in ("owner", "provider", "cpu_period_us", "cpu_slice_us", "memory", "begin", "end", "state")}
+    assert told == {
+        "owner": "alice", "provider": "p1", "cpu_period_us": 100000, "cpu_slice_us": 100000, "memory": GIB, "begin": NOON,
+        "end": "2027-03-01T00:00:00Z", "state": "admitted",
+    }  # fmt: skip
+    plays.place([machine], {}, now=LATER)
+    assert plays.reservations()[machine["uuid"]] == row
+    with plays.store.writing() as connection:
+        orders.serve(connection, ["web1"], **{**ORDERING, "absent": True})
+    assert plays.reservations() == {}
+
+
+def test_a_reservation_without_a_beginning_keeps_the_one_that_it_had(plays):
+    machine = plays.order("web1", performance={"reservation": {"period": 1000, "slice": 1000}})[0]
+    plays.place([machine], {}, now=NOON)
+    before = plays.reservations()
+    plays.place([machine], {}, now=LATER)
+    assert plays.reservations() == before and before[machine["uuid"]]["begin"] == NOON
+
+
+def test_a_changed_or_dropped_reservation_is_written_anew(plays):
+    machine = plays.order("web1", **RESERVED)[0]
+    plays.place([machine], {}, now=NOON)
+    more = {"performance": {"reservation": {**RESERVED["performance"]["reservation"], "slice": "70 ms"}}}
+    plays.place([{**machine, **more}], {}, now=NOON)
+    assert plays.reservations()[machine["uuid"]]["cpu_slice_us"] == 70000
+    plays.place([{**machine, "performance": {}}], {}, now=NOON)
+    assert plays.reservations() == {}
+
+
+def test_another_plays_reservation_is_not_admitted_beyond_the_bound(plays):
+    """90 of 100 CPUs may be reserved."""
+    big = {"performance": {"reservation": {**RESERVED["performance"]["reservation"], "slice": "100 ms"}}}
+    first, second = plays.order("web1", vcpus=60, **big)[0], plays.order("web2", vcpus=31, **big)[0]
+    third = plays.order("web3", vcpus=30, **big)[0]
+    rows = plays.place([first, second, third], {}, now=NOON)
+    assert [code(row) for row in rows] == [None, "no_provider", None]
+    assert "31 CPUs reserved, 30 left at 2027-01-01T00:00:00Z" in rows[1]["failure"]["reasons"]["p1"]
+    # what is over takes nothing
+    assert plays.place([second], {}, now="2027-03-01T00:00:00Z")[0]["provider"] == "p1"
+
+
+def test_a_quota_is_read_from_the_store(plays):
+    plays.quotas({"owner": "alice", "memory": "2 GiB"})
+    first, second = plays.order("web1", "web2"), plays.order("web3")
+    assert [code(row) for row in plays.place(first, {})] == [None, None]
+    refused = plays.place(second, {})[0]
+    assert code(refused) == "quota_exceeded" and refused["failure"]["allowed"] == 2 * GIB
+    with plays.store.writing() as connection:
+        orders.serve(connection, ["web1"], **{**ORDERING, "absent": True})
+    assert plays.place(second, {})[0]["provider"] == "p1"
+
+
+def test_affinity_reaches_machines_of_earlier_plays(plays):
+    plays.place(plays.order("db1", tags=["db"]), {}, {"memory_allocated": 8 * GIB})
+    near, far = plays.order("web1", affinity=["tag:db"])[0], plays.order("web2", anti_affinity=["db1"])[0]
+    crowded = [{"memory_allocated": 8 * GIB}, {}]
+    assert [row["provider"] for row in plays.place([near, far], *crowded)] == ["p1", "p2"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"goal": "fame"}, "invalid_goal"),
+        ({"affinity": "web2"}, "invalid_order"),
+        ({"affinity": ["../etc"]}, "invalid_affinity"),
+        ({"affinity": ["nobody"]}, "affinity_unknown"),
+        ({"affinity": ["web2"], "anti_affinity": ["web2"]}, "impossible_affinity"),
+        ({"features": ["a b"]}, "invalid_feature"),
+        ({"site": "no/where"}, "invalid_site"),
+        ({"performance": {"reservation": {"slice": "1 ms"}}}, "invalid_reservation"),
+        ({"performance": {"reservation": {"period": "1 h", "slice": "1 ms"}}}, "invalid_duration"),
+        ({"performance": {"reservation": {"period": "1 s", "slice": "2 s"}}}, "invalid_duration"),
+        ({"performance": {"reservation": {"period": "1 s", "slice": "1 s", "from": "noon"}}}, "invalid_time"),
+        ({"performance": {"reservation": {"period": "1 s", "slice": "1 s", "from": LATER, "to": NOON}}}, "invalid_reservation"),
+    ],
+)
+def test_a_bad_wish_fails_alone(plays, fields, expected):
+    first, second, third = plays.order("web1", "web2", "web3")
+    results = plays.place([{**first, **fields}, third], {})
+    if expected == "impossible_affinity":
+        results = plays.place([{**first, **fields}, second, third], {})
+    assert code(results[0]) == expected and results[-1]["provider"] == "p1"

@@ -9,8 +9,8 @@ import dataclasses
 import random
 
 import pytest
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.account import Account
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import (
-    Account,
     Demand,
     Provider,
     Rules,
@@ -107,15 +107,15 @@ def test_a_layer_is_counted_once_a_provider_and_not_where_it_lies():
 
 def test_accounts_release_what_they_held():
     account = Account(provider(), RULES)
-    free = (account.cpus_free, account.memory_free, account.disk_free)
+    free = (account.free().cpus, account.free().memory, account.free().disk)
     account.hold("a", Use(1, GIB, GIB, LAYER, GIB))
     account.hold("b", Use(2, GIB, GIB, LAYER, 7 * GIB))
     account.hold("b", Use(1, GIB, GIB, LAYER, 3 * GIB))
-    assert (account.cpus_free, account.memory_free, account.disk_free) == (free[0] - 2, free[1] - 2 * GIB, free[2] - 3 * GIB)
+    assert (account.free().cpus, account.free().memory, account.free().disk) == (free[0] - 2, free[1] - 2 * GIB, free[2] - 3 * GIB)
     account.release("a")
     account.release("b")
     account.release("b")
-    assert (account.cpus_free, account.memory_free, account.disk_free) == free
+    assert (account.free().cpus, account.free().memory, account.free().disk) == free
 
 
 def test_balance_spreads_equal_machines_over_equal_providers_wherever_the_image_lies():

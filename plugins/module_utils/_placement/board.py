@@ -1,0 +1,181 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All that a choice is judged by: the providers' accounts, who is where, who must be with whom, what owners may have (pure)."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.account import Account
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.bonds import Bonds, check_places, tie
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Rules, Slot, Use
+from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
+
+UNREACHABLE = "is not reachable in this run"
+
+ANYBODY = "*"
+"""The owner of the quota for those who have none of their own; no owner is called so."""
+
+Held = t.Mapping[str, t.Mapping[str, Use]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Quota:
+    """What an owner's machines may have in all, placed or existing; ``None`` is no bound."""
+
+    vcpus: int | None = None
+    memory: int | None = None
+    disk: int | None = None
+    machines: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Past:
+    """What is known before anything is chosen.
+
+    ``held``: what each placed machine takes, by provider's name and machine's key. ``stored``: what each machine that exists already
+    takes, as last seen. ``others``: the placed machines that aren't to be placed now. ``slots``: admitted reservations by
+    provider's name. ``quotas``: by owner.
+    """
+
+    held: Held = dataclasses.field(default_factory=dict)
+    stored: t.Mapping[str, Use] = dataclasses.field(default_factory=dict)
+    others: t.Sequence[Demand] = ()
+    slots: t.Mapping[str, t.Sequence[Slot]] = dataclasses.field(default_factory=dict)
+    quotas: t.Mapping[str, Quota] = dataclasses.field(default_factory=dict)
+
+
+class Board:
+    """The state that placing changes."""
+
+    def __init__(self, demands: t.Sequence[Demand], providers: t.Sequence[Provider], past: Past, rules: Rules) -> None:
+        self.rules = rules
+        self.past = past
+        self.providers = {provider.name: provider for provider in providers}
+        self.accounts = {name: Account(self.providers[name], rules) for name in sorted(self.providers)}
+        self.places: dict[str, str] = {other.key: other.at for other in past.others if other.at}
+        self.bonds: Bonds = tie(demands, past.others)
+        self.used: dict[str, list[int]] = {}
+        owners = {each.key: each.owner for each in (*past.others, *demands)}
+        self.whole: dict[str, Use] = {}
+        for name, uses in past.held.items():
+            for key, use in uses.items():
+                self.whole[key] = use
+                self._charge(owners.get(key), use, 1)
+                if name in self.accounts:
+                    there = key in self.providers[name].machines
+                    more = use.beyond(past.stored.get(key, use)) if there else use
+                    self.accounts[name].hold(key, more, owner=owners.get(key), whole=use)
+        for name, slots in past.slots.items():
+            for slot in slots if name in self.accounts else ():
+                self.accounts[name].reserve(slot)
+
+    def _charge(self, owner: str | None, use: Use, machines: int) -> None:
+        sums = self.used.setdefault(owner or "", [0, 0, 0, 0])
+        for index, amount in enumerate((use.cpus, use.memory, use.disk, machines)):
+            sums[index] += amount
+
+    def over_quota(self, *demands: Demand) -> GridError | None:
+        """The error if an owner would have more than he may with his ``demands``; what he has already is never taken from him."""
+        owner = demands[0].owner
+        quota = self.past.quotas.get(owner or "", self.past.quotas.get(ANYBODY))
+        if quota is None:
+            return None
+        used, asked = self.used.get(owner or "", [0, 0, 0, 0]), [0, 0, 0, 0]
+        for demand in demands:
+            known = self.whole.get(demand.key)
+            more = demand.use if known is None else demand.use.beyond(known)
+            for index, amount in enumerate((more.cpus, more.memory, more.disk, 1 if known is None else 0)):
+                asked[index] += amount
+        shown: tuple[t.Callable[[int], str], ...] = (str, format_size, format_size, str)
+        for field, show, has, more_of_it in zip(("vcpus", "memory", "disk", "machines"), shown, used, asked):
+            allowed = getattr(quota, field)
+            if allowed is not None and more_of_it and has + more_of_it > allowed:
+                return GridError(
+                    "quota_exceeded",
+                    f"{owner} may have {show(allowed)} ({field}), has {show(has)} and would get {show(more_of_it)} more",
+                    remedy="Order less, retire a machine of this owner, or raise the quota (module virtuoso.grid.quota)",
+                    owner=owner,
+                    field=field,
+                    allowed=allowed,
+                    used=has,
+                    asked=more_of_it,
+                )
+        return None
+
+    def hold(self, demand: Demand, name: str, more: Use | None = None) -> None:
+        """Put a machine on a provider. :param more: what it takes beyond what the provider has measured; all of it by default."""
+        known = self.whole.get(demand.key)
+        use = demand.use if known is None else demand.use.beyond(known)
+        self._charge(demand.owner, use, 1 if known is None else 0)
+        self.whole[demand.key] = demand.use
+        self.places[demand.key] = name
+        self.accounts[name].hold(
+            demand.key, demand.use if more is None else more, owner=demand.owner, whole=demand.use, slot=demand.slot
+        )
+
+    def release(self, demand: Demand, name: str) -> None:
+        """Take a machine off that :meth:`hold` put there for the first time."""
+        use = self.whole.pop(demand.key)
+        self._charge(demand.owner, Use(-use.cpus, -use.memory, -use.disk), -1)
+        del self.places[demand.key]
+        self.accounts[name].release(demand.key)
+
+    def barred(self, name: str, demand: Demand) -> str | None:
+        """The one reason that has nothing to do with room why this provider can't hold the machine, or ``None``."""
+        provider = self.providers[name]
+        if not provider.reachable:
+            return f"{UNREACHABLE}: {provider.trouble}" if provider.trouble else UNREACHABLE
+        if not provider.measured:
+            return "did not report what it has"
+        if provider.architecture != demand.architecture:
+            return f"is {provider.architecture}, the image is made for {demand.architecture}"
+        if provider.networks is not None and demand.network is not None and demand.network not in provider.networks:
+            return f"has no active network {demand.network} (it has {', '.join(sorted(provider.networks)) or 'none'})"
+        if demand.site is not None and provider.site != demand.site:
+            return f"is at site {provider.site or 'unknown'}, not at {demand.site}"
+        lacking = sorted(demand.features - provider.features)
+        if lacking:
+            return f"lacks the feature {', '.join(lacking)}"
+        return self._bound(name, demand)
+
+    def _bound(self, name: str, demand: Demand) -> str | None:
+        bonds = self.bonds
+        if demand.key not in bonds.together and demand.key not in bonds.apart:
+            return None
+        required = check_places(bonds, demand.key, self.places)
+        if required is not None and required != name:
+            return f"is not {required}, where the machines are that it must be with"
+        present = self.accounts[name].keys
+        for key in sorted(bonds.apart.get(demand.key, ()), key=lambda key: bonds.names.get(key, key)):
+            if key in present and self.places.get(key, name) == name:
+                return f"has {bonds.names.get(key, key)}, which it must be apart from"
+        return None
+
+    def unfit(self, name: str, demand: Demand) -> str | None:
+        """The one reason why this provider can't hold the machine, or ``None``. :raises GridError: ``impossible_affinity``."""
+        account = self.accounts[name]
+        reason = self.barred(name, demand) or account.lack(demand.use, demand.owner)
+        if reason is None and demand.slot is not None:
+            reason = account.refuse(demand.slot)
+        return reason
+
+    def unfit_all(self, name: str, bundle: t.Sequence[Demand]) -> str | None:
+        """The same for machines that must be together; the board is afterwards as before."""
+        if len(bundle) == 1:
+            return self.unfit(name, bundle[0])
+        placed: list[Demand] = []
+        reason = None
+        for demand in bundle:
+            reason = self.unfit(name, demand)
+            if reason is not None:
+                reason = f"{reason} (for {demand.name}; {', '.join(each.name for each in bundle)} must be together)"
+                break
+            self.hold(demand, name)
+            placed.append(demand)
+        for demand in placed:
+            self.release(demand, name)
+        return reason

@@ -1,0 +1,126 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the store knows when something is to be placed: machines, holds and since when, reservations, quotas."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Past, Quota
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Slot, Use
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.reading import read_placed
+from ansible_collections.virtuoso.grid.plugins.module_utils._times import before
+
+try:
+    import sqlalchemy as sa
+except ImportError:
+    pass  # schema.SQLALCHEMY_ERROR tells
+
+PLACED = "placed"
+"""The event that a hold begins with."""
+
+
+def _seen_use(row: query.Row) -> Use:
+    """What the machine takes as last seen, or will take as a future."""
+    return Use(row["cpus"] or 0, row["memory"] or 0, row["disk"] or 0)
+
+
+def _held_use(row: query.Row, images: t.Mapping[str, query.Row]) -> Use:
+    """What the machine takes, or will take once its order is carried out."""
+    spec, image = row["spec"] or {}, images.get(row["image_uuid"] or "", {})
+    return Use(
+        max(row["cpus"] or 0, spec.get("vcpus") or 0),
+        max(row["memory"] or 0, spec.get("memory") or 0),
+        max(row["disk"] or 0, spec.get("disk") or 0),
+        image.get("digest"),
+        image.get("size") or 0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """Machines by uuid; their uses where they are placed; futures whose hold has expired; reservations as rows; quotas by owner."""
+
+    rows: t.Mapping[str, query.Row]
+    uses: t.Mapping[str, Use]
+    expired: frozenset[str]
+    reservations: t.Sequence[query.Row]
+    quotas: t.Mapping[str, Quota]
+
+    def past(self, wanted: t.Collection[str]) -> Past:
+        """What the solver needs to know. :param wanted: the uuids of the machines to be placed now."""
+        held: dict[str, dict[str, Use]] = {}
+        others = []
+        for uuid, row in self.rows.items():
+            if row["provider"] and uuid not in self.expired:
+                held.setdefault(row["provider"], {})[uuid] = self.uses[uuid]
+                if uuid not in wanted:
+                    others.append(read_placed(row, self.uses[uuid]))
+        slots: dict[str, list[Slot]] = {}
+        for row in self.reservations:
+            if row["machine"] not in self.expired:
+                slots.setdefault(row["provider"], []).append(slot_of_row(row))
+        stored = {uuid: _seen_use(row) for uuid, row in self.rows.items() if not row["future"]}
+        return Past(held, stored, others, slots, self.quotas)
+
+    def begun(self, time: str) -> t.Callable[[str], str]:
+        """Since when a machine's reservation runs: it has begun already, or begins at ``time``."""
+        begins = {row["machine"]: row["begin"] for row in self.reservations if row["machine"]}
+        return lambda key: begins.get(key, time)
+
+
+def slot_of_row(row: query.Row) -> Slot:
+    """A reservation as the store has it."""
+    return Slot(
+        row["machine"],
+        row["owner"],
+        row["cpu_period_us"] or 0,
+        row["cpu_slice_us"] or 0,
+        row["memory"] or 0,
+        row["begin"],
+        row["end"],
+    )
+
+
+def reservations(connection: sa.Connection, since: str) -> list[query.Row]:
+    """Reservations that end after ``since``, with ``provider`` as a name and ``provider_uuid``, in the order of their making."""
+    table, provider = schema.RESERVATION, schema.HOST.alias("on")
+    columns = [column for column in table.c if column.name != "provider"]
+    wanted = (
+        sa.select(*columns, provider.c.name.label("provider"), provider.c.uuid.label("provider_uuid"))
+        .join_from(table, provider, provider.c.uuid == table.c.provider)
+        .where(table.c.end > since)
+        .order_by(table.c.begin, table.c.uuid)
+    )
+    return [dict(row) for row in connection.execute(wanted).mappings()]
+
+
+def quotas(connection: sa.Connection) -> dict[str, Quota]:
+    """What each owner may have."""
+    rows = connection.execute(sa.select(schema.QUOTA).order_by(schema.QUOTA.c.owner)).mappings()
+    return {row["owner"]: Quota(row["vcpus"], row["memory"], row["disk"], row["machines"]) for row in rows}
+
+
+def _expired(connection: sa.Connection, hold: int, now: str) -> frozenset[str]:
+    """The futures whose room has been held for longer than ``hold`` seconds."""
+    event, futures = schema.EVENT, schema.FUTURES
+    latest = sa.func.max(event.c.time)
+    query_ = (
+        sa.select(event.c.object)
+        .join_from(event, futures, futures.c.uuid == event.c.object)
+        .where(event.c.what == PLACED)
+        .group_by(event.c.object)
+        .having(latest <= before(hold, now))
+    )
+    return frozenset(row.object for row in connection.execute(query_))
+
+
+def read_known(connection: sa.Connection, *, hold: int, now: str) -> Known:
+    """What the store knows. :param hold: seconds for which a future's room is held."""
+    rows = {row["uuid"]: row for row in query.machines(connection)}
+    images = {row["uuid"]: row for row in query.images(connection)}
+    uses = {uuid: _held_use(row, images) for uuid, row in rows.items()}
+    return Known(rows, uses, _expired(connection, hold, now), reservations(connection, now), quotas(connection))

@@ -1,0 +1,25 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is changed in a running machine."""
+
+from __future__ import annotations
+
+import libvirt
+import pytest
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import lifecycle
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import LIVE, Step
+
+
+@pytest.mark.parametrize(
+    ("field", "after", "told"),
+    [
+        ("cpu_shares", 300, {"cpu_shares": 300}),
+        ("cpu_limit", {"period": 50000, "quota": 10000}, {"vcpu_period": 50000, "vcpu_quota": 10000}),
+        ("cpu_limit", None, {"vcpu_quota": -1}),
+    ],
+)
+def test_the_scheduler_is_told_live(mocker, field, after, told):
+    machine = mocker.Mock()
+    lifecycle.Machine._change_live(machine, Step("change", field, None, after, LIVE))
+    machine.domain.setSchedulerParametersFlags.assert_called_once_with(told, libvirt.VIR_DOMAIN_AFFECT_LIVE)
