@@ -72,6 +72,7 @@ ALTER TABLE host ADD COLUMN memory_allocated BIGINT;
 ALTER TABLE host ADD COLUMN disk_free BIGINT;
 ALTER TABLE host ADD COLUMN disk_allocated BIGINT;
 ALTER TABLE host ADD COLUMN price FLOAT;
+UPDATE host SET missing = seen WHERE state = 'absent';
 CREATE TABLE network (
   uuid VARCHAR(36) NOT NULL PRIMARY KEY REFERENCES object (uuid) ON DELETE CASCADE, name VARCHAR(64) NOT NULL UNIQUE,
   home VARCHAR(36) REFERENCES host (uuid) ON DELETE SET NULL, owner VARCHAR(64), vni INTEGER UNIQUE, mtu INTEGER);
@@ -108,6 +109,7 @@ CREATE TABLE sample (
   id {bigserial} NOT NULL PRIMARY KEY, object VARCHAR(36) NOT NULL REFERENCES object (uuid) ON DELETE CASCADE,
   peer VARCHAR(36) REFERENCES object (uuid) ON DELETE CASCADE, metric VARCHAR(32) NOT NULL, time VARCHAR(20) NOT NULL, value FLOAT NOT NULL);
 CREATE INDEX sample_of ON sample (object, metric, time);
+CREATE INDEX sample_peer ON sample (peer);
 CREATE TABLE foreign_domain (
   provider VARCHAR(36) NOT NULL REFERENCES host (uuid) ON DELETE CASCADE, uuid VARCHAR(36) NOT NULL, name VARCHAR(253) NOT NULL,
   state VARCHAR(16), seen VARCHAR(20) NOT NULL, missing VARCHAR(20), PRIMARY KEY (provider, uuid));

@@ -94,6 +94,11 @@ def sites(connection: sa.Connection) -> dict[str, str]:
     return {row["name"]: row["uuid"] for row in _select(connection, sa.select(schema.SITE))}
 
 
+def networks(connection: sa.Connection) -> dict[str, str]:
+    """uuid of each network by name."""
+    return {row.name: row.uuid for row in connection.execute(sa.select(schema.NETWORK.c.name, schema.NETWORK.c.uuid))}
+
+
 def images(connection: sa.Connection, digests: t.Iterable[str] | None = None) -> list[Row]:
     """Images by the digest of their topmost layer, each with ``size``, the sum of its layers' sizes in bytes."""
     image = schema.IMAGE
