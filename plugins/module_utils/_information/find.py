@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
 import operator
@@ -13,10 +12,13 @@ import random
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import record, rows
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import read_sql, record, rows
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.bounded import Bounded
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.question import Member, Question
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.question import read as read_question
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.picking import Interrupted, Lottery, smallest
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.search import Answer, Deadline, Expired, Partition, identity, sort_key
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
 
 try:
     import sqlalchemy as sa
@@ -211,7 +213,7 @@ class Finder:
         loaded: dict[Key, Partition] = {}
         hopeless: dict[Key, int] = {}
         unproved = False  # whether there may be an answer where none was found
-        pick = _Lottery({key: math.comb(count, question.size) for key, count in counts.items()}, self.rng)
+        pick = Lottery({key: math.comb(count, question.size) for key, count in counts.items()}, self.rng)
         try:
             while len(found) < wanted and pick.left:
                 key = pick.draw()
@@ -269,7 +271,7 @@ class Finder:
         more: bool | None = False
         try:
             if question.order:
-                answers, count = _smallest(every, question.limit, sort_key(question, self.layout))
+                answers, count = smallest(every, question.limit, sort_key(question, self.layout))
                 more = count > question.limit
             else:
                 for answer in every:
@@ -277,7 +279,7 @@ class Finder:
                         more = True
                         break
                     answers.append(answer)
-        except _Interrupted as exc:
+        except Interrupted as exc:
             answers, whole, more = exc.answers, False, None
         except Expired:
             whole, more = False, None
@@ -347,59 +349,17 @@ class Finder:
         return {"found": found, "answer": answer, "more": more, "seed": self.seed, "cost": cost}
 
 
-class _Interrupted(Exception):
-    def __init__(self, answers: list[Answer]) -> None:
-        super().__init__()
-        self.answers = answers
+def find(store: Store, options: t.Mapping[str, t.Any]) -> Result:
+    """What the module and the lookup do: read the question, open the store, answer.
 
-
-def _smallest(every: t.Iterable[Answer], limit: int, key: t.Callable[[Answer], t.Any]) -> tuple[list[Answer], int]:
-    """The first ``limit`` in order, and how many there were in all. :raises _Interrupted: at the deadline, with the first so far."""
-    best: list[Answer] = []
-    pending: list[Answer] = []
-    count = 0
-    try:
-        for answer in every:
-            count += 1
-            pending.append(answer)
-            if len(pending) >= max(1000, limit):
-                best, pending = heapq.nsmallest(limit, [*best, *pending], key=key), []
-    except Expired as exc:
-        raise _Interrupted(heapq.nsmallest(limit, [*best, *pending], key=key)) from exc
-    return heapq.nsmallest(limit, [*best, *pending], key=key), count
-
-
-class _Lottery:
-    """Draws keys by weight; dropped ones no more."""
-
-    def __init__(self, weights: t.Mapping[Key, int], rng: random.Random) -> None:
-        self._rng = rng
-        self._weights = dict(weights)
-        self._gone = 0
-        self._fill()
-
-    def _fill(self) -> None:
-        self._keys = list(self._weights)
-        largest = max(self._weights.values(), default=1)
-        self._sums = list(itertools.accumulate(weight / largest for weight in self._weights.values()))
-        self._gone = 0
-
-    @property
-    def left(self) -> bool:
-        """Whether there is anything to draw."""
-        return bool(self._weights)
-
-    def draw(self) -> Key:
-        """A key."""
-        while True:
-            key = self._rng.choices(self._keys, cum_weights=self._sums)[0]
-            if key in self._weights:
-                return key
-
-    def drop(self, key: Key) -> None:
-        """Draw this one no more."""
-        del self._weights[key]
-        self._gone += 1
-        # A dropped key is skipped for a while: filling takes as long as there are keys.
-        if self._gone * 8 > len(self._keys) or len(self._keys) < 64:
-            self._fill()
+    :raises GridError: as :func:`question.read`, :meth:`Store.reading` and :func:`read_sql.query`.
+    """
+    question = read_question(options)
+    deadline = Deadline(question.within)
+    text = options.get("sql")
+    if text and any(options.get(name) for name in ("where", "members", "same", "different", "sum", "join", "order", "scope", "include")):
+        raise GridError("invalid_question", "sql is given beside other conditions", tried="read the question", remedy="Put all of them into the statement")
+    with store.reading() as connection:
+        if text:
+            return read_sql.query(connection, text, deadline, question.limit)
+        return Finder(connection, question, deadline).run()

@@ -37,13 +37,15 @@ class Grid:
             results, self.diffs = orders.serve(connection, entries, owner=owner, images=images, absent=absent, check=check)
         return results
 
-    def register(self, providers=(), machines=(), gone=(), check=False):
+    def register(self, providers=(), machines=(), gone=(), complete=(), samples=(), check=False):
         """Results of the module registration."""
         with self.store.reading(empty_if_missing=True) if check else self.store.writing() as connection:
             registration = Registration(connection)
             results = {
                 "providers": registration.see_hosts(providers),
                 "machines": registration.see_machines(machines),
+                **registration.see_all(complete, machines),
+                "samples": registration.see_samples(samples),
                 "gone": registration.forget(gone),
             }
             self.diffs = registration.diffs()
