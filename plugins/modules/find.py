@@ -109,7 +109,8 @@ seed:
 cost:
   description: >-
     What it took, C(seconds), C(method), the number of C(statements), of C(rows) read, of C(draws), and of C(combinations), the sets there are before
-    conditions on sets, as far as they were counted.
+    conditions on sets, as far as they were counted; and whether the deadline passed (C(expired)), before which a sample may not have become as
+    large as O(limit).
   returned: success
   type: dict
 failure:

@@ -12,7 +12,7 @@ import random
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import read_sql, record, rows
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import read_sql, record, rows, search
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.bounded import Bounded
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.question import Member, Question
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.question import read as read_question
@@ -50,6 +50,7 @@ class Finder:
         self.seed = random.SystemRandom().randrange(2**32) if question.seed is None else question.seed
         self.rng = random.Random(self.seed)
         self.draws = 0
+        self.expired = False
         self.combinations: int | None = None
         self.sites: frozenset[str] | None = None
         self.layout = [self._layout(place) for place in range(question.size)]
@@ -66,6 +67,7 @@ class Finder:
                 return self._alike()
             return self._named()
         except Expired:
+            self.expired = True
             return self._result([], "cut", None, question.method)
 
     # What may stand where
@@ -230,14 +232,15 @@ class Finder:
                     pick.drop(key)
                     unproved = unproved or partition.possible or counts[key] > WINDOW
         except Expired:
-            unproved = True
+            unproved = self.expired = True
         answers = [answer for answer, dummy in found.values()]
         if question.order:
             answers.sort(key=sort_key(question, self.layout))
         more = len(found) > question.limit or None
         # Where no partition can hold an answer, that is all there is to say, and no sample of it.
         nothing = not found and not unproved
-        return self._result(self._shown(answers[: question.limit]), "complete" if nothing else "sample", False if nothing else more, "sample")
+        kind = "complete" if nothing else "cut" if self.expired and not found else "sample"
+        return self._result(self._shown(answers[: question.limit]), kind, False if nothing else more, "sample")
 
     # All sets
 
@@ -345,6 +348,7 @@ class Finder:
             "rows": self.source.rows,
             "draws": self.draws,
             "combinations": self.combinations,
+            "expired": self.expired or answer == "cut",
         }
         return {"found": found, "answer": answer, "more": more, "seed": self.seed, "cost": cost}
 

@@ -50,7 +50,7 @@ def query(connection: sa.Connection, text: str, deadline: Deadline, limit: int) 
     more = True if len(found) > limit else False if whole else None
     cost = {"seconds": round(deadline.clock() - deadline.begin, 6), "method": "sql", "statements": 1, "rows": len(found), "draws": 0}
     kind = "complete" if whole else "cut"
-    return {"found": found[:limit], "answer": kind, "more": more, "seed": None, "cost": {**cost, "combinations": None}}
+    return {"found": found[:limit], "answer": kind, "more": more, "seed": None, "cost": {**cost, "combinations": None, "expired": not whole}}
 
 
 def _refused(why: str) -> GridError:
