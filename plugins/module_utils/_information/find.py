@@ -50,7 +50,7 @@ class Finder:
         self.seed = random.SystemRandom().randrange(2**32) if question.seed is None else question.seed
         self.rng = random.Random(self.seed)
         self.draws = 0
-        self.expired = False
+        self.expired = self.partial = False  # whether the deadline passed; whether not all was read
         self.combinations: int | None = None
         self.sites: frozenset[str] | None = None
         self.layout = [self._layout(place) for place in range(question.size)]
@@ -137,7 +137,7 @@ class Finder:
         if question.method == "auto" and self.combinations is not None and self.combinations <= EXACT_COMBINATIONS:
             return self._exact(self._partitions([self._statement(0)]))
         if counts is None:  # there was no time even to count: whatever lies at random places has to do
-            return self._sample({(): WINDOW + 1}, self._load_mixed)
+            return self._mixed()
         return self._sample(counts, self._load)
 
     def _census(self) -> dict[Key, int] | None:
@@ -197,15 +197,18 @@ class Finder:
         window = statement.where(relation.root.c.uuid >= sa.bindparam("begin", type_=sa.String))
         return statement, window.order_by(relation.root.c.uuid).limit(WINDOW)
 
-    def _load_mixed(self, dummy_key: Key, dummy_count: int) -> Partition:
-        """Rows from a random place on, and of them the partition that has most."""
-        relation = self._relation(self.question.members[0])
+    def _mixed(self) -> Result:
+        """A sample of what lies from a random place on."""
+        question = self.question
+        relation = self._relation(question.members[0])
         begin = f"{self.rng.getrandbits(32):08x}-"
         statement = self._statement(0).where(relation.root.c.uuid >= begin).order_by(relation.root.c.uuid).limit(WINDOW)
-        found, dummy = self.source.some(statement, share=0.5)
-        groups = self._grouped(found, self.layout[0])
-        most: list[t.Any] = max(groups.values(), key=len, default=[])
-        return Partition(self.question, [most] * self.question.size, self.layout)
+        groups = self._grouped(self.source.some(statement, share=0.5)[0], self.layout[0])
+        counts = {key: len(group) for key, group in groups.items() if len(group) >= question.size}
+        if not counts:
+            raise Expired
+        self.partial = True
+        return self._sample(counts, lambda key, dummy: Partition(question, [groups[key]] * question.size, self.layout))
 
     def _sample(self, counts: dict[Key, int], load: t.Callable[[Key, int], Partition]) -> Result:
         """Draw a partition, the likelier the more sets it has, and in it a set, until there are enough."""
@@ -214,7 +217,7 @@ class Finder:
         found: dict[t.Hashable, tuple[Answer, Key]] = {}
         loaded: dict[Key, Partition] = {}
         hopeless: dict[Key, int] = {}
-        unproved = False  # whether there may be an answer where none was found
+        unproved = self.partial  # whether there may be an answer where none was found
         pick = Lottery({key: math.comb(count, question.size) for key, count in counts.items()}, self.rng)
         try:
             while len(found) < wanted and pick.left:

@@ -272,6 +272,14 @@ def test_a_deadline_before_anything_could_be_read(world, monkeypatch):
         assert (result["found"], result["answer"], result["more"]) == ([], "cut", None)
 
 
+def test_without_time_even_to_count_whatever_is_at_a_random_place_has_to_do(world, monkeypatch):
+    monkeypatch.setattr(finding.Finder, "_survey", lambda self: None)
+    result = world.ask(of="machine", size=3, where=["cpus >= 1"], same=["site"], sum=["memory >= 1 GiB"], limit=10, seed=1)
+    rows = {row["uuid"]: row for row in world.machines}
+    assert result["answer"] == "sample" and len(result["found"]) == 10
+    assert all(sum(rows[uuid]["memory"] for uuid in found) >= GIB and len({rows[uuid]["site"] for uuid in found}) == 1 for found in members(result))
+
+
 def test_the_database_ends_a_statement_at_the_deadline(world):
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     done = threading.Event()
