@@ -94,6 +94,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._information import 
 from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
 
+_UNTRUSTED = hasattr(BaseInventoryPlugin, "trusted_by_default")
+"""Whether Ansible takes no text for a template that it wasn't told to (ansible-core 2.19 on); before, each has to be marked."""
+
 _SUFFIXES = ("grid.yml", "grid.yaml")
 
 
@@ -101,6 +104,7 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
     """Reads rows, has :mod:`_information.inventory` make entries of them, and adds these."""
 
     NAME = "virtuoso.grid.grid"
+    trusted_by_default = False
 
     def verify_file(self, path: str) -> bool:
         """Whether the file's name is one of this plugin's."""
@@ -117,8 +121,22 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
             entries = self._entries(path)
             if self.get_option("cache"):
                 self._cache[key] = entries
+        # Read once: an option's value is worked out at each look, which for each host would take longer than all else here.
+        providers = self.get_option("providers")
+        constructs = [(construct, self.get_option(option)) for option, construct in self._constructs()]
+        wanted = [(construct, value) for construct, value in constructs if value]
+        strict = self.get_option("strict")
         for entry in entries:
-            self._add(entry)
+            variables = self._add(entry, providers)
+            for construct, value in wanted:
+                construct(value, variables, entry["name"], strict=strict)
+
+    def _constructs(self) -> list[tuple[str, t.Callable[..., None]]]:
+        return [
+            ("compose", self._set_composite_vars),
+            ("groups", self._add_host_to_composed_groups),
+            ("keyed_groups", self._add_host_to_keyed_groups),
+        ]
 
     def _entries(self, path: str) -> list[view.Entry]:
         location = str(
@@ -137,33 +155,27 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
         known_hosts = self.get_option("known_hosts") or beside
         return view.entries(machines, hosts, include=self.get_option("include"), known_hosts=known_hosts)
 
-    def _add(self, entry: view.Entry) -> None:
-        name, variables = entry["name"], dict(entry["variables"])
+    def _add(self, entry: view.Entry, providers: bool) -> dict[str, t.Any]:
+        """Add a host with its groups and variables; returns the variables. :param providers: as the option."""
+        inventory, name, variables = self.inventory, entry["name"], dict(entry["variables"])
         is_machine = variables["virtuoso_kind"] == "machine"
-        known = self.inventory.hosts.get(name)
+        known = inventory.hosts.get(name)
         if is_machine and known and "ansible_host" in known.vars:
             self.display.warning(
                 f"another inventory says how the host {name} is reached; the machine of this name is left to that"
             )
-        elif is_machine or self.get_option("providers") and not known:
+        elif is_machine or providers and not known:
             variables.update(entry["connection"])
         groups = list(entry["groups"])
-        if not is_machine and self.get_option("providers"):
+        if not is_machine and providers:
             groups.append(f"{variables['virtuoso_kind']}s")
-        self.inventory.add_host(name)
+        inventory.add_host(name)
         for group in groups:
-            self.inventory.add_child(self.inventory.add_group(group), name)
+            if group not in inventory.groups:
+                inventory.add_group(group)
+            inventory.add_child(group, name)
+        # The host's own method: the inventory's looks up the name and copies the value for each variable, as if these came from anywhere.
+        set_variable = inventory.hosts[name].set_variable
         for variable, value in variables.items():
-            self.inventory.set_variable(name, variable, wrap_var(value))
-        self._construct(name, variables)
-
-    def _construct(self, name: str, variables: dict[str, t.Any]) -> None:
-        strict = self.get_option("strict")
-        for option, construct in (
-            ("compose", self._set_composite_vars),
-            ("groups", self._add_host_to_composed_groups),
-            ("keyed_groups", self._add_host_to_keyed_groups),
-        ):
-            wanted = self.get_option(option)
-            if wanted:
-                construct(wanted, variables, name, strict=strict)
+            set_variable(variable, value if _UNTRUSTED else wrap_var(value))
+        return variables

@@ -120,7 +120,8 @@ class Finder:
             statement = statement.order_by(relation.root.c.uuid)
         found, whole = self.source.some(statement)
         kept = [dict(zip(shown, row[1:])) for row in found[: question.limit]]
-        return self._result(kept, "complete" if whole else "cut", len(found) > question.limit, "exact")
+        more = True if len(found) > question.limit else False if whole else None
+        return self._result(kept, "complete" if whole else "cut", more, "exact")
 
     # Sets of members that are alike
 
