@@ -49,6 +49,7 @@ class Finder:
         self.now = record.now()
         self.seed = random.SystemRandom().randrange(2**32) if question.seed is None else question.seed
         self.rng = random.Random(self.seed)
+        self.missing = False
         self.draws = 0
         self.expired = self.partial = False  # whether the deadline passed; whether not all was read
         self.combinations: int | None = None
@@ -60,7 +61,7 @@ class Finder:
         question = self.question
         try:
             if question.near is not None:
-                self.sites = self._near(question.near)
+                self.sites = self.near(question.near)
             if question.size == 1 and not question.sums and question.method != "sample":
                 return self._single()
             if question.alike:
@@ -73,7 +74,7 @@ class Finder:
     # What may stand where
 
     def _relation(self, member: Member) -> rows.Relation:
-        return rows.Relation(member.kind, include=self.question.include, sites=self.sites, now=self.now)
+        return rows.Relation(member.kind, include=self.question.include, sites=self.sites, now=self.now, missing=self.missing)
 
     def _layout(self, place: int) -> dict[str, int]:
         """Which columns of the member are needed to judge sets, and where they are in its rows: behind the uuid."""
@@ -83,14 +84,14 @@ class Finder:
         needed += [order.column for order in question.order if order.place in (None, place)]
         return {column: number for number, column in enumerate(dict.fromkeys(needed), 1)}
 
-    def _statement(self, place: int) -> sa.Select[t.Any]:
+    def statement(self, place: int) -> sa.Select[t.Any]:
         """The rows that can stand at a place: uuid, the layout's columns, and what must be the same for all."""
         member = self.question.member(place)
         relation = self._relation(member)
         statement = relation.select(list(self.layout[place]), keys=self.question.same)
         return statement.where(*relation.matching(member.where))
 
-    def _near(self, name: str) -> frozenset[str]:
+    def near(self, name: str) -> frozenset[str]:
         """The sites within the latency, by the newest measurement of each pair, and the site itself. What isn't measured isn't near."""
         own = {row[0] for row in self.source.all(rows.sites_called(name))}
         if not own:
@@ -128,7 +129,7 @@ class Finder:
     def _alike(self) -> Result:
         question = self.question
         if question.method == "exact":
-            return self._exact(self._partitions([self._statement(0)]))
+            return self._exact(self._partitions([self.statement(0)]))
         counts = self._census() if not question.members[0].where and self.sites is None else None
         if counts is None:
             counts = self._survey()
@@ -136,7 +137,7 @@ class Finder:
             counts = self._census()
         self.combinations = None if counts is None else sum(math.comb(count, question.size) for count in counts.values())
         if question.method == "auto" and self.combinations is not None and self.combinations <= EXACT_COMBINATIONS:
-            return self._exact(self._partitions([self._statement(0)]))
+            return self._exact(self._partitions([self.statement(0)]))
         if counts is None:  # there was no time even to count: whatever lies at random places has to do
             return self._mixed()
         return self._sample(counts, self._load)
@@ -153,7 +154,7 @@ class Finder:
     def _survey(self) -> dict[Key, int] | None:
         """How many rows each partition has that may hold an answer; ``None`` if half the time was not enough to count."""
         question = self.question
-        inner = self._statement(0).subquery()
+        inner = self.statement(0).subquery()
         keys = [inner.c[f"key_{column}"] for column in question.same]
         primary = next(iter(question.sums), None)
         extremes = [sa.func.min(inner.c[primary]), sa.func.max(inner.c[primary])] if primary else []
@@ -191,7 +192,7 @@ class Finder:
     def _loaders(self) -> tuple[sa.Select[t.Any], sa.Select[t.Any]]:
         """The statements that read a partition, whole and from a random place on; made once, because making them takes time."""
         relation = self._relation(self.question.members[0])
-        statement = self._statement(0)
+        statement = self.statement(0)
         for number, column in enumerate(self.question.same):
             path = relation.paths.get(column)
             statement = statement.where((path.key if path else relation.column(column)) == sa.bindparam(f"at_{number}"))
@@ -203,7 +204,7 @@ class Finder:
         question = self.question
         relation = self._relation(question.members[0])
         begin = f"{self.rng.getrandbits(32):08x}-"
-        statement = self._statement(0).where(relation.root.c.uuid >= begin).order_by(relation.root.c.uuid).limit(WINDOW)
+        statement = self.statement(0).where(relation.root.c.uuid >= begin).order_by(relation.root.c.uuid).limit(WINDOW)
         groups = self._grouped(self.source.some(statement, share=0.5)[0], self.layout[0])
         counts = {key: len(group) for key, group in groups.items() if len(group) >= question.size}
         if not counts:
@@ -295,7 +296,7 @@ class Finder:
     def _named(self) -> Result:
         """Sets of several kinds: read what can stand at each place, then go through all sets or draw some."""
         question = self.question
-        statements = [self._statement(place) for place in range(question.size)]
+        statements = [self.statement(place) for place in range(question.size)]
         exact = question.method == "exact"
         partitions, whole = self._partitions(statements, share=1.0 if exact else 0.4)
         self.combinations = sum(partition.combinations for partition in partitions.values())
@@ -355,6 +356,19 @@ class Finder:
             "expired": self.expired or answer == "cut",
         }
         return {"found": found, "answer": answer, "more": more, "seed": self.seed, "cost": cost}
+
+
+def matching(connection: sa.Connection, options: t.Mapping[str, t.Any]) -> set[str]:
+    """The uuids of all objects that meet conditions, whatever their number, machines that vanished among them.
+
+    :param options: ``of``, ``where``, ``include`` and ``scope`` of a question. :raises GridError: as :func:`question.read`, and ``unknown_site``.
+    """
+    asked = read_question(options)
+    finder = Finder(connection, asked, Deadline(None))
+    finder.missing = True
+    if asked.near is not None:
+        finder.sites = finder.near(asked.near)
+    return {row[0] for row in finder.source.all(finder.statement(0))}
 
 
 def find(store: Store, options: t.Mapping[str, t.Any]) -> Result:

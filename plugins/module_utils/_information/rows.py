@@ -108,9 +108,19 @@ class Relation:
     """One kind of object as a relation whose columns are those of :data:`conditions.COLUMNS`.
 
     :param include: as in the question; ``None`` is whatever exists. :param sites: uuids of the sites of its scope, or ``None``.
+    :param missing: whether machines that vanished are among those that exist.
     """
 
-    def __init__(self, kind: str, *, include: t.Collection[str] | None = None, sites: t.Collection[str] | None = None, now: str = "") -> None:
+    def __init__(
+        self,
+        kind: str,
+        *,
+        include: t.Collection[str] | None = None,
+        sites: t.Collection[str] | None = None,
+        now: str = "",
+        missing: bool = False,
+    ) -> None:
+        self.missing = missing
         self.kind = kind
         self.root = schema.HOST if kind in HOSTS else schema.METADATA.tables[kind]
         self.include = include
@@ -173,7 +183,7 @@ class Relation:
             tests.append(host.c.kind != "machine")
         elif self.kind == "host" and "physical" not in include:
             tests.append(host.c.kind == "machine")
-        if "missing" not in asked and "state" not in asked:
+        if not self.missing and "missing" not in asked and "state" not in asked:
             tests.append(host.c.missing.is_(None))
         if self.kind in ("host", "machine"):
             if "future" not in include:
