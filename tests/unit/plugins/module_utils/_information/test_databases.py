@@ -6,84 +6,21 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import json
-import multiprocessing
 import os
 import sqlite3
 import subprocess
 
 import pytest
 import sqlalchemy as sa
-from ansible.module_utils.testing import patch_module_args
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information import find, migrations, orders, query, record, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
-from ansible_collections.virtuoso.grid.plugins.modules import order, placement, registration
-
-GIB = 2**30
-PLAYS = 50
-ROOM = 10
-SHARED = {
-    **{"name": "shared", "site": "north", "cpus": 1000, "cpus_allocated": 0, "disk": 9999 * GIB, "disk_free": 9999 * GIB, "disk_allocated": 0},
-    **{"memory": ROOM * GIB, "memory_free": ROOM * GIB, "memory_allocated": 0, "architecture": "x86_64", "networks": ["virtuoso"]},
-    **{"machines": [], "images": [], "load": 0.1},
-}
-IMAGE = {"name": "tiny@1", "digest": "sha256:" + "a" * 64, "size": 1, "virtual_size": 1}
-
-
-def call(module, **options):
-    """What a module returns."""
-    said = io.StringIO()
-    with patch_module_args(options), contextlib.redirect_stdout(said):
-        try:
-            module.main()
-        except SystemExit:
-            pass
-    return json.loads(said.getvalue())
-
-
-def play(location, number, start, results):
-    """One play: registers a provider of its own and the shared one, orders a machine, asks for the last gigabytes of the shared one."""
-    start.wait(60)
-    try:
-        mine = {**SHARED, "name": f"own{number:02}", "load": number}
-        hosts = [{"name": facts["name"], "site": "north", "facts": facts} for facts in (mine, SHARED)]
-        sample = {"object": "shared", "metric": "load", "value": number}
-        registered = call(registration, store=location, providers=hosts)
-        sampled = call(registration, store=location, samples=[sample])
-        ordered = call(order, store=location, owner="alice", machines=[{"name": f"web{number:02}", "image": "tiny", "memory": "1 GiB", "disk": "1 GiB"}])
-        machine = {**ordered["machines"][0]["spec"], "uuid": ordered["machines"][0]["uuid"], "image": IMAGE}
-        placed = call(placement, store=location, machines=[machine], providers=[SHARED], host_reserve="0")
-        results.put((number, [bool(result.get("failed")) for result in (registered, sampled, ordered)], placed["machines"][0].get("provider"), ""))
-    except BaseException as exc:  # pylint: disable=broad-exception-caught
-        results.put((number, [True], None, repr(exc)))
+from plays import at_once
 
 
 def test_fifty_plays_at_once_lose_nothing_and_overcommit_nothing(location):
-    context = multiprocessing.get_context("fork")
-    results, start = context.Queue(), context.Event()
-    plays = [context.Process(target=play, args=(location, number, start, results)) for number in range(PLAYS)]
-    for process in plays:
-        process.start()
-    start.set()
-    told = [results.get(timeout=300) for dummy in plays]
-    for process in plays:
-        process.join()
-    assert [(number, error) for number, dummy, dummy_provider, error in told if error] == []
-    assert not any(failed for dummy, fails, dummy_provider, dummy_error in told for failed in fails)
-    assert sum(provider == "shared" for dummy, dummy_fails, provider, dummy_error in told) == ROOM
-    with Store(location).reading() as connection:
-        machines, hosts = query.machines(connection), query.hosts(connection)
-        loads = connection.execute(sa.select(schema.SAMPLE.c.value)).scalars().all()
-        assert connection.execute(sa.select(sa.func.count()).select_from(schema.SITE)).scalar() == 1
-        if connection.dialect.name == "sqlite":
-            assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
-            assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
-    assert {row["name"] for row in machines} == {f"web{number:02}" for number in range(PLAYS)}
-    assert {row["name"]: row["load"] for row in hosts} == {"shared": 0.1, **{f"own{number:02}": float(number) for number in range(PLAYS)}}
-    assert sorted(loads) == [float(number) for number in range(PLAYS)]
-    assert sum(row["memory"] for row in machines if row["provider"] == "shared") == ROOM * GIB
+    outcome = at_once(location, plays=50, room=10)
+    assert outcome == {"errors": [], "orders_lost": 0, "hosts_lost": 0, "samples_lost": 0, "placed": 10, "sound": True}
 
 
 def as_root(*argv):
