@@ -25,7 +25,7 @@ KINDS = ("provider", "home")
 MEASURED = frozenset(
     {
         *("load", "memory_free", "memory_allocated", "cpus_allocated", "disk_free", "disk_allocated"),
-        "images",
+        *("images", "latencies"),
     }
 )
 """Facts that are another value at each look. They are kept, but are no change of what the host is."""
@@ -124,6 +124,17 @@ _MEASURES: dict[str, t.Callable[[t.Any], t.Any]] = {
 def read_measured(facts: t.Mapping[str, t.Any]) -> Row:
     """The columns of ``host`` that a provider's facts fill; ``None`` for what isn't told, or has not the form that it must have."""
     return {name: read(facts.get(name)) for name, read in _MEASURES.items()}
+
+
+def read_latencies(facts: t.Mapping[str, t.Any]) -> dict[str, float]:
+    """Seconds to each site that the host measured."""
+    told = facts.get("latencies")
+    found = {}
+    for entry in told if isinstance(told, (list, tuple)) else ():
+        seconds = entry.get("seconds") if isinstance(entry, t.Mapping) else None
+        if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds < 3600 and isinstance(entry.get("site"), str):
+            found[entry["site"]] = float(seconds)
+    return found
 
 
 def read_layers(facts: t.Mapping[str, t.Any]) -> list[str]:

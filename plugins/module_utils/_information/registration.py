@@ -334,6 +334,12 @@ class Registration:
             record.update(self.connection, schema.HOST, uuid, values)
         if "images" in change.seen.get("facts", {}):
             record.set_layer_places(self.connection, uuid, observations.read_layers(change.seen["facts"]))
+        here, time = sites.get(change.after.get("site") or ""), record.now()
+        self.samples += [
+            {"object": here, "peer": sites[site], "metric": "latency", "time": time, "value": seconds}
+            for site, seconds in observations.read_latencies(change.seen.get("facts", {})).items()
+            if here and site in sites and sites[site] != here
+        ]
         details = {"fields": changed_keys(change.before, change.after)}
         record.add_events(self.connection, [(uuid, action, details) for action in change.actions])
         return uuid
