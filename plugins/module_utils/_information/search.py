@@ -34,7 +34,7 @@ _COMPARE: dict[str, t.Callable[[t.Any, t.Any], bool]] = {
     ">=": operator.ge,
 }
 
-_UNIFORM_TRIES = 16
+_UNIFORM_TRIES = 8
 _GUIDED_TRIES = 16
 _CHECK_EVERY = 256
 
@@ -82,17 +82,13 @@ class Partition:
         self.layout = layout
         self.primary = next(iter(question.sums), None)
         summed = [[places[column] for column in question.sums] for places in layout]
-        usable = {id(given): self._usable(given, summed[place]) for place, given in enumerate(rows)}
-        self.rows = [usable[id(given)] for given in rows]
-        if self.primary is not None:
-            sort_by = {id(self.rows[place]): layout[place][self.primary] for place in range(self.size)}
-            for given in {id(given): given for given in self.rows}.values():
-                given.sort(key=operator.itemgetter(sort_by[id(given)], 0))
-        values = {
-            id(given): [row[layout[place][self.primary]] for row in given] if self.primary is not None else []
-            for place, given in enumerate(self.rows)
-        }
-        self.values = [values[id(given)] for given in self.rows]
+        # Members that are alike share one list: what is made of it is made once.
+        usable: dict[int, tuple[list[Row], list[t.Any]]] = {}
+        for place, given in enumerate(rows):
+            if id(given) not in usable:
+                usable[id(given)] = self._sorted(self._usable(given, summed[place]), layout[place])
+        self.rows = [usable[id(given)][0] for given in rows]
+        self.values = [usable[id(given)][1] for given in rows]
         self.low, self.high = question.sums.get(self.primary or "", (-math.inf, math.inf))
         self.least, self.most = self._rest()
         self._by_value: dict[tuple[int, str], dict[t.Any, list[int]]] = {}
@@ -105,6 +101,14 @@ class Partition:
     def _usable(rows: t.Sequence[Row], summed: t.Sequence[int]) -> list[Row]:
         """Rows whose sums can be told; nothing is known of a sum with something unknown in it."""
         return [row for row in rows if all(row[position] is not None for position in summed)]
+
+    def _sorted(self, rows: list[Row], layout: t.Mapping[str, int]) -> tuple[list[Row], list[t.Any]]:
+        """The rows by the column of the first sum, and that column."""
+        if self.primary is None:
+            return rows, []
+        position = layout[self.primary]
+        rows.sort(key=operator.itemgetter(position, 0))
+        return rows, [row[position] for row in rows]
 
     def _rest(self) -> tuple[list[float], list[float]]:
         """What the members from each place on add to the first sum at least and at most."""
