@@ -183,3 +183,14 @@ def test_the_network_of_a_machine_follows_what_is_told(grid, seen):
     grid.provider()
     grid.register(machines=[seen("web1", uuid, network="lab", mac="52:54:00:00:00:09")])
     assert plugs() == ("lab", "52:54:00:00:00:09")
+
+
+def test_latencies_that_a_provider_measured_are_samples_between_sites(grid, facts):
+    grid.provider("provider2", site="south")
+    told = [{"site": "south", "seconds": 0.01}, {"site": "nowhere", "seconds": 1}, {"site": "north", "seconds": 1}, {"site": "south", "seconds": -1}, "x"]
+    grid.provider(facts={**facts, "latencies": told})
+    with grid.store.reading() as connection:
+        sites = query.sites(connection)
+        rows = connection.execute(schema.SAMPLE.select()).all()
+    assert [(row.object, row.peer, row.metric, row.value) for row in rows] == [(sites["north"], sites["south"], "latency", 0.01)]
+    assert grid.provider(facts={**facts, "latencies": []})["changed"] is False
