@@ -12,7 +12,7 @@ import random
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import read_sql, record, rows, search
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import read_sql, record, rows
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.bounded import Bounded
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.question import Member, Question
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.question import read as read_question

@@ -182,14 +182,18 @@ def _sums(given: t.Any, members: t.Sequence[Member]) -> dict[str, tuple[float, f
                 "impossible_sum", f"a sum of {column} can't be compared by {operator}", remedy="Sum sizes and numbers, and compare by ==, <, <=, > or >=", column=column
             )  # fmt: skip
         number = t.cast(float, conditions.parse_value(column, form, value))
-        step = (lambda side, base=number: math.nextafter(base, side)) if form == "number" else (lambda side, base=number: base + (1 if side > 0 else -1))
         low, high = bounds.get(column, (-math.inf, math.inf))
         if operator in ("==", ">=", ">"):
-            low = max(low, step(math.inf) if operator == ">" else number)
+            low = max(low, _next(number, form, math.inf) if operator == ">" else number)
         if operator in ("==", "<=", "<"):
-            high = min(high, step(-math.inf) if operator == "<" else number)
+            high = min(high, _next(number, form, -math.inf) if operator == "<" else number)
         bounds[column] = (low, high)
     return bounds
+
+
+def _next(number: float, form: str, towards: float) -> float:
+    """The next value of a form, so that strict bounds are met by the value itself as well."""
+    return math.nextafter(number, towards) if form == "number" else number + (1 if towards > 0 else -1)
 
 
 def _check_sums(sums: t.Mapping[str, tuple[float, float]], members: t.Sequence[Member], size: int) -> None:
@@ -197,9 +201,9 @@ def _check_sums(sums: t.Mapping[str, tuple[float, float]], members: t.Sequence[M
     for column, (low, high) in sums.items():
         least = most = 0.0
         for place in range(size):
-            where = members[0 if len(members) == 1 else place].where
-            lows = [t.cast(float, condition.values[0]) for condition in where if condition.column == column and condition.operator in (">", ">=", "==")]
-            highs = [t.cast(float, condition.values[0]) for condition in where if condition.column == column and condition.operator in ("<", "<=", "==")]
+            mine = [condition for condition in members[0 if len(members) == 1 else place].where if condition.column == column]
+            lows = [t.cast(float, condition.values[0]) for condition in mine if condition.operator in (">", ">=", "==")]
+            highs = [t.cast(float, condition.values[0]) for condition in mine if condition.operator in ("<", "<=", "==")]
             least += max([0.0, *lows])
             most += min([math.inf, *highs])
         if low > high or high < least or low > most:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information import find, migrations, orders, query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.bounded import Bounded
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
 from plays import at_once
 
@@ -113,21 +113,20 @@ def test_a_server_that_goes_away_while_it_is_written_to(postgresql):
 def test_a_server_that_goes_away_while_it_is_read(postgresql, options, monkeypatch):
     location = postgresql.database()
     order_many(location, 0, 3)
-    read = find.read_question
     store = Store(location)
-    reading = store.reading
 
-    @contextlib.contextmanager
-    def stopped():
-        with reading() as connection:
-            postgresql.stop()
-            yield connection
+    def stop_when_connected(*arguments):
+        # The first thing that is done with the open connection
+        postgresql.stop()
+        return Bounded(*arguments)
 
-    monkeypatch.setattr(store, "reading", stopped)
+    monkeypatch.setattr(find, "Bounded", stop_when_connected)
+    real = find.read_sql.query
+    monkeypatch.setattr(find.read_sql, "query", lambda *arguments: (postgresql.stop(), real(*arguments))[1])
     try:
         with pytest.raises(GridError) as caught:
             find.find(store, options)
-        assert caught.value.code == "store_unreachable" and read is find.read_question
+        assert caught.value.code == "store_unreachable"
     finally:
         postgresql.start()
     with Store(location).reading() as connection:

@@ -11,7 +11,7 @@ import threading
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information import find as finding
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import record, schema, search
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
 from synthetic import GIB, MIB, Grid
 
@@ -254,9 +254,11 @@ class Clock:
         return self.now
 
 
-@pytest.mark.parametrize(("options", "kind"), [({"method": "exact"}, "cut"), ({"method": "exact", "order": ["sum(cpus)"]}, "cut"), ({"method": "sample"}, "sample")])
+@pytest.mark.parametrize(
+    ("options", "kind"), [({"method": "exact"}, "cut"), ({"method": "exact", "order": ["sum(cpus)"]}, "cut"), ({"method": "sample"}, "sample")]
+)
 def test_at_the_deadline_what_was_found_is_returned_and_valid(world, monkeypatch, options, kind):
-    monkeypatch.setattr(finding, "Deadline", lambda seconds: finding.search.Deadline(seconds, Clock(0.05)))
+    monkeypatch.setattr(finding, "Deadline", lambda seconds: search.Deadline(seconds, Clock(0.05)))
     result = world.ask(of="machine", size=3, same=["site"], sum=["memory >= 1 GiB"], limit=100_000, within="1 s", **options)
     found = members(result)
     assert (result["answer"], result["more"], result["cost"]["expired"]) == (kind, None, True) and len(found) == len(set(found)) > 0
@@ -266,7 +268,7 @@ def test_at_the_deadline_what_was_found_is_returned_and_valid(world, monkeypatch
 
 
 def test_a_deadline_before_anything_could_be_read(world, monkeypatch):
-    monkeypatch.setattr(finding, "Deadline", lambda seconds: finding.search.Deadline(seconds, Clock(2.0)))
+    monkeypatch.setattr(finding, "Deadline", lambda seconds: search.Deadline(seconds, Clock(2.0)))
     for options in ({**FOUR, "size": 4}, {"of": "machine"}, {"members": {"a": {}, "b": {}}}, {"scope": {"near": "site00"}}):
         result = world.ask(**options, within="1 s")
         assert (result["found"], result["answer"], result["more"]) == ([], "cut", None)
