@@ -179,8 +179,11 @@ def _sums(given: t.Any, members: t.Sequence[Member]) -> dict[str, tuple[float, f
             form = conditions.form_of(member.kind, column)
         if form not in conditions.NUMERIC_FORMS or operator not in ("==", "<", "<=", ">", ">="):
             raise GridError(
-                "impossible_sum", f"a sum of {column} can't be compared by {operator}", remedy="Sum sizes and numbers, and compare by ==, <, <=, > or >=", column=column
-            )  # fmt: skip
+                "impossible_sum",
+                f"a sum of {column} can't be compared by {operator}",
+                remedy="Sum sizes and numbers, and compare by ==, <, <=, > or >=",
+                column=column,
+            )
         number = t.cast(float, conditions.parse_value(column, form, value))
         low, high = bounds.get(column, (-math.inf, math.inf))
         if operator in ("==", ">=", ">"):
