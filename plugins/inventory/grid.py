@@ -17,7 +17,7 @@ description:
     C(owner_alice), C(image_debian_12), C(tag_web). Characters that names of groups can't have become underscores.
   - Host variables begin with C(virtuoso_), C(virtuoso_uuid), C(virtuoso_reference), C(virtuoso_state), C(virtuoso_provider),
     C(virtuoso_site), C(virtuoso_owner), C(virtuoso_image), C(virtuoso_vcpus), C(virtuoso_memory) and C(virtuoso_disk) (bytes),
-    C(virtuoso_addresses), C(virtuoso_mac), C(virtuoso_network), C(virtuoso_display), C(virtuoso_tags), C(virtuoso_seen) and others.
+    C(virtuoso_addresses), C(virtuoso_mac), C(virtuoso_network), C(virtuoso_display), C(virtuoso_tags), C(virtuoso_seen), C(virtuoso_stale) and others.
   - The host key of a machine is accepted at first sight and kept under the machine's uuid, so machines that get the same address one
     after the other are not taken for each other.
   - Providers and homes that the store knows get the variables C(virtuoso_kind), C(virtuoso_uuid) and C(virtuoso_seen), and the group
@@ -52,6 +52,20 @@ options:
     elements: str
     choices: [existing, future]
     default: [existing]
+  where:
+    description:
+      - Conditions that machines must meet to be added, such as C(site == north) or C(memory >= 1 GiB), as those of M(virtuoso.grid.find).
+    type: list
+    elements: raw
+    default: []
+  scope:
+    description: Only machines near a site, as O(virtuoso.grid.find#module:scope).
+    type: dict
+  stale_after:
+    description:
+      - Hosts that were last seen longer ago have C(virtuoso_stale) set and are in the group C(stale). They are not left out.
+    type: str
+    default: 1 d
   providers:
     description:
       - Whether to add the store's providers to the group C(providers), and homes to C(homes), with their site and the connection
@@ -79,8 +93,16 @@ plugin: virtuoso.grid.grid
 include: [existing, future]
 groups:
   large: virtuoso_memory >= 8 * 1024 ** 3
+
+---
+# Machines of one owner near him, as an AWX inventory source of its own
+plugin: virtuoso.grid.grid
+store: postgresql+psycopg://grid@db.example.org/grid
+where: [owner == alice]
+scope: {near: home1, latency: 20 ms}
 """
 
+import datetime
 import os
 import typing as t
 
@@ -92,7 +114,12 @@ from ansible.utils.unsafe_proxy import wrap_var
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information import inventory as view
 from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import matching
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_duration
+
+_UNTRUSTED = hasattr(BaseInventoryPlugin, "trusted_by_default")
+"""Whether Ansible takes no text for a template that it wasn't told to (ansible-core 2.19 on); before, each has to be marked."""
 
 _SUFFIXES = ("grid.yml", "grid.yaml")
 
@@ -101,6 +128,7 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
     """Reads rows, has :mod:`_information.inventory` make entries of them, and adds these."""
 
     NAME = "virtuoso.grid.grid"
+    trusted_by_default = False
 
     def verify_file(self, path: str) -> bool:
         """Whether the file's name is one of this plugin's."""
@@ -117,8 +145,32 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
             entries = self._entries(path)
             if self.get_option("cache"):
                 self._cache[key] = entries
-        for entry in entries:
-            self._add(entry)
+        # Read once: an option's value is worked out at each look, which for each host would take longer than all else here.
+        providers = self.get_option("providers")
+        constructs = [(construct, self.get_option(option)) for option, construct in self._constructs()]
+        wanted = [(construct, value) for construct, value in constructs if value]
+        strict = self.get_option("strict")
+        before = self._before()
+        for entry in (view.mark_stale(entry, before) for entry in entries):
+            variables = self._add(entry, providers)
+            for construct, value in wanted:
+                construct(value, variables, entry["name"], strict=strict)
+
+    def _before(self) -> str:
+        """What was last seen before then is stale. Worked out for a cached inventory too, because time goes on."""
+        try:
+            seconds = parse_duration(self.get_option("stale_after"), "stale_after")
+            then = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=seconds)
+        except (GridError, OverflowError) as exc:
+            raise AnsibleParserError(f"stale_after: {exc}") from exc
+        return then.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def _constructs(self) -> list[tuple[str, t.Callable[..., None]]]:
+        return [
+            ("compose", self._set_composite_vars),
+            ("groups", self._add_host_to_composed_groups),
+            ("keyed_groups", self._add_host_to_keyed_groups),
+        ]
 
     def _entries(self, path: str) -> list[view.Entry]:
         location = str(
@@ -128,6 +180,11 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
             store = Store(location, directory=os.path.dirname(os.path.abspath(path)))
             with store.reading() as connection:
                 machines, hosts = query.machines(connection), query.hosts(connection)
+                where, scope = self.get_option("where"), self.get_option("scope")
+                if where or scope:
+                    asked = {"of": "machine", "where": where, "scope": scope, "include": ["virtual", "future"]}
+                    chosen = matching(connection, asked)
+                    machines = [row for row in machines if row["uuid"] in chosen]
         except GridError as exc:
             if exc.code == "store_missing":
                 self.display.warning(f"{exc}; the inventory has no machines yet")
@@ -137,33 +194,27 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
         known_hosts = self.get_option("known_hosts") or beside
         return view.entries(machines, hosts, include=self.get_option("include"), known_hosts=known_hosts)
 
-    def _add(self, entry: view.Entry) -> None:
-        name, variables = entry["name"], dict(entry["variables"])
+    def _add(self, entry: view.Entry, providers: bool) -> dict[str, t.Any]:
+        """Add a host with its groups and variables; returns the variables. :param providers: as the option."""
+        inventory, name, variables = self.inventory, entry["name"], dict(entry["variables"])
         is_machine = variables["virtuoso_kind"] == "machine"
-        known = self.inventory.hosts.get(name)
+        known = inventory.hosts.get(name)
         if is_machine and known and "ansible_host" in known.vars:
             self.display.warning(
                 f"another inventory says how the host {name} is reached; the machine of this name is left to that"
             )
-        elif is_machine or self.get_option("providers") and not known:
+        elif is_machine or providers and not known:
             variables.update(entry["connection"])
         groups = list(entry["groups"])
-        if not is_machine and self.get_option("providers"):
+        if not is_machine and providers:
             groups.append(f"{variables['virtuoso_kind']}s")
-        self.inventory.add_host(name)
+        inventory.add_host(name)
         for group in groups:
-            self.inventory.add_child(self.inventory.add_group(group), name)
+            if group not in inventory.groups:
+                inventory.add_group(group)
+            inventory.add_child(group, name)
+        # The host's own method: the inventory's looks up the name and copies the value for each variable, as if these came from anywhere.
+        set_variable = inventory.hosts[name].set_variable
         for variable, value in variables.items():
-            self.inventory.set_variable(name, variable, wrap_var(value))
-        self._construct(name, variables)
-
-    def _construct(self, name: str, variables: dict[str, t.Any]) -> None:
-        strict = self.get_option("strict")
-        for option, construct in (
-            ("compose", self._set_composite_vars),
-            ("groups", self._add_host_to_composed_groups),
-            ("keyed_groups", self._add_host_to_keyed_groups),
-        ):
-            wanted = self.get_option(option)
-            if wanted:
-                construct(wanted, variables, name, strict=strict)
+            set_variable(variable, value if _UNTRUSTED else wrap_var(value))
+        return variables

@@ -37,3 +37,30 @@ DEPOT: Spec = {"argument_spec": {"path": {"type": "path", "default": "/var/lib/v
 
 STORE: Spec = {"argument_spec": {"store": {"type": "str", "required": True}}}
 """Options of modules that use the information service."""
+
+FIND: Spec = {
+    "argument_spec": {
+        "of": {
+            "type": "str",
+            "choices": ["host", "provider", "machine", "home", "site", "network", "image", "link", "device"],
+            "default": "host",
+        },
+        "where": {"type": "list", "elements": "raw", "default": []},
+        "size": {"type": "int", "default": 1},
+        "members": {"type": "dict"},
+        "same": {"type": "list", "elements": "str", "default": []},
+        "different": {"type": "list", "elements": "str", "default": []},
+        "sum": {"type": "list", "elements": "raw", "default": []},
+        "join": {"type": "list", "elements": "str", "default": []},
+        "order": {"type": "list", "elements": "str", "default": []},
+        "limit": {"type": "int", "default": 100},
+        "include": {"type": "list", "elements": "str", "choices": ["virtual", "physical", "future"]},
+        "scope": {"type": "dict"},
+        "within": {"type": "str"},
+        "method": {"type": "str", "choices": ["exact", "sample", "auto"], "default": "auto"},
+        "seed": {"type": "int"},
+        "columns": {"type": "list", "elements": "str"},
+        "sql": {"type": "str"},
+    }
+}
+"""A question to the information service."""

@@ -56,3 +56,30 @@ def format_size(size: int | float) -> str:
         power += 1
     number = f"{scaled:.2f}".rstrip("0").rstrip(".")
     return f"{number} {_PREFIXES[power]}{'iB' if power else 'B'}"
+
+
+_SECONDS = {
+    **dict.fromkeys(("", "s", "second", "seconds"), Decimal(1)),
+    **dict.fromkeys(("us", "µs"), Decimal("0.000001")),
+    "ms": Decimal("0.001"),
+    **dict.fromkeys(("min", "minute", "minutes"), Decimal(60)),
+    **dict.fromkeys(("h", "hour", "hours"), Decimal(3600)),
+    **dict.fromkeys(("d", "day", "days"), Decimal(86400)),
+}
+_DURATION = re.compile(r"\s*(\d{1,12}(?:\.\d{1,9})?)\s*([A-Za-zµ]*)\s*")
+
+
+def parse_duration(value: t.Any, what: str = "duration") -> float:
+    """Seconds of a time such as ``20 ms``, ``1.5 s``, ``2 h`` or a plain number of seconds; never negative.
+
+    :raises GridError: ``invalid_duration``.
+    """
+    match = None if isinstance(value, bool) else _DURATION.fullmatch(str(value))
+    factor = _SECONDS.get(match.group(2).lower()) if match else None
+    if match is None or factor is None:
+        raise GridError(
+            "invalid_duration",
+            f"{what} {str(value)[:60]!r} is not a time",
+            remedy="Write a number and a unit (us, ms, s, min, h, d), for example 20 ms or 2 h",
+        )
+    return float(Decimal(match.group(1)) * factor)

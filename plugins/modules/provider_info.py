@@ -20,6 +20,25 @@ options:
         is there and broken.
     type: bool
     default: false
+  peers:
+    description:
+      - Hosts at other sites to measure the latency to, by the time of a TCP handshake with their SSH server.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      site:
+        description: The site that the host is at.
+        type: str
+        required: true
+      address:
+        description: Its address.
+        type: str
+        required: true
+      port:
+        description: A port that is open there.
+        type: int
+        default: 22
 attributes:
   check_mode:
     support: full
@@ -63,6 +82,7 @@ provider:
     qemu_version: {description: Version of QEMU., type: str, returned: always, sample: 7.2.22}
     networks: {description: Names of its active libvirt networks., type: list, elements: str, returned: always}
     images: {description: "Images in its depot, as C(digest) and C(names).", type: list, elements: dict, returned: always}
+    latencies: {description: "C(seconds) of a round trip to each C(site) of O(peers) that answered.", type: list, elements: dict, returned: always}
     machines: {description: "Machines on it, as C(uuid), C(name) and C(state).", type: list, elements: dict, returned: always}
 """
 
@@ -70,10 +90,17 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import capabilities
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import connect
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.latency import latencies
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
 
-OPTIONS = {"argument_spec": {"probe": {"type": "bool", "default": False}}}
+PEER = {"site": {"type": "str", "required": True}, "address": {"type": "str", "required": True}, "port": {"type": "int", "default": 22}}
+OPTIONS = {
+    "argument_spec": {
+        "probe": {"type": "bool", "default": False},
+        "peers": {"type": "list", "elements": "dict", "default": [], "options": PEER},
+    }
+}
 
 
 def work(module: AnsibleModule) -> Result:
@@ -83,8 +110,8 @@ def work(module: AnsibleModule) -> Result:
     kind, reason = capabilities.probe() if module.params["probe"] else capabilities.virtualization()
     with connect(module.params["uri"]) as hypervisor:
         facts = capabilities.facts(hypervisor.conn)
-    provider = {**facts, **depot.space(), "images": capabilities.images(depot.path), "virtualization": kind, "kvm_reason": reason}
-    return {"changed": False, "provider": provider}
+    seen = {**facts, **depot.space(), "images": capabilities.images(depot.path), "virtualization": kind, "kvm_reason": reason}
+    return {"changed": False, "provider": {**seen, "latencies": latencies(module.params["peers"])}}
 
 
 def main() -> None:

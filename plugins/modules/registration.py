@@ -14,7 +14,7 @@ description:
   - Writes providers and homes with what they reported, and machines with what was seen of them, to the store.
   - A future machine that was seen on a provider exists from then on.
   - A machine that the store doesn't know, because the store was lost, gets its row and its order back from what its provider tells.
-    Domains that were not made by this collection (C(foreign)) are passed over.
+    Domains that were not made by this collection (C(foreign)) are passed over, unless their provider is among O(complete).
   - Each entry is judged on its own. A bad one fails with the reason, the others are written.
 extends_documentation_fragment:
   - virtuoso.grid.attributes
@@ -29,7 +29,8 @@ options:
     description:
       - The hosts, each a mapping of C(name), C(site), C(kind) (V(provider), the default, or V(home)), C(facts) (what
         M(virtuoso.grid.provider_info) returned of it), and how they are reached, C(address), C(port), C(user), C(identity_file),
-        C(ssh_args), as values without templates. The inventory reaches machines through their provider by these.
+        C(ssh_args), as values without templates. The inventory reaches machines through their provider by these. C(price) is that of
+        an hour, a number in whatever currency the grid reckons in.
       - What is left out stays as it is.
     type: list
     elements: raw
@@ -45,6 +46,21 @@ options:
     description: The uuids of machines that were retired. All their rows are deleted.
     type: list
     elements: str
+    default: []
+  complete:
+    description:
+      - Names of providers of which O(machines) has all, as M(virtuoso.grid.machine_info) returns it without being asked for some.
+      - A machine that should be there and was seen nowhere is marked V(vanished). What is foreign there is noted in the store, and
+        marked as missing once it isn't there any more. Nothing is deleted.
+    type: list
+    elements: str
+    default: []
+  samples:
+    description:
+      - Measurements, each a mapping of C(object), the name or uuid of a site, host or machine; C(peer), another one, for what lies between
+        two; C(metric), for example V(latency), in seconds; C(value); and C(time), ISO 8601 in UTC, by default now.
+    type: list
+    elements: raw
     default: []
 author:
   - virtuoso.grid contributors (@virtuoso-grid)
@@ -115,7 +131,9 @@ machines:
       type: bool
       returned: always
     actions:
-      description: V(exist) for a future that exists now, V(move), V(update), V(rebuild) for one that the store didn't know, or nothing.
+      description: >-
+        V(exist) for a future that exists now, V(move), V(update), V(rebuild) for one that the store didn't know, V(return) for one that
+        had vanished, or nothing.
       type: list
       elements: str
       returned: success
@@ -129,6 +147,44 @@ machines:
         V(unknown_provider), V(name_taken), V(reserved_name), V(several_copies), V(stale_copy).
       type: dict
       returned: failure
+vanished:
+  description: Machines that a provider among O(complete) doesn't have any more.
+  returned: always
+  type: list
+  elements: dict
+  contains: &marked
+    name:
+      description: Its name.
+      type: str
+      returned: always
+    uuid:
+      description: Its uuid.
+      type: str
+      returned: always
+    provider:
+      description: The provider that it should be on, or that it was seen on.
+      type: str
+      returned: always
+    changed:
+      description: Whether it was marked now.
+      type: bool
+      returned: always
+    actions:
+      description: V(vanish); for foreign ones also V(appear), V(update), V(own) for one that became a machine of the grid, or nothing.
+      type: list
+      elements: str
+      returned: always
+foreign:
+  description: Domains on providers among O(complete) that are not the collection's, with C(state) beside.
+  returned: always
+  type: list
+  elements: dict
+  contains: *marked
+samples:
+  description: One result per measurement, in the same order.
+  returned: always
+  type: list
+  elements: dict
 gone:
   description: One result per uuid of O(gone), in the same order.
   returned: always
@@ -165,6 +221,8 @@ ARGUMENTS = {
         "providers": {"type": "list", "elements": "raw", "default": []},
         "machines": {"type": "list", "elements": "raw", "default": []},
         "gone": {"type": "list", "elements": "str", "default": []},
+        "complete": {"type": "list", "elements": "str", "default": []},
+        "samples": {"type": "list", "elements": "raw", "default": []},
     },
     "supports_check_mode": True,
 }
@@ -179,6 +237,8 @@ def work(module: AnsibleModule) -> Result:
         result = {
             "providers": registration.see_hosts(options["providers"]),
             "machines": registration.see_machines(options["machines"]),
+            **registration.see_all(options["complete"], options["machines"]),
+            "samples": registration.see_samples(options["samples"]),
             "gone": registration.forget(options["gone"]),
         }
         if not module.check_mode:

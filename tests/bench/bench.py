@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run the benchmarks beside their peers, print a table, write build/bench.json.
 
-Usage: bench.py [AREA]. An area is a module of this folder with a function ``measure() -> list of Row``.
+Usage: bench.py [--without-lab] [AREA]. An area is a module of this folder with a function ``measure() -> list of Row``, and, where a part
+of it needs no lab, ``measure_without_lab()``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from measure import Row
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE.parents[1] / "build" / "bench.json"
-AREAS = ("machines", "images", "placement")
+AREAS = ("machines", "images", "placement", "information")
 
 
 def ratio(row: Row, rows: list[Row]) -> str:
@@ -38,7 +39,8 @@ def show(rows: list[Row]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Measure the areas asked for, or all."""
-    wanted = arguments or list(AREAS)
+    function = "measure_without_lab" if "--without-lab" in arguments else "measure"
+    wanted = [argument for argument in arguments if argument != "--without-lab"] or list(AREAS)
     unknown = sorted(set(wanted) - set(AREAS))
     if unknown:
         print(f"bench: no area {', '.join(unknown)}; there are: {', '.join(AREAS)}", file=sys.stderr)
@@ -47,7 +49,7 @@ def main(arguments: list[str]) -> int:
     for area in wanted:
         begin = time.monotonic()
         print(f"bench: {area}...", flush=True)
-        rows += importlib.import_module(area).measure()
+        rows += getattr(importlib.import_module(area), function)()
         print(f"bench: {area} took {time.monotonic() - begin:.0f} s", flush=True)
     OUTPUT.parent.mkdir(exist_ok=True)
     OUTPUT.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

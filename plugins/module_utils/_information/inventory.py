@@ -122,6 +122,7 @@ def machine_entry(row: Row, provider: Row | None, known_hosts: str) -> Entry:
                 "restart_required",
             )
         },
+        "missing": row["missing"],
         "vcpus": row["cpus"],
         "memory": row["memory"],
         "disk": row["disk"],
@@ -158,6 +159,14 @@ def host_entry(row: Row) -> Entry:
     groups = [group_name("site", row["site"])] if row["site"] else []
     known = {name: value for name, value in connection.items() if value is not None}
     return {"name": row["name"], "groups": groups, "variables": _prefixed(variables), "connection": known}
+
+
+def mark_stale(entry: Entry, before: str) -> Entry:
+    """The entry with ``virtuoso_stale``, and in the group ``stale`` if it was last seen before then, or never. Nothing is left out for it."""
+    seen = entry["variables"].get("virtuoso_seen")
+    stale = entry["variables"].get("virtuoso_state") not in ("future", "placed") and (seen is None or seen < before)
+    groups = [*entry["groups"], "stale"] if stale else entry["groups"]
+    return {**entry, "groups": groups, "variables": {**entry["variables"], "virtuoso_stale": stale}}
 
 
 def _prefixed(variables: Row) -> Row:

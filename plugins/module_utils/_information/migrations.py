@@ -9,7 +9,6 @@ why the statements are text here and don't follow :mod:`schema`. A test compares
 
 from __future__ import annotations
 
-import json
 import typing as t
 import uuid as uuids
 
@@ -73,6 +72,7 @@ ALTER TABLE host ADD COLUMN memory_allocated BIGINT;
 ALTER TABLE host ADD COLUMN disk_free BIGINT;
 ALTER TABLE host ADD COLUMN disk_allocated BIGINT;
 ALTER TABLE host ADD COLUMN price FLOAT;
+UPDATE host SET missing = seen WHERE state = 'absent';
 CREATE TABLE network (
   uuid VARCHAR(36) NOT NULL PRIMARY KEY REFERENCES object (uuid) ON DELETE CASCADE, name VARCHAR(64) NOT NULL UNIQUE,
   home VARCHAR(36) REFERENCES host (uuid) ON DELETE SET NULL, owner VARCHAR(64), vni INTEGER UNIQUE, mtu INTEGER);
@@ -109,10 +109,14 @@ CREATE TABLE sample (
   id {bigserial} NOT NULL PRIMARY KEY, object VARCHAR(36) NOT NULL REFERENCES object (uuid) ON DELETE CASCADE,
   peer VARCHAR(36) REFERENCES object (uuid) ON DELETE CASCADE, metric VARCHAR(32) NOT NULL, time VARCHAR(20) NOT NULL, value FLOAT NOT NULL);
 CREATE INDEX sample_of ON sample (object, metric, time);
+CREATE INDEX sample_peer ON sample (peer);
 CREATE TABLE foreign_domain (
   provider VARCHAR(36) NOT NULL REFERENCES host (uuid) ON DELETE CASCADE, uuid VARCHAR(36) NOT NULL, name VARCHAR(253) NOT NULL,
   state VARCHAR(16), seen VARCHAR(20) NOT NULL, missing VARCHAR(20), PRIMARY KEY (provider, uuid));
 """
+
+_COUNTS = {"cpus_allocated": 2**31, **dict.fromkeys(("memory_free", "memory_allocated", "disk_free", "disk_allocated"), 2**63)}
+"""Counts among version 2's new columns, each with its bound."""
 
 
 def _run(connection: sa.Connection, statements: str) -> None:
@@ -130,15 +134,14 @@ def _first(connection: sa.Connection) -> None:
 def _second(connection: sa.Connection) -> None:
     """Facts that queries compare get columns, and the networks that machines name become objects."""
     _run(connection, _VERSION_2)
-    host = sa.table("host", *map(sa.column, ("uuid", "kind", "architecture", "virtualization", "libvirt_version", "qemu_version", "load")),
-                    *map(sa.column, ("cpus_allocated", "memory_free", "memory_allocated", "disk_free", "disk_allocated")))  # fmt: skip
-    told = connection.exec_driver_sql(
-        "SELECT host.uuid, host.kind, host.facts, orders.spec FROM host LEFT JOIN orders ON orders.uuid = host.uuid"
-    )
+    columns = ("architecture", "virtualization", "libvirt_version", "qemu_version", "load", *_COUNTS)
+    host = sa.table("host", *map(sa.column, ("uuid", "kind", *columns)), sa.column("facts", sa.JSON))
+    orders = sa.table("orders", sa.column("uuid"), sa.column("spec", sa.JSON))
+    told = sa.select(host.c.uuid, host.c.kind, host.c.facts, orders.c.spec).outerjoin_from(host, orders, orders.c.uuid == host.c.uuid)
     networks: dict[str, str] = {}
     values, interfaces = [], []
-    for uuid, kind, facts_text, spec_text in told.all():
-        facts, spec = _parsed(facts_text), _parsed(spec_text)
+    for uuid, kind, facts_json, spec_json in connection.execute(told).all():
+        facts, spec = (value if isinstance(value, dict) else {} for value in (facts_json, spec_json))
         if kind != "machine":
             values.append({"b_uuid": uuid, **_measured(facts)})
             continue
@@ -160,12 +163,6 @@ def _second(connection: sa.Connection) -> None:
             connection.execute(sa.text(statement), parameters)
 
 
-def _parsed(value: t.Any) -> dict[str, t.Any]:
-    """A JSON column, which one driver gives as text and another as what it says."""
-    parsed = json.loads(value) if isinstance(value, str) else value
-    return parsed if isinstance(parsed, dict) else {}
-
-
 def _measured(facts: dict[str, t.Any]) -> dict[str, t.Any]:
     """Version 2's columns from version 1's facts. Facts are what a provider told: what has not the column's form is left out."""
     texts = {"architecture": 16, "virtualization": 16, "libvirt_version": 32, "qemu_version": 32}
@@ -173,9 +170,7 @@ def _measured(facts: dict[str, t.Any]) -> dict[str, t.Any]:
         name: facts[name] if isinstance(facts.get(name), str) and len(facts[name]) <= length else None for name, length in texts.items()
     }
     values["load"] = float(facts["load"]) if isinstance(facts.get("load"), (int, float)) else None
-    for name, limit in {
-        "cpus_allocated": 2**31, **dict.fromkeys(("memory_free", "memory_allocated", "disk_free", "disk_allocated"), 2**63)
-    }.items():  # fmt: skip
+    for name, limit in _COUNTS.items():
         value = facts.get(name)
         values[name] = value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit else None
     return values

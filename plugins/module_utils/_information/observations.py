@@ -25,7 +25,7 @@ KINDS = ("provider", "home")
 MEASURED = frozenset(
     {
         *("load", "memory_free", "memory_allocated", "cpus_allocated", "disk_free", "disk_allocated"),
-        "images",
+        *("images", "latencies"),
     }
 )
 """Facts that are another value at each look. They are kept, but are no change of what the host is."""
@@ -58,6 +58,16 @@ def _count(value: t.Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
 
 
+def _price(value: t.Any) -> float:
+    try:
+        price = -1.0 if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        price = -1.0
+    if not 0 <= price < 1e15:
+        raise GridError("invalid_price", f"{shorten(value)} is not a price", remedy="Give a number from 0, the price of an hour")
+    return price
+
+
 def read_host(given: t.Any) -> Row:
     """A row of ``host``, with ``site`` as a name, from an entry of the option ``providers``.
 
@@ -82,6 +92,8 @@ def read_host(given: t.Any) -> Row:
         if not port.isascii() or not port.isdecimal() or not 0 < int(port[:9]) < 65536:
             raise GridError("invalid_port", f"{shorten(port)} is not a port", remedy="Give a whole number from 1 to 65535")
         row["port"] = int(port)
+    if given.get("price") not in (None, ""):
+        row["price"] = _price(given["price"])
     try:
         shlex.split(row.get("ssh_args", ""))
     except ValueError as exc:
@@ -96,6 +108,33 @@ def read_host(given: t.Any) -> Row:
         row["facts"] = {key: value for key, value in facts.items() if key != "machines"}
         row.update({column: _count(facts.get(column)) for column in ("cpus", "memory", "disk")})
     return row
+
+
+_MEASURES: dict[str, t.Callable[[t.Any], t.Any]] = {
+    "architecture": _matching(r"[A-Za-z0-9_]{1,16}"),
+    "virtualization": _matching(r"kvm|qemu"),
+    "libvirt_version": _matching(r"[0-9][0-9A-Za-z.+~-]{0,31}"),
+    "qemu_version": _matching(r"[0-9][0-9A-Za-z.+~-]{0,31}"),
+    "load": lambda value: float(value) if isinstance(value, (int, float)) and 0 <= value < 2**20 else None,
+    "cpus_allocated": lambda value: value if _count(value) is not None and value < 2**31 else None,
+    **dict.fromkeys(("memory_free", "memory_allocated", "disk_free", "disk_allocated"), _count),
+}
+
+
+def read_measured(facts: t.Mapping[str, t.Any]) -> Row:
+    """The columns of ``host`` that a provider's facts fill; ``None`` for what isn't told, or has not the form that it must have."""
+    return {name: read(facts.get(name)) for name, read in _MEASURES.items()}
+
+
+def read_latencies(facts: t.Mapping[str, t.Any]) -> dict[str, float]:
+    """Seconds to each site that the host measured."""
+    told = facts.get("latencies")
+    found = {}
+    for entry in told if isinstance(told, (list, tuple)) else ():
+        seconds = entry.get("seconds") if isinstance(entry, t.Mapping) else None
+        if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds < 3600 and isinstance(entry.get("site"), str):
+            found[entry["site"]] = float(seconds)
+    return found
 
 
 def read_layers(facts: t.Mapping[str, t.Any]) -> list[str]:

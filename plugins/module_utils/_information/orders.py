@@ -254,6 +254,14 @@ def _sizes(spec: Spec) -> query.Row:
     return {"cpus": spec["vcpus"], "memory": spec["memory"], "disk": spec["disk"]}
 
 
+def _replugged(changes: t.Iterable[Decision]) -> t.Iterator[tuple[query.Row, Spec]]:
+    """Futures that will be on another network than was ordered before; of an existing machine its provider tells."""
+    for decision in changes:
+        row, spec = t.cast(query.Row, decision.row), t.cast(Spec, decision.spec)
+        if row["future"] and row["spec"].get("network") != spec["network"]:
+            yield row, spec
+
+
 def write(connection: sa.Connection, decisions: t.Iterable[Decision]) -> None:
     """Carry out decisions."""
     by_action: dict[str | None, list[Decision]] = collections.defaultdict(list)
@@ -272,6 +280,9 @@ def write(connection: sa.Connection, decisions: t.Iterable[Decision]) -> None:
         ],
     )
     record.add_futures(connection, rows)
+    plugged = {**specs, **{row["uuid"]: spec for row, spec in _replugged(by_action["change"])}}
+    networks = record.ensure_networks(connection, [spec["network"] for spec in plugged.values()])
+    record.plug(connection, [(uuid, networks[spec["network"]], None) for uuid, spec in plugged.items()])
     events: list[tuple[str, str, query.Row]] = [(row["uuid"], "ordered", {}) for row in rows]
     for decision in by_action["change"]:
         row, spec = t.cast(query.Row, decision.row), t.cast(Spec, decision.spec)

@@ -89,9 +89,35 @@ def hosts(
     return _select(connection, query, host.c.name, names)
 
 
+def host_uuids(connection: sa.Connection) -> dict[str, str]:
+    """uuid of each host, machines too, by name."""
+    return {row.name: row.uuid for row in connection.execute(sa.select(schema.HOST.c.name, schema.HOST.c.uuid))}
+
+
+def foreign_domains(connection: sa.Connection) -> dict[tuple[str, str], Row]:
+    """Domains that are not the grid's, by the name of their provider and their uuid."""
+    table, host = schema.FOREIGN_DOMAIN, schema.HOST
+    rows = connection.execute(
+        sa.select(host.c.name.label("provider_name"), *table.c).join_from(table, host, host.c.uuid == table.c.provider)
+    ).mappings()
+    return {(row["provider_name"], row["uuid"]): dict(row) for row in rows}
+
+
 def sites(connection: sa.Connection) -> dict[str, str]:
     """uuid of each site by name."""
     return {row["name"]: row["uuid"] for row in _select(connection, sa.select(schema.SITE))}
+
+
+def networks(connection: sa.Connection) -> dict[str, str]:
+    """uuid of each network by name."""
+    return {row.name: row.uuid for row in connection.execute(sa.select(schema.NETWORK.c.name, schema.NETWORK.c.uuid))}
+
+
+def plugs(connection: sa.Connection, uuids: t.Iterable[str]) -> dict[str, tuple[str, str | None]]:
+    """The network and MAC address of each of these hosts; of one that is on several networks, of one of them."""
+    plug, network = schema.INTERFACE, schema.NETWORK
+    query = sa.select(plug.c.host, network.c.name, plug.c.mac).join_from(plug, network, network.c.uuid == plug.c.network)
+    return {row["host"]: (row["name"], row["mac"]) for row in _select(connection, query, plug.c.host, uuids)}
 
 
 def images(connection: sa.Connection, digests: t.Iterable[str] | None = None) -> list[Row]:

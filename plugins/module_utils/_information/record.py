@@ -57,6 +57,24 @@ def ensure_sites(connection: sa.Connection, names: t.Iterable[str | None]) -> di
     return {**known, **{row["name"]: row["uuid"] for row in rows}}
 
 
+def ensure_networks(connection: sa.Connection, names: t.Iterable[str | None]) -> dict[str, str]:
+    """uuid of each network by name; those that are not there yet are made."""
+    known = query.networks(connection)
+    rows = [{"uuid": new_uuid(), "name": name} for name in sorted({name for name in names if name}) if name not in known]
+    add_objects(connection, "network", rows)
+    insert(connection, schema.NETWORK, rows)
+    return {**known, **{row["name"]: row["uuid"] for row in rows}}
+
+
+def plug(connection: sa.Connection, plugs: t.Sequence[tuple[str, str, str | None]]) -> None:
+    """Each host is on this network, and for now on no other: (uuid of the host, uuid of the network, MAC address)."""
+    table = schema.INTERFACE
+    hosts = [host for host, dummy, dummy_mac in plugs]
+    for start in range(0, len(hosts), _BATCH):
+        connection.execute(table.delete().where(table.c.host.in_(hosts[start : start + _BATCH])))
+    insert(connection, table, [{"host": host, "network": network, "mac": mac} for host, network, mac in plugs])
+
+
 def add_hosts(connection: sa.Connection, rows: t.Sequence[Row]) -> None:
     """Make hosts; columns that a row leaves out are empty."""
     columns = {column.name: None for column in schema.HOST.c}

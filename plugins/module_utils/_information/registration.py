@@ -11,7 +11,7 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import changed_keys, diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import observations, query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import observations, query, record, refresh, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.orders import RESERVED_NAMES, shown_name
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import Spec, parse_order
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt
@@ -60,7 +60,7 @@ def decide_host(seen: Row, row: query.Row | None, machines: t.Mapping[str, query
         )
     if not seen.get("site") and not (row and row["site"]):
         raise GridError("no_site", "the host has no site", remedy="Set virtuoso_site for this host in the inventory")
-    columns = (*_CONNECTION, *_HARDWARE)
+    columns = (*_CONNECTION, *_HARDWARE, "price")
     old = {column: (row or {}).get(column) for column in columns}
     after = {**old, **{column: value for column, value in seen.items() if column in columns}}
     before = None if row is None else {**old, **_stable(row["facts"])}
@@ -122,6 +122,8 @@ def decide_machine(seen: Row, row: query.Row | None, taken: t.Mapping[str, query
         actions.append("exist")
     elif row is not None and row["provider"] != seen["provider"]:
         actions.append("move")
+    if row is not None and row["missing"] and not absent:
+        actions.append("return")
     if not actions and changed_keys(_compared(before), _compared(after)):
         actions.append("update")
     return Change(seen["name"], actions, before, after, (row or {}).get("uuid"), spec, seen)
@@ -181,6 +183,9 @@ class Registration:
         self.host_changes: list[Change] = []
         self.machine_changes: list[Change] = []
         self.doomed: list[str] = []
+        self.vanished: list[query.Row] = []
+        self.foreign: list[refresh.Foreign] = []
+        self.samples: list[Row] = []
 
     def see_hosts(self, given: t.Sequence[t.Any]) -> list[Result]:
         """Decide on providers and homes."""
@@ -239,6 +244,34 @@ class Registration:
         self.machine_changes.append(change)
         return {"uuid": seen["uuid"], "changed": change.changed, "actions": change.actions}
 
+    def see_all(self, complete: t.Sequence[str], given: t.Sequence[t.Any]) -> dict[str, list[Result]]:
+        """Decide on what a complete look at these providers didn't show, and on what it showed that is not the grid's.
+
+        :param given: the same machines as for :meth:`see_machines`.
+        """
+        seen = {str(entry.get("uuid")).lower() for entry in given if isinstance(entry, t.Mapping) and not entry.get("foreign")}
+        self.vanished = refresh.vanished(self.machines.values(), set(complete), seen)
+        known = query.foreign_domains(self.connection)
+        self.foreign = refresh.decide_foreign(given, known, set(complete), {*self.machines, *seen})
+        gone = [
+            {"name": row["name"], "uuid": row["uuid"], "provider": row["provider"], "changed": True, "actions": ["vanish"]}
+            for row in self.vanished
+        ]
+        return {"vanished": gone, "foreign": [change.result() for change in self.foreign]}
+
+    def see_samples(self, given: t.Sequence[t.Any]) -> list[Result]:
+        """Decide on measurements. They are kept beside each other and change nothing."""
+        objects = refresh.objects_by_name(self.connection) if given else {}
+
+        def decide(entry: t.Any) -> Result:
+            self.samples.append(refresh.read_sample(entry, objects))
+            return {}
+
+        return [
+            attempt(f"sample {position}", functools.partial(decide, entry), kind="measurement", tried="record the sample")
+            for position, entry in enumerate(given, 1)
+        ]
+
     def forget(self, gone: t.Sequence[str]) -> list[Result]:
         """Decide on machines that were retired: all their rows go. What is no machine stays."""
         self.doomed = [uuid for uuid in dict.fromkeys(gone) if uuid in self.machines]
@@ -259,7 +292,8 @@ class Registration:
             for uuid in self.doomed
         ]
         hosts = [change.diff("host") for change in self.host_changes if change.changed]
-        return hosts + [change.diff("machine") for change in self.machine_changes if change.changed] + gone
+        lost = [diff(f"machine {row['name']}", {"state": row["state"]}, {"state": "vanished"}) for row in self.vanished]
+        return hosts + [change.diff("machine") for change in self.machine_changes if change.changed] + lost + gone
 
     def write(self) -> None:
         """Carry out what was decided."""
@@ -272,13 +306,33 @@ class Registration:
         for change in self.machine_changes:
             if change.seen:
                 self._write_machine(change, sites, hosts, image_uuids)
+        self._write_plugs()
+        time = record.now()
+        for row in self.vanished:
+            record.update(self.connection, schema.HOST, row["uuid"], {"state": "vanished", "missing": time})
+        record.add_events(self.connection, [(row["uuid"], "vanished", {"provider": row["provider"]}) for row in self.vanished])
+        refresh.write_foreign(self.connection, self.foreign, hosts)
+        record.insert(self.connection, schema.SAMPLE, self.samples)
         record.delete(self.connection, self.doomed)
 
+    def _write_plugs(self) -> None:
+        """The networks of the machines, where they tell one that isn't known yet."""
+        told = {
+            change.seen["uuid"]: (change.after["facts"].get("network"), change.after["facts"].get("mac"))
+            for change in self.machine_changes
+            if change.seen and change.after["facts"].get("network")
+        }
+        known = query.plugs(self.connection, told)
+        new = {uuid: plug for uuid, plug in told.items() if known.get(uuid) != plug}
+        networks = record.ensure_networks(self.connection, [name for name, dummy in new.values()]) if new else {}
+        record.plug(self.connection, [(uuid, networks[name], mac) for uuid, (name, mac) in new.items()])
+
     def _write_host(self, change: Change, sites: t.Mapping[str, str]) -> str:
-        columns = {column: change.after.get(column) for column in (*_CONNECTION, *_HARDWARE)}
+        columns = {column: change.after.get(column) for column in (*_CONNECTION, *_HARDWARE, "price")}
         values = {**columns, "site": sites.get(change.after.get("site") or ""), "seen": record.now()}
         if "facts" in change.seen:
             values["facts"] = change.seen["facts"]
+            values.update(observations.read_measured(change.seen["facts"]))
         uuid = change.uuid
         if uuid is None:
             uuid = record.new_uuid()
@@ -287,6 +341,12 @@ class Registration:
             record.update(self.connection, schema.HOST, uuid, values)
         if "images" in change.seen.get("facts", {}):
             record.set_layer_places(self.connection, uuid, observations.read_layers(change.seen["facts"]))
+        here, time = sites.get(change.after.get("site") or ""), record.now()
+        self.samples += [
+            {"object": here, "peer": sites[site], "metric": "latency", "time": time, "value": seconds}
+            for site, seconds in observations.read_latencies(change.seen.get("facts", {})).items()
+            if here and site in sites and sites[site] != here
+        ]
         details = {"fields": changed_keys(change.before, change.after)}
         record.add_events(self.connection, [(uuid, action, details) for action in change.actions])
         return uuid
@@ -297,7 +357,9 @@ class Registration:
         seen, after, time = change.seen, change.after, record.now()
         row = self.machines.get(seen["uuid"])
         columns = ("state", "generation", "address", "facts", *_HARDWARE)
-        values = {**{column: after[column] for column in columns}, "site": sites.get(after["site"] or ""), "seen": time}
+        missing = ((row or {}).get("missing") or time) if after["state"] == "absent" else None
+        values = {column: after[column] for column in columns}
+        values.update(site=sites.get(after["site"] or ""), seen=time, missing=missing)
         if row is None:
             record.add_hosts(self.connection, [{"uuid": seen["uuid"], "name": seen["name"], "kind": "machine", **values}])
             spec = t.cast(Spec, change.spec)

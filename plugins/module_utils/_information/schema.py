@@ -249,6 +249,7 @@ else:
         sa.Column("time", sa.String(20), nullable=False),
         sa.Column("value", sa.Float, nullable=False),
         sa.Index("sample_of", "object", "metric", "time"),
+        sa.Index("sample_peer", "peer"),
     )
 
     FOREIGN_DOMAIN = sa.Table(

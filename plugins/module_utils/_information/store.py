@@ -31,6 +31,9 @@ except ImportError:
 BUSY_TIMEOUT = 60.0
 """Seconds that a writer waits for its turn. A turn takes milliseconds; fifty plays at once stay far below."""
 
+CONNECT_TIMEOUT = 10
+"""Seconds that a server has to answer; a URL may name another number (connect_timeout)."""
+
 _ADVISORY_LOCK = 0x76697274  # any number will do, as long as all writers use the same
 
 _REMEDIES = {
@@ -160,8 +163,12 @@ class Store:
         Makes the store where it is missing, brings one of an older version up to this one.
         """
         with self._typed("write"):
-            if self.location.path is not None and not _has_content(self.location.path):
-                _create(self.location.path)
+            path = self.location.path
+            if path is not None and not _has_content(path):
+                _create(path)
+            elif path is not None and not os.access(os.path.dirname(path), os.W_OK):
+                # SQLite would only say that it can't open the file.
+                raise self._error("store_read_only", "the store's directory can't be written to").on(tried="write the store")
             with contextlib.closing(self._connect(write=True)) as connection, connection.begin():
                 self._check_version(connection, write=True)
                 yield connection
@@ -192,7 +199,10 @@ class Store:
 
     def _connect_server(self, *, write: bool) -> sa.Connection:
         try:
-            engine = sa.create_engine(t.cast(str, self.location.url), poolclass=pool.NullPool)
+            url = sa.make_url(t.cast(str, self.location.url))
+            if url.get_backend_name() == "postgresql" and "connect_timeout" not in url.query:
+                url = url.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT)})
+            engine = sa.create_engine(url, poolclass=pool.NullPool)
         except ImportError as exc:
             raise GridError(
                 "library_missing",
@@ -207,6 +217,7 @@ class Store:
         def begin(connection: sa.Connection) -> None:
             if connection.dialect.name == "postgresql":
                 if write:
+                    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(self.timeout * 1000)}")
                     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})")
                 else:
                     connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -260,10 +271,22 @@ class Store:
             raise self._error(code, msg).on(tried=f"{doing} the store") from exc
 
 
+_BY_SQLSTATE = {
+    "25006": ("store_read_only", "the store can't be written to"),
+    "42501": ("store_read_only", "the user may not do this"),
+    "53100": ("store_full", "the server's disk is full"),
+    "55P03": ("store_busy", "the store stayed locked for too long"),
+}
+"""PostgreSQL's error codes (appendix A of its manual) that mean something of their own here."""
+
+
 def _classify(exc: sa.exc.DBAPIError) -> tuple[str, str]:
     if isinstance(exc.orig, sqlite3.Error):
         return _classify_sqlite(exc.orig)
     said = str(exc.orig).strip()[:500]
+    known = _BY_SQLSTATE.get(getattr(exc.orig, "sqlstate", None) or "")
+    if known is not None:
+        return known[0], f"{known[1]} ({said})"
     if exc.connection_invalidated or isinstance(exc, (sa.exc.OperationalError, sa.exc.InterfaceError)):
         return "store_unreachable", said
     return "store_failed", said

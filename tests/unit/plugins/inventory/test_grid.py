@@ -158,6 +158,49 @@ def test_groups_and_variables_of_ones_own(place):
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "machines"),
+    [
+        ("where: [site == north]\n", ["web1"]),
+        ("where: [site == south]\n", None),
+        ("where: [memory >= 1 KiB, name like web%]\ninclude: [existing, future]\n", ["web1", "web2"]),
+        ("scope: {near: provider1}\n", ["web1"]),
+        ("where: [owner == bob]\n", None),
+    ],
+)
+def test_only_machines_that_meet_conditions(place, options, machines):
+    inventory = read(place, grid=IN_PLACE + options)
+    assert names(inventory, "machines") == machines and names(inventory, "site_north")[0] == "provider1"
+
+
+@pytest.mark.parametrize("options", ["where: [colour == blue]\n", "scope: {near: nowhere}\n", "stale_after: soon\n", "where: [memory >= 1 parsec]\n"])
+def test_a_bad_condition_is_an_error(place, options):
+    (place / "grid.yml").write_text(IN_PLACE + options, encoding="utf-8")
+    done = run("inventory", "-i", place, "--list")
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert any(word in done.stderr for word in ("no column", "no site or host", "not a time", "not a size"))
+
+
+def test_stale_hosts_are_marked_and_not_dropped(place):
+    inventory = read(place, grid=IN_PLACE + "include: [existing, future]\n")
+    assert names(inventory, "stale") is None and variables(inventory, "web1")["virtuoso_stale"] is False
+    with Store(str(place.parent / "state" / "grid.db")).writing() as connection:
+        connection.exec_driver_sql("UPDATE host SET seen = '2020-01-01T00:00:00Z' WHERE seen IS NOT NULL")
+    inventory = read(place, grid=IN_PLACE + "include: [existing, future]\n")
+    assert names(inventory, "stale") == ["provider1", "web1"] and variables(inventory, "web2")["virtuoso_stale"] is False
+    assert names(read(place, grid=IN_PLACE + "stale_after: 36500 d\n"), "stale") is None
+
+
+def test_a_vanished_machine_is_marked_and_not_dropped(place):
+    with Store(str(place.parent / "state" / "grid.db")).writing() as connection:
+        registration = Registration(connection)
+        assert [machine["name"] for machine in registration.see_all(["provider1"], [])["vanished"]] == ["web1"]
+        registration.write()
+    for options in ("", "where: [site == north]\n"):
+        inventory = read(place, grid=IN_PLACE + options)
+        assert names(inventory, "state_vanished") == ["web1"] and variables(inventory, "web1")["virtuoso_missing"]
+
+
 def test_the_environment_names_the_store(place, monkeypatch):
     monkeypatch.setenv("VIRTUOSO_STORE", str(place.parent / "state" / "grid.db"))
     assert names(read(place, grid="plugin: virtuoso.grid.grid\n"), "machines") == ["web1"]

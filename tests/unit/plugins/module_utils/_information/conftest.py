@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import pytest
+from postgresql import Server
 from ansible_collections.virtuoso.grid.plugins.module_utils._information import orders, query, record, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import Registration
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
@@ -36,13 +37,15 @@ class Grid:
             results, self.diffs = orders.serve(connection, entries, owner=owner, images=images, absent=absent, check=check)
         return results
 
-    def register(self, providers=(), machines=(), gone=(), check=False):
+    def register(self, providers=(), machines=(), gone=(), complete=(), samples=(), check=False):
         """Results of the module registration."""
         with self.store.reading(empty_if_missing=True) if check else self.store.writing() as connection:
             registration = Registration(connection)
             results = {
                 "providers": registration.see_hosts(providers),
                 "machines": registration.see_machines(machines),
+                **registration.see_all(complete, machines),
+                "samples": registration.see_samples(samples),
                 "gone": registration.forget(gone),
             }
             self.diffs = registration.diffs()
@@ -122,3 +125,24 @@ def seen_fixture():
 def facts():
     """What provider_info returns."""
     return dict(FACTS)
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """A PostgreSQL server of the tests' own."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def location(request, tmp_path):
+    """Where an empty store can be made, on each database."""
+    if request.param == "sqlite":
+        return str(tmp_path / "grid.db")
+    return request.getfixturevalue("postgresql").database()
+
+
+@pytest.fixture
+def other_location(location, request, tmp_path):
+    """Another such place on the same database."""
+    return request.getfixturevalue("postgresql").database() if "://" in location else str(tmp_path / "other.db")

@@ -227,6 +227,7 @@ def test_cancelling_leaves_no_row(grid):
     assert {table: before[table] - after[table] for table in before if before[table] != after[table]} == {
         "object": 1,
         "host": 1,
+        "interface": 1,
         "orders": 1,
         "virtualization": 1,
         "futures": 1,

@@ -281,7 +281,7 @@ def test_retiring_leaves_no_row(grid):
     result = grid.register(gone=[uuid, OTHER, uuid])["gone"]
     assert [item["changed"] for item in result] == [True, False, True]
     after = grid.counts()
-    image = {"object": 1, "image": 1, "image_layer": 1}  # what it was made from stays known
+    image = {"object": 2, "image": 1, "image_layer": 1, "network": 1}  # what it was made from and the network stay known
     assert {table: after[table] - before[table] for table in before if before[table] != after[table]} == image
     assert grid.register(gone=[uuid])["gone"][0]["changed"] is False
 

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An inventory of many defined domains on a lab provider: ours from the store that ``refresh`` filled, beside a plugin that asks libvirt.
+
+The domains have no disks and are never started. They carry the metadata that machines of the collection have.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import typing as t
+import uuid
+import xml.etree.ElementTree as ET
+
+from information import WORK, list_inventory, row
+from measure import CHECKOUT, Row, play
+
+DOMAINS = 500
+ROUNDS = 3
+PROVIDER = "provider1"
+ADDRESS = "198.18.0.21"
+
+
+def domain(number: int) -> dict[str, str]:
+    """Name, uuid and XML of a machine that is only defined."""
+    from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
+
+    name, own = f"benchdomain{number:03}", str(uuid.uuid4())
+    spec = {
+        **{"uuid": own, "name": name, "owner": "bench", "site": "site-a", "network": "virtuoso", "goal": "balance", "user": "root"},
+        **{"python": "/usr/bin/python3", "generation": 1, "image": {"name": "tiny@1", "digest": "sha256:" + "a" * 64}, "tags": []},
+    }
+    root = ET.Element("domain", type="qemu")
+    for tag, text in (("name", name), ("uuid", own), ("memory", "65536"), ("vcpu", "1")):
+        ET.SubElement(root, tag).text = text
+    ET.SubElement(root, "metadata").append(metadata.element(metadata.of_spec(spec, False)))
+    ET.SubElement(ET.SubElement(root, "os"), "type", arch="x86_64", machine="pc").text = "hvm"
+    return {"name": name, "uuid": own, "xml": ET.tostring(root, encoding="unicode")}
+
+
+def measure() -> list[Row]:
+    """Seconds of ``ansible-inventory --list``, medians; and what looking at the provider took before, once."""
+    folder = WORK / "domains"
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob("grid.db*"):
+        file.unlink()
+    domains = [domain(number) for number in range(DOMAINS)]
+    (folder / "domains.json").write_text(json.dumps(domains), encoding="utf-8")
+    (folder / "grid.yml").write_text("plugin: virtuoso.grid.grid\nstore: grid.db\n", encoding="utf-8")
+    lab = CHECKOUT / "build" / "lab"
+    uri = f"qemu+ssh://root@{ADDRESS}/system?keyfile={lab}/id_ed25519&known_hosts={lab}/known_hosts&no_tty=1"
+    (folder / "peer.yml").write_text(json.dumps({"plugin": "community.libvirt.libvirt", "uri": uri}), encoding="utf-8")
+    shared: dict[str, t.Any] = {"bench_provider": PROVIDER, "bench_domains_file": str(folder / "domains.json"), "virtuoso_store": str(folder / "grid.db")}
+    seconds: dict[str, list[float]] = {"virtuoso": [], "community.libvirt.libvirt": []}
+    play("machines_prepare", **shared)
+    try:
+        play("information_define", **shared)
+        look = play("information_refresh", **shared)
+        for dummy in range(ROUNDS):
+            for who, file in (("virtuoso", "grid.yml"), ("community.libvirt.libvirt", "peer.yml")):
+                seconds[who].append(list_inventory(folder / file, folder / f"{who}.json"))
+                told = json.loads((folder / f"{who}.json").read_text(encoding="utf-8"))["_meta"]["hostvars"]
+                if sum(name.startswith("benchdomain") for name in told) != DOMAINS:
+                    raise SystemExit(f"bench: {who} doesn't list {DOMAINS} domains")
+    finally:
+        play("information_undefine", **shared)
+    case = f"inventory --list, {DOMAINS} defined domains on a lab provider"
+    rows = [row(case, who, "time", statistics.median(values)) for who, values in seconds.items()]
+    return [*rows, row(f"refresh of {DOMAINS} domains, once before", "virtuoso", "time", look)]
