@@ -182,7 +182,8 @@ def measure() -> list[Row]:
         on(SOURCE, limit)
         slow = first_copy(one, "first copy, 100 Mbit/s", 1)
         sent = next(row["value"] for row in slow if row["who"] == "virtuoso" and row["metric"] == "received")
-        slow.append({"area": "images", "case": "first copy, 100 Mbit/s", "who": "our bytes / link rate", "metric": "time", "value": sent * 2**20 / SLOW, "unit": "s"})
+        least = sent * 2**20 / SLOW
+        slow.append({"area": "images", "case": slow[0]["case"], "who": "our bytes / link rate", "metric": "time", "value": least, "unit": "s"})
         rows += slow + new_version(two, "new version, 165 MiB changed, 100 Mbit/s", 1)
     finally:
         on(SOURCE, "tc qdisc del dev eth0 root 2>/dev/null; systemctl stop bench-export 2>/dev/null; true")

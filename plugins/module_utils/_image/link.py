@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import select
 import subprocess
 import tempfile
 import threading
@@ -24,6 +25,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import B
 _MAX_FRAME = 2**20
 _MAX_INDEX = 2**30
 _READ = 2**20
+SILENCE = 60.0
+"""Seconds without a byte after which the source counts as gone: its SSH server may answer while its sender hangs."""
 
 
 class Link:
@@ -127,6 +130,8 @@ class Link:
         at = 0
         while at < length:
             try:
+                if not select.select([self._process.stdout], [], [], SILENCE)[0]:
+                    raise plan.silent(self.source, SILENCE)
                 came = self._process.stdout.readinto(view[at:])
             except OSError as exc:
                 raise self._lost() from exc

@@ -50,6 +50,8 @@ class Pace:
 
     def __init__(self, rate: float | None, clock: t.Callable[[], float] = time.monotonic) -> None:
         self.rate = rate
+        # A slow stream goes in small pieces, so that it is never silent for long
+        self.piece = PIECE if not rate else int(min(PIECE, max(512, rate / 2)))
         self.clock = clock
         self._due = clock()
 
@@ -146,7 +148,7 @@ class Sender:
                 self._frame(DATA, text)
 
     def _ranges(self, file: str, ranges: list[tuple[int, int]], level: int, rate: t.Any) -> dict[str, t.Any]:
-        if not 0 <= level <= 19 or (rate is not None and not float(rate) > 0):
+        if not 0 <= level <= 19 or (rate is not None and float(rate) <= 0):
             raise Refused("bad_request", "that is no level or no rate")
         with self._opened("layers", file) as descriptor, self._slot():
             end = os.fstat(descriptor).st_size
@@ -179,7 +181,7 @@ class Sender:
     def _plain(self, descriptor: int, ranges: t.Iterable[tuple[int, int]], pace: Pace) -> int:
         """Without a copy through this process."""
         sent = 0
-        size = PIECE if pace.rate else LARGE
+        size = pace.piece if pace.rate else LARGE
         for at, length in ranges:
             while length:
                 piece = min(length, size)
@@ -221,7 +223,7 @@ class Sender:
             feeder.start()
             while True:
                 begin = time.monotonic()
-                text = os.read(stdout.fileno(), PIECE)
+                text = os.read(stdout.fileno(), pace.piece)
                 waited += time.monotonic() - begin
                 if not text:
                     break

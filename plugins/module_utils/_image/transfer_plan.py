@@ -319,6 +319,16 @@ def wrong_blocks(numbers: t.Sequence[int], hashes: t.Sequence[bytes], blocks: Bl
     return [number for number, found in zip(numbers, hashes) if blocks[number] != found]
 
 
+def silent(source: Source, seconds: float) -> GridError:
+    """The error for a source that sends nothing."""
+    return GridError(
+        "source_unreachable",
+        f"{source.name} has sent nothing for {seconds:g} s",
+        remedy=f"See that {source.name} and its disk work; run the same again to go on where it ended",
+        source=source.name,
+    )
+
+
 def nonsense(source: Source, why: str) -> GridError:
     """The error for a source that doesn't keep to the protocol."""
     return GridError(

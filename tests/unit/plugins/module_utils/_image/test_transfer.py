@@ -23,8 +23,29 @@ SOURCE = plan.Source("home1", "198.18.0.11", 22, "virtuoso", "/k", "/h")
 NAMED = {"user": None, "python": None, "recipe_digest": None}
 
 
+# A wire: the sender's output goes through a program that reads from ``near`` and writes to ``far``; both ends end with it.
+WIRE = """
+import subprocess, sys
+log, program, *sender = sys.argv[1:]
+with open(log, "a") as stream:
+    stream.write("x\\n")
+process = subprocess.Popen(sender, stdout=subprocess.PIPE)
+near, far = process.stdout, sys.stdout.buffer
+try:
+    exec(program)
+finally:
+    process.kill()
+"""
+PASS = """
+text = near.read1(3000000)
+while text:
+    far.write(text); far.flush()
+    text = near.read1(3000000)
+"""
+
+
 class Wire:
-    """Two stores and what lies between them. ``broken`` is a filter of the sender's output, as the text of a program."""
+    """Two stores and what lies between them. ``broken`` is a program for what comes through; see WIRE."""
 
     def __init__(self, path, monkeypatch):
         self.path = path
@@ -34,10 +55,9 @@ class Wire:
         self.monkeypatch = monkeypatch
         self.connect()
 
-    def connect(self, broken=None):
+    def connect(self, broken=PASS):
         sender = [sys.executable, "-I", send.__file__, "--slots", str(self.path), str(self.path / "a" / "images")]
-        shell = " ".join(sender) + (f" | {sys.executable} -c '{broken}'" if broken else "")
-        argv = ["sh", "-c", f"echo x >> {self.log}; {shell}"]
+        argv = [sys.executable, "-c", WIRE, str(self.log), broken, *sender]
         self.monkeypatch.setattr(plan, "ssh_argv", lambda dummy: argv)
 
     def put(self, version, blocks, parent=None, size=64 * BLOCK):
@@ -69,7 +89,7 @@ class Wire:
     def same(self, manifest):
         """Whether all layers of a version are here, byte for byte, and named."""
         for digest in manifest["layers"]:
-            for path in (self.source.layer_path, lambda each: self.source.index_path(each)):
+            for path in (self.source.layer_path, self.source.index_path):
                 here = path(digest).replace(self.source.layers, self.target.layers)
                 with open(path(digest), "rb") as one, open(here, "rb") as other:
                     assert one.read() == other.read()
@@ -136,11 +156,11 @@ def test_only_a_manifest_is_missing(wire):
 def cut_after(count):
     """A wire that is cut after so many bytes."""
     return (
-        f"import sys; left = {count}\n"
+        f"left = {count}\n"
         "while left > 0:\n"
-        "    part = sys.stdin.buffer.read1(min(left, 65536))\n"
+        "    part = near.read1(min(left, 65536))\n"
         "    if not part: break\n"
-        "    left -= len(part); sys.stdout.buffer.write(part); sys.stdout.buffer.flush()\n"
+        "    left -= len(part); far.write(part); far.flush()\n"
     )
 
 
@@ -191,13 +211,13 @@ def test_bits_that_flip_on_the_way_are_asked_for_again(wire):
     one = wire.put("1", noise(1, 20))
     flag = wire.path / "flipped"
     flip = (
-        "import os, sys\n"
-        "text = sys.stdin.buffer.read1(3000000)\n"
+        "import os\n"
+        "text = near.read1(3000000)\n"
         "while text:\n"
         f"    if len(text) > 60000 and not os.path.exists(\"{flag}\"):\n"
         f"        open(\"{flag}\", \"w\").close(); text = text[:30000] + bytes([text[30000] ^ 1]) + text[30001:]\n"
-        "    sys.stdout.buffer.write(text); sys.stdout.buffer.flush()\n"
-        "    text = sys.stdin.buffer.read1(3000000)\n"
+        "    far.write(text); far.flush()\n"
+        "    text = near.read1(3000000)\n"
     )
     wire.connect(flip)
     wire.monkeypatch.setattr(plan, "QUICK", 0)
@@ -282,6 +302,19 @@ def test_one_that_was_held_up_does_not_make_up_for_it():
     now[0] = 100.0
     assert pace.pause(1000) == 0.0
     assert pace.pause(1) == pytest.approx(0.9)
+
+
+def test_a_source_that_hangs_is_given_up(wire, monkeypatch):
+    one = wire.put("1", noise(1, 20))
+    wire.connect("import signal; near.read(4000); signal.pause()")
+    monkeypatch.setattr(link, "SILENCE", 0.5)
+    with pytest.raises(GridError) as caught:
+        wire.one(one)
+    assert caught.value.code == "source_unreachable" and "nothing for 0.5 s" in caught.value.msg
+
+
+def test_a_slow_stream_is_never_silent_for_long():
+    assert send.Pace(1000.0).piece == 512 and send.Pace(100000.0).piece == 50000 and send.Pace(None).piece == send.PIECE
 
 
 REQUESTS = [
