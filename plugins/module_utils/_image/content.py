@@ -63,13 +63,15 @@ def overlay_runs(path: str) -> list[Run] | None:
     :returns: ``None`` where its blocks don't lie in the file as they are: clusters of another size, compressed ones.
     """
     runs = []
-    for extent in qemu_img.extents(path):
+    extents = qemu_img.extents(path)
+    for extent in extents:
         if not extent["present"]:
             continue
         start, length = extent["start"], extent["length"]
-        if start % BLOCK or (extent["data"] and "offset" not in extent):
+        # Only the last extent, which ends with the disk, may end within a cluster.
+        partial = start % BLOCK or (length % BLOCK and extent is not extents[-1])
+        if partial or (extent["data"] and "offset" not in extent):
             return None
-        # All but the last extent of a disk end with a cluster.
         runs.append(Run(start // BLOCK, -(-length // BLOCK), extent["offset"] if extent["data"] else None))
     return runs
 

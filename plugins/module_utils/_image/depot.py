@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A host's image store: layers named by their digest, manifests that name chains of them, and a place for what is not yet whole.
 
-A layer is a qcow2 file and its index, in the same directory; the file names the layer below as its backing file. Layers are immutable. A file has its final name only when it is whole, verified and flushed to the disk; a manifest is written
-after the layers that it names. Work goes on in ``.staging/<job>/`` under a lock that ends with the process, so that an
+A layer is a qcow2 file and its index, in the same directory; the file names the layer below as its backing file. Layers are
+immutable. A file has its final name only when it is whole, verified and flushed to the disk; a manifest is written after the
+layers that it names. Work goes on in ``.staging/<job>/`` under a lock that ends with the process, so that an
 interrupted job leaves nothing but a directory there, which the next run resumes (``*.part``) or removes.
 """
 
@@ -22,6 +23,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import header
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import Index, decode
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.lock import hold
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import (
     MAX_LAYERS,
     Manifest,
@@ -33,14 +35,12 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference imp
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import flush
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tree import remove_tree
-from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
 GROUP = "virtuoso"
 PART = ".part"
 """How the name of a file ends that a later run goes on with."""
 
 KEEP_PARTS = 7 * 24 * 3600.0
-JOB_TIMEOUT = 4 * 3600.0
 _BLOCK = 2**20
 
 
@@ -188,7 +188,7 @@ class Depot:
 
         When the work ends, well or not, all in it is removed but what a later run resumes (names that end in ``.part``).
         """
-        with _lock(os.path.join(self.staging, key + ".lock"), f"the job {key} of another run"):
+        with hold(os.path.join(self.staging, key + ".lock"), f"the job {key} of another run"):
             directory = os.path.join(self.staging, key)
             os.makedirs(directory, mode=0o700, exist_ok=True)
             _clear(directory)
@@ -206,7 +206,7 @@ class Depot:
             directory = os.path.join(self.staging, name)
             if not os.path.isdir(directory):
                 continue
-            with contextlib.suppress(GridError), _lock(directory + ".lock", name, timeout=0):
+            with contextlib.suppress(GridError), hold(directory + ".lock", name, timeout=0):
                 if _clear(directory, parts_before=time.time() - KEEP_PARTS):
                     swept.append(name)
                 with contextlib.suppress(OSError):
@@ -225,7 +225,7 @@ class Depot:
             for path in (made.path, made.path + ".index"):
                 _share(path, 0o640)
                 flush(path)
-        with _lock(os.path.join(self.images, ".lock"), "the image store"):
+        with hold(os.path.join(self.images, ".lock"), "the image store"):
             for digest, made in files.items():
                 parent = decode(made.index, digest).parent
                 if parent is not None and not self.has(parent):
@@ -264,7 +264,7 @@ class Depot:
 
         :returns: the digests of the removed layers.
         """
-        with _lock(os.path.join(self.images, ".lock"), "the image store"):
+        with hold(os.path.join(self.images, ".lock"), "the image store"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.manifests, manifest_file(manifest["name"], manifest["version"])))
             flush(self.manifests)
@@ -288,7 +288,7 @@ class Depot:
 
     def prune(self, elsewhere: t.Iterable[str] = ()) -> list[str]:
         """Remove what :meth:`unneeded` lists; what somebody is just reading stays until the next time."""
-        with _lock(os.path.join(self.images, ".lock"), "the image store"):
+        with hold(os.path.join(self.images, ".lock"), "the image store"):
             return self._unlink(self.unneeded(elsewhere))
 
     def _unlink(self, digests: t.Sequence[str]) -> list[str]:
@@ -373,36 +373,3 @@ def _clear(directory: str, parts_before: float | None = None) -> bool:
             os.unlink(path)
         removed = True
     return removed
-
-
-@contextlib.contextmanager
-def _lock(path: str, what: str, timeout: float = JOB_TIMEOUT) -> t.Iterator[None]:
-    """Hold an exclusive lock (flock) on a file, which is removed afterwards.
-
-    The lock ends with the process, however that ends. :raises GridError: ``timed_out``.
-    """
-
-    def take() -> int:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The one before us may have removed the file between our opening and our locking it
-            if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
-                return descriptor
-        except (BlockingIOError, FileNotFoundError):
-            pass
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-        raise Pending("another process has it")
-
-    descriptor = wait_for(
-        take, timeout, what=f"the lock on {what}", interval=0.2, remedy="Wait until the other run has ended, or end it"
-    )
-    try:
-        yield
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        os.close(descriptor)

@@ -125,9 +125,10 @@ def merge(chain: t.Sequence[Index]) -> Blocks:
     """The blocks that a guest sees of a chain of layers, the lowest first: hashes of those that don't read as zeros."""
     seen: Blocks = {}
     for index in chain:
+        # What a smaller disk in between cut off doesn't come back with a larger one above it
+        seen = {number: found for number, found in seen.items() if number * BLOCK < index.virtual_size}
         seen.update(index.blocks)
-    end = chain[-1].virtual_size if chain else 0
-    return {number: found for number, found in sorted(seen.items()) if found != ZERO and number * BLOCK < end}
+    return {number: found for number, found in sorted(seen.items()) if found != ZERO}
 
 
 def difference(below: Blocks, content: Blocks, virtual_size: int, parent: str | None) -> Index:

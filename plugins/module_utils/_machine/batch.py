@@ -143,8 +143,15 @@ class Batch:
         layer_path = self.depot.layer(wanted["image"]["digest"])
         if observed.config is not None and shares is None:
             desired["cpu_shares"] = observe.default_shares()
-        layer = disk.read_qcow2(layer_path)
-        decision = reconcile.decide(desired, observed, state, layer=layer, layer_path=layer_path, layer_may_come=self.check_mode)
+        decision = reconcile.decide(
+            desired,
+            observed,
+            state,
+            layer=disk.read_qcow2(layer_path),
+            layer_path=layer_path,
+            missing=self.depot.chain(wanted["image"]["digest"]).missing,
+            layer_may_come=self.check_mode,
+        )
         if any(step.kind == "define" or step.field == "network" for step in decision.steps):
             self._require_network(host, wanted["network"])
         return decision

@@ -11,21 +11,29 @@ import fcntl
 import glob
 import os
 import shutil
-import struct
 import threading
 import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._image import header
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import MAX_LAYERS, layer_digest, layer_file
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import Disk
 
 # Everybody may pass, so that QEMU reaches its files; nobody but root may list.
 _DIRECTORY_MODE = 0o711
 _FILE_MODE = 0o600
 # qcow2 header, version 2 and later: https://gitlab.com/qemu-project/qemu/-/blob/master/docs/interop/qcow2.txt
-_HEADER = struct.Struct(">4sIQIIQ")
-_MAGIC = b"QFI\xfb"
+# QEMU writes the name of a backing file right behind the header.
+_HEAD_SIZE = 2**16
+
+
+class Chain(t.NamedTuple):
+    """Files of layers that lie on each other, the topmost first, and the digest of the one that should follow and isn't here."""
+
+    paths: list[str]
+    missing: str | None
 
 
 class Depot:
@@ -38,7 +46,26 @@ class Depot:
 
     def layer(self, digest: str) -> str:
         """The file of the layer with this digest (``sha256:...``)."""
-        return os.path.join(self.path, "images", "layers", digest.replace(":", "-", 1) + ".qcow2")
+        return os.path.join(self.path, "images", "layers", layer_file(digest))
+
+    def chain(self, digest: str | None) -> Chain:
+        """The layer with this digest and those below it; nothing where there is none.
+
+        :raises GridError: ``disk_invalid`` for a layer that is no qcow2 file or lies on something that is no layer.
+        """
+        paths: list[str] = []
+        while digest is not None:
+            path = self.layer(digest)
+            file = read_qcow2(path)
+            if file is None:
+                return Chain(paths, digest)
+            paths.append(path)
+            digest = layer_of(file)
+            if len(paths) > MAX_LAYERS or (digest is None and file.backing is not None):
+                raise GridError(
+                    "disk_invalid", f"{path} does not lie on a layer", remedy="Remove the image and get it again: virtuoso.grid.image_transfer"
+                )
+        return Chain(paths, None)
 
     def machine(self, uuid: str) -> str:
         """The directory of a machine."""
@@ -90,23 +117,21 @@ def read_qcow2(path: str) -> Disk | None:
     """
     try:
         with open(path, "rb") as file:
-            head = file.read(_HEADER.size)
-            magic, version, offset, length, dummy, size = (
-                _HEADER.unpack(head) if len(head) == _HEADER.size else (b"", 0, 0, 0, 0, 0)
-            )
-            if magic != _MAGIC or version not in (2, 3) or length > 1023:
-                raise GridError(
-                    "disk_invalid",
-                    f"{path} is not a qcow2 file",
-                    remedy="Restore the file, or remove the machine or image that it belongs to",
-                )
-            backing = None
-            if offset:
-                file.seek(offset)
-                backing = file.read(length).decode("utf-8", "surrogateescape")
-            return Disk(size, backing)
+            found = header.parse(file.read(_HEAD_SIZE))
     except FileNotFoundError:
         return None
+    except GridError as exc:
+        raise GridError(
+            "disk_invalid",
+            f"{path} can't be used: {exc.msg}",
+            remedy="Restore the file, or remove the machine or image that it belongs to",
+        ) from exc
+    return Disk(found.virtual_size, found.backing_file)
+
+
+def layer_of(disk: Disk | None) -> str | None:
+    """The digest of the layer that a disk is an overlay on, ``None`` where that is something else."""
+    return layer_digest(os.path.basename(disk.backing)) if disk is not None and disk.backing else None
 
 
 def _sync(path: str) -> None:

@@ -143,7 +143,7 @@ class Machine:
             "machine_type": host.machine_type,
             "disk_path": host.depot.disk(self.uuid),
             "seed_path": host.depot.seed(self.uuid),
-            "layers": [host.depot.layer(self.wanted["image"]["digest"])],
+            "layers": host.depot.chain(self.wanted["image"]["digest"]).paths,
         }
         self.tree = domain_xml.build(model, {**decision.metadata, "started": starts})
         try:

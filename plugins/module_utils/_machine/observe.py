@@ -11,7 +11,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, state_word, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import Depot, read_qcow2
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import Depot, layer_of, read_qcow2
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import Observed
 
 Model = t.Dict[str, t.Any]
@@ -91,16 +91,17 @@ def observe(conn: t.Any, depot: Depot, uuid: str | None, name: str | None) -> tu
     """
     domain, tree = find_domain(conn, uuid, name)
     uuid = domain.UUIDString() if domain is not None else uuid
-    disk, seed, files = None, False, False
+    disk, missing, seed, files = None, None, False, False
     if uuid is not None:
         path = domain_xml.read(tree)["disk_path"] if tree is not None else None
         disk = read_qcow2(path or depot.disk(uuid))
+        missing = depot.chain(layer_of(disk)).missing
         seed = os.path.exists(depot.seed(uuid))
         files = any(os.path.isdir(directory) for directory in (depot.machine(uuid), os.path.join(depot.staging, uuid)))
     if domain is None:
-        return None, None, Observed(disk=disk, seed=seed, files=files)
+        return None, None, Observed(disk=disk, missing=missing, seed=seed, files=files)
     with translated("read the domain"):
         state = state_of(domain)
         live = with_shares(domain_xml.read(running(domain))) if state != "stopped" else None
     config = with_shares(domain_xml.read(tree))
-    return domain, tree, Observed(state, config, live, metadata.read(tree), disk, seed, files)
+    return domain, tree, Observed(state, config, live, metadata.read(tree), disk, seed, files, missing)

@@ -47,7 +47,10 @@ class Disk:
 
 @dataclasses.dataclass(frozen=True)
 class Observed:
-    """What is there of one machine. ``config`` is ``None`` where no domain is defined, ``live`` where it doesn't run."""
+    """What is there of one machine. ``config`` is ``None`` where no domain is defined, ``live`` where it doesn't run.
+
+    ``missing`` is the digest of a layer that the disk lies on and that isn't here.
+    """
 
     state: str = "absent"
     config: t.Optional[Model] = None
@@ -56,6 +59,7 @@ class Observed:
     disk: t.Optional[Disk] = None
     seed: bool = False
     files: bool = False
+    missing: t.Optional[str] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,13 +234,15 @@ def _refuse_vanished(wanted: Model) -> None:
         )
 
 
-def _require_layer(wanted: Model, layer: Disk | None) -> None:
-    if layer is None:
+def _require_layers(image: Model, missing: str | None) -> None:
+    if missing is not None:
+        layer = "" if missing == image["digest"] else f", its layer {missing} is missing"
         raise GridError(
             "image_missing",
-            f"the image {wanted['image']['name']} is not on this host: {wanted['image']['digest']}",
+            f"the image {image['name']} is not on this host: {image['digest']}{layer}",
             remedy="Transfer it first: virtuoso.grid.image_transfer; the playbook virtuoso.grid.deploy does",
-            digest=wanted["image"]["digest"],
+            digest=image["digest"],
+            layer=missing,
         )
 
 
@@ -262,7 +268,10 @@ def decide_power(observed: Observed, state: str) -> Decision:
 
 
 def _require_disk(observed: Observed, steps: list[Step]) -> None:
-    if observed.disk is None and any(step.kind == "start" for step in steps):
+    if not any(step.kind == "start" for step in steps):
+        return
+    _require_layers(observed.metadata["image"], observed.missing)
+    if observed.disk is None:
         raise GridError(
             "disk_missing",
             "the machine is defined, but its disk is gone",
@@ -271,12 +280,20 @@ def _require_disk(observed: Observed, steps: list[Step]) -> None:
 
 
 def decide(
-    wanted: Model, observed: Observed, state: str, *, layer: Disk | None, layer_path: str, layer_may_come: bool = False
+    wanted: Model,
+    observed: Observed,
+    state: str,
+    *,
+    layer: Disk | None,
+    layer_path: str,
+    missing: str | None = None,
+    layer_may_come: bool = False,
 ) -> Decision:
     """What to do to have the machine as ``wanted`` and in power state ``state``.
 
     :param wanted: as :func:`entry.parse_entry` returns it; ``cpu_shares`` a number, ``display_password`` text or ``None``.
-    :param layer: the image's layer on this host, ``None`` where it isn't there.
+    :param layer: the image's topmost layer on this host, ``None`` where it isn't there.
+    :param missing: the digest of a layer of the image that isn't there.
     :param layer_may_come: a missing layer is no error; so in check mode, where the step that would have brought it didn't.
     :raises GridError: ``machine_vanished``, ``image_missing``, ``disk_too_small``, ``disk_conflict``, ``disk_missing``, ``cannot_shrink``, ``cannot_change``,
         ``stale_generation``.
@@ -285,7 +302,7 @@ def decide(
         return decide_power(observed, state)
     if observed.config is None:
         if not layer_may_come:
-            _require_layer(wanted, layer)
+            _require_layers(wanted["image"], missing)
         steps = [*_creation(wanted, observed, layer, layer_path), *_power(state, "absent")]
         end = _end(state, "absent")
         return Decision(steps, end, {}, {}, metadata.of_spec(wanted, False))
@@ -296,8 +313,6 @@ def decide(
     after, ignored = _metadata_steps(wanted, observed, steps)
     power = _power(state, observed.state)
     _require_disk(observed, power)
-    if any(step.kind == "start" for step in power):
-        _require_layer(wanted, layer)
     waiting: dict[str, list[t.Any]] = {}
     if _end(state, observed.state) != "stopped" and state != "restarted":
         config = {**observed.config, **{step.field: step.after for step in steps if step.kind == "change"}}

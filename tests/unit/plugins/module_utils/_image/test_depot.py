@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -13,11 +14,14 @@ import time
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import KEEP_PARTS, Depot, content_digest
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import KEEP_PARTS, Depot, Made
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.ensure import find_present
 
+from .making import block, put
 from .test_header import qcow2
 from .test_reference import manifest
+
+MACHINE = "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11"
 
 
 @pytest.fixture(name="depot")
@@ -27,15 +31,19 @@ def _depot(tmp_path):
     return depot
 
 
-def put(depot, content=b"layer", **changes):
-    """An image in the store; its manifest."""
-    with depot.job("test") as work:
-        path = os.path.join(work, "layer")
-        with open(path, "wb") as stream:
-            stream.write(content)
-        made = manifest(layers=[content_digest(path)], size=len(content), **changes)
-        depot.commit(made, {made["layers"][0]: path})
-    return made
+def give_machine(depot, digest, name="disk.qcow2"):
+    """A machine whose disk is an overlay on the layer."""
+    directory = os.path.join(depot.machines, MACHINE)
+    os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, name), "wb") as stream:
+        stream.write(qcow2(backing=depot.layer_path(digest).encode()))
+
+
+def hold_as_a_sender_does(path):
+    """The open file of somebody who gives the layer to another host."""
+    stream = open(path, "rb")  # pylint: disable=consider-using-with
+    fcntl.flock(stream, fcntl.LOCK_SH)
+    return stream
 
 
 def test_nothing_is_there_yet(tmp_path):
@@ -47,11 +55,12 @@ def test_nothing_is_there_yet(tmp_path):
 
 def test_commit(depot):
     made = put(depot)
+    (digest,) = made["layers"]
     assert depot.manifest("tiny", "1") == made
     assert depot.complete(made)
-    assert depot.read_layers() == [{"digest": made["layers"][0], "size": 5, "path": depot.layer_path(made["layers"][0])}]
-    assert content_digest(depot.layer_path(made["layers"][0])) == made["layers"][0]
-    assert os.stat(depot.layer_path(made["layers"][0])).st_mode & 0o777 == 0o640
+    assert depot.read_layers() == [{"digest": digest, "size": made["size"], "path": depot.layer_path(digest)}]
+    assert list(depot.index(digest).blocks) == [0]
+    assert {os.stat(path).st_mode & 0o777 for path in (depot.layer_path(digest), depot.index_path(digest))} == {0o640}
     assert os.listdir(depot.staging) == []
 
 
@@ -59,6 +68,111 @@ def test_a_layer_that_was_cut_is_not_complete(depot):
     made = put(depot)
     os.truncate(depot.layer_path(made["layers"][0]), 3)
     assert not depot.complete(made)
+
+
+def test_a_layer_without_its_index_is_not_there(depot):
+    made = put(depot)
+    os.unlink(depot.index_path(made["layers"][0]))
+    assert not depot.complete(made) and depot.read_layers() == []
+    with pytest.raises(GridError) as caught:
+        depot.chain(made["layers"][0])
+    assert caught.value.code == "layer_missing" and caught.value.details["digest"] == made["layers"][0]
+
+
+def test_an_index_that_was_changed(depot):
+    made = put(depot)
+    with open(depot.index_path(made["layers"][0]), "r+b") as stream:
+        stream.seek(-1, os.SEEK_END)
+        stream.write(b"!")
+    with pytest.raises(GridError) as caught:
+        depot.index(made["layers"][0])
+    assert caught.value.code == "layer_corrupted"
+
+
+def three(depot):
+    """Three versions, each on the one before."""
+    base = put(depot, {0: block("a")})
+    second = put(depot, {0: block("a"), 1: block("b")}, below=base, version="2")
+    third = put(depot, {0: block("c"), 1: block("b")}, below=second, version="3")
+    return base, second, third
+
+
+def test_a_chain(depot):
+    dummy, dummy, third = three(depot)
+    chain = depot.chain(third["layers"][-1])
+    assert list(chain) == third["layers"] and [index.parent for index in chain.values()] == [None, *third["layers"][:2]]
+
+
+def test_a_layer_needs_those_below_it(depot, tmp_path):
+    """One that came before the layer below it isn't named, so that what has a name can be used."""
+    elsewhere = Depot(str(tmp_path / "elsewhere"))
+    dummy, second, dummy = three(elsewhere)
+    top = second["layers"][-1]
+    path = tmp_path / "layer"
+    path.write_bytes(open(elsewhere.layer_path(top), "rb").read())
+    made = Made(str(path), open(elsewhere.index_path(top), "rb").read())
+    with pytest.raises(GridError) as caught:
+        depot.commit(second, {top: made})
+    assert caught.value.code == "layer_missing" and caught.value.details["digest"] == second["layers"][0]
+    assert not depot.has(top) and depot.read_manifests() == ([], [])
+
+
+@pytest.mark.parametrize("wrong", [lambda layers: layers[1:], lambda layers: [layers[1], layers[0], layers[2]], lambda layers: layers[:1]])
+def test_a_manifest_must_name_the_whole_chain_in_its_order(depot, wrong):
+    dummy, dummy, third = three(depot)
+    if len(wrong(third["layers"])) == 1:
+        third = {**third, "layers": [*third["layers"], "sha256:" + "0" * 64]}
+        expected = "layer_missing"
+    else:
+        third = {**third, "layers": wrong(third["layers"])}
+        expected = "invalid_manifest"
+    with pytest.raises(GridError) as caught:
+        depot.commit({**third, "version": "4"}, {})
+    assert caught.value.code == expected and depot.manifest("tiny", "4") is None
+
+
+def test_remove_keeps_the_layers_that_are_below_others(depot):
+    base, second, third = three(depot)
+    assert depot.remove(second) == [] and depot.complete(third)
+    assert depot.remove(third) == list(reversed(third["layers"][1:]))
+    assert depot.remove(base) == base["layers"]
+
+
+def test_prune(depot):
+    base, second, third = three(depot)
+    other = put(depot, {3: block("other")}, name="other")
+    for name in ("tiny@2.json", "tiny@3.json", "other@1.json"):
+        os.unlink(os.path.join(depot.manifests, name))
+    with open(os.path.join(depot.layers, "rubbish"), "w", encoding="ascii"):
+        pass
+    give_machine(depot, second["layers"][-1])
+    assert depot.layers_of_machines() == set(second["layers"])
+    unneeded = {third["layers"][-1], other["layers"][0], "rubbish"}
+    assert set(depot.unneeded()) == unneeded
+    assert set(depot.unneeded([third["layers"][-1]])) == unneeded - {third["layers"][-1]}
+    assert set(depot.prune([third["layers"][-1]])) == {other["layers"][0], "rubbish"}
+    assert depot.complete(third) and not depot.has(other["layers"][0])
+    assert depot.prune() == [third["layers"][-1]] and depot.complete(second) and depot.complete(base)
+    assert depot.prune() == []
+    assert sorted(os.listdir(depot.layers)) == sorted(
+        file for digest in second["layers"] for file in (os.path.basename(depot.layer_path(digest)), os.path.basename(depot.index_path(digest)))
+    )
+
+
+def test_a_digest_elsewhere_keeps_what_is_below_it(depot):
+    base, dummy, third = three(depot)
+    for version in "123":
+        os.unlink(os.path.join(depot.manifests, f"tiny@{version}.json"))
+    assert depot.prune([third["layers"][-1]]) == [] and depot.has(base["layers"][0])
+
+
+@pytest.mark.parametrize("which", ["layer_path", "index_path"])
+def test_a_layer_that_is_being_sent_stays_until_the_next_time(depot, which):
+    made = put(depot)
+    os.unlink(os.path.join(depot.manifests, "tiny@1.json"))
+    with hold_as_a_sender_does(getattr(depot, which)(made["layers"][0])):
+        assert depot.prune() == [] and depot.has(made["layers"][0])
+    assert depot.prune() == made["layers"]
 
 
 def test_hostile_files_in_the_store_are_told_and_skipped(depot):
@@ -82,11 +196,8 @@ def test_remove_keeps_layers_that_others_need(depot):
 
 def test_remove_keeps_layers_that_machines_need(depot):
     made = put(depot)
-    machine = os.path.join(depot.machines, "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11")
-    os.makedirs(machine)
-    with open(os.path.join(machine, "disk.qcow2"), "wb") as stream:
-        stream.write(qcow2(backing=depot.layer_path(made["layers"][0]).encode()))
-    with open(os.path.join(machine, "other.qcow2"), "wb") as stream:
+    give_machine(depot, made["layers"][0])
+    with open(os.path.join(depot.machines, MACHINE, "other.qcow2"), "wb") as stream:
         stream.write(b"no image")
     assert depot.remove(made) == []
     assert depot.has(made["layers"][0])

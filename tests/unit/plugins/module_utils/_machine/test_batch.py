@@ -19,14 +19,17 @@ libvirt = pytest.importorskip("libvirt")
 MIB = 2**20
 DIGEST = "sha256:" + "0" * 64
 UUIDS = [f"5f0d5b1e-6c1c-4f3a-9c0f-00000000000{number}" for number in range(4)]
-HEADER = struct.Struct(">4sIQIIQ")
+BASE = "sha256:" + "b" * 64
+HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
 NETWORK = "<network><name>virtuoso</name><bridge name='virbr9'/></network>"
 
 
 def write_qcow2(path, backing, size):
     name = (backing or "").encode()
     with open(path, "wb") as file:
-        file.write(HEADER.pack(b"QFI\xfb", 3, HEADER.size if name else 0, len(name), 16, size) + name)
+        at = HEADER.size + 8 if name else 0
+        head = HEADER.pack(b"QFI\xfb", 3, at, len(name), 16, size, 0, 1, 3 << 16, 1 << 16, 1, 0, 0, 0, 0, 0, 4, HEADER.size)
+        file.write(head + bytes(8) + name)
 
 
 class FakeOverlays:
@@ -39,7 +42,9 @@ def _run(tmp_path, monkeypatch):
     """A function that runs the module's work on one and the same test hypervisor."""
     (tmp_path / "images/layers").mkdir(parents=True)
     depot = disk.Depot(str(tmp_path))
-    write_qcow2(depot.layer(DIGEST), None, MIB)
+    # An image of two layers
+    write_qcow2(depot.layer(BASE), None, MIB)
+    write_qcow2(depot.layer(DIGEST), os.path.basename(depot.layer(BASE)), MIB)
     loop = connection.EventLoop()
     monkeypatch.setattr(connection, "EventLoop", lambda: loop)
     monkeypatch.setattr(loop, "close", lambda: None)
@@ -136,6 +141,33 @@ def test_one_bad_entry_does_not_keep_the_others_from_being_served(run):
     result = run(entries, "running")
     assert codes(result) == ["invalid_name", None, "machine_unknown", "image_missing", "duplicate_machine"]
     assert result["machines"][1]["state"] == "running" and result["changed"]
+
+
+def chain_of(conn, name="web0"):
+    """The files that the machine's disk lies on, nearest first, as libvirt has them."""
+    disk = domain_xml.parse(conn.lookupByName(name).XMLDesc()).find("devices/disk/target[@dev='vda']/..")
+    return [source.get("file") for source in disk.findall(".//backingStore/source")]
+
+
+def test_the_domain_names_the_whole_chain(run):
+    run([machine()])
+    assert chain_of(run.conn) == [run.depot.layer(DIGEST), run.depot.layer(BASE)]
+
+
+@pytest.mark.parametrize("entry", [machine(), {"uuid": UUIDS[0]}])
+def test_a_machine_does_not_start_without_the_whole_chain(run, entry):
+    run([machine()])
+    os.unlink(run.depot.layer(BASE))
+    failed = run([entry], "running")
+    assert codes(failed) == ["image_missing"] and failed["machines"][0]["failure"]["layer"] == BASE
+    assert not run.conn.lookupByName("web0").isActive()
+    write_qcow2(run.depot.layer(BASE), None, MIB)
+    assert codes(run([entry], "running")) == [None]
+
+
+def test_a_new_machine_needs_the_whole_chain(run):
+    os.unlink(run.depot.layer(BASE))
+    assert run([machine()])["machines"][0]["failure"]["layer"] == BASE and not os.path.exists(run.depot.machine(UUIDS[0]))
 
 
 FOREIGN = "<domain type='test'><name>{}</name><uuid>{}</uuid><memory>65536</memory><os><type>hvm</type></os></domain>"

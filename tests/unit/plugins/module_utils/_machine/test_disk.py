@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import shutil
 import stat
 import struct
@@ -18,13 +19,14 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk
 
 UUID = "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11"
 MIB = 2**20
-needs_qemu_img = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="qemu-img is not installed")
 
 
 def qcow2(path, size=MIB, backing=b"", magic=b"QFI\xfb", version=3):
-    path.write_bytes(
-        struct.pack(">4sIQIIQ", magic, version, 104 if backing else 0, len(backing), 16, size).ljust(104, b"\0") + backing
+    """A file that begins like a qcow2 file with clusters of 64 KiB."""
+    head = struct.pack(
+        ">4sIQIIQIIQQIIQQQQII", magic, version, 112 if backing else 0, len(backing), 16, size, 0, 1, 3 << 16, 1 << 16, 1, 0, 0, 0, 0, 0, 4, 104
     )
+    path.write_bytes(head + bytes(8) + backing)
     return str(path)
 
 
@@ -52,6 +54,51 @@ def test_what_is_no_qcow2(tmp_path, wrong):
     (tmp_path / "short").write_bytes(b"QFI")
     with pytest.raises(GridError):
         disk.read_qcow2(str(tmp_path / "short"))
+
+
+def layers(depot, *digests):
+    """Layers that lie on each other, the lowest first."""
+    os.makedirs(os.path.dirname(depot.layer(digests[0])), exist_ok=True)
+    below = b""
+    for digest in digests:
+        below = os.path.basename(qcow2(pathlib.Path(depot.layer(digest)), backing=below)).encode()
+
+
+def test_a_chain_of_layers(depot):
+    digests = ["sha256:" + digit * 64 for digit in "abc"]
+    layers(depot, *digests)
+    paths = [depot.layer(digest) for digest in digests]
+    assert depot.chain(digests[2]) == (list(reversed(paths)), None)
+    assert depot.chain(None) == ([], None)
+    os.unlink(paths[0])
+    assert depot.chain(digests[2]) == ([paths[2], paths[1]], digests[0])
+    assert depot.chain("sha256:" + "0" * 64) == ([], "sha256:" + "0" * 64)
+
+
+@pytest.mark.parametrize("backing", [b"/etc/passwd", b"json:{}", b"nbd://198.18.0.1/x", b"../../x.qcow2"])
+def test_a_layer_that_lies_on_something_else(depot, backing):
+    digest = "sha256:" + "a" * 64
+    layers(depot, digest)
+    qcow2(pathlib.Path(depot.layer(digest)), backing=backing)
+    with pytest.raises(GridError) as caught:
+        depot.chain(digest)
+    assert caught.value.code == "disk_invalid"
+
+
+def test_layers_in_a_circle(depot):
+    digests = ["sha256:" + digit * 64 for digit in "ab"]
+    layers(depot, *digests)
+    qcow2(pathlib.Path(depot.layer(digests[0])), backing=os.path.basename(depot.layer(digests[1])).encode())
+    with pytest.raises(GridError) as caught:
+        depot.chain(digests[1])
+    assert caught.value.code == "disk_invalid"
+
+
+def test_a_layers_name_counts_and_not_where_a_file_says_it_is(depot):
+    digests = ["sha256:" + digit * 64 for digit in "ab"]
+    layers(depot, *digests)
+    qcow2(pathlib.Path(depot.layer(digests[1])), backing=b"/tmp/" + os.path.basename(depot.layer(digests[0])).encode())
+    assert depot.chain(digests[1]).paths == [depot.layer(digests[1]), depot.layer(digests[0])]
 
 
 def test_creation_leaves_files_for_their_owner_and_nothing_else(depot):
@@ -91,7 +138,6 @@ def test_depot_must_be_there(tmp_path):
     assert caught.value.code == "depot_missing"
 
 
-@needs_qemu_img
 def test_overlays_of_one_kind_are_made_by_one_process(depot, tmp_path, monkeypatch):
     layer = str(tmp_path / "layer.qcow2")
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", layer, str(MIB)], check=True)
@@ -119,10 +165,7 @@ def test_space(depot):
 
 
 def qcow2_of(depot):
-    path = os.path.join(depot.path, "template")
-    with open(path, "wb") as file:
-        file.write(struct.pack(">4sIQIIQ", b"QFI\xfb", 3, 0, 0, 16, 7 * MIB))
-    return path
+    return qcow2(pathlib.Path(depot.path) / "template", 7 * MIB)
 
 
 _HOLD = """

@@ -13,6 +13,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import m
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import Disk, Observed, decide, decide_power
 
 GIB = 2**30
+BELOW = "sha256:" + "b" * 64
 LAYER = "/depot/images/layers/sha256-0.qcow2"
 WANTED = {
     "uuid": "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11", "name": "web1", "owner": "alice", "site": "site-a", "generation": 1,
@@ -30,8 +31,8 @@ def observed(state="stopped", started=True, live=None, **changes):
     )
 
 
-def decided(wanted=None, there=None, state="present", layer=Disk(GIB)):
-    return decide({**WANTED, **(wanted or {})}, there or observed(), state, layer=layer, layer_path=LAYER)
+def decided(wanted=None, there=None, state="present", layer=Disk(GIB), missing=None):
+    return decide({**WANTED, **(wanted or {})}, there or observed(), state, layer=layer, layer_path=LAYER, missing=missing)
 
 
 def code(*args, **kwargs):
@@ -178,8 +179,10 @@ def test_a_lost_seed_is_written_again():
         ("cannot_shrink", {"disk": GIB - 1}, {}),
         ("stale_generation", {"generation": 0}, {}),
         ("disk_missing", {}, {"there": observed(disk=None), "state": "running"}),
-        ("image_missing", {}, {"layer": None, "state": "running"}),
-        ("image_missing", {}, {"layer": None, "there": Observed()}),
+        ("image_missing", {}, {"there": observed(missing=BELOW), "state": "running"}),
+        ("image_missing", {}, {"there": observed("running", missing=BELOW), "state": "restarted"}),
+        ("image_missing", {}, {"layer": None, "missing": WANTED["image"]["digest"], "there": Observed()}),
+        ("image_missing", {}, {"missing": BELOW, "there": Observed()}),
         ("disk_too_small", {"disk": GIB - 1}, {"there": Observed()}),
         ("disk_conflict", {}, {"there": Observed(disk=Disk(GIB, "/another"))}),
         ("cannot_shrink", {"disk": GIB - 1}, {"there": Observed(disk=Disk(GIB, LAYER))}),
@@ -191,6 +194,21 @@ def test_impossible(expected, wanted, kwargs):
 
 def test_a_machine_can_go_whatever_is_wrong_with_it():
     assert decided({"disk": 1, "name": "x"}, observed(disk=None, seed=False), "absent", layer=None).actions == ["remove"]
+
+
+def test_the_missing_layer_of_a_chain_is_named():
+    for decision in (
+        lambda: decided({}, Observed(), missing=BELOW),
+        lambda: decide_power(observed(missing=BELOW), "running"),
+    ):
+        with pytest.raises(GridError) as caught:
+            decision()
+        assert caught.value.code == "image_missing" and caught.value.details["layer"] == BELOW and BELOW in str(caught.value)
+
+
+def test_a_machine_without_its_layers_can_still_be_turned_off_and_removed():
+    assert decided({}, observed("running", missing=BELOW), "stopped").actions == ["stop"]
+    assert decide_power(observed("running", missing=BELOW), "absent").actions == ["remove"]
 
 
 @pytest.mark.parametrize("state", ["present", "running", "stopped", "restarted"])
@@ -216,6 +234,6 @@ def test_what_an_entry_does_not_say_of_the_image_stays():
 
 def test_in_check_mode_the_layer_may_still_come():
     absent = Observed()
-    assert code(None, absent, "running", layer=None) == "image_missing"
-    decision = decide(WANTED, absent, "running", layer=None, layer_path=LAYER, layer_may_come=True)
+    assert code(None, absent, "running", layer=None, missing=BELOW) == "image_missing"
+    decision = decide(WANTED, absent, "running", layer=None, layer_path=LAYER, missing=BELOW, layer_may_come=True)
     assert decision.actions == ["create disk", "write seed", "define", "start"]
