@@ -103,7 +103,11 @@ class Events:
         self._conn = conn
         self._lock = threading.Lock()
         self._waiting: dict[str, set[threading.Event]] = {}
-        ids = (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE)
+        ids = (
+            libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+            libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE,
+            libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2,
+        )
         self._registered = [conn.domainEventRegisterAny(None, number, self._told, None) for number in ids]
 
     def _told(self, _conn: t.Any, domain: t.Any, *_rest: t.Any) -> None:
