@@ -42,6 +42,8 @@ def _backing(disk: ET.Element, layers: t.Sequence[str], pages: Model | None = No
         _sub(disk, "format", type="raw")
         source = _sub(disk, "source", protocol="nbd", name=pages["export"], tls="yes")
         _sub(source, "host", name=pages["host"], port=str(pages["port"]))
+        # A pager that is started again is waited for; libvirt before 10 drops this, and the guest pauses.
+        _sub(source, "reconnect", delay="10")
     for path in layers:
         disk = _sub(disk, "backingStore", type="file")
         _sub(disk, "format", type="qcow2")

@@ -91,10 +91,12 @@ def observe(conn: t.Any, depot: Depot, uuid: str | None, name: str | None) -> tu
     """
     domain, tree = find_domain(conn, uuid, name)
     uuid = domain.UUIDString() if domain is not None else uuid
-    disk, missing, seed, files = None, None, False, False
+    disk, missing, seed, files, leftover = None, None, False, False, False
     if uuid is not None:
         path = domain_xml.read(tree)["disk_path"] if tree is not None else None
-        disk = read_qcow2(path or depot.disk(uuid))
+        path = depot.found_disk(uuid, path)
+        disk = read_qcow2(path)
+        leftover = any(os.path.exists(other) for other in depot.paging_disks(uuid) if other != path)
         missing = depot.chain(layer_of(disk)).missing
         seed = os.path.exists(depot.seed(uuid))
         files = any(os.path.isdir(directory) for directory in (depot.machine(uuid), os.path.join(depot.staging, uuid)))
@@ -104,4 +106,4 @@ def observe(conn: t.Any, depot: Depot, uuid: str | None, name: str | None) -> tu
         state = state_of(domain)
         live = with_shares(domain_xml.read(running(domain))) if state != "stopped" else None
     config = with_shares(domain_xml.read(tree))
-    return domain, tree, Observed(state, config, live, metadata.read(tree), disk, seed, files, missing)
+    return domain, tree, Observed(state, config, live, metadata.read(tree), disk, seed, files, missing, leftover)

@@ -23,6 +23,7 @@ SHARES_RANGE = (1, 10000)
 
 GOALS = ("balance", "pack", "price", "interactivity")
 DISPLAYS = ("vnc", "none")
+STARTS = ("whole", "on_demand")
 
 USER_OPTIONS: Spec = {
     "name": {"type": "str", "required": True},
@@ -45,6 +46,7 @@ ORDER_OPTIONS: Spec = {
     "performance": {"type": "dict", "default": {}, "options": {"cpu_shares": {"type": "int"}}},
     "goal": {"type": "str", "default": "balance", "choices": list(GOALS)},
     "tags": {"type": "list", "elements": "str", "default": []},
+    "start": {"type": "str", "default": "whole", "choices": list(STARTS)},
 }
 """The fields of one entry of ``virtuoso_machines``, as Ansible argument specification."""
 
