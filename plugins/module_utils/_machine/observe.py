@@ -79,6 +79,17 @@ def state_of(domain: t.Any) -> str:
     return state_word(domain.state()[0])
 
 
+def paused_reason(domain: t.Any) -> str | None:
+    """Why a machine is paused, ``None`` where it isn't: ``user``, ``no_space``, ``io_error`` or ``other``."""
+    state, reason = domain.state()[:2]
+    if state != libvirt.VIR_DOMAIN_PAUSED:
+        return None
+    if reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
+        full = libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE in domain.diskErrors(0).values()
+        return "no_space" if full else "io_error"
+    return "user" if reason == libvirt.VIR_DOMAIN_PAUSED_USER else "other"
+
+
 def with_shares(model: Model) -> Model:
     """The model with the weight that no weight means."""
     return {**model, "cpu_shares": model["cpu_shares"] if model["cpu_shares"] is not None else default_shares()}
@@ -101,7 +112,7 @@ def observe(conn: t.Any, depot: Depot, uuid: str | None, name: str | None) -> tu
         seed = os.path.exists(depot.seed(uuid))
         files = any(os.path.isdir(directory) for directory in (depot.machine(uuid), os.path.join(depot.staging, uuid)))
     if domain is None:
-        return None, None, Observed(disk=disk, missing=missing, seed=seed, files=files)
+        return None, None, Observed(disk=disk, missing=missing, seed=seed, files=files, leftover=leftover)
     with translated("read the domain"):
         state = state_of(domain)
         live = with_shares(domain_xml.read(running(domain))) if state != "stopped" else None

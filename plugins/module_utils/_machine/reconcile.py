@@ -219,6 +219,12 @@ def _creation(wanted: Model, observed: Observed, layer: Disk | None, layer_path:
                 wanted=wanted["disk"],
             )
         return [Step("create_disk" if pages is None else "create_paging_disk"), Step("write_seed"), Step("define")]
+    if observed.leftover:
+        raise GridError(
+            "disk_conflict",
+            "two disks of this machine are here without its domain, and nothing tells which is the newer",
+            remedy="Look at both in its directory in the depot, and move one away",
+        )
     if paging.paged_layer(observed.disk.backing) == wanted["image"]["digest"]:
         settling = [] if pages is not None else [Step(paging.SETTLE, "chain", observed.disk.backing, "layers")]
         return [Step("write_seed"), *_disk_steps(wanted, observed.disk, NOW), *settling, Step("define")]
