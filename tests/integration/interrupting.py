@@ -73,7 +73,8 @@ def interrupted_and_resumed(grid: Grid, step: str, number: int, after: float) ->
     first = deploy()
     assert first.wait_for_task(STEPS[step]), first.wait().story()
     first.interrupt(number, after)
-    assert first.returncode != 0, "the play ended before the signal came"
+    # Little comes after the last step: the play may be over before the signal is.
+    assert first.returncode != 0 or step == "record", "the play ended before the signal came"
     known = grid.uuids() if grid.store.exists() else {}
 
     second = deploy().wait().succeeded()

@@ -115,9 +115,16 @@ class Run:
             os.killpg(self.process.pid, number)
 
     def interrupt(self, number: int, after: float = 0) -> Run:
-        """Send a signal some time from now, if it still runs then, and wait for the end."""
+        """Send a signal some time from now, if it still runs then, and wait for the end.
+
+        Ansible can miss a Ctrl-C that comes while it forks; a person presses again, and so do we.
+        """
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(after)
+        self.signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(20)
+            return self
         self.signal(number)
         return self.wait(60)
 
