@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
@@ -23,9 +24,11 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending
 Pages = t.Optional[t.Dict[str, t.Any]]
 
 _MOVE_TIMEOUT = 900
-# QEMU's client of an export that was lost fails once more before it connects anew.
-_RESUMES = 3
+# QEMU's client of an export that was lost connects anew beside the next read, which fails while it does: seconds for it to succeed, to
+# see that the guest gets on, and between two tries.
+_RESUME_TIMEOUT = 20
 _RESUME_WATCH = 2
+_RESUME_PAUSE = 0.5
 
 
 class Machine(t.Protocol):
@@ -157,7 +160,8 @@ def resume(machine: Machine) -> None:
         if not paused_by_error(domain):
             raise Pending("it runs")
 
-    for dummy in range(_RESUMES):
+    end = time.monotonic() + _RESUME_TIMEOUT
+    while time.monotonic() < end:
         domain.resume()
         try:
             with machine.host.hypervisor.events.of(machine.uuid) as wake:
@@ -166,4 +170,5 @@ def resume(machine: Machine) -> None:
             if exc.code == "timed_out":
                 return
             raise
+        time.sleep(_RESUME_PAUSE)
     raise source_lost(pages)
