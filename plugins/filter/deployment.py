@@ -20,6 +20,12 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._deployment import (
     unserved,
     wanted_images,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._image_play import (
+    image_refusal,
+    image_rows,
+    image_work,
+    layers_in_use,
+)
 
 
 class FilterModule:
@@ -30,6 +36,10 @@ class FilterModule:
         return {
             "by_source": by_source,
             "identities": identities,
+            "image_refusal": image_refusal,
+            "image_rows": image_rows,
+            "image_work": image_work,
+            "layers_in_use": layers_in_use,
             "pager_exports": pager_exports,
             "placement_entries": placement_entries,
             "provider_share": provider_share,

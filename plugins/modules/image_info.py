@@ -11,7 +11,7 @@ module: image_info
 short_description: Tell what a host's image store holds
 version_added: 0.1.0
 description:
-  - Lists the images, their layers and the space of the image store on the host that it runs on.
+  - Lists the images with their versions, their layers, what machines use of them, and the space of the image store on the host that it runs on.
 author: virtuoso.grid contributors (@virtuoso-grid)
 extends_documentation_fragment: [virtuoso.grid.depot, virtuoso.grid.attributes]
 attributes:
@@ -97,9 +97,39 @@ images:
       type: str
       returned: always
 layers:
-  description: All layers, also those that no image names, with C(digest), C(size) in bytes and C(path).
+  description: All layers, also those that no image names.
   type: list
   elements: dict
+  returned: always
+  contains:
+    digest:
+      description: The layer's digest.
+      type: str
+      returned: always
+    path:
+      description: Its file.
+      type: str
+      returned: always
+    size:
+      description: The file's size in bytes.
+      type: int
+      returned: always
+    parent:
+      description: The digest of the layer below; null for the lowest, and for one whose index can't be read, of which a warning tells.
+      type: str
+      returned: always
+    virtual_size:
+      description: The disk's size in bytes.
+      type: int
+      returned: always
+    used:
+      description: Whether a machine's disk on this host lies on it.
+      type: bool
+      returned: always
+used:
+  description: Digests of the layers that disks of machines on this host lie on, directly or with layers between. For O(virtuoso.grid.image#module:in_use).
+  type: list
+  elements: str
   returned: always
 space:
   description: C(total) and C(free) bytes of the file system that the store lies on; null where there is no store.
@@ -112,11 +142,22 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, merge
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import reference
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 
 ARGUMENTS = merge(DEPOT, {"argument_spec": {"names": {"type": "list", "elements": "str"}}, "supports_check_mode": True})
+
+
+def about(module: AnsibleModule, depot: Depot, digest: str) -> t.Dict[str, t.Any]:
+    """What a layer's index says of it."""
+    try:
+        index = depot.index(digest)
+    except GridError as exc:
+        module.warn(str(exc))
+        return {"parent": None, "virtual_size": None}
+    return {"parent": index.parent, "virtual_size": index.virtual_size}
 
 
 def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
@@ -126,6 +167,7 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     for warning in warnings:
         module.warn(warning)
     names = module.params["names"]
+    used = depot.layers_of_machines()
     space = None
     if os.path.isdir(depot.images):
         facts = os.statvfs(depot.images)
@@ -143,7 +185,8 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
             for manifest in manifests
             if names is None or manifest["name"] in names
         ],
-        "layers": depot.read_layers(),
+        "layers": [{**layer, **about(module, depot, layer["digest"]), "used": layer["digest"] in used} for layer in depot.read_layers()],
+        "used": sorted(used),
         "space": space,
     }
 

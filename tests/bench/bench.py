@@ -16,7 +16,7 @@ from measure import Row
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE.parents[1] / "build" / "bench.json"
-AREAS = ("machines",)
+AREAS = ("machines", "images")
 
 
 def ratio(row: Row, rows: list[Row]) -> str:

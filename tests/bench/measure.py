@@ -15,6 +15,9 @@ PLAYBOOKS = Path(__file__).resolve().parent / "playbooks"
 INVENTORY = CHECKOUT / "inventory" / "lab"
 
 
+LAB = CHECKOUT / "tests" / "lab" / "lab.py"
+
+
 class Row(t.TypedDict):
     """One measurement; ``who`` is ``virtuoso``, the peer's name, or ``floor``, what nothing on top of Ansible can beat."""
 
@@ -38,3 +41,28 @@ def play(name: str, **variables: t.Any) -> float:
     if done.returncode:
         raise SystemExit(f"bench: {name} failed\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}")
     return seconds
+
+
+def on(host: str, script: str) -> str:
+    """What a shell script says on a host of the lab."""
+    argv = ["/usr/bin/python3", str(LAB), "ssh", host, script]
+    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False)
+    if done.returncode:
+        raise SystemExit(f"bench: {host}: {script} failed\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def task(host: str, module: str, arguments: t.Mapping[str, t.Any]) -> str:
+    """Run one module on a host of the lab, as a play would. One that fails ends the benchmark with its output."""
+    argv = ["ansible", "-i", str(INVENTORY), host, "-m", module, *(["-a", json.dumps(arguments)] if arguments else [])]
+    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False)
+    if done.returncode:
+        raise SystemExit(f"bench: {module} on {host} failed\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def timed(work: t.Callable[[], t.Any]) -> float:
+    """Seconds that the work takes."""
+    begin = time.monotonic()
+    work()
+    return time.monotonic() - begin

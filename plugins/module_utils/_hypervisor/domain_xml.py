@@ -237,6 +237,22 @@ def read(domain: ET.Element) -> Model:
     }
 
 
+def chain(domain: ET.Element) -> list[str]:
+    """The files that the domain names below its disk, the nearest first; none where it leaves that to the disk's file."""
+    disk = domain.find(f"devices/disk/target[@dev='{ROOT_DISK}']/..")
+    sources = disk.findall(".//backingStore/source") if disk is not None else []
+    return [source.get("file", "") for source in sources]
+
+
+def set_chain(domain: ET.Element, layers: t.Sequence[str] | None) -> None:
+    """Name the files below the disk, the nearest first; ``None`` leaves it to what the disk's file says."""
+    disk = domain.find(f"devices/disk/target[@dev='{ROOT_DISK}']/..")
+    for old in disk.findall("backingStore"):
+        disk.remove(old)
+    if layers is not None:
+        _backing(disk, layers)
+
+
 def _set_text(domain: ET.Element, path: str, text: str) -> None:
     parent = domain
     *holders, last = path.split("/")

@@ -128,21 +128,25 @@ def read_exactly(descriptor: int, length: int, at: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def write_layer(target: str, index: Index, descriptor: int, places: t.Mapping[int, int], told: Told | None = None) -> None:
-    """Write the file of a layer from the disk that it was read from; the kernel copies, or shares where it can.
+def write_layer(target: str, index: Index, sources: t.Sequence[tuple[int, t.Mapping[int, int]]], told: Told | None = None) -> None:
+    """Write the file of a layer from files that were read; the kernel copies, or shares where it can.
 
-    :param places: where in the open file each of the layer's blocks lies.
+    :param sources: open files, each with the places in it of the blocks that are to be taken from it.
     """
     layout = plan(index)
     check_space(os.path.dirname(target), layout.size, "the layer")
+    if {number for dummy, places in sources for number in places if number in layout.offsets} != set(layout.offsets):
+        raise ValueError("the sources don't have all blocks of the layer")
     with open(target, "wb", buffering=0) as stream:
         write_tables(stream.fileno(), layout.tables)
         done = 0
-        for start, to, length in coalesce((places[number], at, BLOCK) for number, at in layout.offsets.items()):
-            copy_range(descriptor, start, stream.fileno(), to, length)
-            done += length
-            if told is not None:
-                told(done, layout.size)
+        for descriptor, places in sources:
+            moves = ((places[number], at, BLOCK) for number, at in layout.offsets.items() if number in places)
+            for start, to, length in coalesce(moves):
+                copy_range(descriptor, start, stream.fileno(), to, length)
+                done += length
+                if told is not None:
+                    told(done, layout.size)
         stream.truncate(layout.size)
 
 

@@ -32,9 +32,10 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference imp
     layer_file,
     manifest_file,
     parse_manifest,
+    reference,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import flush
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.tree import remove_tree
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.tree import clear
 
 GROUP = "virtuoso"
 PART = ".part"
@@ -191,11 +192,11 @@ class Depot:
         with hold(os.path.join(self.staging, key + ".lock"), f"the job {key} of another run"):
             directory = os.path.join(self.staging, key)
             os.makedirs(directory, mode=0o700, exist_ok=True)
-            _clear(directory)
+            clear(directory, PART)
             try:
                 yield directory
             finally:
-                _clear(directory)
+                clear(directory, PART)
                 with contextlib.suppress(OSError):
                     os.rmdir(directory)
 
@@ -207,17 +208,23 @@ class Depot:
             if not os.path.isdir(directory):
                 continue
             with contextlib.suppress(GridError), hold(directory + ".lock", name, timeout=0):
-                if _clear(directory, parts_before=time.time() - KEEP_PARTS):
+                if clear(directory, PART, time.time() - KEEP_PARTS):
                     swept.append(name)
                 with contextlib.suppress(OSError):
                     os.rmdir(directory)
         return swept
 
-    def commit(self, manifest: Manifest | None, files: t.Mapping[str, Made]) -> None:
+    def locked(self) -> t.ContextManager[None]:
+        """While it is held, nothing gets a name here and nothing is removed by others."""
+        return hold(os.path.join(self.images, ".lock"), "the image store")
+
+    def commit(self, manifest: Manifest | None, files: t.Mapping[str, Made], new: bool = False) -> None:
         """Give verified layers their final names, the lowest first, then write the manifest.
 
         :param files: each layer that is not there yet, by digest; the files are moved.
-        :raises GridError: ``layer_missing``, ``invalid_manifest`` where the manifest's layers are not a chain that is there.
+        :param new: the manifest's version must not be there yet with other layers.
+        :raises GridError: ``layer_missing``, ``invalid_manifest`` where the manifest's layers are not a chain that is there,
+            ``version_taken``.
         """
         for made in files.values():
             with open(made.path + ".index", "wb") as stream:
@@ -225,7 +232,11 @@ class Depot:
             for path in (made.path, made.path + ".index"):
                 _share(path, 0o640)
                 flush(path)
-        with hold(os.path.join(self.images, ".lock"), "the image store"):
+        with self.locked():
+            if manifest is not None and new:
+                found = self.manifest(manifest["name"], manifest["version"])
+                if found is not None and found["layers"] != manifest["layers"]:
+                    raise taken(found)
             for digest, made in files.items():
                 parent = decode(made.index, digest).parent
                 if parent is not None and not self.has(parent):
@@ -264,7 +275,7 @@ class Depot:
 
         :returns: the digests of the removed layers.
         """
-        with hold(os.path.join(self.images, ".lock"), "the image store"):
+        with self.locked():
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.manifests, manifest_file(manifest["name"], manifest["version"])))
             flush(self.manifests)
@@ -276,7 +287,7 @@ class Depot:
         named = {digest for manifest in self.read_manifests()[0] for digest in manifest["layers"]}
         found = self.layers_of_machines()
         for digest in (*named, *elsewhere):
-            found |= self._and_below(digest)
+            found |= self._and_below(digest) if digest.startswith("sha256:") else set()
         return found
 
     def unneeded(self, elsewhere: t.Iterable[str] = ()) -> list[str]:
@@ -286,20 +297,32 @@ class Depot:
         files = [file for file in _names(self.layers) if file not in wanted]
         return list(dict.fromkeys(layer_digest(file.replace(".index", ".qcow2")) or file for file in files))
 
+    def prunable(self, elsewhere: t.Iterable[str] = ()) -> list[str]:
+        """What of :meth:`unneeded` can go now: what somebody is just reading stays until the next time, with all below it."""
+        read = {digest for digest in self.unneeded(elsewhere) if self.being_sent(digest)}
+        return [digest for digest in self.unneeded({*elsewhere, *read}) if digest not in read]
+
     def prune(self, elsewhere: t.Iterable[str] = ()) -> list[str]:
-        """Remove what :meth:`unneeded` lists; what somebody is just reading stays until the next time."""
-        with hold(os.path.join(self.images, ".lock"), "the image store"):
-            return self._unlink(self.unneeded(elsewhere))
+        """Remove what :meth:`prunable` lists, and return it."""
+        with self.locked():
+            return self._unlink(self.prunable(elsewhere))
+
+    def files_of(self, digest: str) -> list[str]:
+        """The files of a layer; of a file that is no layer its own."""
+        known = digest.startswith("sha256:")
+        return [self.layer_path(digest), self.index_path(digest)] if known else [os.path.join(self.layers, digest)]
+
+    def being_sent(self, digest: str) -> bool:
+        """Whether somebody is just reading the layer to give it to another host."""
+        return any(map(_being_read, self.files_of(digest)))
 
     def _unlink(self, digests: t.Sequence[str]) -> list[str]:
         """Remove layers that nobody reads; the removed ones are returned. A file that is no layer is given by its name."""
         removed = []
         for digest in digests:
-            known = digest.startswith("sha256:")
-            paths = [self.layer_path(digest), self.index_path(digest)] if known else [os.path.join(self.layers, digest)]
-            if any(map(_being_read, paths)):
+            if self.being_sent(digest):
                 continue
-            for path in paths:
+            for path in self.files_of(digest):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
             removed.append(digest)
@@ -334,6 +357,16 @@ def missing(digest: str) -> GridError:
     )
 
 
+def taken(found: Manifest) -> GridError:
+    """The error for a version that is there, made of something else."""
+    return GridError(
+        "version_taken",
+        f"{reference(found['name'], found['version'])} is there, made from something else",
+        remedy="Images don't change: give another version, or leave the version out to have one made from the content",
+        recipe_digest=found["recipe_digest"],
+    )
+
+
 def _being_read(path: str) -> bool:
     """Whether somebody who gives the file to another host holds it."""
     try:
@@ -354,22 +387,3 @@ def _share(path: str, mode: int) -> None:
     with contextlib.suppress(KeyError, PermissionError):
         os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
     os.chmod(path, mode)
-
-
-def _clear(directory: str, parts_before: float | None = None) -> bool:
-    """Remove what is in a job's directory, but parts.
-
-    :param parts_before: remove parts that are older than this time, too (seconds since 1970).
-    :returns: whether something was removed.
-    """
-    removed = False
-    for name in _names(directory):
-        path = os.path.join(directory, name)
-        if name.endswith(PART) and (parts_before is None or os.lstat(path).st_mtime >= parts_before):
-            continue
-        if os.path.isdir(path) and not os.path.islink(path):
-            remove_tree(path)
-        else:
-            os.unlink(path)
-        removed = True
-    return removed

@@ -11,7 +11,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import make
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot, taken
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.entry import Wanted, parse_entry
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import Manifest, reference
@@ -34,12 +34,7 @@ def decide(wanted: Wanted, found: Manifest | None, complete: bool, same: Manifes
     :raises GridError: ``version_taken``.
     """
     if found is not None and found["recipe_digest"] != wanted.recipe_digest:
-        raise GridError(
-            "version_taken",
-            f"{reference(wanted.name, wanted.version)} is there, made from something else",
-            remedy="Images don't change: give another version, or leave the version out to have one made from the recipe",
-            recipe_digest=found["recipe_digest"],
-        )
+        raise taken(found)
     if found is not None and complete:
         return [] if (found["user"], found["python"]) == (wanted.user, wanted.python) else ["describe"]
     return ["name"] if same is not None else [VERBS[wanted.source["type"]]]
@@ -55,7 +50,7 @@ def ensure_present(
     wanted = parse_entry(entry)
     assumed = [] if assumed is None else assumed
     actions, manifest = _look(depot, wanted, assumed)
-    before = _shown(depot.manifest(wanted.name, wanted.version))
+    before = shown(depot.manifest(wanted.name, wanted.version))
     if actions and check_mode:
         unknown = {"layers": [None], "size": None, "virtual_size": wanted.source.get("size")}
         assumed.append({**unknown, **(manifest or {}), **_named(wanted)})
@@ -71,7 +66,7 @@ def ensure_present(
         **_result(depot, wanted, manifest),
         "changed": bool(actions),
         "actions": actions,
-        "diff": diff(f"image {reference(wanted.name, wanted.version)}", before, _shown(_named(wanted))) if actions else None,
+        "diff": diff(f"image {reference(wanted.name, wanted.version)}", before, shown(_named(wanted))) if actions else None,
     }
 
 
@@ -124,6 +119,7 @@ def _result(depot: Depot, wanted: Wanted, manifest: Manifest | None) -> Result:
         "reference": reference(wanted.name, wanted.version),
         "version": wanted.version,
         "digest": digest,
+        "layers": manifest["layers"] if digest and manifest else None,
         "path": depot.layer_path(digest) if digest else None,
         "virtual_size": manifest["virtual_size"] if manifest else wanted.source.get("size"),
         "size": manifest["size"] if manifest else None,
@@ -147,6 +143,7 @@ def find_present(depot: Depot, entry: t.Mapping[str, t.Any]) -> Result:
                 "reference": reference(manifest["name"], manifest["version"]),
                 "version": manifest["version"],
                 "digest": found,
+                "layers": manifest["layers"],
                 "path": depot.layer_path(found),
                 **{key: manifest[key] for key in ("virtual_size", "size", "user", "python", "recipe_digest")},
                 "changed": False,
@@ -160,7 +157,8 @@ def find_present(depot: Depot, entry: t.Mapping[str, t.Any]) -> Result:
     )
 
 
-def _shown(manifest: Manifest | None) -> Result | None:
+def shown(manifest: Manifest | None) -> Result | None:
+    """What a diff shows of a manifest."""
     return None if manifest is None else {key: manifest[key] for key in ("recipe_digest", "user", "python")}
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import subprocess
 import tempfile
@@ -33,15 +34,16 @@ class Link:
         self.received = 0
         self.end: dict[str, t.Any] = {}
         self.measured: tuple[int, float] = (0, 0.0)
-        """Bytes of the last answer that came after its first data, and the seconds that they took."""
+        """Bytes of the last answer's data, and the seconds from the first of them to the last."""
         self._stderr = tempfile.TemporaryFile()  # pylint: disable=consider-using-with
         argv = [*BOUND_TO_US, *plan.ssh_argv(source)]
         try:
             self._process = subprocess.Popen(  # pylint: disable=consider-using-with
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=_READ
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0
             )
         except FileNotFoundError as exc:
             raise GridError("program_missing", "ssh or setpriv is not installed", remedy=missing_remedy("ssh")) from exc
+        _widen(self._process.stdout)
 
     def __enter__(self) -> Link:
         return self
@@ -84,14 +86,16 @@ class Link:
         :param code: that of the error where the source doesn't have what is asked for.
         """
         self.measured = (0, 0.0)
-        first = None
+        first = 0.0
         try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
+            line = memoryview(json.dumps(request).encode() + b"\n")
+            while line:
+                line = line[self._process.stdin.write(line) :]
         except OSError as exc:
             raise self._lost() from exc
         while True:
             kind, length = FRAME.unpack(self._read(FRAME.size))
+            first = first or time.monotonic()
             if kind not in (DATA, WORD) or length > _MAX_FRAME:
                 raise plan.nonsense(self.source, "speaks another language")
             text = self._read(length)
@@ -100,11 +104,7 @@ class Link:
                 if self._heed(text, code):
                     return
                 continue
-            now = time.monotonic()
-            if first is None:
-                first = now
-            else:
-                self.measured = (self.measured[0] + length, now - first)
+            self.measured = (self.measured[0] + length, time.monotonic() - first)
             yield text
 
     def _heed(self, text: bytes, code: str) -> bool:
@@ -120,13 +120,19 @@ class Link:
             return True
         return False
 
-    def _read(self, length: int) -> bytes:
-        try:
-            text = self._process.stdout.read(length)
-        except OSError as exc:
-            raise self._lost() from exc
-        if len(text) < length:
-            raise self._lost()
+    def _read(self, length: int) -> bytearray:
+        """So many bytes, each written to memory once."""
+        text = bytearray(length)
+        view = memoryview(text)
+        at = 0
+        while at < length:
+            try:
+                came = self._process.stdout.readinto(view[at:])
+            except OSError as exc:
+                raise self._lost() from exc
+            if not came:
+                raise self._lost()
+            at += came
         return text
 
     def _lost(self) -> GridError:
@@ -142,13 +148,21 @@ class Link:
         return plan.blame(self.source, code, self._stderr.read(65536).decode("utf-8", "replace"))
 
 
+def _widen(pipe: t.Any) -> None:
+    """Let a pipe take more before its writer has to wait; pipe(7), fcntl(2). Where that isn't allowed it works all the same."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe, 1031, _READ)  # F_SETPIPE_SZ; Python has the name since 3.10
+
+
 def _unpacked(parts: t.Iterator[bytes]) -> t.Iterator[bytes]:
     """The content of a zstd stream. What goes wrong with the stream is raised here."""
     failed: list[BaseException] = []
     try:
         process = subprocess.Popen(  # pylint: disable=consider-using-with
-            [*BOUND_TO_US, "zstd", "-d", "-q", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*BOUND_TO_US, "zstd", "-d", "-q", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            bufsize=0,
         )
+        _widen(process.stdout)
     except FileNotFoundError as exc:
         raise GridError("program_missing", "zstd is not installed", remedy=missing_remedy("zstd")) from exc
 
@@ -156,7 +170,9 @@ def _unpacked(parts: t.Iterator[bytes]) -> t.Iterator[bytes]:
         try:
             with process.stdin as stdin:
                 for part in parts:
-                    stdin.write(part)
+                    view = memoryview(part)
+                    while view:
+                        view = view[stdin.write(view) :]
         except BaseException as exc:  # pylint: disable=broad-except
             failed.append(exc)
 
@@ -164,7 +180,7 @@ def _unpacked(parts: t.Iterator[bytes]) -> t.Iterator[bytes]:
     feeder.start()
     try:
         while True:
-            text = process.stdout.read1(_READ)
+            text = process.stdout.read(_READ)
             if not text:
                 break
             yield text

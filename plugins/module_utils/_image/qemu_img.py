@@ -18,12 +18,18 @@ CHECK_TIMEOUT = 120
 CONVERT_TIMEOUT = 4 * 3600
 
 
-def file_node(path: str, image_format: str) -> str:
-    """The image as a JSON file name: its format is given, and a backing file that it may name is not opened (pure)."""
-    node: dict[str, t.Any] = {"driver": image_format, "file": {"driver": "file", "filename": path}}
+def file_node(path: str, image_format: str, below: t.Sequence[str] = ()) -> str:
+    """The image as a JSON file name: its format is given, and a backing file that it may name is not opened (pure).
+
+    :param below: the qcow2 files that it is to be read with, the nearest first, whatever it names itself.
+    """
+    node: dict[str, t.Any] | None = None
+    for each in reversed(below):
+        node = {"driver": "qcow2", "file": {"driver": "file", "filename": each}, "backing": node}
+    top: dict[str, t.Any] = {"driver": image_format, "file": {"driver": "file", "filename": path}}
     if image_format == "qcow2":
-        node["backing"] = None
-    return "json:" + json.dumps(node)
+        top["backing"] = node
+    return "json:" + json.dumps(top)
 
 
 def info(path: str, image_format: str) -> dict[str, t.Any]:
@@ -73,9 +79,10 @@ def extents(path: str) -> list[dict[str, t.Any]]:
     return t.cast("list[dict[str, t.Any]]", found)
 
 
-def convert(source: str, source_format: str, target: str) -> None:
+def convert(source: str, source_format: str, target: str, below: t.Sequence[str] = ()) -> None:
     """Write ``source`` anew as a raw disk with holes, to be read once more and removed.
 
+    :param below: the qcow2 files that it lies on, the nearest first.
     :raises GridError: ``convert_failed``.
     """
     tool(
@@ -89,7 +96,7 @@ def convert(source: str, source_format: str, target: str) -> None:
             "-m",
             "4",
             "-W",
-            file_node(source, source_format),
+            file_node(source, source_format, below),
             target,
         ],
         limits=("--as=8589934592", "--core=0"),

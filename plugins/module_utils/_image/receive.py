@@ -126,6 +126,9 @@ def _blocks(stream: t.Iterable[bytes]) -> t.Iterator[bytes]:
     """The same bytes in whole blocks; a rest that is none is left out."""
     rest = bytearray()
     for text in stream:
+        if not rest and len(text) % BLOCK == 0:
+            yield text
+            continue
         rest += text
         whole = len(rest) // BLOCK * BLOCK
         if whole:

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names, digests and paths as this room accepts them (pure)."""
+"""Names, digests and paths as this room, and those below it, accept them (pure)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 
-_FORMS: dict[str, tuple[str, str]] = {
+FORMS: dict[str, tuple[str, str]] = {
     "name": (r"[a-z0-9][a-z0-9._-]{0,62}", "1 to 63 lower-case letters, digits and . _ -, not starting with a dot"),
     "version": (r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", "1 to 63 letters, digits and . _ -"),
     "digest": (r"sha256:[0-9a-f]{64}", "sha256: and 64 lower-case hexadecimal digits"),
@@ -27,7 +27,7 @@ _FORMS: dict[str, tuple[str, str]] = {
     "url": (r"https?://[!-~]{1,2000}", "an https:// or http:// address"),
     "cmdline": (r"[ -~]{0,500}", "up to 500 printable characters"),
 }
-_COMPILED = {what: re.compile(pattern, re.ASCII) for what, (pattern, dummy) in _FORMS.items()}
+_COMPILED = {what: re.compile(pattern, re.ASCII) for what, (pattern, dummy) in FORMS.items()}
 
 
 def shorten(value: t.Any) -> str:
@@ -39,7 +39,7 @@ def shorten(value: t.Any) -> str:
 def check(what: str, value: t.Any) -> str:
     """``value`` if it is a well-formed ``what`` (a key of the table above). :raises GridError: ``invalid_<what>``."""
     if not isinstance(value, str) or not _COMPILED[what].fullmatch(value):
-        raise GridError(f"invalid_{what}", f"{shorten(value)} is not a valid {what}", remedy=f"Give {_FORMS[what][1]}")
+        raise GridError(f"invalid_{what}", f"{shorten(value)} is not a valid {what}", remedy=f"Give {FORMS[what][1]}")
     return value
 
 

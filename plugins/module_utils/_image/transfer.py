@@ -138,6 +138,7 @@ class _Transfer:
         self.progress = progress
         self.bandwidth = bandwidth
         self.account = Account()
+        self.measured = plan.Measured()
 
     def run(self, item: plan.Item) -> Result:
         """Get what is missing of the chain, the lowest layer first, then name it."""
@@ -222,17 +223,27 @@ class _Transfer:
         return found
 
     def _stream(self, digest: str, incoming: Incoming, numbers: list[int]) -> list[int]:
-        """Have the blocks sent, the first of them to measure the link; the numbers of those that came wrong."""
-        probe = numbers[: plan.PROBE] if len(numbers) >= plan.WORTH_MEASURING else []
-        wrong = []
+        """Have the blocks sent, as the link and the compressor turn out to be; the numbers of those that came wrong."""
+        wrong: list[int] = []
         self.account.fetched += len(numbers) * BLOCK
-        if probe:
-            wrong += self._part(digest, incoming, probe, plan.QUICK, (0, len(numbers)))
-            self.account.packing = self._measured(len(probe) * BLOCK)
-        elif self.account.packing is None:
-            self.account.packing = plan.Packing(plan.QUICK, "too little to measure the link with")
-        rest = numbers[len(probe) :]
-        return wrong + self._part(digest, incoming, rest, self.account.packing.level, (len(probe), len(numbers)))
+        done = 0
+        for count in plan.stretches(len(numbers)):
+            packing = self._packing(len(numbers))
+            part = numbers[done : done + count]
+            wrong += self._part(digest, incoming, part, packing.level, (done, len(numbers)))
+            link = self.link()
+            self.measured.see(packing.level, count * BLOCK, link.measured, link.end["sent"], link.end.get("compressing"))
+            self.account.link = self.measured.link
+            self.account.packing = packing
+            done += count
+        return wrong
+
+    def _packing(self, count: int) -> plan.Packing:
+        if count < plan.WORTH_MEASURING:
+            return plan.Packing(plan.QUICK, "too little to measure the link with")
+        if self.measured.link is None:
+            return plan.Packing(0, "to see whether the link is fast")
+        return self.measured.packing(self.bandwidth)
 
     def _part(self, digest: str, incoming: Incoming, numbers: list[int], level: int, span: tuple[int, int]) -> list[int]:
         ranges = plan.ranges_of(numbers, incoming.layout.offsets)
@@ -247,15 +258,6 @@ class _Transfer:
         if came[0] < len(numbers):
             raise plan.nonsense(self.source, "sent less than it was asked for")
         return wrong
-
-    def _measured(self, size: int) -> plan.Packing:
-        link = self.link()
-        came, seconds = link.measured
-        self.account.link = came / max(seconds, 1e-6)
-        compressing = link.end.get("compressing") or 1e-6
-        if self.bandwidth is not None:
-            self.account.link = min(self.account.link, float(self.bandwidth))
-        return plan.choose_packing(self.account.link, size / compressing, link.end["sent"] / size)
 
     def _manifest(self, item: plan.Item) -> Manifest:
         if item.manifest is not None:

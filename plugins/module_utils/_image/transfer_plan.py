@@ -197,8 +197,14 @@ def nearest(fetch: Fetch) -> str | None:
     return max(counts, key=lambda digest: (counts[digest], digest)) if counts else None
 
 
+GLANCE = 8
+"""Blocks that are sent first, as they are: enough to see whether the link is so fast that nothing else matters."""
+
 PROBE = 64
-"""Blocks that are sent first, packed quickly, to measure the link."""
+"""Blocks that are sent next, packed quickly, to measure the link and the compressor."""
+
+STRETCH = 2048
+"""Blocks after which both are looked at again: what else the hosts do, and what the data are, changes on the way."""
 
 WORTH_MEASURING = 4 * PROBE
 """For fewer blocks than this the answer would come too late."""
@@ -206,9 +212,12 @@ WORTH_MEASURING = 4 * PROBE
 QUICK = 1
 """The level for the probe, and for what isn't worth measuring."""
 
-# How fast zstd is at a level with a window of 128 MiB, relative to level 1 without, and how large its output, measured on the disks
-# of Debian systems. What is sent next may be another kind of data, so not all of the speed is counted on.
-_LEVELS = ((12, 0.10, 0.70), (9, 0.21, 0.72), (6, 0.37, 0.74), (3, 0.86, 0.78), (1, 1.0, 1.0))
+FAST = 250e6
+"""Bytes a second from which on a link is faster than one thread compresses for it."""
+
+# How fast zstd is at a level with a window of 128 MiB, and how large its output, relative to level 1, measured on the disk of a Debian
+# system. What is sent next may be another kind of data, so not all of the speed is counted on.
+_LEVELS = {12: (0.064, 0.843), 9: (0.17, 0.856), 6: (0.26, 0.883), 3: (0.70, 0.936), 1: (1.0, 1.0)}
 _MARGIN = 0.7
 # The link is not what was waited for where it took at least this part of what the compressor gave.
 _AS_FAST = 0.85
@@ -233,7 +242,7 @@ def choose_packing(link: float, compressor: float, ratio: float) -> Packing:
         return Packing(0, f"the link takes {_mib(link)}/s, as much as the compressor gives: faster without")
     if ratio > _HARDLY:
         return Packing(0, f"it can't be compressed (to {100 * ratio:.0f} % only)")
-    seconds = {level: max(1 / (_MARGIN * speed * compressor), ratio * size / link) for level, speed, size in _LEVELS}
+    seconds = {level: max(1 / (_MARGIN * speed * compressor), ratio * size / link) for level, (speed, size) in _LEVELS.items()}
     seconds[0] = 1 / link
     level = max(level for level, each in seconds.items() if each <= _SAME * min(seconds.values()))
     if level == 0:
@@ -241,8 +250,56 @@ def choose_packing(link: float, compressor: float, ratio: float) -> Packing:
     return Packing(level, f"the link takes {_mib(link)}/s, and the compressor keeps up with it at level {level}")
 
 
+@dataclasses.dataclass
+class Measured:
+    """What is known of the link and the compressor: bytes a second that came, and of what level 1 would give at the source."""
+
+    link: float | None = None
+    compressor: float | None = None
+    ratio: float = 1.0
+
+    def see(self, level: int, content: int, came: tuple[int, float], sent: int, waited: float | None) -> None:
+        """Take in how a part came.
+
+        :param level: that it was packed with. :param content: its bytes on the disk. :param came: bytes, and the seconds they took.
+        :param sent: bytes that the source gave. :param waited: seconds in which the source waited for its compressor.
+        """
+        link = came[0] / max(came[1], 1e-6)
+        if level == 0 or waited is None:
+            self.link = link
+            return
+        speed, size = _LEVELS[level]
+        self.compressor = content / max(waited, 1e-6) / speed
+        self.ratio = sent / content / size
+        # While the compressor is waited for, the link may be faster than what it is given.
+        self.link = max(link, self.link or 0.0) if waited > 0.8 * came[1] else link
+
+    def packing(self, bandwidth: int | None) -> Packing:
+        """How to send what comes next."""
+        link = self.link or 0.0
+        if bandwidth is not None:
+            link = min(link, float(bandwidth))
+        if self.compressor is None:
+            return Packing(0, f"the link takes {_mib(link)}/s: faster without") if link >= FAST else Packing(QUICK, "to measure the link")
+        return choose_packing(link, self.compressor, self.ratio)
+
+
 def _mib(rate: float) -> str:
     return f"{rate / 2**20:.1f} MiB"
+
+
+def stretches(count: int) -> t.Iterator[int]:
+    """How many blocks are sent between one look at the link and the next: few first, then ever more."""
+    if count < WORTH_MEASURING:
+        sizes = [count]
+    else:
+        sizes = [GLANCE, PROBE, STRETCH // 2]
+    while count:
+        size = min(sizes.pop(0) if sizes else STRETCH, count)
+        # A short end goes with what comes before it
+        size = count if count - size < PROBE else size
+        yield size
+        count -= size
 
 
 def ranges_of(numbers: t.Sequence[int], offsets: t.Mapping[int, int]) -> list[tuple[int, int]]:

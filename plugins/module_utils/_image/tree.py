@@ -192,3 +192,26 @@ def find_kernel(tree: str) -> tuple[str, str]:
 def _version_key(name: str) -> list[tuple[int, str]]:
     """Sorts versions as people read them: 6.1.0-9 before 6.1.0-56."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def clear(directory: str, keep: str, before: float | None = None) -> bool:
+    """Remove what is in a directory, but files whose names end in ``keep``.
+
+    :param before: remove those that are older than this time, too (seconds since 1970).
+    :returns: whether something was removed.
+    """
+    removed = False
+    try:
+        names = sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    for name in names:
+        path = os.path.join(directory, name)
+        if name.endswith(keep) and (before is None or os.lstat(path).st_mtime >= before):
+            continue
+        if os.path.isdir(path) and not os.path.islink(path):
+            remove_tree(path)
+        else:
+            os.unlink(path)
+        removed = True
+    return removed

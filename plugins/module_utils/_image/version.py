@@ -11,7 +11,7 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.content import Content, raw_runs, scan, write_layer
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Made
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import Blocks, Index, difference, digest_of, encode
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import BLOCK, Blocks, Index, difference, digest_of, encode
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import Manifest
 
@@ -30,11 +30,26 @@ def layer_of_raw(path: str, work: str, below: Blocks, parent: str | None, progre
         os.close(descriptor)
 
 
+def next_layer(content: Content, whole: bool, below: Index, merged: Blocks, size: int, parent: str) -> Index | None:
+    """The index of the layer that makes a disk that was read of what lies below it; ``None`` where nothing differs (pure).
+
+    :param whole: whether ``content`` is all of the disk, or only what an overlay gives itself.
+    :param below: the topmost layer below. :param merged: what a guest sees of it and of those below it. :param size: of the disk.
+    """
+    blocks = content.blocks
+    if not whole:
+        kept = {number: found for number, found in merged.items() if number not in content.zeros and number * BLOCK < size}
+        blocks = {**kept, **content.blocks}
+    index = difference(merged, blocks, size, parent)
+    return index if index.blocks or size != below.virtual_size else None
+
+
 def make_layer(descriptor: int, content: Content, index: Index, work: str, progress: Progress) -> tuple[str, Made, Index]:
     """Write the layer with this index from the disk that was read."""
     encoded = encode(index)
     target = os.path.join(work, "layer.qcow2")
-    write_layer(target, index, descriptor, content.places, lambda done, total: progress.bytes("write", done, total))
+    sources = [(descriptor, content.places)]
+    write_layer(target, index, sources, lambda done, total: progress.bytes("write", done, total))
     return digest_of(encoded), Made(target, encoded), index
 
 

@@ -99,7 +99,12 @@ def check_image(image: str, known: t.Collection[str] | None) -> None:
 
 
 def same_image(wanted: str, row: query.Row) -> bool:
-    """Whether an existing machine's image is what ``wanted`` names; a name without a version means any version of it."""
+    """Whether an existing machine's image is what ``wanted`` names; a name without a version means any version of it.
+
+    An order whose words didn't change asks for no other image, though the machine was rolled back to one meanwhile.
+    """
+    if wanted == row["spec"]["image"]:
+        return True
     name, version, digest = split_image(wanted)
     actual = (row["facts"] or {}).get("image") or {}
     if digest:

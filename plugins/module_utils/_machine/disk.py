@@ -235,6 +235,16 @@ def replace_seed(depot: Depot, uuid: str, seed: bytes) -> None:
     _sync(depot.machine(uuid))
 
 
+def replace_disk(depot: Depot, uuid: str, path: str, make_disk: t.Callable[[str], None]) -> None:
+    """Another disk under the same name, atomically. Nobody may have the old one open."""
+    depot.prepare()
+    with _staged(depot, uuid) as staging:
+        new = os.path.join(staging, "disk.qcow2")
+        make_disk(new)
+        os.rename(new, path)
+    _sync(os.path.dirname(path))
+
+
 def remove(depot: Depot, uuid: str) -> None:
     """Remove all files of a machine."""
     for directory in (os.path.join(depot.staging, uuid), depot.machine(uuid)):

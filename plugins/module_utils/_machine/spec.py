@@ -11,6 +11,7 @@ import typing as t
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import FORMS, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
 
 Spec = t.Dict[str, t.Any]
@@ -55,15 +56,14 @@ _PATTERNS: dict[str, tuple[str, str]] = {
     "name": (r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "1 to 63 lower-case letters, digits and inner hyphens, like a host name"),
     "owner": (r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}", "1 to 64 letters, digits and . _ @ -"),
     "image": (
-        r"[a-z0-9][a-z0-9._-]{0,62}(@[A-Za-z0-9][A-Za-z0-9._-]{0,62})?|sha256:[0-9a-f]{64}",
+        f"{FORMS['name'][0]}(@{FORMS['version'][0]})?|{FORMS['digest'][0]}",
         "a name, name@version, or sha256: and 64 hexadecimal digits",
     ),
     "network": (r"[a-z0-9][a-z0-9-]{0,30}", "1 to 31 lower-case letters, digits and hyphens"),
     "tag": (r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", "1 to 63 letters, digits and . _ -"),
     # Debian Policy, section 5.6.7
     "package": (r"[a-z0-9][a-z0-9+.-]{1,126}", "a Debian package name"),
-    # useradd(8)
-    "user": (r"[a-z_][a-z0-9_-]{0,31}", "a user name of 1 to 32 lower-case letters, digits, _ and -"),
+    "user": FORMS["user"],
     # sshd(8), AUTHORIZED_KEYS FILE FORMAT, without options
     "SSH key": (
         r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]{2,60} [A-Za-z0-9+/]{16,16384}={0,3}( [^\x00-\x1f\x7f]{0,200})?",
@@ -71,12 +71,6 @@ _PATTERNS: dict[str, tuple[str, str]] = {
     ),
 }
 _COMPILED = {what: re.compile(pattern, re.ASCII) for what, (pattern, dummy) in _PATTERNS.items()}
-
-
-def shorten(value: t.Any) -> str:
-    """A hostile value for an error's text: printable, at most 60 characters."""
-    text = str(value)
-    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def check_text(what: str, value: t.Any) -> str:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shlex
 
 import pytest
 
@@ -72,33 +74,44 @@ def test_reader_has_no_password_and_cannot_change_what_admits_it(host):
     assert (keys.user, keys.group, keys.mode) == ("root", "virtuoso", 0o640)
     lines = [line for line in keys.content_string.splitlines() if not line.startswith("#")]
     assert len(lines) == len(ADDRESSES)
-    assert all(line.startswith('restrict,command="/usr/bin/rrsync -ro /var/lib/virtuoso/images" ssh-ed25519 ') for line in lines)
+    sender = "/usr/bin/python3 -I /usr/local/lib/virtuoso/send.py --parallel 4 /var/lib/virtuoso/images"
+    assert all(line.startswith(f'restrict,command="{sender}" ssh-ed25519 ') for line in lines)
+    program = host.file("/usr/local/lib/virtuoso/send.py")
+    assert (program.user, program.group, program.mode) == ("root", "root", 0o644)
+
+
+def ask(host, other, **request):
+    """What the sender of the other host answers to a request."""
+    done = host.run(f"echo {shlex.quote(json.dumps(request))} | {SSH} virtuoso@{other} send")
+    assert done.rc == 0, done.stderr
+    return done.stdout_bytes
 
 
 def test_host_reads_a_layer_of_another(host, other, layer):
-    host.check_output(f"rsync -e '{SSH}' virtuoso@{other}:layers/{layer} /root/{layer}")
-    assert host.file(f"/root/{layer}").sha256sum == hashlib.sha256(CONTENT).hexdigest()
+    digest = layer.replace("-", ":").removesuffix(".qcow2")
+    said = ask(host, other, get="ranges", digest=digest, ranges=[[0, len(CONTENT)]])
+    assert said.startswith(b"\0" + len(CONTENT).to_bytes(4, "big") + CONTENT) and b'"end": true' in said
 
 
-@pytest.mark.parametrize("command", ["id", "cat /etc/passwd", "/bin/sh -i", "scp -f /etc/passwd", "rsync --server --sender . ../machines/"])
+@pytest.mark.parametrize("command", ["", "id", "cat /etc/passwd", "/bin/sh -i", "scp -f /etc/passwd", "rsync --server --sender . ../machines/"])
 def test_no_other_command_is_run(host, other, command):
-    done = host.run(f"{SSH} virtuoso@{other} '{command}'")
-    assert done.rc != 0
-    assert "uid=" not in done.stdout and "root:" not in done.stdout
+    done = host.run(f"{SSH} virtuoso@{other} '{command}' < /dev/null")
+    assert done.stdout == ""
 
 
 def test_nothing_can_be_written(host, peer, other, layer):
-    host.check_output(f"echo other > /root/{layer}")
-    assert host.run(f"rsync -e '{SSH}' --ignore-times /root/{layer} virtuoso@{other}:layers/{layer}").rc != 0
-    assert host.run(f"rsync -e '{SSH}' /root/{layer} virtuoso@{other}:layers/new").rc != 0
+    for command in (f"cat > images/layers/{layer}", f"scp -t /var/lib/virtuoso/images/layers/{layer}"):
+        host.run(f"echo other | {SSH} virtuoso@{other} '{command}'")
     assert peer.file(f"/var/lib/virtuoso/images/layers/{layer}").content == CONTENT
-    assert not peer.file("/var/lib/virtuoso/images/layers/new").exists
+    assert peer.run("runuser -u virtuoso -- touch /var/lib/virtuoso/images/layers/new").rc != 0
 
 
-def test_nothing_outside_the_images_can_be_read(host, other):
-    for path in ("../machines/", "/etc/passwd", "/var/lib/virtuoso/"):
-        assert "root:" not in host.run(f"rsync -e '{SSH}' virtuoso@{other}:{path} /root/out && cat /root/out").stdout
-        assert host.run("test -e /root/out").rc != 0
+@pytest.mark.parametrize(
+    "request_", [{"get": "index", "digest": "sha256:../../../etc/passwd"}, {"get": "manifest", "name": "../../../../etc/passwd"}, {"get": "/etc/passwd"}]
+)
+def test_nothing_outside_the_images_can_be_read(host, other, request_):
+    said = ask(host, other, **request_)
+    assert b"root:" not in said and b"bad_request" in said
 
 
 def test_no_port_is_forwarded(host, other):

@@ -21,7 +21,7 @@ AUTHORITIES = ("/etc/pki/CA/cacert.pem", "/etc/pki/qemu/ca-cert.pem")
 
 
 @pytest.mark.parametrize(
-    "name", ["libvirt-daemon-system", "qemu-system-x86", "qemu-utils", "python3-libvirt", "python3-pycdlib", "dnsmasq-base", "nftables", "rsync"]
+    "name", ["libvirt-daemon-system", "qemu-system-x86", "qemu-utils", "python3-libvirt", "python3-pycdlib", "dnsmasq-base", "nftables", "zstd"]
 )
 def test_package_is_installed(host, name):
     assert host.package(name).is_installed

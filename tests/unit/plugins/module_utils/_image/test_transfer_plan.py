@@ -141,7 +141,8 @@ def test_of_equal_blocks_here_the_first_layer_counts():
     [
         (500e6, 300e6, 0.36, 0),  # faster than what is compressed for it
         (117e6, 400e6, 0.36, 1),  # 1 Gbit/s
-        (11.7e6, 300e6, 0.36, 9),  # 100 Mbit/s
+        (11.7e6, 480e6, 0.36, 9),  # 100 Mbit/s
+        (11.7e6, 300e6, 0.36, 6),  # the same, where the source has other work
         (1.2e6, 300e6, 0.36, 12),  # 10 Mbit/s
         (1.2e6, 300e6, 0.999, 0),  # what is compressed already
         (1.2e6, 1e6, 0.36, 0),  # a very slow source
@@ -150,6 +151,34 @@ def test_of_equal_blocks_here_the_first_layer_counts():
 def test_packing_follows_the_link(link, compressor, ratio, level):
     packing = plan.choose_packing(link, compressor, ratio)
     assert packing.level == level and packing.why
+
+
+def test_a_fast_link_is_seen_at_once_and_a_slow_one_measured():
+    measured = plan.Measured()
+    measured.see(0, 8 * BLOCK, (8 * BLOCK, 0.001), 8 * BLOCK, None)
+    assert measured.packing(None).level == 0
+    assert measured.packing(12 * 2**20).level == plan.QUICK
+    measured.see(0, 8 * BLOCK, (8 * BLOCK, 0.05), 8 * BLOCK, None)
+    assert measured.packing(None) == (plan.QUICK, "to measure the link")
+
+
+def test_packing_follows_what_changes_on_the_way():
+    measured = plan.Measured()
+    size = 64 * 2**20
+    measured.see(1, size, (size // 3, size / 3 / 11.7e6), size // 3, size / 480e6)
+    assert measured.packing(None).level == 9
+    # the source has other work: at level 9 its compressor is what is waited for
+    measured.see(9, size, (size // 4, size / 20e6), size // 4, size / 20e6)
+    assert measured.packing(None).level < 9
+    assert measured.link == pytest.approx(11.7e6)
+    # and then the link becomes fast
+    measured.see(3, size, (size // 3, 0.1), size // 3, 0.09)
+    assert measured.packing(None).level <= 1
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(0, []), (5, [5]), (255, [255]), (300, [8, 292 - 228, 228]), (5000, [8, 64, 1024, 2048, 1856])])
+def test_stretches(count, sizes):
+    assert list(plan.stretches(count)) == sizes and sum(sizes) == count
 
 
 def test_neighbours_are_one_range():

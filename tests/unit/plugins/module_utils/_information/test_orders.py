@@ -205,6 +205,10 @@ def test_an_existing_machines_disk_only_grows(grid):
         (DIGEST, DIGEST, None, True),
         ("tiny", DIGEST, None, False),
         ("tiny", DIGEST, "tiny@1", True),
+        # rolled back to a version of another image
+        ("tiny", "tiny", "web@2", True),
+        ("web", "tiny", "web@2", True),
+        ("tiny@3", "tiny", "web@2", False),
     ],
 )
 def test_which_words_name_the_same_image(wanted, ordered, actual, same):

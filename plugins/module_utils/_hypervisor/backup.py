@@ -1,0 +1,179 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One moment of a running machine's disk, as a file: libvirt's backup, which QEMU writes while the guest runs on."""
+
+from __future__ import annotations
+
+import contextlib
+import typing as t
+import xml.etree.ElementTree as ET
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Events, libvirt, translated
+from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
+
+Told = t.Callable[[int, int], None]
+
+_AGENT_PATIENCE = 5
+_ABORT_PATIENCE = 60
+_THAW_PATIENCE = 30
+
+
+def description(domain: ET.Element, path: str) -> str:
+    """The XML of a backup of the root disk into a new qcow2 file, and of no other disk (pure).
+
+    qcow2, because it has holes: a raw file gets its full length where the disk has zeros.
+    """
+    root = ET.Element("domainbackup", mode="push")
+    disks = ET.SubElement(root, "disks")
+    for target in domain.findall("devices/disk/target"):
+        name = target.get("dev", "")
+        if name != domain_xml.ROOT_DISK:
+            ET.SubElement(disks, "disk", name=name, backup="no")
+            continue
+        disk = ET.SubElement(disks, "disk", name=name, backup="yes", type="file", backupmode="full")
+        ET.SubElement(disk, "driver", type="qcow2")
+        ET.SubElement(disk, "target", file=path)
+    return ET.tostring(root, encoding="unicode")
+
+
+def targets(text: str) -> list[str]:
+    """The files that a backup under way writes, by the XML that libvirt tells of it (pure)."""
+    return [target.get("file", "") for target in ET.fromstring(text).findall("disks/disk/target")]
+
+
+def copy(domain: t.Any, events: Events, path: str, timeout: float, agent: bool, told: Told | None = None) -> str:
+    """Have the root disk as it is now as the qcow2 file ``path``, while the guest runs.
+
+    :param agent: whether the guest's agent is there, which freezes the file systems for the moment that is copied.
+    :returns: ``filesystems`` where they were frozen, else ``crash``.
+    :raises GridError: ``capture_failed``, ``capture_unsupported``, ``machine_busy``, ``guest_frozen``, ``timed_out``.
+    """
+    with events.of(domain.UUIDString()) as wake:
+        with _frozen(domain, agent) as frozen:
+            _begin(domain, path)
+        try:
+            wait_for(
+                lambda: _look(domain, told),
+                timeout,
+                what="the copy of the running disk",
+                wake=wake,
+                remedy="Give it more time (option timeout), or capture the machine while it is stopped",
+            )
+        except BaseException:
+            abort(domain)
+            raise
+    return "filesystems" if frozen else "crash"
+
+
+def _begin(domain: t.Any, path: str) -> None:
+    text = description(domain_xml.parse(domain.XMLDesc(0)), path)
+    try:
+        domain.backupBegin(text, None, 0)
+    except libvirt.libvirtError as exc:
+        number = exc.get_error_code()
+        if number in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_OPERATION_UNSUPPORTED, libvirt.VIR_ERR_CONFIG_UNSUPPORTED):
+            raise GridError(
+                "capture_unsupported",
+                f"this host can't copy the disk of a running machine: {exc}",
+                remedy="Stop the machine, capture it, and start it again",
+            ) from exc
+        if number in (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_OPERATION_TIMEOUT):
+            raise GridError(
+                "machine_busy", f"another job works on the machine's disk: {exc}", remedy="Run again when it has ended"
+            ) from exc
+        raise
+
+
+def _look(domain: t.Any, told: Told | None) -> None:
+    """:raises Pending: while the job goes on."""
+    try:
+        stats = domain.jobStats(0)
+        if stats.get("type", 0) == libvirt.VIR_DOMAIN_JOB_NONE:
+            stats = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
+    except libvirt.libvirtError as exc:
+        raise _failed(str(exc)) from exc
+    kind = stats.get("type", 0)
+    if kind in (libvirt.VIR_DOMAIN_JOB_BOUNDED, libvirt.VIR_DOMAIN_JOB_UNBOUNDED):
+        done, total = stats.get("disk_processed", 0), stats.get("disk_total", 0)
+        if told is not None and total:
+            told(done, total)
+        raise Pending(f"{done} of {total} bytes copied")
+    if kind != libvirt.VIR_DOMAIN_JOB_COMPLETED:
+        raise _failed(stats.get("errmsg") or "the job was ended")
+
+
+def _failed(why: str) -> GridError:
+    return GridError(
+        "capture_failed",
+        f"the running disk could not be copied: {why}",
+        remedy="See that the machine runs and that the image store has room for its disk, then run again",
+    )
+
+
+def abort(domain: t.Any) -> None:
+    """End a backup and wait until QEMU has let go of its file. Does nothing where there is none."""
+
+    def probe() -> None:
+        try:
+            domain.backupGetXMLDesc(0)
+        except libvirt.libvirtError:
+            return
+        with contextlib.suppress(libvirt.libvirtError):
+            domain.abortJob()
+        raise Pending("the job is still there")
+
+    with contextlib.suppress(GridError):
+        wait_for(probe, _ABORT_PATIENCE, what="the end of the backup")
+
+
+def abandoned(domain: t.Any, directory: str) -> bool:
+    """Whether a backup into this directory is under way that a killed run has begun."""
+    try:
+        text = domain.backupGetXMLDesc(0)
+    except libvirt.libvirtError:
+        return False
+    return any(path.startswith(directory + "/") for path in targets(text))
+
+
+@contextlib.contextmanager
+def _frozen(domain: t.Any, agent: bool) -> t.Iterator[bool]:
+    """Hold the guest's writes while the body runs, if its agent can.
+
+    A guest that doesn't do it in time may do it later, so it is thawed in any case; so is one that a killed run left frozen.
+    """
+    if not agent:
+        yield False
+        return
+    frozen = False
+    try:
+        with contextlib.suppress(libvirt.libvirtError, AttributeError):
+            domain.agentSetResponseTimeout(_AGENT_PATIENCE, 0)
+        with contextlib.suppress(libvirt.libvirtError):
+            domain.fsThaw()
+        with contextlib.suppress(libvirt.libvirtError):
+            frozen = domain.fsFreeze() > 0
+        yield frozen
+    finally:
+        _thaw(domain, frozen)
+
+
+def _thaw(domain: t.Any, frozen: bool) -> None:
+    def probe() -> None:
+        try:
+            domain.fsThaw()
+        except libvirt.libvirtError as exc:
+            if frozen and domain.isActive():
+                raise Pending(str(exc)) from exc
+
+    with translated("thaw the guest's file systems"):
+        try:
+            wait_for(probe, _THAW_PATIENCE, what="the guest's agent")
+        except GridError as exc:
+            raise GridError(
+                "guest_frozen",
+                f"the guest's file systems were frozen and its agent does not thaw them: {exc.details.get('last')}",
+                remedy="Run virsh domfsthaw on the host, or restart the machine",
+            ) from exc

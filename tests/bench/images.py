@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Move a 2 GiB Debian disk and its next version from one provider to another, beside what one would use instead.
+
+Every measurement is one task that Ansible runs on the destination, a peer's command as well as our module; ``floor`` is a ping. Bytes are
+those that the destination's interface received. What our module made is compared with the source and checked by qemu-img each time.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import typing as t
+
+from measure import CHECKOUT, Row, on, play, task, timed
+
+SOURCE, TARGET = "provider1", "provider2"
+ADDRESS = "198.18.0.21"
+DIR = "/var/lib/virtuoso-bench"
+STORE = f"{DIR}/store"
+RESULT = CHECKOUT / "build" / "bench-images.json"
+ROUNDS = 3
+SLOW = 100e6 / 8
+"""Bytes a second of the slow link."""
+
+SSH = f"ssh -i {DIR}/key -o BatchMode=yes -o UserKnownHostsFile=/etc/virtuoso/known_hosts"
+FROM = f"root@{ADDRESS}:{DIR}"
+EXPORT = "systemd-run -q --unit=bench-export qemu-nbd -r -t -p 10811 -x disk -f qcow2 --cache=writeback"
+
+Work = t.Callable[[], t.Any]
+
+
+def shell(command: str) -> Work:
+    """A peer's command on the destination."""
+    return lambda: task(TARGET, "ansible.builtin.shell", {"_raw_params": command})
+
+
+def ours(*images: dict[str, t.Any]) -> str:
+    """Our module on the destination."""
+    entries = [{"name": image["reference"], "digest": image["digest"]} for image in images]
+    return task(TARGET, "virtuoso.grid.image_transfer", {"path": STORE, "source": {"name": SOURCE, "host": ADDRESS}, "images": entries})
+
+
+def via_controller() -> None:
+    """ansible.builtin.copy knows no other way between two hosts than through the controller."""
+    here = CHECKOUT / "build" / "bench-copy"
+    task(SOURCE, "ansible.builtin.fetch", {"src": f"{DIR}/1.qcow2", "dest": str(here), "flat": True})
+    task(TARGET, "ansible.builtin.copy", {"src": str(here), "dest": f"{DIR}/in/disk.qcow2", "mode": "0600"})
+    here.unlink()
+
+
+def synchronize() -> None:
+    """ansible.posix.synchronize, delegated to the source, pushes."""
+    play("images_synchronize", bench_source=SOURCE, bench_target=TARGET, bench_dir=DIR)
+
+
+FIRST: dict[str, Work] = {
+    "scp of qcow2": shell(f"scp -q {SSH.removeprefix('ssh')} {FROM}/1.qcow2 {DIR}/in/disk.qcow2"),
+    "rsync of qcow2": shell(f"rsync -e '{SSH}' {FROM}/1.qcow2 {DIR}/in/disk.qcow2"),
+    "rsync -z of raw": shell(f"rsync -z -S -e '{SSH}' {FROM}/1.raw {DIR}/in/disk.raw"),
+    "qemu-img over NBD": shell(f"qemu-img convert -m 8 -W -O qcow2 nbd://{ADDRESS}:10811/disk {DIR}/in/disk.qcow2"),
+    "ansible.builtin.copy": via_controller,
+    "ansible.posix.synchronize": synchronize,
+}
+NEW: dict[str, Work] = {
+    "rsync of qcow2": shell(f"rsync -e '{SSH}' {FROM}/2.qcow2 {DIR}/in/disk.qcow2"),
+    "rsync -z of raw": shell(f"rsync -z -e '{SSH}' {FROM}/2.raw {DIR}/in/disk.raw"),
+    "overlay through zstd": shell(f"{SSH} root@{ADDRESS} 'zstd -q -c -T0 {DIR}/overlay.qcow2' | zstd -q -d -c > {DIR}/in/overlay.qcow2"),
+}
+
+
+class Meter:
+    """Measures one piece of work: seconds, and bytes that came."""
+
+    def __init__(self, case: str) -> None:
+        self.case = case
+        self.rows: list[Row] = []
+
+    def add(self, who: str, metric: str, value: float, unit: str) -> None:
+        print(f"bench: {self.case}: {who}: {metric} {value:.2f} {unit}", flush=True)
+        self.rows.append({"area": "images", "case": self.case, "who": who, "metric": metric, "value": value, "unit": unit})
+
+    def run(self, who: str, work: Work, before: str, rounds: int = 1, check: Work | None = None) -> None:
+        """Medians of some rounds. :param before: a script that makes the destination as it is to be before each."""
+        seconds, received = [], []
+        for dummy in range(rounds):
+            on(TARGET, before)
+            begin = int(on(TARGET, "cat /sys/class/net/eth0/statistics/rx_bytes"))
+            seconds.append(timed(work))
+            received.append(int(on(TARGET, "cat /sys/class/net/eth0/statistics/rx_bytes")) - begin)
+            if check is not None:
+                check()
+        self.add(who, "time", statistics.median(seconds), "s")
+        self.add(who, "received", statistics.median(received) / 2**20, "MiB")
+
+
+EMPTY = f"rm -rf {DIR}/in/* {STORE}; mkdir -p {STORE}; sync"
+
+
+def verify(image: dict[str, t.Any], version: str) -> Work:
+    """The layer is equal to the source's disk, and sound."""
+    file = f"images/layers/{image['digest'].replace(':', '-')}.qcow2"
+
+    def check() -> None:
+        on(TARGET, f"qemu-img check -q -f qcow2 {STORE}/{file}")
+        sums = [on(host, f"sha256sum < {path}/{file}") for host, path in ((TARGET, STORE), (SOURCE, "/var/lib/virtuoso"))]
+        on(SOURCE, f"qemu-img compare -q -f qcow2 -F raw /var/lib/virtuoso/{file} {DIR}/{version}.raw")
+        assert sums[0] == sums[1], "the layer is not what it was at the source"
+
+    return check
+
+
+def first_copy(image: dict[str, t.Any], case: str, rounds: int) -> list[Row]:
+    """All ways to a host that has nothing."""
+    meter = Meter(case)
+    on(SOURCE, f"systemctl stop bench-export 2>/dev/null; {EXPORT} {DIR}/1.qcow2")
+    try:
+        meter.run("virtuoso", lambda: ours(image), EMPTY, rounds, verify(image, "1"))
+        for who, work in FIRST.items():
+            meter.run(who, work, EMPTY, rounds)
+    finally:
+        on(SOURCE, "systemctl stop bench-export")
+    meter.add("floor", "time", timed(lambda: task(TARGET, "ansible.builtin.ping", {})), "s")
+    return meter.rows
+
+
+def keep_version_one(one: dict[str, t.Any]) -> None:
+    """What a destination has that has version 1, ours and the peers', to begin from as often as needed."""
+    on(TARGET, EMPTY)
+    ours(one)
+    on(TARGET, f"mv {STORE} {DIR}/first")
+    for file in ("1.qcow2", "1.raw"):
+        on(TARGET, f"rsync -S -e '{SSH}' {FROM}/{file} {DIR}/keep.{file}")
+
+
+def new_version(two: dict[str, t.Any], case: str, rounds: int) -> list[Row]:
+    """Version 2 to a host that has version 1."""
+    meter = Meter(case)
+    meter.run("virtuoso", lambda: ours(two), f"rm -rf {STORE}; cp -a {DIR}/first {STORE}; sync", rounds, verify(two, "2"))
+    for who, work in NEW.items():
+        copies = "; ".join(f"cp --sparse=always {DIR}/keep.1.{kind} {DIR}/in/disk.{kind}" for kind in ("qcow2", "raw"))
+        meter.run(who, work, f"rm -rf {DIR}/in/* {STORE}; {copies}; sync", rounds)
+    return meter.rows
+
+
+def second_machine(image: dict[str, t.Any]) -> list[Row]:
+    """The image once more to a host that has it."""
+    meter = Meter("second machine of the same image")
+    on(TARGET, EMPTY)
+    ours(image)
+    meter.run("virtuoso", lambda: ours(image), "true", ROUNDS)
+    on(TARGET, f"rsync -e '{SSH}' {FROM}/1.qcow2 {DIR}/in/disk.qcow2")
+    for who in ("scp of qcow2", "rsync of qcow2", "qemu-img over NBD"):
+        if "NBD" in who:
+            on(SOURCE, f"{EXPORT} {DIR}/1.qcow2")
+        meter.run(who, FIRST[who], "true", 1)
+    on(SOURCE, "systemctl stop bench-export")
+    meter.add("floor", "time", timed(lambda: task(TARGET, "ansible.builtin.ping", {})), "s")
+    return meter.rows
+
+
+def ten_machines(image: dict[str, t.Any]) -> list[Row]:
+    """Ten machines of one image on one provider."""
+    meter = Meter("10 machines of one image to one provider")
+    meter.run("virtuoso", lambda: [ours(image) for dummy in range(10)], EMPTY)
+    command = f"for each in 0 1 2 3 4 5 6 7 8 9; do rsync -e '{SSH}' {FROM}/1.qcow2 {DIR}/in/$each.qcow2; done"
+    meter.run("a full copy for each (rsync)", shell(command), EMPTY)
+    return meter.rows
+
+
+def measure() -> list[Row]:
+    """All cases; see the module's text."""
+    play("images_prepare", bench_source=SOURCE, bench_target=TARGET, bench_dir=DIR, bench_result=str(RESULT))
+    one, two = json.loads(RESULT.read_text(encoding="utf-8"))
+    limit = "tc qdisc replace dev eth0 root tbf rate 100mbit burst 128k latency 50ms"
+    rows: list[Row] = []
+    try:
+        rows += first_copy(one, "first copy, unlimited link", ROUNDS)
+        keep_version_one(one)
+        rows += new_version(two, "new version, 165 MiB changed, unlimited link", ROUNDS)
+        rows += second_machine(one)
+        rows += ten_machines(one)
+        on(SOURCE, limit)
+        slow = first_copy(one, "first copy, 100 Mbit/s", 1)
+        sent = next(row["value"] for row in slow if row["who"] == "virtuoso" and row["metric"] == "received")
+        slow.append({"area": "images", "case": "first copy, 100 Mbit/s", "who": "our bytes / link rate", "metric": "time", "value": sent * 2**20 / SLOW, "unit": "s"})
+        rows += slow + new_version(two, "new version, 165 MiB changed, 100 Mbit/s", 1)
+    finally:
+        on(SOURCE, "tc qdisc del dev eth0 root 2>/dev/null; systemctl stop bench-export 2>/dev/null; true")
+        for host in (SOURCE, TARGET):
+            on(host, f"rm -rf {DIR}; sed -i /virtuoso-bench/d /root/.ssh/authorized_keys")
+        task(SOURCE, "virtuoso.grid.image", {"images": [{"name": "bench"}], "state": "absent"})
+    return rows
