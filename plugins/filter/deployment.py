@@ -8,10 +8,16 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._deployment import (
+    by_source,
     identities,
+    pager_exports,
     placement_entries,
     provider_share,
+    settling,
+    sources,
     step_rows,
+    to_page,
+    unserved,
     wanted_images,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._image_play import (
@@ -28,13 +34,19 @@ class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Name to function."""
         return {
+            "by_source": by_source,
             "identities": identities,
             "image_refusal": image_refusal,
             "image_rows": image_rows,
             "image_work": image_work,
             "layers_in_use": layers_in_use,
+            "pager_exports": pager_exports,
             "placement_entries": placement_entries,
             "provider_share": provider_share,
+            "settling": settling,
+            "sources": sources,
             "step_rows": step_rows,
+            "to_page": to_page,
+            "unserved": unserved,
             "wanted_images": wanted_images,
         }

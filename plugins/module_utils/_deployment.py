@@ -16,6 +16,9 @@ Items = t.List[Item]
 NOT_YET = (None, "future", "placed")
 """States of a machine that no provider has had yet."""
 
+ON_DEMAND = "on_demand"
+"""What an order says of a machine that is to page from its image until that is there."""
+
 UNKNOWN_DIGEST = "sha256:" + "0" * 64
 """Stands, in check mode, for the digest of an image that isn't built yet."""
 
@@ -105,6 +108,7 @@ def provider_share(
     images: t.Sequence[t.Mapping[str, t.Any]],
     provider: str,
     transferred: t.Sequence[t.Mapping[str, t.Any]] = (),
+    pagers: t.Sequence[t.Mapping[str, t.Any]] = (),
 ) -> dict[str, Items]:
     """What one provider has to do in a deployment.
 
@@ -112,15 +116,18 @@ def provider_share(
     :param placed: results of the module ``placement``.
     :param images: results of the module ``image`` for :func:`wanted_images` of the same orders.
     :param transferred: results of the module ``image_transfer`` on this provider, where it has run.
-    :returns: ``images`` to bring there, each once; ``machines`` as entries of the module ``machine``; and ``failed``, results
-        of the machines whose image could not be brought.
+    :param pagers: results of the module ``image_export`` on this provider, for images that are to be paged.
+    :returns: ``images`` to bring there before their machines start, each once; ``paged``, images to bring afterwards; ``machines`` as
+        entries of the module ``machine``; and ``failed``, results of the machines whose image could not be brought.
 
     In check mode, what doesn't exist yet has no uuid and no digest. It gets stand-ins here, by which nothing can exist.
     """
     by_name = {order["name"]: order for order in orders}
     by_wish = _by_wish(orders, images)
     arrived = {item["name"]: item for item in transferred}
+    exports = {pager["digest"]: pager for pager in pagers if not pager.get("failed")}
     needed: dict[str, Item] = {}
+    paged: dict[str, Item] = {}
     machines: Items = []
     failed: Items = []
     for place in placed:
@@ -133,7 +140,8 @@ def provider_share(
             failed.append(_without_image(order, arrived[reference]))
             continue
         digest = image.get("digest") or UNKNOWN_DIGEST
-        needed[reference] = {"name": reference, "digest": digest, "size": image.get("size")}
+        paging = exports.get(digest) if order["spec"].get("start") == ON_DEMAND else None
+        (needed if paging is None else paged)[reference] = {"name": reference, "digest": digest, "size": image.get("size")}
         machines.append(
             {
                 **order["spec"],
@@ -143,9 +151,100 @@ def provider_share(
                 "image": {"name": reference, "digest": digest},
                 **{key: image.get(key) for key in ("user", "python")},
                 "exists": order.get("state") not in NOT_YET,
+                **({"paging": {key: paging.get(key) for key in ("host", "port", "virtual_size")}} if paging else {}),
             }
         )
-    return {"images": list(needed.values()), "machines": machines, "failed": failed}
+    return {"images": list(needed.values()), "paged": list(paged.values()), "machines": machines, "failed": failed}
+
+
+def to_page(
+    orders: t.Sequence[t.Mapping[str, t.Any]],
+    placed: t.Sequence[t.Mapping[str, t.Any]],
+    images: t.Sequence[t.Mapping[str, t.Any]],
+    provider: str,
+    here: t.Sequence[t.Mapping[str, t.Any]],
+) -> Items:
+    """The images that machines on a provider are to page from because they are not there, each as ``digest``.
+
+    :param here: ``images`` of the provider as the module ``provider_info`` returns them.
+    """
+    share = provider_share(orders, placed, images, provider)["machines"]
+    there = {image["digest"] for image in here}
+    wanted = (machine["image"]["digest"] for machine in share if machine.get("start") == ON_DEMAND)
+    return [{"digest": digest} for digest in dict.fromkeys(wanted) if digest not in there]
+
+
+def unserved(
+    wanted: t.Sequence[t.Mapping[str, t.Any]],
+    exports: t.Sequence[t.Mapping[str, t.Any]],
+    providers: t.Sequence[t.Mapping[str, t.Any]],
+    name: str,
+) -> Items:
+    """What this provider is to export because the image server can't: it is the first that has it.
+
+    :param providers: what is known of each: ``name`` and ``images``.
+    """
+    served = {export["digest"] for export in exports if not export.get("failed")}
+    found: Items = []
+    for digest in dict.fromkeys(item["digest"] for item in wanted):
+        holders = [each["name"] for each in providers if any(image["digest"] == digest for image in each.get("images") or [])]
+        if digest not in served and holders[:1] == [name]:
+            found.append({"digest": digest})
+    return found
+
+
+def sources(results: t.Mapping[str, t.Mapping[str, t.Any] | None]) -> Items:
+    """The exports of layers that steps made, each with the name of its host as ``source``, in the order of the hosts.
+
+    :param results: the step's result by host; ``None`` or one without exports where it failed or had nothing to do.
+    """
+    return [
+        {**export, "source": host}
+        for host, result in results.items()
+        for export in (result or {}).get("exports") or []
+        if not export.get("failed")
+    ]
+
+
+def pager_exports(wanted: t.Sequence[t.Mapping[str, t.Any]], exports: t.Sequence[t.Mapping[str, t.Any]]) -> Items:
+    """What a provider is to page, as the module ``image_export`` takes it: each with the first source that there is."""
+    by_digest = {export["digest"]: export for export in reversed(exports)}
+    return [
+        {"digest": digest, "upstream": {key: by_digest[digest].get(key) for key in ("host", "port", "virtual_size")}}
+        for digest in (item["digest"] for item in wanted)
+        if digest in by_digest
+    ]
+
+
+def by_source(images: t.Sequence[t.Mapping[str, t.Any]], exports: t.Sequence[t.Mapping[str, t.Any]], otherwise: str) -> Items:
+    """Images grouped by the host from which they are to be brought: ``source`` and ``images``."""
+    source_of = {export["digest"]: export["source"] for export in reversed(exports)}
+    groups: dict[str, Items] = {}
+    for image in images:
+        groups.setdefault(source_of.get(image["digest"], otherwise), []).append(dict(image))
+    return [{"source": source, "images": group} for source, group in groups.items()]
+
+
+def settling(machines: t.Sequence[t.Mapping[str, t.Any]], transfers: t.Sequence[t.Mapping[str, t.Any]], foretell: bool) -> dict[str, Items]:
+    """What comes after images were brought to machines that page from them.
+
+    :param machines: entries of the module ``machine``.
+    :param transfers: results of the module ``image_transfer``, one for each source.
+    :param foretell: in check mode there is nothing yet that could be looked at.
+    :returns: ``machines``, entries to settle; ``rows``, results of those whose image didn't come, or that would be settled.
+    """
+    arrived = {image["name"]: image for transfer in transfers for image in transfer.get("images") or []}
+    rows: Items = []
+    entries: Items = []
+    for machine in (machine for machine in machines if machine.get("paging")):
+        image = arrived.get(machine["image"]["name"])
+        if image is None or image.get("failed"):
+            rows.append(_without_image({**machine, "spec": {"image": machine["image"]["name"]}}, image))
+        elif foretell:
+            rows.append({"name": machine["name"], "uuid": machine["uuid"], "changed": True, "actions": ["settle"]})
+        # Its power is looked after in any case.
+        entries.append({key: value for key, value in machine.items() if key != "paging"})
+    return {"machines": [] if foretell else entries, "rows": rows}
 
 
 def identities(machines: t.Sequence[t.Mapping[str, t.Any]]) -> Items:

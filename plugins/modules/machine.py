@@ -67,6 +67,9 @@ options:
         C(network), C(display), C(performance), C(goal), C(tags) with the meaning that they have in an order, and C(generation), C(site),
         C(provider), C(user) (the image's login user) and C(python) (its interpreter)."
       - With C(exists) the machine was seen here before. If nothing of it is left, that is an error (C(machine_vanished)), and no empty disk takes its place.
+      - "With C(paging), the result of M(virtuoso.grid.image_export) on this host, a machine whose image is not here is made all the same: it pages
+        from that export. When it is run again with the image here, its disk is moved to the image while the guest runs (action C(settle)). With
+        another C(paging) meanwhile it is moved to that (C(repoint))."
       - Each entry is checked by itself.
     type: list
     elements: dict
@@ -156,6 +159,10 @@ machines:
       type: dict
       returned: success
       sample: {packages: "only applied at the first boot, which was"}
+    pages:
+      description: Whether it pages from an export, because its image is not all here.
+      type: bool
+      returned: success
     display:
       description: Kind, host and port of the display; the port is V(none) while the machine doesn't run.
       type: dict
@@ -178,7 +185,7 @@ machines:
         - The same for programs. Its C(code) is among C(cannot_change), C(cannot_shrink), C(depot_missing), C(disk_conflict),
           C(disk_failed), C(disk_invalid), C(disk_missing), C(disk_too_small), C(duplicate_machine), C(foreign_domain), C(image_missing), C(invalid_...),
           C(io_error), C(library_missing), C(libvirt_busy), C(libvirt_error), C(libvirt_unreachable), C(machine_busy), C(machine_unknown), C(machine_vanished),
-          C(network_missing), C(disk_full), C(program_missing), C(shutdown_refused), C(stale_generation), C(timed_out).
+          C(network_missing), C(disk_full), C(program_missing), C(settle_failed), C(shutdown_refused), C(source_lost), C(stale_generation), C(timed_out).
       type: dict
       returned: failure
 """

@@ -69,6 +69,16 @@ machines:
     vcpus: {description: Virtual processors., type: int, returned: when it is there}
     memory: {description: Memory., type: int, returned: when it is there}
     disk: {description: Virtual size of its disk., type: int, returned: when it is there}
+    pages:
+      description: The export from which it pages, as C(host), C(port) and C(export), V(none) where its disk lies on layers that are here.
+      type: dict
+      returned: when it is there
+    paused_reason:
+      description:
+        - Why it is paused, V(user), V(no_space), V(io_error) or V(other). One that pages and has an V(io_error) has lost its source; it fails with
+          C(source_lost).
+      type: str
+      returned: when it is there
     cpu_shares: {description: "Its weight among the machines, V(none) for the host's default.", type: int, returned: when it is there}
     cpu_limit: {description: "C(quota) microseconds that each virtual CPU may use in each C(period), or V(none).", type: dict, returned: when it is there}
     network: {description: Its network., type: str, returned: when it is there}
@@ -88,9 +98,9 @@ machines:
     virtualization: {description: V(kvm) or V(qemu)., type: str, returned: when it is there}
     restart_required: {description: Whether changes wait for its next start., type: bool, returned: when it is there}
     pending: {description: "These changes, each as the value now and then.", type: dict, returned: when it is there}
-    failed: {description: Present and true where it has no address in time., type: bool, returned: failure}
+    failed: {description: Present and true where it has no address in time or lost what it pages from., type: bool, returned: failure}
     msg: {description: What is wrong., type: str, returned: failure}
-    failure: {description: "The same for programs; its C(code) is C(no_address).", type: dict, returned: failure}
+    failure: {description: "The same for programs; its C(code) is C(no_address) or C(source_lost).", type: dict, returned: failure}
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -28,6 +28,21 @@ def _disk(code: bytes) -> bytes:
     return code.ljust(510, b"\0") + b"\x55\xaa" + bytes(2**20 - 512)
 
 
+# Reads 4 KiB after 4 KiB of the first 128 KiB by the BIOS, over and over
+_READ = bytes.fromhex(
+    "31c0 8ed8"  # xor ax,ax; mov ds,ax
+    "be 197c b442 b280 cd13"  # again: mov si,packet; mov ah,0x42; mov dl,0x80; int 0x13
+    "8006 217c 08"  # add byte [packet.block],8
+    "ebf0 9090909090"  # jmp again; nop...
+    "1000 0800 0080 0000 0000000000000000"  # packet: 8 sectors to 0:0x8000, block
+)
+
+
+def reading() -> bytes:
+    """A raw disk whose guest reads it without end."""
+    return _disk(_READ)
+
+
 def polite() -> bytes:
     """A raw disk whose guest writes :data:`MESSAGE` on the screen and powers off when the button is pressed."""
     return _disk(_PRINT + _OBEY + _SLEEP + MESSAGE)

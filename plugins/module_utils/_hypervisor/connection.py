@@ -106,6 +106,7 @@ class Events:
         ids = (
             libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
             libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE,
+            libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2,
             libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
         )
         self._registered = [conn.domainEventRegisterAny(None, number, self._told, None) for number in ids]

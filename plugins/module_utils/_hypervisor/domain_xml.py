@@ -32,8 +32,18 @@ def _sub(parent: ET.Element, tag: str, text: str | None = None, **attributes: st
     return child
 
 
-def _backing(disk: ET.Element, layers: t.Sequence[str]) -> None:
-    """The chain below a disk, nearest first, told in full: what a layer says of a backing file of its own is not followed."""
+def _backing(disk: ET.Element, layers: t.Sequence[str], pages: Model | None = None) -> None:
+    """The chain below a disk, nearest first, told in full: what a layer says of a backing file of its own is not followed.
+
+    :param pages: the export that the disk pages from instead: ``host``, ``port``, ``export``.
+    """
+    if pages is not None:
+        disk = _sub(disk, "backingStore", type="network")
+        _sub(disk, "format", type="raw")
+        source = _sub(disk, "source", protocol="nbd", name=pages["export"], tls="yes")
+        _sub(source, "host", name=pages["host"], port=str(pages["port"]))
+        # A pager that is started again is waited for; libvirt before 10 drops this, and the guest pauses.
+        _sub(source, "reconnect", delay="10")
     for path in layers:
         disk = _sub(disk, "backingStore", type="file")
         _sub(disk, "format", type="qcow2")
@@ -42,11 +52,13 @@ def _backing(disk: ET.Element, layers: t.Sequence[str]) -> None:
     _sub(disk, "backingStore")
 
 
-def _disk(devices: ET.Element, kind: str, path: str, target: str, layers: t.Sequence[str] = ()) -> None:
+def _disk(
+    devices: ET.Element, kind: str, path: str, target: str, layers: t.Sequence[str] = (), pages: Model | None = None
+) -> None:
     disk = _sub(devices, "disk", type="file", device="disk")
     driver = _sub(disk, "driver", name="qemu", type=kind)
     _sub(disk, "source", file=path)
-    _backing(disk, layers)
+    _backing(disk, layers, pages)
     _sub(disk, "target", dev=target, bus="virtio")
     if target == SEED_DISK:
         _sub(disk, "readonly")
@@ -90,7 +102,7 @@ def _platform(domain: ET.Element, wanted: Model) -> None:
 
 def _devices(domain: ET.Element, wanted: Model) -> None:
     devices = _sub(domain, "devices")
-    _disk(devices, "qcow2", wanted["disk_path"], ROOT_DISK, wanted["layers"])
+    _disk(devices, "qcow2", wanted["disk_path"], ROOT_DISK, wanted["layers"], wanted.get("pages"))
     _disk(devices, "raw", wanted["seed_path"], SEED_DISK)
     interface = _sub(devices, "interface", type="network")
     _sub(interface, "mac", address=wanted["mac"])
@@ -120,7 +132,7 @@ def build(wanted: Model, values: metadata.Metadata) -> ET.Element:
 
     :param wanted: ``vcpus``, ``memory`` (bytes), ``cpu_shares`` and ``cpu_limit`` (or ``None``), ``network``, ``mac``, ``display``,
         ``display_password`` (or ``None``), ``virtualization`` (kvm, qemu), ``machine_type``, ``disk_path``, ``seed_path``,
-        ``layers`` (paths of what the disk is an overlay on, nearest first).
+        ``layers`` (paths of what the disk is an overlay on, nearest first), ``pages`` (the export that it is an overlay on).
     :param values: its metadata.
     """
     domain = ET.Element("domain", type=wanted["virtualization"])
@@ -163,8 +175,48 @@ def _attribute(element: ET.Element | None, name: str) -> str | None:
     return None if element is None else element.get(name)
 
 
+def _root(domain: ET.Element) -> ET.Element | None:
+    return domain.find(f"devices/disk/target[@dev='{ROOT_DISK}']/..")
+
+
+def _pages(domain: ET.Element) -> Model | None:
+    disk = _root(domain)
+    source = disk.find("backingStore/source[@protocol='nbd']") if disk is not None else None
+    host = source.find("host") if source is not None else None
+    if source is None or host is None:
+        return None
+    return {"host": host.get("name"), "port": int(host.get("port", "0")), "export": source.get("name")}
+
+
+def mirror(domain: ET.Element) -> bool | None:
+    """Whether the copy of a running machine's disk to another file has caught up; ``None`` where there is no copy."""
+    disk = _root(domain)
+    found = disk.find("mirror") if disk is not None else None
+    return None if found is None else found.get("ready") == "yes"
+
+
+def copy_target(path: str, layers: t.Sequence[str], pages: Model | None) -> str:
+    """The XML of the file that a running machine's disk is to move to, for ``virDomainBlockCopy``."""
+    disk = ET.Element("disk", type="file")
+    _sub(disk, "driver", type="qcow2")
+    _sub(disk, "source", file=path)
+    _backing(disk, layers, pages)
+    return ET.tostring(disk, encoding="unicode")
+
+
+def set_disk(domain: ET.Element, path: str, layers: t.Sequence[str], pages: Model | None) -> None:
+    """Have the root disk be another file on another chain."""
+    disk = _root(domain)
+    if disk is None:
+        return
+    disk.find("source").set("file", path)
+    for old in disk.findall("backingStore"):
+        disk.remove(old)
+    _backing(disk, layers, pages)
+
+
 def read(domain: ET.Element) -> Model:
-    """What libvirt has, in the terms of :data:`FIELDS`, and ``mac``, ``machine_type``, ``virtualization``, ``disk_path``.
+    """What libvirt has, in the terms of :data:`FIELDS`, and ``mac``, ``machine_type``, ``virtualization``, ``disk_path``, ``pages``.
 
     ``cpu_limit`` is ``{period, quota}`` of each virtual CPU, in microseconds. It,
     ``cpu_shares`` and ``display_password`` are ``None`` where the domain says nothing of them.
@@ -185,6 +237,7 @@ def read(domain: ET.Element) -> Model:
         "machine_type": _attribute(domain.find("os/type"), "machine"),
         "virtualization": domain.get("type"),
         "disk_path": _attribute(domain.find(f"devices/disk/target[@dev='{ROOT_DISK}']/../source"), "file"),
+        "pages": _pages(domain),
     }
 
 

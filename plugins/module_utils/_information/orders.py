@@ -114,7 +114,7 @@ def same_image(wanted: str, row: query.Row) -> bool:
 
 
 def _check_change(spec: Spec, row: query.Row) -> Spec:
-    """The new order of a machine that exists; its image can't change, and keeps the words of the first order.
+    """The new order of a machine that exists; its image can't change, and keeps the words of the first order, as ``start`` does.
 
     :raises GridError: ``cannot_change``.
     """
@@ -133,7 +133,9 @@ def _check_change(spec: Spec, row: query.Row) -> Spec:
             remedy=f"Order at least {format_size(disk)}, or leave disk out to keep it as it is",
             field="disk",
         )
-    return {**spec, "image": row["spec"]["image"]}
+    # How it was to be started the first time is over; releases before 0.2 didn't ask.
+    kept = {key: value for key, value in spec.items() if key != "start"}
+    return {**kept, **{key: row["spec"][key] for key in ("image", "start") if key in row["spec"]}}
 
 
 def decide_present(entry: t.Any, known: Known) -> Decision:

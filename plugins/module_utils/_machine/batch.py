@@ -177,11 +177,13 @@ class Batch:
         values = decision.metadata or observed.metadata
         state, display = decision.state, {"type": "none", "host": None, "port": None}
         mac = machine.wanted["mac"] if machine.wanted else None
+        pages = any(step.kind == "create_paging_disk" for step in decision.steps)
         if machine.domain is not None and state != "absent":
             with translated("look at the machine afterwards"):
                 tree = observe.running(machine.domain)
                 state = state if self.check_mode else observe.state_of(machine.domain)
-            display, mac = domain_xml.display_of(tree), domain_xml.read(tree)["mac"]
+            now = domain_xml.read(tree)
+            display, mac, pages = domain_xml.display_of(tree), now["mac"], now["pages"] is not None
         return {
             "name": values["name"] if values else name,
             "uuid": uuid,
@@ -191,6 +193,7 @@ class Batch:
             "restart_required": bool(decision.pending),
             "pending": decision.pending,
             "ignored": decision.ignored,
+            "pages": pages,
             "display": display,
             "mac": mac,
         }

@@ -19,6 +19,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._command import comm
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import header
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import MAX_LAYERS, layer_digest, layer_file
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.paging import backing_words
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import Disk
 
 # Everybody may pass, so that QEMU reaches its files; nobody but root may list.
@@ -75,6 +76,19 @@ class Depot:
         """The disk of a machine."""
         return os.path.join(self.machines, uuid, "disk.qcow2")
 
+    def paging_disks(self, uuid: str) -> list[str]:
+        """Names that the disk of a machine has while it pages from an export; the first is that of a new one."""
+        return [os.path.join(self.machines, uuid, f"disk.{word}.qcow2") for word in ("paging", "paging2")]
+
+    def found_disk(self, uuid: str, configured: str | None) -> str:
+        """The disk of a machine: what its domain names, but where that was just being renamed; without a domain what is there."""
+        if configured is not None and configured not in self.paging_disks(uuid):
+            return configured
+        for path in (*([configured] if configured else []), self.disk(uuid), *self.paging_disks(uuid)):
+            if os.path.exists(path):
+                return path
+        return configured or self.disk(uuid)
+
     def seed(self, uuid: str) -> str:
         """The NoCloud seed of a machine."""
         return os.path.join(self.machines, uuid, "seed.iso")
@@ -83,7 +97,7 @@ class Depot:
         """Bytes of the depot's file system, free ones, and the sum of what the machines' disks may grow to."""
         system = os.statvfs(self.path)
         allocated = 0
-        for path in glob.glob(os.path.join(glob.escape(self.machines), "*", "disk.qcow2")):
+        for path in glob.glob(os.path.join(glob.escape(self.machines), "*", "disk*.qcow2")):
             with contextlib.suppress(GridError, OSError):
                 file = read_qcow2(path)
                 allocated += file.size if file else 0
@@ -160,7 +174,7 @@ class Overlays:
         self._made: dict[tuple[str, int], bytes] = {}
 
     def write(self, path: str, layer: str, size: int) -> None:
-        """Make an overlay of ``size`` bytes on the qcow2 file ``layer``."""
+        """Make an overlay of ``size`` bytes on the qcow2 file ``layer``, or on an export (``nbd://``), which isn't looked at."""
         with self._lock:
             data = self._made.get((layer, size))
             if data is None:
@@ -173,7 +187,7 @@ class Overlays:
     def _make(path: str, layer: str, size: int) -> None:
         try:
             command(
-                ["qemu-img", "create", "-q", "-f", "qcow2", "-b", layer, "-F", "qcow2", path, str(size)],
+                ["qemu-img", "create", "-q", "-f", "qcow2", *backing_words(layer), path, str(size)],
                 timeout=120,
                 code="disk_failed",
                 remedy="See what qemu-img said; then run again",
@@ -197,11 +211,11 @@ def _staged(depot: Depot, uuid: str) -> t.Iterator[str]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def create(depot: Depot, uuid: str, make_disk: t.Callable[[str], None], seed: bytes) -> None:
+def create(depot: Depot, uuid: str, make_disk: t.Callable[[str], None], seed: bytes, name: str = "disk.qcow2") -> None:
     """The machine's directory with its disk and seed: both are there under their names afterwards, or neither."""
     depot.prepare()
     with _staged(depot, uuid) as staging:
-        make_disk(os.path.join(staging, "disk.qcow2"))
+        make_disk(os.path.join(staging, name))
         write_whole(os.path.join(staging, "seed.iso"), seed)
         _sync(staging)
         target = depot.machine(uuid)
@@ -246,6 +260,23 @@ def grow_file(path: str, size: int) -> None:
         code="disk_failed",
         remedy="See what qemu-img said; then run again",
     )
+
+
+def rebase(path: str, backing: str) -> None:
+    """Put the disk of a machine that doesn't run on another file or export with the same content."""
+    words = backing_words(backing)
+    command(
+        ["qemu-img", "rebase", "-q", "-f", "qcow2", *(words if "-u" in words else ["-u", *words]), path],
+        timeout=120,
+        code="disk_failed",
+        remedy="See what qemu-img said; then run again",
+    )
+
+
+def rename(path: str, target: str) -> None:
+    """Give a disk another name in its directory."""
+    os.rename(path, target)
+    _sync(os.path.dirname(target))
 
 
 class Locks:

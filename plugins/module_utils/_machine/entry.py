@@ -16,13 +16,14 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._times import now
 
 Entry = t.Dict[str, t.Any]
 
-EXTRA = ("uuid", "generation", "site", "provider", "user", "python", "exists")
+EXTRA = ("uuid", "generation", "site", "provider", "user", "python", "exists", "paging")
 """What an entry has beside the fields of an order."""
 
 RESERVED_SHARES = 10000
 """The weight of a machine while its reservation holds: what is reserved must not be starved by what isn't."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|[0-9A-Fa-f:.]{2,45}", re.ASCII)
 _SITE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}", re.ASCII)
 _PYTHON = re.compile(r"/[A-Za-z0-9_./+-]{1,255}", re.ASCII)
 # printable ASCII; RFC 6143, section 7.2.2: the key is made of the first eight characters, so a longer one would be a lie
@@ -93,6 +94,21 @@ def cpu_tuning(performance: t.Mapping[str, t.Any], time: str) -> Entry:
     }
 
 
+def _paging(value: t.Any, digest: str) -> dict[str, t.Any] | None:
+    """The export from which the machine may page, as the module ``image_export`` returned it."""
+    if value is None:
+        return None
+    host, port, size = (value.get(key) if isinstance(value, t.Mapping) else None for key in ("host", "port", "virtual_size"))
+    numbers = [int(number) if str(number).isascii() and str(number).isdigit() else 0 for number in (port, size)]
+    if not isinstance(host, str) or not _HOST.fullmatch(host) or not 0 < numbers[0] < 2**16 or not 0 < numbers[1] < 2**63:
+        raise GridError(
+            "invalid_paging",
+            f"{shorten(value)} is not an export",
+            remedy="Give host, port and virtual_size as the module image_export returned them",
+        )
+    return {"host": host, "port": numbers[0], "export": digest, "virtual_size": numbers[1]}
+
+
 def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
     image = _image(entry["image"])
     order = {key: value for key, value in entry.items() if key in ORDER_OPTIONS}
@@ -120,6 +136,7 @@ def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
         **cpu_tuning(spec["performance"], now()),
         "mac": mac_address(spec["network"], site, uuid),
         "exists": bool(entry.get("exists")),
+        "pages": _paging(entry.get("paging"), image["digest"]),
     }
 
 
@@ -127,7 +144,8 @@ def parse_entry(entry: t.Any) -> tuple[str | None, str | None, Entry | None]:
     """An entry as (uuid, name, specification); the last is ``None`` where it only says which machine is meant.
 
     The specification is the canonical order with ``image`` as ``{name, digest}``, ``uuid``, ``site``, ``generation``, ``user``,
-    ``python``, ``cpu_shares``, ``cpu_limit``, ``mac`` and ``exists``. Numbers may come as text, as templates make them.
+    ``python``, ``cpu_shares``, ``cpu_limit``, ``mac``, ``exists`` and ``pages`` (the export from which it may page, or ``None``). Numbers may come
+    as text, as templates make them.
 
     :raises GridError: ``invalid_...``.
     """

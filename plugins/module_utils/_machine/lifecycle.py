@@ -15,7 +15,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk, observe, seed
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import chain, disk, observe, paging, seed
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import Decision, Step
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
@@ -97,6 +97,9 @@ class Machine:
         steps = decision.steps
         handlers: dict[str, t.Callable[[Decision], None]] = {
             "create_disk": self._create_files,
+            "create_paging_disk": self._create_files,
+            "settle": lambda dummy: chain.settle(self),
+            "repoint": lambda dummy: chain.repoint(self),
             "write_seed": self._write_seed,
             "define": self._define,
             "stop": lambda dummy: self.stop(),
@@ -104,7 +107,7 @@ class Machine:
             "resume": lambda dummy: self._resume(),
             "remove": lambda dummy: self._remove(),
         }
-        created = any(step.kind == "create_disk" for step in steps)
+        created = any(step.kind in ("create_disk", "create_paging_disk") for step in steps)
         # One that has to shut down first may take its time: the others don't wait for it.
         coming = any(step.kind == "start" for step in steps) and not any(step.kind == "stop" for step in steps)
         if coming:
@@ -125,11 +128,16 @@ class Machine:
             with translated("let the guest run"):
                 self._resume()
 
-    def _create_files(self, dummy: Decision) -> None:
+    def _create_files(self, decision: Decision) -> None:
         host, wanted = self.host, self.wanted
-        layer = host.depot.layer(wanted["image"]["digest"])
-        size = wanted.get("disk") or disk.read_qcow2(layer).size
-        disk.create(host.depot, self.uuid, lambda path: host.overlays.write(path, layer, size), seed.image(wanted))
+        path, backing = host.depot.disk(self.uuid), host.depot.layer(wanted["image"]["digest"])
+        if any(step.kind == "create_paging_disk" for step in decision.steps):
+            path, backing = host.depot.paging_disks(self.uuid)[0], paging.export_uri(wanted["pages"])
+            size = wanted.get("disk") or wanted["pages"]["virtual_size"]
+        else:
+            size = wanted.get("disk") or disk.read_qcow2(backing).size
+        name = os.path.basename(path)
+        disk.create(host.depot, self.uuid, lambda staged: host.overlays.write(staged, backing, size), seed.image(wanted), name)
 
     def _write_seed(self, dummy: Decision) -> None:
         disk.replace_seed(self.host.depot, self.uuid, seed.image(self.wanted))
@@ -141,9 +149,8 @@ class Machine:
             **self.wanted,
             "virtualization": host.virtualization,
             "machine_type": host.machine_type,
-            "disk_path": host.depot.disk(self.uuid),
             "seed_path": host.depot.seed(self.uuid),
-            "layers": host.depot.chain(self.wanted["image"]["digest"]).paths,
+            **chain.for_definition(self),
         }
         self.tree = domain_xml.build(model, {**decision.metadata, "started": starts})
         try:
@@ -211,10 +218,13 @@ class Machine:
         try:
             with self.host.slots:
                 self.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
-        except libvirt.libvirtError:
+        except libvirt.libvirtError as exc:
             if first:
                 with contextlib.suppress(libvirt.libvirtError):
                     self._mark_started(False)
+            pages = domain_xml.read(self.tree)["pages"]
+            if pages is not None and "onnect to" in str(exc):
+                raise chain.source_lost(pages) from exc
             raise
 
     def _resume(self) -> None:
@@ -222,7 +232,7 @@ class Machine:
         if state == libvirt.VIR_DOMAIN_PMSUSPENDED:
             self.domain.pMWakeup(0)
         elif state == libvirt.VIR_DOMAIN_PAUSED:
-            self.domain.resume()
+            chain.resume(self)
 
     def _ask(self) -> None:
         """Ask the guest to shut down: its agent if that is there, else the power button."""

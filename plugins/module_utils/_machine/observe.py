@@ -79,6 +79,17 @@ def state_of(domain: t.Any) -> str:
     return state_word(domain.state()[0])
 
 
+def paused_reason(domain: t.Any) -> str | None:
+    """Why a machine is paused, ``None`` where it isn't: ``user``, ``no_space``, ``io_error`` or ``other``."""
+    state, reason = domain.state()[:2]
+    if state != libvirt.VIR_DOMAIN_PAUSED:
+        return None
+    if reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR:
+        full = libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE in domain.diskErrors(0).values()
+        return "no_space" if full else "io_error"
+    return "user" if reason == libvirt.VIR_DOMAIN_PAUSED_USER else "other"
+
+
 def with_shares(model: Model) -> Model:
     """The model with the weight that no weight means."""
     return {**model, "cpu_shares": model["cpu_shares"] if model["cpu_shares"] is not None else default_shares()}
@@ -91,17 +102,19 @@ def observe(conn: t.Any, depot: Depot, uuid: str | None, name: str | None) -> tu
     """
     domain, tree = find_domain(conn, uuid, name)
     uuid = domain.UUIDString() if domain is not None else uuid
-    disk, missing, seed, files = None, None, False, False
+    disk, missing, seed, files, leftover = None, None, False, False, False
     if uuid is not None:
         path = domain_xml.read(tree)["disk_path"] if tree is not None else None
-        disk = read_qcow2(path or depot.disk(uuid))
+        path = depot.found_disk(uuid, path)
+        disk = read_qcow2(path)
+        leftover = any(os.path.exists(other) for other in depot.paging_disks(uuid) if other != path)
         missing = depot.chain(layer_of(disk)).missing
         seed = os.path.exists(depot.seed(uuid))
         files = any(os.path.isdir(directory) for directory in (depot.machine(uuid), os.path.join(depot.staging, uuid)))
     if domain is None:
-        return None, None, Observed(disk=disk, missing=missing, seed=seed, files=files)
+        return None, None, Observed(disk=disk, missing=missing, seed=seed, files=files, leftover=leftover)
     with translated("read the domain"):
         state = state_of(domain)
         live = with_shares(domain_xml.read(running(domain))) if state != "stopped" else None
     config = with_shares(domain_xml.read(tree))
-    return domain, tree, Observed(state, config, live, metadata.read(tree), disk, seed, files, missing)
+    return domain, tree, Observed(state, config, live, metadata.read(tree), disk, seed, files, missing, leftover)

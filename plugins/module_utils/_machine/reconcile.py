@@ -13,6 +13,7 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import paging
 
 Model = t.Dict[str, t.Any]
 
@@ -50,7 +51,7 @@ class Disk:
 class Observed:
     """What is there of one machine. ``config`` is ``None`` where no domain is defined, ``live`` where it doesn't run.
 
-    ``missing`` is the digest of a layer that the disk lies on and that isn't here.
+    ``missing`` is the digest of a layer that the disk lies on and that isn't here; ``leftover`` tells of another disk beside it.
     """
 
     state: str = "absent"
@@ -61,11 +62,12 @@ class Observed:
     seed: bool = False
     files: bool = False
     missing: t.Optional[str] = None
+    leftover: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One effect: ``create_disk write_seed define change metadata grow_disk stop start resume remove``.
+    """One effect: ``create_disk create_paging_disk write_seed define change metadata grow_disk settle repoint stop start resume remove``.
 
     ``when`` is LIVE, NEXT_START or NOW for changes; ``field``, ``before`` and ``after`` are theirs as well.
     """
@@ -204,9 +206,11 @@ def _metadata_steps(wanted: Model, observed: Observed, steps: list[Step]) -> tup
     return after, ignored
 
 
-def _creation(wanted: Model, observed: Observed, layer: Disk | None, layer_path: str) -> list[Step]:
+def _creation(wanted: Model, observed: Observed, layer: Disk | None, layer_path: str, pages: Model | None) -> list[Step]:
     if observed.disk is None:
         _refuse_vanished(wanted)
+        if pages is not None:
+            layer = Disk(pages["virtual_size"])
         if layer is not None and (wanted.get("disk") or layer.size) < layer.size:
             raise GridError(
                 "disk_too_small",
@@ -215,7 +219,16 @@ def _creation(wanted: Model, observed: Observed, layer: Disk | None, layer_path:
                 minimum=layer.size,
                 wanted=wanted["disk"],
             )
-        return [Step("create_disk"), Step("write_seed"), Step("define")]
+        return [Step("create_disk" if pages is None else "create_paging_disk"), Step("write_seed"), Step("define")]
+    if observed.leftover:
+        raise GridError(
+            "disk_conflict",
+            "two disks of this machine are here without its domain, and nothing tells which is the newer",
+            remedy="Look at both in its directory in the depot, and move one away",
+        )
+    if paging.paged_layer(observed.disk.backing) == wanted["image"]["digest"]:
+        settling = [] if pages is not None else [Step(paging.SETTLE, "chain", observed.disk.backing, "layers")]
+        return [Step("write_seed"), *_disk_steps(wanted, observed.disk, NOW), *settling, Step("define")]
     if observed.disk.backing != layer_path:
         raise GridError(
             "disk_conflict",
@@ -223,6 +236,12 @@ def _creation(wanted: Model, observed: Observed, layer: Disk | None, layer_path:
             remedy="Order the machine with that image, or move the disk away",
         )
     return [Step("write_seed"), *_disk_steps(wanted, observed.disk, NOW), Step("define")]
+
+
+def _paging_steps(wanted: Model, observed: Observed, missing: str | None) -> list[Step]:
+    config, live = (model.get("pages") if model else None for model in (observed.config, observed.live))
+    moves = paging.decide(config, live, observed.leftover, wanted.get("pages"), missing is None)
+    return [Step(move.kind, "chain", move.before, move.after) for move in moves]
 
 
 def _refuse_vanished(wanted: Model) -> None:
@@ -302,15 +321,17 @@ def decide(
     if state == "absent":
         return decide_power(observed, state)
     if observed.config is None:
-        if not layer_may_come:
+        pages = wanted.get("pages") if missing is not None else None
+        if pages is None and not layer_may_come:
             _require_layers(wanted["image"], missing)
-        steps = [*_creation(wanted, observed, layer, layer_path), *_power(state, "absent")]
+        steps = [*_creation(wanted, observed, layer, layer_path, pages), *_power(state, "absent")]
         end = _end(state, "absent")
         return Decision(steps, end, {}, {}, metadata.of_spec(wanted, False))
     _refuse_fixed(wanted, observed.metadata)
     steps = _changes(wanted, observed)
     if observed.disk is not None:
         steps += _disk_steps(wanted, observed.disk, LIVE if observed.live is not None else NOW)
+    steps += _paging_steps(wanted, observed, missing)
     after, ignored = _metadata_steps(wanted, observed, steps)
     power = _power(state, observed.state)
     _require_disk(observed, power)

@@ -28,6 +28,7 @@ SLICE_LEAST = 1000
 
 GOALS = ("balance", "pack", "price", "interactivity")
 DISPLAYS = ("vnc", "none")
+STARTS = ("whole", "on_demand")
 
 WHERE = ("site", "architecture", "features", "affinity", "anti_affinity")
 """The fields of an order that only placement looks at."""
@@ -71,6 +72,7 @@ ORDER_OPTIONS: Spec = {
     "features": {"type": "list", "elements": "str"},
     "affinity": {"type": "list", "elements": "str"},
     "anti_affinity": {"type": "list", "elements": "str"},
+    "start": {"type": "str", "default": "whole", "choices": list(STARTS)},
 }
 """The fields of one entry of ``virtuoso_machines``, as Ansible argument specification."""
 

@@ -12,7 +12,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import observe
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import chain, observe, paging
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.address import NOWHERE, Finder, Found
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import read_qcow2
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import pending
@@ -45,6 +45,8 @@ def facts(domain: t.Any) -> tuple[Facts, t.Any]:
         **{key: values[key] for key in _CARRIED},
         **{key: now[key] for key in ("vcpus", "memory", "network", "mac", "cpu_shares", "cpu_limit", "machine_type", "virtualization")},
         "disk": _disk_size(now["disk_path"]),
+        "pages": now["pages"],
+        "paused_reason": observe.paused_reason(domain),
         "display": domain_xml.display_of(live_tree if live_tree is not None else tree),
         "addresses": [],
         "address_source": None,
@@ -99,6 +101,7 @@ class Survey:
                 return absent
             raise
         self.found[told["uuid"]] = told
+        self._mark_lost(told)
         if live is not None and told["state"] == "running":
             self._running[told["uuid"]] = (domain, live)
         return told
@@ -151,9 +154,18 @@ class Survey:
             self.found[uuid].update(told)
             if live is None or told["state"] != "running":
                 del self._running[uuid]
-                self._mark(uuid, None)
+                if not self._mark_lost(self.found[uuid]):
+                    self._mark(uuid, None)
             else:
                 self._running[uuid] = (domain, live)
+
+    @staticmethod
+    def _mark_lost(told: Facts) -> bool:
+        if not paging.lost(told.get("pages"), told.get("paused_reason")):
+            return False
+        error = chain.source_lost(told["pages"])
+        told.update(error.on(host=platform.node(), object=f"machine {told['name']}").result())
+        return True
 
     def _mark(self, uuid: str, timeout: float | None) -> None:
         told = self.found[uuid]

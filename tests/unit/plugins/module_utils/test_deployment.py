@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from ansible_collections.virtuoso.grid.plugins.module_utils import _deployment as deployment
 from ansible_collections.virtuoso.grid.plugins.module_utils._deployment import (
     UNKNOWN_DIGEST,
     identities,
@@ -101,7 +102,7 @@ def test_a_provider_is_told_which_of_its_machines_exist_already():
 
 def test_a_machine_without_a_place_is_nobodys():
     share = provider_share([order("a")], placed("a", failed=True), [built()], "provider1")
-    assert share == {"images": [], "machines": [], "failed": []}
+    assert share == {"images": [], "paged": [], "machines": [], "failed": []}
 
 
 def test_an_image_that_did_not_arrive_fails_its_machines():
@@ -132,3 +133,57 @@ def test_rows_of_a_step_are_the_machines_own_or_the_steps_failure():
 
 def test_identities_are_uuid_and_name():
     assert identities([order("a")]) == [{"uuid": "u-a", "name": "a"}]
+
+
+PAGED = "sha256:" + "d" * 64
+
+
+def _paged_orders():
+    spec = {"image": "tiny", "start": "on_demand"}
+    orders = [{"name": name, "uuid": uuid, "spec": spec, "state": "placed"} for name, uuid in (("a", "u1"), ("b", "u2"))]
+    orders.append({"name": "c", "uuid": "u3", "spec": {"image": "tiny"}, "state": "placed"})
+    placed = [{"name": order["name"], "uuid": order["uuid"], "provider": "p2" if order["name"] == "c" else "p1"} for order in orders]
+    return orders, placed, [{"reference": "tiny@1", "digest": PAGED, "size": 5}]
+
+
+def test_machines_on_demand_page_where_their_image_is_not():
+    orders, placed, images = _paged_orders()
+    assert deployment.to_page(orders, placed, images, "p1", []) == [{"digest": PAGED}]
+    assert deployment.to_page(orders, placed, images, "p1", [{"digest": PAGED}]) == []
+    assert deployment.to_page(orders, placed, images, "p2", []) == []
+    pager = {"digest": PAGED, "host": "h", "port": 1, "virtual_size": 512}
+    share = deployment.provider_share(orders, placed, images, "p1", [], [pager])
+    assert share["images"] == [] and [image["digest"] for image in share["paged"]] == [PAGED]
+    assert [machine["paging"] for machine in share["machines"]] == [{"host": "h", "port": 1, "virtual_size": 512}] * 2
+    without = deployment.provider_share(orders, placed, images, "p1", [], [{"digest": PAGED, "failed": True}])
+    assert without["paged"] == [] and len(without["images"]) == 1 and not any("paging" in machine for machine in without["machines"])
+
+
+def test_another_holder_exports_what_the_image_server_cannot():
+    wanted, providers = [{"digest": PAGED}], [{"name": "p1"}, {"name": "p2", "images": [{"digest": PAGED}]}]
+    served = [{"digest": PAGED, "host": "h", "port": 1, "virtual_size": 512}]
+    assert deployment.unserved(wanted, served, providers, "p2") == []
+    assert deployment.unserved(wanted, [{"digest": PAGED, "failed": True}], providers, "p2") == wanted
+    assert deployment.unserved(wanted, [], providers, "p1") == []
+    found = deployment.sources({"home1": {"msg": "unreachable"}, "p1": None, "p2": {"exports": served}})
+    assert [each["source"] for each in found] == ["p2"]
+    assert deployment.pager_exports(wanted, found)[0]["upstream"] == {"host": "h", "port": 1, "virtual_size": 512}
+    assert deployment.pager_exports(wanted, []) == []
+    image = {"name": "tiny@1", "digest": PAGED}
+    assert deployment.by_source([image], found, "home1") == [{"source": "p2", "images": [image]}]
+    assert deployment.by_source([image], [], "home1") == [{"source": "home1", "images": [image]}]
+
+
+def test_machines_settle_when_their_image_has_come():
+    machines = [
+        {"name": "a", "uuid": "u1", "image": {"name": "tiny@1"}, "paging": {}},
+        {"name": "b", "uuid": "u2", "image": {"name": "big@1"}, "paging": {"host": "h"}},
+        {"name": "c", "uuid": "u3", "image": {"name": "tiny@1"}},
+    ]
+    machines[0]["paging"] = {"host": "h"}
+    transfers = [{"images": [{"name": "tiny@1"}, {"name": "big@1", "failed": True, "msg": "cut off", "failure": {"code": "source_unreachable"}}]}]
+    after = deployment.settling(machines, transfers, False)
+    assert [machine["name"] for machine in after["machines"]] == ["a", "b"] and not any("paging" in machine for machine in after["machines"])
+    assert [row["failure"]["code"] for row in after["rows"]] == ["source_unreachable"]
+    foretold = deployment.settling(machines[:1], transfers, True)
+    assert foretold["machines"] == [] and foretold["rows"][0]["actions"] == ["settle"]

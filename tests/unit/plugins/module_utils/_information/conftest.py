@@ -103,6 +103,7 @@ def seen(name, uuid, provider="provider1", **fields):
         "generation": 1,
         "goal": "balance",
         "tags": [],
+        "start": "whole",
         "user": "root",
         "python": "/usr/bin/python3",
         **fields,

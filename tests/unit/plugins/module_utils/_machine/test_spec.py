@@ -29,6 +29,7 @@ def test_an_order_gets_its_defaults():
         "performance": {},
         "goal": "balance",
         "tags": [],
+        "start": "whole",
     }
 
 

@@ -1,0 +1,249 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a layer is given to paging machines: names, ports, the programs' arguments and their confinement (pure).
+
+There are two kinds of export, each a transient unit of systemd that runs a program of QEMU's. A *source* gives a layer that is on
+the host. A *pager* runs on the provider: it gives on what it gets from a source, and keeps what was read once in a cache file, so that
+all machines on the provider that page from the layer fetch a block once, and none of them needs to know which source it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.header import MAX_VIRTUAL_SIZE
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import check, shorten
+
+SOURCE, PAGER = "source", "pager"
+UNITS = "virtuoso-export-*.service"
+RECONNECT = 10
+"""Seconds for which a pager lets reads wait for its source to come back; then they fail, and the guest pauses."""
+
+_UNIT = re.compile(r"virtuoso-export-(source|pager)-([0-9a-f]{64})\.service", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|[0-9A-Fa-f:.]{2,45}", re.ASCII)
+_PORTS = re.compile(r"([0-9]{1,5})-([0-9]{1,5})", re.ASCII)
+_UPSTREAM = re.compile(r"(.+):([0-9]{1,5})", re.ASCII)
+_CREDENTIALS = ("ca-cert.pem", "server-cert.pem", "server-key.pem")
+_CLIENT_CREDENTIALS = ("client-cert.pem", "client-key.pem")
+_TABLE_LISTEN, _TABLE_ESTABLISHED = "0A", "01"
+
+_CONFINED = (
+    "DynamicUser=yes",
+    "SupplementaryGroups=virtuoso",
+    "RuntimeDirectoryMode=0700",
+    "CapabilityBoundingSet=",
+    "NoNewPrivileges=yes",
+    "PrivateDevices=yes",
+    "PrivateTmp=yes",
+    "ProtectSystem=strict",
+    "ProtectHome=read-only",
+    "ProtectControlGroups=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelTunables=yes",
+    "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
+    "RestrictNamespaces=yes",
+    "LockPersonality=yes",
+    "MemoryDenyWriteExecute=yes",
+    "SystemCallFilter=@system-service",
+    "Type=exec",
+    "Restart=on-failure",
+    "RestartSec=1",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """An export as it should be; ``upstream`` is ``host:port`` of the source of a pager, ``size`` then the disk's in bytes."""
+
+    digest: str
+    upstream: str | None = None
+    size: int = 0
+
+    @property
+    def kind(self) -> str:
+        """SOURCE or PAGER."""
+        return SOURCE if self.upstream is None else PAGER
+
+    @property
+    def unit(self) -> str:
+        """The name of its unit."""
+        return unit_name(self.kind, self.digest)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """A unit that is there; ``active`` where its program runs or is about to be started again."""
+
+    kind: str
+    digest: str
+    active: bool
+    port: int | None
+    upstream: str | None
+
+
+class Socket(t.NamedTuple):
+    """What the kernel has of a TCP port: whether somebody listens, and how many are connected to it."""
+
+    listens: bool
+    clients: int
+
+
+def unit_name(kind: str, digest: str) -> str:
+    """The name of the unit of an export."""
+    return f"virtuoso-export-{kind}-{digest[len('sha256:') :]}.service"
+
+
+def parse_export(entry: t.Any) -> Export:
+    """One item of the module's ``exports``. :raises GridError: ``invalid_export``, ``invalid_digest``."""
+    if not isinstance(entry, t.Mapping) or set(entry) - {"digest", "upstream", "name"}:
+        raise GridError("invalid_export", f"{shorten(entry)} is not an export", remedy="Give digest and, for a pager, upstream")
+    digest = check("digest", entry.get("digest"))
+    upstream = entry.get("upstream")
+    if upstream is None:
+        return Export(digest)
+    host, port, size = (upstream.get(key) if isinstance(upstream, t.Mapping) else None for key in ("host", "port", "virtual_size"))
+    good = isinstance(host, str) and _HOST.fullmatch(host) and _whole(port, 65535) and _whole(size, MAX_VIRTUAL_SIZE)
+    if not good or int(str(size)) % 512:
+        raise GridError(
+            "invalid_export",
+            f"{shorten(upstream)} is not an upstream",
+            remedy="Give host, port and virtual_size as this module returned them on the source",
+        )
+    return Export(digest, f"{host}:{port}", int(str(size)))
+
+
+def _whole(value: t.Any, most: int) -> bool:
+    return not isinstance(value, bool) and str(value).isascii() and str(value).isdigit() and 0 < int(value) <= most
+
+
+def parse_ports(text: str) -> range:
+    """The option ``ports``, such as ``10809-10872``. :raises GridError: ``invalid_ports``."""
+    found = _PORTS.fullmatch(text)
+    ports = range(int(found[1]), int(found[2]) + 1) if found else range(0)
+    if not ports or ports[0] < 1024 or ports[-1] > 65535:
+        raise GridError("invalid_ports", f"{shorten(text)} is not a range of ports", remedy="Give a range such as 10809-10872")
+    return ports
+
+
+def choose_port(export: Export, ports: range, taken: t.Container[int]) -> int:
+    """A free port, for one layer the same one whenever that is free: a machine whose source was lost finds it there again.
+
+    :raises GridError: ``no_port``.
+    """
+    begin = int(export.digest[len("sha256:") :][:8], 16) + (0 if export.kind == SOURCE else 1)
+    for step in range(len(ports)):
+        port = ports[(begin + step) % len(ports)]
+        if port not in taken:
+            return port
+    raise GridError(
+        "no_port",
+        f"all ports from {ports[0]} to {ports[-1]} are taken",
+        remedy="Wait until other machines have their images, or give a wider range and admit it in the firewall (virtuoso_provider_ports)",
+    )
+
+
+def decide(export: Export, unit: Unit | None, listens: bool) -> list[str]:
+    """What is to be done to have the export: nothing, ``export``, or ``replace`` where a pager has another source."""
+    if unit is None or not unit.active or unit.port is None or not listens:
+        return ["export"]
+    return [] if unit.upstream == export.upstream else ["replace"]
+
+
+def parse_units(text: str) -> dict[str, Unit]:
+    """Units by name in what ``systemctl show -p Id -p ActiveState -p Environment`` says."""
+    found = {}
+    for block in text.split("\n\n"):
+        fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        name = _UNIT.fullmatch(fields.get("Id", ""))
+        if name is None or fields.get("ActiveState") in ("inactive", None):
+            continue
+        environment = dict(word.split("=", 1) for word in fields.get("Environment", "").split() if "=" in word)
+        port = environment.get("VIRTUOSO_PORT", "")
+        found[fields["Id"]] = Unit(
+            name[1],
+            "sha256:" + name[2],
+            fields.get("ActiveState") in ("active", "activating", "reloading"),
+            int(port) if port.isdigit() else None,
+            environment.get("VIRTUOSO_UPSTREAM"),
+        )
+    return found
+
+
+def parse_sockets(*tables: str) -> dict[int, Socket]:
+    """TCP ports of this host in the texts of ``/proc/net/tcp`` and ``tcp6``."""
+    listening: set[int] = set()
+    clients: dict[int, int] = {}
+    for line in (line.split() for table in tables for line in table.splitlines()[1:]):
+        if len(line) < 4:
+            continue
+        port = int(line[1].rpartition(":")[2], 16)
+        if line[3] == _TABLE_LISTEN:
+            listening.add(port)
+        elif line[3] == _TABLE_ESTABLISHED:
+            clients[port] = clients.get(port, 0) + 1
+    return {port: Socket(port in listening, clients.get(port, 0)) for port in {*listening, *clients}}
+
+
+def run_argv(export: Export, port: int, tls_dir: str, layer: str, cache: str) -> list[str]:
+    """The call of systemd-run that starts an export.
+
+    The program runs as a user that exists only for it, and has nothing but the layers and copies of the host's TLS material:
+    systemd's own LoadCredential isn't there in every container.
+
+    :param layer: the layer's file, for a source.
+    :param cache: the file that keeps what a pager has read, in a directory of its own.
+    """
+    names = [*_CREDENTIALS, *(_CLIENT_CREDENTIALS if export.kind == PAGER else ())]
+    files = " ".join(f"{tls_dir}/{name}" for name in names)
+    own = cache.rpartition("/")[0] if export.kind == PAGER else ""
+    properties = [
+        *_CONFINED,
+        f"RuntimeDirectory={export.unit[: -len('.service')]}",
+        *([f"ReadWritePaths={own}"] if own else []),
+        "ExecStartPre=+/usr/bin/install -m 0400 -t ${RUNTIME_DIRECTORY} " + files,
+        "ExecStartPre=+/usr/bin/chown -R --reference=${RUNTIME_DIRECTORY} ${RUNTIME_DIRECTORY}" + (f" {own}" if own else ""),
+    ]
+    return [
+        "systemd-run",
+        "--quiet",
+        "--collect",
+        f"--unit={export.unit}",
+        f"--description=Layer {export.digest} for machines that page from it ({export.kind})",
+        f"--setenv=VIRTUOSO_PORT={port}",
+        *([f"--setenv=VIRTUOSO_UPSTREAM={export.upstream}"] if export.upstream else []),
+        *(f"--property={each}" for each in properties),
+        *(_source_argv(export, port, layer) if export.kind == SOURCE else _pager_argv(export, port, cache)),
+    ]
+
+
+def _credentials(name: str, endpoint: str) -> list[str]:
+    # The variable is systemd's to fill in.
+    return ["--object", f"tls-creds-x509,id={name},endpoint={endpoint},verify-peer=yes,dir=${{RUNTIME_DIRECTORY}}"]
+
+
+def _source_argv(export: Export, port: int, layer: str) -> list[str]:
+    return [
+        "/usr/bin/qemu-nbd", "--read-only", "--persistent", "--shared=0", f"--port={port}", f"--export-name={export.digest}", "--format=qcow2",
+        *_credentials("tls", "server"), "--tls-creds=tls", layer,
+    ]  # fmt: skip
+
+
+def _pager_argv(export: Export, port: int, cache: str) -> list[str]:
+    found = _UPSTREAM.fullmatch(export.upstream or "")
+    host, upstream_port = (found[1], found[2]) if found else ("", "")
+    source = (
+        f"driver=nbd,node-name=source,read-only=on,server.type=inet,server.host={host},server.port={upstream_port}"
+        f",export={export.digest},tls-creds=client,reconnect-delay={RECONNECT}"
+    )
+    return [
+        "/usr/bin/qemu-storage-daemon", *_credentials("server", "server"), *_credentials("client", "client"),
+        "--blockdev", source,
+        "--blockdev", f"driver=qcow2,node-name=cache,file.driver=file,file.filename={cache.replace(',', ',,')},backing=source",
+        "--blockdev", "driver=copy-on-read,node-name=pages,file=cache",
+        "--nbd-server", f"addr.type=inet,addr.host=0.0.0.0,addr.port={port},tls-creds=server,max-connections=0",
+        "--export", f"type=nbd,id=pages,node-name=pages,name={export.digest},writable=off",
+    ]  # fmt: skip
