@@ -2,7 +2,7 @@
 """Move a 2 GiB Debian disk and its next version from one provider to another, beside what one would use instead.
 
 Every measurement is one task that Ansible runs on the destination, a peer's command as well as our module; ``floor`` is a ping. Bytes are
-those that the destination's interface received. What our module made is compared with the source and checked by qemu-img each time.
+those that passed the source's interface, both ways. What our module made is compared with the source and checked by qemu-img each time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import statistics
 import typing as t
+import uuid
 
 from measure import CHECKOUT, Row, on, play, task, timed
 
@@ -27,6 +28,11 @@ FROM = f"root@{ADDRESS}:{DIR}"
 EXPORT = "systemd-run -q --unit=bench-export qemu-nbd -r -t -p 10811 -x disk -f qcow2 --cache=writeback"
 
 Work = t.Callable[[], t.Any]
+
+MACHINE = {
+    "uuid": "b2a1d6a0-7a53-4d0b-9d6e-9f2f7c1d5e11", "name": "bench", "owner": "bench", "vcpus": 1, "memory": "512 MiB",
+    "network": "virtuoso", "display": "none", "generation": 1, "site": "site-a",
+}  # fmt: skip
 
 
 def shell(command: str) -> Work:
@@ -68,6 +74,11 @@ NEW: dict[str, Work] = {
 }
 
 
+def passed() -> int:
+    """Bytes that have passed the source's interface."""
+    return sum(map(int, on(SOURCE, "cat /sys/class/net/eth0/statistics/[rt]x_bytes").split()))
+
+
 class Meter:
     """Measures one piece of work: seconds, and bytes that came."""
 
@@ -81,16 +92,16 @@ class Meter:
 
     def run(self, who: str, work: Work, before: str, rounds: int = 1, check: Work | None = None) -> None:
         """Medians of some rounds. :param before: a script that makes the destination as it is to be before each."""
-        seconds, received = [], []
+        seconds, sent = [], []
         for dummy in range(rounds):
             on(TARGET, before)
-            begin = int(on(TARGET, "cat /sys/class/net/eth0/statistics/rx_bytes"))
+            begin = passed()
             seconds.append(timed(work))
-            received.append(int(on(TARGET, "cat /sys/class/net/eth0/statistics/rx_bytes")) - begin)
+            sent.append(passed() - begin)
             if check is not None:
                 check()
         self.add(who, "time", statistics.median(seconds), "s")
-        self.add(who, "received", statistics.median(received) / 2**20, "MiB")
+        self.add(who, "sent", statistics.median(sent) / 2**20, "MiB")
 
 
 EMPTY = f"rm -rf {DIR}/in/* {STORE}; mkdir -p {STORE}; sync"
@@ -161,7 +172,15 @@ def second_machine(image: dict[str, t.Any]) -> list[Row]:
 def ten_machines(image: dict[str, t.Any]) -> list[Row]:
     """Ten machines of one image on one provider."""
     meter = Meter("10 machines of one image to one provider")
-    meter.run("virtuoso", lambda: [ours(image) for dummy in range(10)], EMPTY)
+
+    def bring_and_define() -> None:
+        ours(image)
+        entry = {**MACHINE, "image": {"name": image["reference"], "digest": image["digest"]}}
+        machines = [{**entry, "uuid": str(uuid.uuid4()), "name": f"bench-{number}"} for number in range(10)]
+        task(TARGET, "virtuoso.grid.machine", {"path": STORE, "state": "present", "machines": machines})
+
+    meter.run("virtuoso", bring_and_define, EMPTY)
+    on(TARGET, "for name in $(virsh list --all --name | grep '^bench-'); do virsh -q undefine $name; done")
     command = f"for each in 0 1 2 3 4 5 6 7 8 9; do rsync -e '{SSH}' {FROM}/1.qcow2 {DIR}/in/$each.qcow2; done"
     meter.run("a full copy for each (rsync)", shell(command), EMPTY)
     return meter.rows
@@ -169,7 +188,8 @@ def ten_machines(image: dict[str, t.Any]) -> list[Row]:
 
 def measure() -> list[Row]:
     """All cases; see the module's text."""
-    play("images_prepare", bench_source=SOURCE, bench_target=TARGET, bench_dir=DIR, bench_result=str(RESULT))
+    shared = {"bench_source": SOURCE, "bench_target": TARGET, "bench_dir": DIR, "bench_result": str(RESULT), "bench_machine": MACHINE}
+    play("images_prepare", **shared)
     one, two = json.loads(RESULT.read_text(encoding="utf-8"))
     limit = "tc qdisc replace dev eth0 root tbf rate 100mbit burst 128k latency 50ms"
     rows: list[Row] = []
@@ -181,7 +201,7 @@ def measure() -> list[Row]:
         rows += ten_machines(one)
         on(SOURCE, limit)
         slow = first_copy(one, "first copy, 100 Mbit/s", 1)
-        sent = next(row["value"] for row in slow if row["who"] == "virtuoso" and row["metric"] == "received")
+        sent = next(row["value"] for row in slow if row["who"] == "virtuoso" and row["metric"] == "sent")
         least = sent * 2**20 / SLOW
         slow.append({"area": "images", "case": slow[0]["case"], "who": "our bytes / link rate", "metric": "time", "value": least, "unit": "s"})
         rows += slow + new_version(two, "new version, 165 MiB changed, 100 Mbit/s", 1)
@@ -189,5 +209,6 @@ def measure() -> list[Row]:
         on(SOURCE, "tc qdisc del dev eth0 root 2>/dev/null; systemctl stop bench-export 2>/dev/null; true")
         for host in (SOURCE, TARGET):
             on(host, f"rm -rf {DIR}; sed -i /virtuoso-bench/d /root/.ssh/authorized_keys")
+        task(SOURCE, "virtuoso.grid.machine", {"state": "absent", "machines": [{"uuid": MACHINE["uuid"]}]})
         task(SOURCE, "virtuoso.grid.image", {"images": [{"name": "bench"}], "state": "absent"})
     return rows

@@ -41,7 +41,7 @@ FORGET = f"""
         [ -e "$manifest" ] || continue
         layer=$(sed -n 's/.*"sha256:\\([0-9a-f]*\\)".*/\\1/p' "$manifest" | head -n 1)
         rm -f "$manifest"
-        grep -qs "$layer" manifests/* || rm -f "layers/sha256-$layer.qcow2"
+        grep -qs "$layer" manifests/* || rm -f "layers/sha256-$layer.qcow2" "layers/sha256-$layer.index"
     done
 """
 

@@ -33,7 +33,7 @@ _COMPILED = {what: re.compile(pattern, re.ASCII) for what, (pattern, dummy) in F
 def shorten(value: t.Any) -> str:
     """A hostile value for an error's text: printable, at most 60 characters."""
     text = str(value)
-    return ascii(text if len(text) <= 60 else text[:57] + "...")
+    return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def check(what: str, value: t.Any) -> str:
