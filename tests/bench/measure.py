@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -52,13 +53,15 @@ def on(host: str, script: str) -> str:
     return done.stdout
 
 
-def task(host: str, module: str, arguments: t.Mapping[str, t.Any]) -> str:
-    """Run one module on a host of the lab, as a play would. One that fails ends the benchmark with its output."""
+def task(host: str, module: str, arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """The result of one module on a host of the lab, run as a play would. One that fails ends the benchmark with its output."""
     argv = ["ansible", "-i", str(INVENTORY), host, "-m", module, *(["-a", json.dumps(arguments)] if arguments else [])]
-    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False)
+    env = {**os.environ, "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
+    done = subprocess.run(argv, cwd=CHECKOUT, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False)
     if done.returncode:
         raise SystemExit(f"bench: {module} on {host} failed\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}")
-    return done.stdout
+    answer, dummy = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index("{\n") :])
+    return answer["plays"][0]["tasks"][0]["hosts"][host]
 
 
 def timed(work: t.Callable[[], t.Any]) -> float:
