@@ -142,13 +142,23 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     with exports.locked():
         if params["state"] == "present":
             results = [
-                attempt(str(entry.get("digest"))[:80], lambda entry=entry: exports.have(parse_export(entry), module.check_mode), kind="layer", tried="export it")
+                attempt(
+                    str(entry.get("digest"))[:80],
+                    lambda entry=entry: exports.have(parse_export(entry), module.check_mode),
+                    kind="layer",
+                    tried="export it",
+                )
                 for entry in wanted
             ]
         else:
             names = None if wanted is None else {str(entry.get("digest")) for entry in wanted}
             results = [
-                attempt(unit.digest, lambda name=name, unit=unit: exports.drop(name, unit, params["force"], module.check_mode), kind="layer", tried="stop its export")
+                attempt(
+                    unit.digest,
+                    lambda name=name, unit=unit: exports.drop(name, unit, params["force"], module.check_mode),
+                    kind="layer",
+                    tried="stop its export",
+                )
                 for name, unit in exports.units().items()
                 if names is None or unit.digest in names
             ]
