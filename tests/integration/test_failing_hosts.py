@@ -9,6 +9,7 @@ import contextlib
 import json
 import typing as t
 
+from conftest import task
 from walking import DEPOT, PROVIDERS, Grid, Run, machine_files, on_host, staged_images
 
 FULL = "/var/lib/virtuoso-full"
@@ -53,9 +54,13 @@ def leave_free(provider: str, kib: int) -> None:
     on_host(provider, f"{free}; head -c $(( (free - {kib}) * 1024 )) /dev/zero > {FULL}/ballast")
 
 
-def image_size() -> int:
-    """Bytes of the newest image tiny."""
-    return int(json.loads(on_host("home1", f"cat $(ls -t {DEPOT}/images/manifests/tiny@* | head -n 1)"))["size"])
+def bring_image(provider: str) -> None:
+    """Have the newest image tiny in the small depot."""
+    manifest = json.loads(on_host("home1", f"cat $(ls -t {DEPOT}/images/manifests/tiny@* | head -n 1)"))
+    image = {"name": f"tiny@{manifest['version']}", "digest": manifest["layers"][-1]}
+    source = {"name": "home1", "host": "198.18.0.11"}
+    came = task(provider, "virtuoso.grid.image_transfer", {"path": FULL, "source": source, "images": [image]})
+    assert not came.get("failed"), came
 
 
 def fill_after_the_look(grid: Grid, provider: str, kib: int) -> Run:
@@ -81,9 +86,10 @@ def test_a_disk_full_midway_loses_nothing(make_grid):
             assert on_host(provider, f"find {FULL} -name '*.qcow2*' -size +0").split() == []
             assert grid.domains() == {}
 
-            # now there is room for the image, but not for the machine's files
+            # now the image is there, but there is no room for the machine's files
             on_host(provider, f"rm {FULL}/ballast")
-            run = fill_after_the_look(grid, provider, image_size() // 1024 + 64)
+            bring_image(provider)
+            run = fill_after_the_look(grid, provider, 24)
             assert run.returncode != 0
             assert run.code(name) == "disk_full"
             assert run.failures()[name]["remedy"] in run.report["msg"]
