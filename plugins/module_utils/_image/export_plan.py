@@ -31,6 +31,16 @@ _CREDENTIALS = ("ca-cert.pem", "server-cert.pem", "server-key.pem")
 _CLIENT_CREDENTIALS = ("client-cert.pem", "client-key.pem")
 _TABLE_LISTEN, _TABLE_ESTABLISHED = "0A", "01"
 
+# QEMU writes an answer in pieces, and TCP lets a small last one wait for the acknowledgement of those before: 40 ms for each read. A connection
+# takes over from the socket that listens that nothing waits, so the program is given one (as systemd gives sockets, see sd_listen_fds(3)).
+_SOCKET = 3
+_LISTEN = (
+    "import os, socket, sys; s = socket.create_server(('0.0.0.0', int(sys.argv[1])), backlog=64); "
+    "s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1); "
+    f"os.set_inheritable({_SOCKET}, True) if s.fileno() == {_SOCKET} else os.dup2(s.fileno(), {_SOCKET}); "
+    "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid())); os.execv(sys.argv[2], sys.argv[2:])"
+)
+
 _CONFINED = (
     "DynamicUser=yes",
     "SupplementaryGroups=virtuoso",
@@ -216,7 +226,8 @@ def run_argv(export: Export, port: int, tls_dir: str, layer: str, cache: str) ->
         f"--setenv=VIRTUOSO_PORT={port}",
         *([f"--setenv=VIRTUOSO_UPSTREAM={export.upstream}"] if export.upstream else []),
         *(f"--property={each}" for each in properties),
-        *(_source_argv(export, port, layer) if export.kind == SOURCE else _pager_argv(export, port, cache)),
+        *("/usr/bin/python3", "-c", _LISTEN, str(port)),
+        *(_source_argv(export, layer) if export.kind == SOURCE else _pager_argv(export, cache)),
     ]
 
 
@@ -225,14 +236,14 @@ def _credentials(name: str, endpoint: str) -> list[str]:
     return ["--object", f"tls-creds-x509,id={name},endpoint={endpoint},verify-peer=yes,dir=${{RUNTIME_DIRECTORY}}"]
 
 
-def _source_argv(export: Export, port: int, layer: str) -> list[str]:
+def _source_argv(export: Export, layer: str) -> list[str]:
     return [
-        "/usr/bin/qemu-nbd", "--read-only", "--persistent", "--shared=0", f"--port={port}", f"--export-name={export.digest}", "--format=qcow2",
+        "/usr/bin/qemu-nbd", "--read-only", "--persistent", "--shared=0", f"--export-name={export.digest}", "--format=qcow2",
         *_credentials("tls", "server"), "--tls-creds=tls", layer,
     ]  # fmt: skip
 
 
-def _pager_argv(export: Export, port: int, cache: str) -> list[str]:
+def _pager_argv(export: Export, cache: str) -> list[str]:
     found = _UPSTREAM.fullmatch(export.upstream or "")
     host, upstream_port = (found[1], found[2]) if found else ("", "")
     source = (
@@ -244,6 +255,6 @@ def _pager_argv(export: Export, port: int, cache: str) -> list[str]:
         "--blockdev", source,
         "--blockdev", f"driver=qcow2,node-name=cache,file.driver=file,file.filename={cache.replace(',', ',,')},backing=source",
         "--blockdev", "driver=copy-on-read,node-name=pages,file=cache",
-        "--nbd-server", f"addr.type=inet,addr.host=0.0.0.0,addr.port={port},tls-creds=server,max-connections=0",
+        "--nbd-server", f"addr.type=fd,addr.str={_SOCKET},tls-creds=server,max-connections=0",
         "--export", f"type=nbd,id=pages,node-name=pages,name={export.digest},writable=off",
     ]  # fmt: skip

@@ -95,6 +95,7 @@ def test_programs_are_confined_and_ask_for_certificates(export):
     argv = plan.run_argv(export, 10811, "/etc/pki/qemu", "/depot/layer.qcow2", "/depot/.paging/a/cache.qcow2")
     for setting in ("DynamicUser=yes", "NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet=", "PrivateDevices=yes"):
         assert f"--property={setting}" in argv
+    assert argv[argv.index("-c") + 2] == "10811" and "TCP_NODELAY" in argv[argv.index("-c") + 1]
     assert any("endpoint=server,verify-peer=yes" in word for word in argv)
     assert any("key" in word for word in argv) and not any("PRIVATE" in word for word in argv)
     if export is SOURCE:
