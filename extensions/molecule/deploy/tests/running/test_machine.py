@@ -57,7 +57,7 @@ def test_its_disk_is_an_overlay_on_a_layer_named_by_its_digest(host, disk):
     assert info["backing-filename-format"] == "qcow2"
     digest = re.fullmatch(rf"{LAYERS}/sha256-([0-9a-f]{{64}})\.qcow2", info["backing-filename"])[1]
     layer = host.file(info["backing-filename"])
-    assert layer.sha256sum == digest
+    assert host.file(f"{LAYERS}/sha256-{digest}.index").sha256sum == digest
     assert (layer.user, layer.group, oct(layer.mode)) == ("root", "virtuoso", oct(0o640))
     base = json.loads(host.check_output(f"qemu-img info --output json -f qcow2 {info['backing-filename']}"))
     assert "backing-filename" not in base

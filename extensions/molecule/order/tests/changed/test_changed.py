@@ -22,7 +22,9 @@ def test_cancelled_one_left_nothing(orders, rows, told):
     assert "mol-own1" not in orders
     assert "mol-own1" not in told
     there = {order["uuid"] for order in orders.values()}
-    assert {row["uuid"] for row in rows("SELECT uuid FROM object")} == there
+    assert {row["uuid"] for row in rows("SELECT uuid FROM host")} == there
+    # What the orders have in common, their network, stays
+    assert {row["kind"] for row in rows("SELECT kind FROM object WHERE uuid NOT IN (SELECT uuid FROM host)")} == {"network"}
     assert {row["uuid"] for row in rows("SELECT uuid FROM futures")} == there
     assert {row["object"] for row in rows("SELECT object FROM event")} == there
 
