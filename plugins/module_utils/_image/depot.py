@@ -160,10 +160,10 @@ class Depot:
             directory = os.path.join(self.machines, machine)
             for file in _names(directory):
                 digest = _backing_layer(os.path.join(directory, file)) if file.endswith(".qcow2") else None
-                used |= self._and_below(digest)
+                used |= self.and_below(digest)
         return used
 
-    def _and_below(self, digest: str | None) -> set[str]:
+    def and_below(self, digest: str | None) -> set[str]:
         """The layer and those below it, as far as they are known."""
         found: set[str] = set()
         while digest is not None and digest not in found:
@@ -287,7 +287,7 @@ class Depot:
         named = {digest for manifest in self.read_manifests()[0] for digest in manifest["layers"]}
         found = self.layers_of_machines()
         for digest in (*named, *elsewhere):
-            found |= self._and_below(digest) if digest.startswith("sha256:") else set()
+            found |= self.and_below(digest) if digest.startswith("sha256:") else set()
         return found
 
     def unneeded(self, elsewhere: t.Iterable[str] = ()) -> list[str]:

@@ -41,20 +41,7 @@ def look(depot: Depot, item: plan.Item) -> list[str]:
         manifest = depot.manifest(item.name, item.version)
     except GridError:
         manifest = None
-    return plan.decide(all(map(depot.has, _known_chain(depot, item.digest))), manifest, item.digest)
-
-
-def _known_chain(depot: Depot, digest: str) -> list[str]:
-    """The layers of a chain as far as their indexes are here, the topmost first; one whose index isn't is the last."""
-    found: list[str] = []
-    below: str | None = digest
-    while below is not None and len(found) < MAX_LAYERS:
-        found.append(below)
-        try:
-            below = depot.index(below).parent
-        except GridError:
-            break
-    return found
+    return plan.decide(all(map(depot.has, depot.and_below(item.digest))), manifest, item.digest)
 
 
 @dataclasses.dataclass
