@@ -59,7 +59,7 @@ machines:
   contains:
     name: {description: Name., type: str, returned: always}
     uuid: {description: Uuid., type: str, returned: always}
-    state: {description: "V(running), V(paused), V(stopped) or V(absent).", type: str, returned: always}
+    state: {description: "V(running), V(paused), V(hibernated), V(stopped) or V(absent).", type: str, returned: always}
     foreign:
       description: Whether it is a domain that is not the collection's; only the fields above are returned then.
       type: bool
@@ -73,6 +73,7 @@ machines:
       description: The export from which it pages, as C(host), C(port) and C(export), V(none) where its disk lies on layers that are here.
       type: dict
       returned: when it is there
+    memory_file: {description: "C(path) and C(size) of the file with a hibernated machine's memory, or V(none).", type: dict, returned: when it is there}
     paused_reason:
       description:
         - Why it is paused, V(user), V(no_space), V(io_error) or V(other). One that pages and has an V(io_error) has lost its source; it fails with

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
 import threading
 import typing as t
@@ -12,7 +14,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import chain, observe, paging
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import chain, hibernate, observe, paging
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.address import NOWHERE, Finder, Found
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import read_qcow2
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import pending
@@ -39,9 +41,13 @@ def facts(domain: t.Any) -> tuple[Facts, t.Any]:
     live = domain_xml.read(live_tree) if live_tree is not None else None
     waiting = pending(config, live)
     now = live or config
+    kept = _kept(config["disk_path"]) if state == "stopped" else None
+    if kept is not None:
+        identity["state"] = "hibernated"
     return {
         **identity,
         "foreign": False,
+        "memory_file": kept,
         **{key: values[key] for key in _CARRIED},
         **{key: now[key] for key in ("vcpus", "memory", "network", "mac", "cpu_shares", "cpu_limit", "machine_type", "virtualization")},
         "disk": _disk_size(now["disk_path"]),
@@ -53,6 +59,14 @@ def facts(domain: t.Any) -> tuple[Facts, t.Any]:
         "restart_required": bool(waiting),
         "pending": waiting,
     }, live_tree
+
+
+def _kept(disk: str | None) -> dict[str, t.Any] | None:
+    """The file with a hibernated machine's memory."""
+    for path in hibernate.beside(disk).values():
+        with contextlib.suppress(OSError):
+            return {"path": path, "size": os.path.getsize(path)}
+    return None
 
 
 def _disk_size(path: str | None) -> int | None:
