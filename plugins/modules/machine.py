@@ -195,8 +195,10 @@ machines:
     failure:
       description:
         - The same for programs. Its C(code) is among C(cannot_change), C(cannot_shrink), C(depot_missing), C(disk_conflict),
-          C(disk_failed), C(disk_invalid), C(disk_missing), C(disk_too_small), C(duplicate_machine), C(foreign_domain), C(hibernation_failed), C(hibernation_foreign), C(hibernation_invalid), C(hibernation_stale), C(image_missing), C(invalid_...),
-          C(io_error), C(library_missing), C(libvirt_busy), C(libvirt_error), C(libvirt_unreachable), C(machine_busy), C(machine_hibernated), C(machine_stopped), C(machine_unknown), C(machine_vanished),
+          C(disk_failed), C(disk_invalid), C(disk_missing), C(disk_too_small),
+          C(duplicate_machine), C(foreign_domain), C(hibernation_failed), C(hibernation_foreign), C(hibernation_invalid), C(hibernation_stale),
+          C(image_missing), C(invalid_...), C(io_error), C(library_missing), C(libvirt_busy), C(libvirt_error), C(libvirt_unreachable), C(machine_busy),
+          C(machine_hibernated), C(machine_stopped), C(machine_unknown), C(machine_vanished),
           C(network_missing), C(disk_full), C(program_missing), C(reboot_refused), C(settle_failed), C(shutdown_refused), C(source_lost), C(stale_generation), C(timed_out).
       type: dict
       returned: failure

@@ -26,6 +26,10 @@ options:
       - A machine that has none by then fails with C(no_address); its facts are returned all the same.
     type: int
     default: 0
+  usage_window:
+    description: Seconds in which to watch what the running machines use, all at once; V(0) does not.
+    type: float
+    default: 0
 attributes:
   check_mode:
     support: full
@@ -82,6 +86,13 @@ machines:
       returned: when it is there
     cpu_shares: {description: "Its weight among the machines, V(none) for the host's default.", type: int, returned: when it is there}
     cpu_limit: {description: "C(quota) microseconds that each virtual CPU may use in each C(period), or V(none).", type: dict, returned: when it is there}
+    usage:
+      description:
+        - What it got in O(usage_window), V(none) without one or where it doesn't run. C(cpu) is CPU time in percent of one processor, QEMU's own
+          work included; C(cpu_ceiling) is the most that its processors and RV(machines[].cpu_limit) allow its guest; C(window) is in seconds.
+      type: dict
+      returned: when it is there
+      sample: {cpu: 24.8, cpu_ceiling: 25.0, window: 2.001}
     network: {description: Its network., type: str, returned: when it is there}
     mac: {description: MAC address of its network card., type: str, returned: when it is there}
     addresses: {description: "Its addresses, IPv4 first.", type: list, elements: str, returned: when it is there}
@@ -113,6 +124,7 @@ OPTIONS = {
     "argument_spec": {
         "machines": {"type": "list", "elements": "str"},
         "wait_for_address": {"type": "int", "default": 0},
+        "usage_window": {"type": "float", "default": 0},
     }
 }
 
@@ -120,7 +132,7 @@ OPTIONS = {
 def work(module: AnsibleModule) -> Result:
     """The module's work."""
     params = module.params
-    return {"changed": False, "machines": survey(params["uri"], params["machines"], params["wait_for_address"])}
+    return {"changed": False, "machines": survey(params["uri"], params["machines"], params["wait_for_address"], params["usage_window"])}
 
 
 def main() -> None:

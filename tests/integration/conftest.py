@@ -68,7 +68,9 @@ class Provider:
     path: str = "/var/lib/virtuoso-test-machines"
     network: str = "virtuoso-test"
 
-    DIGESTS: t.ClassVar[t.Dict[str, str]] = {"polite": "sha256:" + "0" * 63 + "1", "deaf": "sha256:" + "0" * 63 + "2"}
+    DIGESTS: t.ClassVar[t.Dict[str, str]] = {
+        name: "sha256:" + "0" * 63 + str(number) for number, name in enumerate(("polite", "deaf", "counting"), 1)
+    }
 
     def shell(self, script: str, *, check: bool = True) -> str:
         """What a shell script says on the provider."""

@@ -14,7 +14,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import chain, hibernate, observe, paging
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import chain, hibernate, observe, paging, usage
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.address import NOWHERE, Finder, Found
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import read_qcow2
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import pending
@@ -54,6 +54,7 @@ def facts(domain: t.Any) -> tuple[Facts, t.Any]:
         "pages": now["pages"],
         "paused_reason": observe.paused_reason(domain),
         "display": domain_xml.display_of(live_tree if live_tree is not None else tree),
+        "usage": None,
         "addresses": [],
         "address_source": None,
         "restart_required": bool(waiting),
@@ -181,6 +182,11 @@ class Survey:
         told.update(error.on(host=platform.node(), object=f"machine {told['name']}").result())
         return True
 
+    def watch(self, window: float) -> None:
+        """See what the running machines use in ``window`` seconds; nothing where that is 0."""
+        if window > 0:
+            usage.watch({uuid: pair[0] for uuid, pair in self._running.items()}, self.found, window)
+
     def _mark(self, uuid: str, timeout: float | None) -> None:
         told = self.found[uuid]
         error = GridError(
@@ -200,11 +206,12 @@ class Survey:
         told.update(error.result())
 
 
-def survey(uri: str, wanted: t.Sequence[str] | None, timeout: float) -> list[Facts]:
+def survey(uri: str, wanted: t.Sequence[str] | None, timeout: float, window: float = 0) -> list[Facts]:
     """The facts of machines on this host, as the module ``machine_info`` returns them."""
     with connect(uri, events=timeout > 0) as hypervisor:
         work = Survey(hypervisor)
         with translated("read the machines"):
             results = work.look(wanted)
         work.addresses(timeout)
+        work.watch(window)
         return results
