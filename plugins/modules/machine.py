@@ -114,6 +114,12 @@ EXAMPLES = r"""
         memory: 512 MiB
         network: virtuoso
 
+- name: Keep a machine's memory in a file, and end its run; with state running it goes on from there
+  virtuoso.grid.machine:
+    state: hibernated
+    machines:
+      - name: web1
+
 - name: Shut down two machines within a minute, and pull the plug after that
   virtuoso.grid.machine:
     state: stopped
@@ -198,8 +204,8 @@ machines:
           C(disk_failed), C(disk_invalid), C(disk_missing), C(disk_too_small),
           C(duplicate_machine), C(foreign_domain), C(hibernation_failed), C(hibernation_foreign), C(hibernation_invalid), C(hibernation_stale),
           C(image_missing), C(invalid_...), C(io_error), C(library_missing), C(libvirt_busy), C(libvirt_error), C(libvirt_unreachable), C(machine_busy),
-          C(machine_hibernated), C(machine_stopped), C(machine_unknown), C(machine_vanished),
-          C(network_missing), C(disk_full), C(program_missing), C(reboot_refused), C(settle_failed), C(shutdown_refused), C(source_lost), C(stale_generation), C(timed_out).
+          C(machine_hibernated), C(machine_stopped), C(machine_unknown), C(machine_vanished), C(network_missing), C(disk_full),
+          C(program_missing), C(reboot_refused), C(settle_failed), C(shutdown_refused), C(source_lost), C(stale_generation), C(timed_out).
       type: dict
       returned: failure
 """
