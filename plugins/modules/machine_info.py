@@ -86,6 +86,10 @@ machines:
       returned: when it is there
     cpu_shares: {description: "Its weight among the machines, V(none) for the host's default.", type: int, returned: when it is there}
     cpu_limit: {description: "C(quota) microseconds that each virtual CPU may use in each C(period), or V(none).", type: dict, returned: when it is there}
+    disk_io:
+      description: The most that it may read and write in a second (C(read_bytes), C(write_bytes), C(read_iops), C(write_iops)), or V(none).
+      type: dict
+      returned: when it is there
     usage:
       description:
         - What it got in O(usage_window), V(none) without one or where it doesn't run. C(cpu) is CPU time in percent of one processor, QEMU's own

@@ -69,7 +69,7 @@ class Provider:
     network: str = "virtuoso-test"
 
     DIGESTS: t.ClassVar[t.Dict[str, str]] = {
-        name: "sha256:" + "0" * 63 + str(number) for number, name in enumerate(("polite", "deaf", "counting"), 1)
+        name: "sha256:" + "0" * 63 + str(number) for number, name in enumerate(("polite", "deaf", "counting", "reading"), 1)
     }
 
     def shell(self, script: str, *, check: bool = True) -> str:

@@ -155,3 +155,29 @@ def test_a_guest_that_reboots(provider):
     done = only(provider.run(wanted, "rebooted"))
     assert (done["actions"], done["state"]) == (["reboot"], "running")
     assert provider.shell("cat /run/libvirt/qemu/it-p.pid") == process
+
+
+def test_resources_are_limited_while_it_runs_and_shown(each_provider):
+    provider = each_provider
+    wanted = [provider.machine("it-r", "reading")]
+    provider.run(wanted)
+    limits = {"read_bytes": 2**20, "write_iops": 100}
+    changed = [{**wanted[0], "performance": {"disk_io": {"read_bytes": "1 MiB", "write_iops": 100}}}]
+    step(provider, changed, "running", ["change disk_io live"], "running")
+    told = provider.shell("virsh blkdeviotune it-r vda --live; virsh blkdeviotune it-r vda --config")
+    assert [line.split()[-1] for line in told.splitlines() if line.startswith(("read_bytes_sec ", "write_iops_sec "))] == ["1048576", "100"] * 2
+    before, begin = read_bytes(provider), time.monotonic()
+    facts = provider.info(["it-r"], usage_window=2)[0]
+    seconds = time.monotonic() - begin
+    got = (read_bytes(provider) - before) / (time.monotonic() - begin)
+    assert got < 1.5 * 2**20, f"{got:.0f} bytes a second over {seconds:.1f} s"
+    assert facts["disk_io"] == limits and facts["usage"]["cpu_ceiling"] == 100.0
+    assert 2 <= facts["usage"]["window"] < 20 and facts["usage"]["cpu"] > 0
+    step(provider, wanted, "running", ["change disk_io live"], "running")
+    assert provider.info(["it-r"])[0]["disk_io"] is None
+
+
+def read_bytes(provider):
+    """What the guest has read of its disk."""
+    said = provider.shell("virsh domblkstat it-r vda")
+    return int(next(line.split()[2] for line in said.splitlines() if " rd_bytes " in line))

@@ -200,6 +200,10 @@ class Machine:
             # A quota below 0 lifts the limit.
             limit = {"vcpu_quota": -1} if step.after is None else {"vcpu_period": step.after["period"], "vcpu_quota": step.after["quota"]}
             self.domain.setSchedulerParametersFlags(limit, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        elif step.field == "disk_io":
+            # 0 lifts a limit
+            limits = {tag: (step.after or {}).get(field, 0) for field, tag in domain_xml.DISK_IO.items()}
+            self.domain.setBlockIoTune(domain_xml.ROOT_DISK, limits, libvirt.VIR_DOMAIN_AFFECT_LIVE)
         elif step.field == "display_password":
             text = domain_xml.graphics_with_password(observe.running(self.domain), step.after)
             self.domain.updateDeviceFlags(text, libvirt.VIR_DOMAIN_AFFECT_LIVE)

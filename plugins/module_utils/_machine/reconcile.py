@@ -30,6 +30,7 @@ WHEN_RUNNING = {
     "display_password": LIVE,
     "cpu_shares": LIVE,
     "cpu_limit": LIVE,
+    "disk_io": LIVE,
 }
 """When a changed field of the domain takes effect while the machine runs; on a stopped one it is at once."""
 

@@ -49,7 +49,7 @@ def facts(domain: t.Any) -> tuple[Facts, t.Any]:
         "foreign": False,
         "memory_file": kept,
         **{key: values[key] for key in _CARRIED},
-        **{key: now[key] for key in ("vcpus", "memory", "network", "mac", "cpu_shares", "cpu_limit", "machine_type", "virtualization")},
+        **{key: now[key] for key in ("vcpus", "memory", "network", "mac", "cpu_shares", "cpu_limit", "disk_io", "machine_type", "virtualization")},
         "disk": _disk_size(now["disk_path"]),
         "pages": now["pages"],
         "paused_reason": observe.paused_reason(domain),

@@ -18,10 +18,10 @@ LAYER = "/depot/images/layers/sha256-0.qcow2"
 WANTED = {
     "uuid": "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11", "name": "web1", "owner": "alice", "site": "site-a", "generation": 1,
     "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64}, "vcpus": 1, "memory": GIB, "disk": None, "packages": [], "users": [],
-    "network": "virtuoso", "display": "vnc", "display_password": None, "cpu_shares": 100, "cpu_limit": None,
+    "network": "virtuoso", "display": "vnc", "display_password": None, "cpu_shares": 100, "cpu_limit": None, "disk_io": None,
     "goal": "balance", "tags": [], "user": None, "python": None,
 }  # fmt: skip
-MODEL = {**{field: WANTED[field] for field in ("vcpus", "memory", "network", "display", "cpu_shares", "cpu_limit")}, "display_password": "now"}
+MODEL = {**{field: WANTED[field] for field in ("vcpus", "memory", "network", "display", "cpu_shares", "cpu_limit", "disk_io")}, "display_password": "now"}
 
 
 def observed(state="stopped", started=True, live=None, **changes):
@@ -126,6 +126,7 @@ CHANGES = [
     ("network", "lan", "change network at next start", "change network"),
     ("display", "none", "change display at next start", "change display"),
     ("display_password", "new", "change display_password live", "change display_password"),
+    ("disk_io", {"read_iops": 100}, "change disk_io live", "change disk_io"),
     ("cpu_shares", 300, "change cpu_shares live", "change cpu_shares"),
     ("cpu_limit", {"period": 100000, "quota": 20000}, "change cpu_limit live", "change cpu_limit"),
     ("disk", 2 * GIB, "grow disk live", "grow disk"),
