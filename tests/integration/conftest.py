@@ -151,11 +151,10 @@ class Provider:
         args = {"path": self.path, "state": state, "machines": list(machines), "timeout": 60, **options}
         return task(self.host, "virtuoso.grid.machine", args, check=check, env=env)
 
-    def info(self, machines: t.Sequence[str], wait: int = 0) -> list[Row]:
+    def info(self, machines: t.Sequence[str], wait: int = 0, **options: t.Any) -> list[Row]:
         """The rows of the module ``machine_info``."""
-        return task(
-            self.host, "virtuoso.grid.machine_info", {"path": self.path, "machines": list(machines), "wait_for_address": wait}
-        )["machines"]
+        args = {"path": self.path, "machines": list(machines), "wait_for_address": wait, **options}
+        return task(self.host, "virtuoso.grid.machine_info", args)["machines"]
 
 
 def _provider(host: str) -> t.Iterator[Provider]:
