@@ -163,7 +163,7 @@ def test_resources_are_limited_while_it_runs_and_shown(each_provider):
     provider.run(wanted)
     limits = {"read_bytes": 2**20, "write_iops": 100}
     changed = [{**wanted[0], "performance": {"disk_io": {"read_bytes": "1 MiB", "write_iops": 100}}}]
-    step(provider, changed, "running", ["change disk_io live"], "running")
+    step(provider, changed, "running", ["change disk_io live", "change wishes live"], "running")
     told = provider.shell("virsh blkdeviotune it-r vda --live; virsh blkdeviotune it-r vda --config")
     assert [line.split()[-1] for line in told.splitlines() if line.startswith(("read_bytes_sec ", "write_iops_sec "))] == ["1048576", "100"] * 2
     before, begin = read_bytes(provider), time.monotonic()
@@ -173,7 +173,7 @@ def test_resources_are_limited_while_it_runs_and_shown(each_provider):
     assert got < 1.5 * 2**20, f"{got:.0f} bytes a second over {seconds:.1f} s"
     assert facts["disk_io"] == limits and facts["usage"]["cpu_ceiling"] == 100.0
     assert 2 <= facts["usage"]["window"] < 20 and facts["usage"]["cpu"] > 0
-    step(provider, wanted, "running", ["change disk_io live"], "running")
+    step(provider, wanted, "running", ["change disk_io live", "change wishes live"], "running")
     assert provider.info(["it-r"])[0]["disk_io"] is None
 
 
