@@ -190,7 +190,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPO
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import QUIET_SECONDS, Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import Account, get, look
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer_plan import Item, parse_item, parse_source
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
@@ -239,7 +239,7 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
             outcomes[number] = exc
     due = [number for number, item in items.items() if outcomes[number]["actions"]]
     if due and not module.check_mode:
-        progress = Progress(params["progress_file"], source.name)
+        progress = Progress(params["progress_file"], source.name, quiet=QUIET_SECONDS)
         outcomes.update(zip(due, get(depot, source, [items[number] for number in due], progress, bandwidth)))
 
     def tell(number: int) -> t.Dict[str, t.Any]:

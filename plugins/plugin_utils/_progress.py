@@ -19,10 +19,9 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import QUIET_SECONDS
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
 
-QUIET_SECONDS = 2.0
-"""Work that takes no longer than this shows nothing."""
 LINE_SECONDS = 10.0
 """The longest time without a line in a file or under AWX; a new stage has one at once."""
 TERMINAL_SECONDS = 2.0
@@ -109,6 +108,7 @@ class ProgressAction(ActionBase):
             )
         # Only root writes there, so nobody else can have put a link in its place.
         path = f"/run/virtuoso-progress-{os.urandom(8).hex()}"
+        begin = time.monotonic()
         ended = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(path, ended, task_vars), daemon=True)
         watcher.start()
@@ -118,7 +118,7 @@ class ProgressAction(ActionBase):
         finally:
             ended.set()
             watcher.join(_POLL_SECONDS)
-        if result.get("changed") or result.get("failed"):
+        if time.monotonic() - begin >= QUIET_SECONDS and (result.get("changed") or result.get("failed")):
             self._low_level_execute_command(f"rm -f -- {path}", sudoable=True)
         return result
 

@@ -214,12 +214,13 @@ class _Transfer:
         wrong: list[int] = []
         self.account.fetched += len(numbers) * BLOCK
         done = 0
-        for count in plan.stretches(len(numbers)):
+        while done < len(numbers):
             packing = self._packing(len(numbers))
+            count = plan.stretch(packing, len(numbers) - done)
             part = numbers[done : done + count]
             wrong += self._part(digest, incoming, part, packing.level, (done, len(numbers)))
             link = self.link()
-            self.measured.see(packing.level, count * BLOCK, link.measured, link.end["sent"], link.end.get("compressing"))
+            self.measured.see(packing.level, count * BLOCK, link.measured, link.end.get("compressing"))
             self.account.link = self.measured.link
             self.account.packing = packing
             done += count
@@ -227,9 +228,7 @@ class _Transfer:
 
     def _packing(self, count: int) -> plan.Packing:
         if count < plan.WORTH_MEASURING:
-            return plan.Packing(plan.QUICK, "too little to measure the link with")
-        if self.measured.link is None:
-            return plan.Packing(0, "to see whether the link is fast")
+            return plan.Packing(plan.QUICK, count, "too little to measure the link with")
         return self.measured.packing(self.bandwidth)
 
     def _part(self, digest: str, incoming: Incoming, numbers: list[int], level: int, span: tuple[int, int]) -> list[int]:
