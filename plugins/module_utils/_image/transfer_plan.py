@@ -19,6 +19,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference imp
     split_reference,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import check, check_path, shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
 
 CONNECT_TIMEOUT = 15
 
@@ -221,6 +222,29 @@ FAST, SLOW = 250e6, 40e6
 
 # The source's compressor is what is waited for where that took at least this part of the time.
 _WAITED = 0.5
+
+
+class Cap(t.NamedTuple):
+    """The most that a transfer takes: bytes a second, and a part of what the link gives."""
+
+    rate: int | None = None
+    share: float | None = None
+
+    def limit(self, link: float | None) -> int | None:
+        """Bytes a second, where the link gives ``link`` without a cap, as far as that is known."""
+        shared = None if self.share is None or link is None else max(1, int(self.share * link))
+        return min((rate for rate in (self.rate, shared) if rate is not None), default=None)
+
+
+_SHARE = re.compile(r"\s*([1-9][0-9]?)\s*%\s*", re.ASCII)
+
+
+def parse_cap(value: str | None) -> Cap:
+    """The option ``bandwidth``: a size such as ``10 MiB``, or a share such as ``40 %``. :raises GridError: ``invalid_size``."""
+    found = _SHARE.fullmatch(value or "")
+    if found:
+        return Cap(share=int(found[1]) / 100)
+    return Cap(parse_size(value, "bandwidth", minimum=1) if value else None)
 
 
 class Packing(t.NamedTuple):

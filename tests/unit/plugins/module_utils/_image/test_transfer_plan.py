@@ -171,6 +171,21 @@ def test_packing_follows_what_was_seen(parts, level, blocks):
     assert packing[:2] == (level, blocks) and packing.why
 
 
+@pytest.mark.parametrize(
+    ("text", "link", "limit"),
+    [(None, 1e6, None), ("", None, None), ("10 MiB", 1e9, 10 * 2**20), ("40 %", None, None), ("40%", 1e7, 4000000), ("1 %", 3.0, 1)],
+)
+def test_caps(text, link, limit):
+    assert plan.parse_cap(text).limit(link) == limit
+
+
+@pytest.mark.parametrize("text", ["0 %", "100 %", "-5 %", "fast", "0"])
+def test_a_cap_that_is_none(text):
+    with pytest.raises(GridError) as caught:
+        plan.parse_cap(text)
+    assert caught.value.code == "invalid_size"
+
+
 def test_a_cap_is_a_slow_link():
     assert seen((*GLANCED, 0.001, None)).packing(12 * 2**20).level == plan.MIDDLE
 
