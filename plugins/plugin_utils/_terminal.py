@@ -58,7 +58,7 @@ class Board:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 self._note(hashlib.sha256(host.encode()).hexdigest()[:16] + ".line", line)
                 size = os.get_terminal_size(self._terminal)
-                os.write(self._terminal, drawing(self._lines(), size.columns, size.lines).encode())
+                os.write(self._terminal, drawing(self._lines(), size.columns or 80, size.lines or 24).encode())
 
     def _note(self, name: str, line: str | None) -> None:
         path = os.path.join(self._directory, name)

@@ -45,6 +45,13 @@ def test_all_hosts_have_a_line_and_the_cursor_stays_above_them(screen, tmp_path)
     assert read(ours) == "\033[J" and not list(tmp_path.glob("*.line"))
 
 
+def test_a_terminal_that_does_not_tell_its_size(screen, tmp_path):
+    ours, theirs = screen
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
+    terminal.Board(os.dup(theirs), str(tmp_path)).show("a", "a: 10 %")
+    assert "a: 10 %" in read(ours)
+
+
 def test_the_line_of_a_process_that_was_killed_goes(screen, tmp_path):
     ours, theirs = screen
     one = terminal.Board(os.dup(theirs), str(tmp_path))
