@@ -227,6 +227,7 @@ def test_a_lost_store_is_rebuilt(grid, seen):
     )
     again = grid.order({**WEB1, "tags": ["web"], "users": users, "packages": ["vim"], "disk": "1 GiB"})[0]
     assert not again["changed"] and again["uuid"] == OTHER
+    assert not grid.order({**WEB1, "tags": ["web"], "users": users, "packages": ["vim"]})[0]["changed"]
 
 
 def test_a_rebuilt_machine_has_its_wishes_and_its_reservation(grid, seen):
