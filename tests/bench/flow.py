@@ -3,10 +3,13 @@
 
 flow.py serve ADDRESS PORT            answer any number of senders, each with what came, until killed or silent for two minutes
 flow.py send ADDRESS PORT SECONDS     send for so long; prints {"mbit": ..., "seconds": ..., "sender_mbit": ...}
+flow.py offload on|off DEVICE...      segmentation and receive offload of network devices, as ethtool -K tso gso gro
 """
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import json
 import socket
 import struct
@@ -16,6 +19,9 @@ import time
 
 CHUNK = 1 << 20
 PATIENCE = 120
+SIOCETHTOOL = 0x8946
+SETTINGS = {"tso": 0x1F, "gso": 0x24, "gro": 0x2C}
+"""linux/ethtool.h: ETHTOOL_STSO, ETHTOOL_SGSO, ETHTOOL_SGRO."""
 WARM = 0.25
 """The part of a measurement that is left out at its beginning: TCP is finding its rate."""
 
@@ -72,8 +78,23 @@ def send(address: str, port: int, seconds: float) -> dict[str, float]:
     return {"mbit": told["bytes"] * 8e-6 / told["seconds"] if told["seconds"] else 0.0, "seconds": told["seconds"], "sender_mbit": sent * 8e-6 / spent}
 
 
+def offload(wanted: bool, devices: list[str]) -> None:
+    """Turn it on or off; what a device can't change stays."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        for device in devices:
+            for number in SETTINGS.values():
+                value = ctypes.create_string_buffer(struct.pack("=II", number, wanted))
+                request = struct.pack("16sP16x", device.encode(), ctypes.addressof(value))
+                try:
+                    fcntl.ioctl(handle, SIOCETHTOOL, request)
+                except OSError as exc:
+                    print(f"{device}: {exc}", file=sys.stderr)
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
+    if sys.argv[1] == "offload":
+        offload(sys.argv[2] == "on", sys.argv[3:])
+    elif sys.argv[1] == "serve":
         serve(sys.argv[2], int(sys.argv[3]))
     else:
         print(json.dumps(send(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))))

@@ -22,7 +22,8 @@ ET.register_namespace("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.
 Metadata = t.Dict[str, t.Any]
 
 _TEXTS = ("uuid", "name", "owner", "site", "network", "goal", "user", "python")
-FIELDS = (*_TEXTS, "generation", "image", "tags", "packages", "users", "started")
+FIELDS = (*_TEXTS, "generation", "image", "tags", "packages", "users", "address", "started")
+_ADDRESS, _ADDRESS_LISTS = ("method", "ip", "gateway"), ("nameservers", "search")
 # https://www.w3.org/TR/xml/#charsets, the characters that are not allowed
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -55,8 +56,17 @@ def of_spec(spec: t.Mapping[str, t.Any], started: bool) -> Metadata:
         "tags": [clean(tag) for tag in spec.get("tags") or []],
         "packages": [clean(package) for package in spec.get("packages") or []],
         "users": users,
+        "address": _canonical(spec.get("address")),
         "started": started,
     }
+
+
+def _canonical(address: t.Mapping[str, t.Any] | None) -> dict[str, t.Any] | None:
+    """The address that was ordered, in the form that it has after it was read."""
+    if not address:
+        return None
+    kept: dict[str, t.Any] = {key: clean(str(address[key])) for key in _ADDRESS if address.get(key)}
+    return {**kept, **{key: [clean(value) for value in address[key]] for key in _ADDRESS_LISTS if address.get(key)}}
 
 
 def element(values: Metadata) -> ET.Element:
@@ -72,6 +82,8 @@ def element(values: Metadata) -> ET.Element:
     for key in ("tags", "packages"):
         for value in values[key]:
             ET.SubElement(root, _tag(key[:-1])).text = value
+    if values.get("address"):
+        ET.SubElement(root, _tag("address"), {key: " ".join(value) if isinstance(value, list) else value for key, value in values["address"].items()})
     for user in values["users"]:
         child = ET.SubElement(
             root, _tag("user"), {"name": user["name"], "shell": user["shell"], "sudo": "yes" if user["sudo"] else "no"}
@@ -98,6 +110,13 @@ def _number(value: str | None) -> int:
     return int(value) if value and value.isascii() and value.isdigit() else 0
 
 
+def _read_address(element_: ET.Element | None) -> dict[str, t.Any] | None:
+    if element_ is None:
+        return None
+    texts = {key: element_.get(key) for key in _ADDRESS if element_.get(key)}
+    return {**texts, **{key: element_.get(key, "").split() for key in _ADDRESS_LISTS if element_.get(key)}}
+
+
 def read(domain: ET.Element) -> Metadata | None:
     """The metadata in a ``<domain>`` element; ``None`` where there is none, so the domain is not one of ours."""
     root = domain.find(f"metadata/{_tag('machine')}")
@@ -120,6 +139,7 @@ def read(domain: ET.Element) -> Metadata | None:
         "tags": [tag.text or "" for tag in root.findall(_tag("tag"))],
         "packages": [package.text or "" for package in root.findall(_tag("package"))],
         "users": users,
+        "address": _read_address(root.find(_tag("address"))),
         "started": root.get("started") == "yes",
     }
 

@@ -188,7 +188,7 @@ def _tags(value: t.Any) -> list[str]:
 _FACTS: dict[str, t.Callable[[t.Any], t.Any]] = {
     "image": _image,
     "addresses": usable_addresses,
-    "address_source": _matching(r"agent|lease|neighbour"),
+    "address_source": _matching(r"agent|lease|neighbour|home|ordered"),
     "mac": _matching(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}"),
     "display": _display,
     "network": _matching(r"[a-z0-9][a-z0-9-]{0,30}"),
