@@ -8,6 +8,7 @@ A provider's libvirt is the truth about what runs on it, so the element holds al
 
 from __future__ import annotations
 
+import json
 import re
 import typing as t
 import xml.etree.ElementTree as ET
@@ -22,8 +23,9 @@ ET.register_namespace("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.
 Metadata = t.Dict[str, t.Any]
 
 _TEXTS = ("uuid", "name", "owner", "site", "network", "goal", "user", "python")
-FIELDS = (*_TEXTS, "generation", "image", "tags", "packages", "users", "address", "started")
-_ADDRESS, _ADDRESS_LISTS = ("method", "ip", "gateway"), ("nameservers", "search")
+WISHES = ("architecture", "features", "affinity", "anti_affinity", "performance")
+"""Fields of an order that only placement looks at; they are carried so that the order can be rebuilt with them."""
+FIELDS = (*_TEXTS, "generation", "image", "tags", "packages", "users", "address", "wishes", "started")
 # https://www.w3.org/TR/xml/#charsets, the characters that are not allowed
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -35,6 +37,12 @@ def clean(text: str) -> str:
 
 def _tag(name: str) -> str:
     return f"{{{NAMESPACE}}}{name}"
+
+
+def _wishes(spec: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+    """What the order says of where the machine may be. Its site is the provider's meanwhile, so the one that was ordered has a name of its own."""
+    found = {field: spec[field] for field in WISHES if spec.get(field)}
+    return {**found, "site": spec["ordered_site"]} if spec.get("ordered_site") else found
 
 
 def of_spec(spec: t.Mapping[str, t.Any], started: bool) -> Metadata:
@@ -56,17 +64,10 @@ def of_spec(spec: t.Mapping[str, t.Any], started: bool) -> Metadata:
         "tags": [clean(tag) for tag in spec.get("tags") or []],
         "packages": [clean(package) for package in spec.get("packages") or []],
         "users": users,
-        "address": _canonical(spec.get("address")),
+        "address": dict(spec["address"]) if spec.get("address") else None,
+        "wishes": _wishes(spec),
         "started": started,
     }
-
-
-def _canonical(address: t.Mapping[str, t.Any] | None) -> dict[str, t.Any] | None:
-    """The address that was ordered, in the form that it has after it was read."""
-    if not address:
-        return None
-    kept: dict[str, t.Any] = {key: clean(str(address[key])) for key in _ADDRESS if address.get(key)}
-    return {**kept, **{key: [clean(value) for value in address[key]] for key in _ADDRESS_LISTS if address.get(key)}}
 
 
 def element(values: Metadata) -> ET.Element:
@@ -82,14 +83,15 @@ def element(values: Metadata) -> ET.Element:
     for key in ("tags", "packages"):
         for value in values[key]:
             ET.SubElement(root, _tag(key[:-1])).text = value
-    if values.get("address"):
-        ET.SubElement(root, _tag("address"), {key: " ".join(value) if isinstance(value, list) else value for key, value in values["address"].items()})
     for user in values["users"]:
         child = ET.SubElement(
             root, _tag("user"), {"name": user["name"], "shell": user["shell"], "sudo": "yes" if user["sudo"] else "no"}
         )
         for key in user["ssh_authorized_keys"]:
             ET.SubElement(child, _tag("key")).text = key
+    for key in ("address", "wishes"):
+        if values.get(key):
+            ET.SubElement(root, _tag(key)).text = json.dumps(values[key], sort_keys=True)
     return root
 
 
@@ -110,11 +112,12 @@ def _number(value: str | None) -> int:
     return int(value) if value and value.isascii() and value.isdigit() else 0
 
 
-def _read_address(element_: ET.Element | None) -> dict[str, t.Any] | None:
-    if element_ is None:
-        return None
-    texts = {key: element_.get(key) for key in _ADDRESS if element_.get(key)}
-    return {**texts, **{key: element_.get(key, "").split() for key in _ADDRESS_LISTS if element_.get(key)}}
+def _mapping(value: str | None) -> t.Dict[str, t.Any]:
+    try:
+        found = json.loads(value) if value else {}
+    except (ValueError, RecursionError):
+        found = {}
+    return found if isinstance(found, dict) else {}
 
 
 def read(domain: ET.Element) -> Metadata | None:
@@ -139,7 +142,8 @@ def read(domain: ET.Element) -> Metadata | None:
         "tags": [tag.text or "" for tag in root.findall(_tag("tag"))],
         "packages": [package.text or "" for package in root.findall(_tag("package"))],
         "users": users,
-        "address": _read_address(root.find(_tag("address"))),
+        "address": _mapping(root.findtext(_tag("address"))) or None,
+        "wishes": _mapping(root.findtext(_tag("wishes"))),
         "started": root.get("started") == "yes",
     }
 

@@ -28,3 +28,8 @@ def mac_address(network: str, site: str, uuid: str) -> str:
     """
     tail = _bits("machine", uuid, 24)
     return mac_prefix(network, site) + "".join(f":{tail >> shift & 0xFF:02x}" for shift in (16, 8, 0))
+
+
+def bridge_name(network: str) -> str:
+    """The bridge of a network, on each of its hosts: 12 characters, as the kernel takes 15."""
+    return f"vb{_bits('bridge', network, 40):010x}"
