@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Ties a network to a home's LAN: a program of its own, installed by the role ``home``, started by systemd at every boot.
 
-``tie.py up FILE``, ``tie.py down FILE``; the file is as the role writes it: ``{network, bridge, make, ports, addresses, overlay, ends}``. ``overlay`` is the network's own
+``tie.py up FILE``, ``tie.py down FILE``, and ``tie.py check FILE``, which ends with 2 where something is missing; the file is as the role writes it: ``{network, bridge, make, ports, addresses, overlay, ends}``. ``overlay`` is the network's own
 bridge; a cable of two ``ends`` joins it with the LAN's ``bridge``. Both can be run again.
 """
 
@@ -93,6 +93,17 @@ def up(settings: Settings) -> None:
         make_cable(settings)
 
 
+def tied(settings: Settings) -> bool:
+    """Whether all is there: the network's own bridge may have been made anew."""
+    bridge = link(settings["bridge"])
+    if bridge is None or settings["make"] and bridge.get("ifalias") != MARK:
+        return False
+    if settings["overlay"] == settings["bridge"]:
+        return True
+    ends = {end: link(end) for end in settings["ends"]}
+    return [(entry or {}).get("master") for entry in ends.values()] == [settings["overlay"], settings["bridge"]]
+
+
 def down(settings: Settings) -> None:
     """Untie; the LAN's bridge goes only if it was made here."""
     for name in (settings["ends"][0], settings["bridge"]):
@@ -107,6 +118,8 @@ def main(arguments: t.Sequence[str]) -> int:
     with open(path, encoding="utf-8") as file:
         settings = json.load(file)
     try:
+        if verb == "check":
+            return 0 if tied(settings) else 2
         (up if verb == "up" else down)(settings)
     except TieError as exc:
         print(exc, file=sys.stderr)
