@@ -62,21 +62,21 @@ def plugged(bridges: t.Mapping[str, str], mtu: int) -> t.Iterator[None]:
         for host, bridge in bridges.items():
             on(
                 host,
-                "set -e; ip netns add bench; ip link add benchport type veth peer name eth0 netns bench;"
-                f"ip link set benchport mtu {mtu} master {bridge} up; ip netns exec bench ip link set eth0 mtu {mtu} up;"
+                "set -e; ip netns add bench; ip link add vhbench0 type veth peer name eth0 netns bench;"
+                f"ip link set vhbench0 mtu {mtu} master {bridge} up; ip netns exec bench ip link set eth0 mtu {mtu} up;"
                 f"ip netns exec bench ip addr add {INNER[host]}/24 dev eth0; ip netns exec bench ip link set lo up",
             )
         yield
     finally:
         for host in bridges:
-            on(host, "ip netns pids bench 2>/dev/null | xargs -r kill; ip netns del bench 2>/dev/null; ip link del benchport 2>/dev/null; true")
+            on(host, "ip netns pids bench 2>/dev/null | xargs -r kill; ip netns del bench 2>/dev/null; ip link del vhbench0 2>/dev/null; true")
 
 
 def offload(wanted: bool, inner: bool) -> None:
     """Segmentation offload of the hosts' network cards, and of the namespaces' cables."""
     word = "on" if wanted else "off"
     for host in ADDRESSES:
-        on(host, f"python3 /root/bench_flow.py offload {word} eth0" + (" benchport" if inner else ""))
+        on(host, f"python3 /root/bench_flow.py offload {word} eth0" + (" vhbench0" if inner else ""))
         if inner:
             on(host, f"ip netns exec bench python3 /root/bench_flow.py offload {word} eth0")
 

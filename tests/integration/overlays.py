@@ -98,7 +98,7 @@ class Overlay:
 CLEAN = f"""
 for unit in $(systemctl list-units --all --plain --no-legend 'virtuoso-overlay-ssh@*' 'virtuoso-home*' | cut -d ' ' -f 1); do systemctl disable --now $unit; done
 rm -rf /etc/virtuoso/overlay/part*.json /etc/virtuoso/overlay/ssh/* /etc/virtuoso/overlay/authorized_keys /etc/virtuoso/home/{NETWORK} /var/lib/virtuoso-home/{NETWORK}.leases
-for link in $(ip -br link | grep -oE '^(vb|vt|vh|vl|vm|tap|itp)[0-9a-f]+|^{LAN}'); do ip link delete $link; done
+for link in $(ip -br link | grep -oE '^(vb|vt|vh|vl|vm|tap)[0-9a-f]+|^vhit0|^{LAN}'); do ip link delete $link; done
 nft list tables | grep virtuoso_ | while read -r line; do nft delete $line; done
 rm -f {KEY} /root/it_frames.py /run/virtuoso-overlay.*
 """
@@ -145,7 +145,7 @@ UNDER_WAY = 5
 
 def plug(host: str) -> None:
     """A port of the network's bridge on a host, as a machine has, without an address."""
-    on_host(host, f"ip link show itp0 >/dev/null 2>&1 || {{ ip link add itp0 type veth peer name itp1; ip link set itp0 master {BRIDGE} up; ip link set itp1 up; }}")
+    on_host(host, f"ip link show vhit0 >/dev/null 2>&1 || {{ ip link add vhit0 type veth peer name vhit1; ip link set vhit0 master {BRIDGE} up; ip link set vhit1 up; }}")
 
 
 def storm(sender: str, *, seconds: float, rate: int = 1000) -> dict[str, Row]:
@@ -155,13 +155,13 @@ def storm(sender: str, *, seconds: float, rate: int = 1000) -> dict[str, Row]:
         plug(host)
         on_host(host, f"cat >/root/it_frames.py <<'END_OF_FRAMES'\n{text}\nEND_OF_FRAMES")
     tag, number = random.getrandbits(32), int(seconds * rate)
-    counting = f"python3 /root/it_frames.py count itp1 {number} {seconds + 6} {tag}"
+    counting = f"python3 /root/it_frames.py count vhit1 {number} {seconds + 6} {tag}"
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         heard = {host: pool.submit(on_host, host, counting) for host in HOSTS}
         ready = f"grep -l {tag} /proc/[0-9]*/cmdline | wc -l"
         for host in HOSTS:
             until("the counters", lambda host=host: int(on_host(host, ready).strip() or 0) > 1, deadline=10, interval=0.1)
-        on_host(sender, f"sleep 0.3; python3 /root/it_frames.py send itp1 {number} {rate} {tag}")
+        on_host(sender, f"sleep 0.3; python3 /root/it_frames.py send vhit1 {number} {rate} {tag}")
         found = {host: json.loads(future.result()) for host, future in heard.items()}
     return {host: {**row, "sent": number} for host, row in found.items()}
 

@@ -121,12 +121,12 @@ def test_a_rebooted_provider_comes_back_and_a_second_run_changes_nothing(overlay
     lab("reboot", "provider2")
     begin = time.monotonic()
     plugging = (
-        f"test -d /sys/class/net/{BRIDGE} && ip link add itp0 type veth peer name itp1 && ip link set itp0 master {BRIDGE} up"
-        " && ip addr add 198.18.77.9/24 dev itp1 && ip link set itp1 up && echo done"
+        f"test -d /sys/class/net/{BRIDGE} && ip link add vhit0 type veth peer name vhit1 && ip link set vhit0 master {BRIDGE} up"
+        " && ip addr add 198.18.77.9/24 dev vhit1 && ip link set vhit1 up && echo done"
     )
     until("the bridge", lambda: on_host("provider2", plugging, check=False).strip() == "done", deadline=10)
     overlay.back("198.18.77.9", "the rebooted provider", begin)
-    on_host("provider2", "ip link del itp0")
+    on_host("provider2", "ip link del vhit0")
     again = overlay.make()
     assert not any(again.changed.values()), again.story()
 
@@ -134,7 +134,7 @@ def test_a_rebooted_provider_comes_back_and_a_second_run_changes_nothing(overlay
 def test_a_removed_network_leaves_nothing(overlay, names):
     overlay.grid.play("retire", virtuoso_select=list(names)).succeeded()
     for host in HOSTS:
-        on_host(host, f"ip link del itp0 2>/dev/null; rm -f /root/it_frames.py; ip -br link show {LAN} 2>/dev/null; true")
+        on_host(host, f"ip link del vhit0 2>/dev/null; rm -f /root/it_frames.py; ip -br link show {LAN} 2>/dev/null; true")
     foretold = overlay.make("--check", present=False)
     assert any(foretold.changed.values()) and leftovers(HOME)
     overlay.make(present=False)
