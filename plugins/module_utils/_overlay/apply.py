@@ -4,7 +4,7 @@
 """Brings a host's part of the overlay to what a file says: a program of its own, installed by the role ``overlay``, run by systemd at every boot.
 
 ``overlay.py apply`` converges; ``overlay.py rollback`` goes back to the part before. Standard library only. What is decided is in pure functions
-(:func:`steps`, :func:`rules`, :func:`ssh_files`); everything that is made here has the alias :data:`MARK`, and nothing else is ever touched.
+(:mod:`interfaces`, :mod:`rules`, :mod:`sessions`, :mod:`wireguard`); everything that is made here has the alias ``virtuoso-overlay``, and nothing else is ever touched.
 """
 
 from __future__ import annotations
@@ -18,23 +18,21 @@ import subprocess
 import sys
 import typing as t
 
-Part = t.Dict[str, t.Any]
-Link = t.Dict[str, t.Any]
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import sessions, wireguard
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import MARK, Link, Part, foreign, forwarding_steps, steps, wanted_links
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.rules import rules
 
-MARK = "virtuoso-overlay"
 DIRECTORY = "/etc/virtuoso/overlay"
 UNIT = "virtuoso-overlay-ssh@{}.service"
+WIREGUARD_UNIT = "virtuoso-overlay-wireguard.service"
 ROLLBACK = "virtuoso-overlay-rollback"
-PORT = 4789
-"""VXLAN's (RFC 7348, section 5)."""
-ACCOUNT = "virtuoso-tap"
-"""The system user that the ends of SSH taps belong to: it can log in for nothing else."""
-ROLES = {"tree": ("on", "on"), "standby": ("off", "off"), "shortcut": ("off", "off")}
-"""Flooding and learning of a link's port."""
+LOADED = "/run/virtuoso-overlay.nft"
+"""A copy of the rules that were loaded last: it doesn't outlive a boot, as they don't."""
 
-_DEVICE = re.compile(r"(vb|vt|vm|tap)[0-9a-f]{1,12}", re.ASCII)
+_DEVICE = re.compile(r"(vb|vt|vw|vm|tap)[0-9a-f]{1,12}", re.ASCII)
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 _ADDRESS = re.compile(r"[0-9A-Za-z.:-]{1,255}", re.ASCII)
+_KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/=]{40,100}", re.ASCII)
 
 
 class OverlayError(Exception):
@@ -46,150 +44,18 @@ class OverlayError(Exception):
 
 
 def check(part: Part) -> Part:
-    """The part, where every word in it has the form that it must have: they become words of batches and rules."""
+    """The part, where every word in it has the form that it must have: they become words of batches, rules and settings."""
+    links = part.get("links") or []
     words = [("device", _DEVICE, each) for key in ("links", "guests", "forwarding") for each in part.get(key) or []]
     words += [("mac", _MAC, each) for key in ("guests", "forwarding") for each in part.get(key) or []]
-    words += [("remote", _ADDRESS, each) for each in part.get("links") or []]
+    words += [("remote", _ADDRESS, each) for each in links]
     words += [("bridge", _DEVICE, each) for each in part.get("networks") or []]
+    words += [(key, _KEY, each) for key in ("client_key", "host_key") for each in links if each.get(key)]
     for key, form, entry in words:
         if not form.fullmatch(str(entry.get(key))):
             raise OverlayError("invalid_part", f"{str(entry.get(key))[:40]!r} is no {key}: run the playbook virtuoso.grid.overlay, which writes the file")
-    return {key: list(part.get(key) or []) for key in ("networks", "links", "guests", "forwarding", "peers")}
-
-
-def _bridge_of(part: Part) -> t.Dict[str, str]:
-    return {network["name"]: network["bridge"] for network in part["networks"]}
-
-
-def wanted_links(part: Part) -> t.Dict[str, Link]:
-    """Every interface that is to be there, by name: ``kind``, ``mtu`` and what makes it another one."""
-    mtu = {network["name"]: network["mtu"] for network in part["networks"]}
-    bridge = _bridge_of(part)
-    found: t.Dict[str, Link] = {network["bridge"]: {"kind": "bridge", "mtu": network["mtu"]} for network in part["networks"]}
-    for link in part["links"]:
-        kind = "tun" if link["transport"] == "ssh" else "vxlan"
-        same: Link = {"kind": kind, "mtu": mtu[link["network"]], "master": bridge[link["network"]], "role": link["role"]}
-        if kind == "vxlan":
-            same.update(id=link["vni"], remote=link["remote"])
-        found[link["device"]] = same
-    return found
-
-
-def foreign(wanted: t.Mapping[str, Link], there: t.Mapping[str, Link]) -> t.List[str]:
-    """Interfaces of names that are needed, made by somebody else."""
-    return sorted(name for name in wanted if name in there and there[name]["alias"] != MARK)
-
-
-def _remade(want: Link, have: Link) -> bool:
-    return any(want.get(key) != have.get(key) for key in ("kind", "id", "remote"))
-
-
-def steps(wanted: t.Mapping[str, Link], there: t.Mapping[str, Link]) -> t.Tuple[t.List[str], t.List[str]]:
-    """Lines for ``ip -batch`` and for ``bridge -batch``, in their order; none where all is as it should be."""
-    ip: t.List[str] = []
-    bridge: t.List[str] = []
-    mine = {name: have for name, have in there.items() if have["alias"] == MARK}
-    for name in sorted(mine, key=lambda each: mine[each]["kind"] == "bridge"):
-        if name not in wanted or _remade(wanted[name], mine[name]):
-            ip.append(f"link delete dev {name}")
-    for name in sorted(wanted, key=lambda each: wanted[each]["kind"] != "bridge"):
-        want = wanted[name]
-        have = mine.get(name)
-        if have is None or _remade(want, have):
-            have = {}
-            if want["kind"] == "bridge":
-                ip.append(f"link add name {name} type bridge forward_delay 0 mcast_snooping 0")
-            elif want["kind"] == "vxlan":
-                ip.append(f"link add name {name} type vxlan id {want['id']} remote {want['remote']} dstport {PORT} nolearning")
-            else:
-                ip.append(f"tuntap add dev {name} mode tap user {ACCOUNT}")
-            ip.append(f"link set dev {name} alias {MARK}")
-        if have.get("mtu") != want["mtu"]:
-            ip.append(f"link set dev {name} mtu {want['mtu']}")
-        if have.get("master") != want.get("master"):
-            ip.append(f"link set dev {name} master {want['master']}")
-        if "role" in want and have.get("role") != ROLES[want["role"]]:
-            flood, learning = ROLES[want["role"]]
-            bridge.append(f"link set dev {name} flood {flood} mcast_flood {flood} bcast_flood {flood} learning {learning}")
-        if not have.get("up"):
-            ip.append(f"link set dev {name} up")
-    return ip, bridge
-
-
-def forwarding_steps(part: Part, there: t.AbstractSet[t.Tuple[str, str]]) -> t.List[str]:
-    """Lines for ``bridge -batch``: the static entries of shortcuts. :param there: (device, MAC address) of the static entries now."""
-    wanted = {(entry["device"], entry["mac"]) for entry in part["forwarding"]}
-    gone = [f"fdb delete {mac} dev {device} master" for device, mac in sorted(there - wanted)]
-    return gone + [f"fdb replace {mac} dev {device} master static" for device, mac in sorted(wanted - there)]
-
-
-def rules(part: Part) -> str:
-    """The nftables rules; nothing but their removal for an empty part."""
-    text = "table bridge virtuoso_overlay\ndelete table bridge virtuoso_overlay\ntable inet virtuoso_overlay\ndelete table inet virtuoso_overlay\n"
-    if not part["networks"]:
-        return text + "table bridge virtuoso_traffic\ndelete table bridge virtuoso_traffic\n"
-    guarded = [network["bridge"] for network in part["networks"] if not network.get("spoofing")]
-    guests = ", ".join(f'"{guest["device"]}" . {guest["mac"]}' for guest in part["guests"])
-    text += "table bridge virtuoso_overlay {\n  set guests {\n    type ifname . ether_addr\n"
-    text += f"    elements = {{ {guests} }}\n" if guests else ""
-    text += "  }\n  chain guard {\n    type filter hook prerouting priority -300; policy accept;\n"
-    for bridge in guarded:
-        # A tap that libvirt named itself is nobody's.
-        text += f'    iifname "vnet*" meta ibrname "{bridge}" counter drop\n'
-        text += f'    iifname "vm*" meta ibrname "{bridge}" iifname . ether saddr != @guests counter drop\n'
-    text += "  }\n  chain own {\n    type filter hook input priority 0; policy accept;\n"
-    # The host itself is on none of its networks.
-    text += "".join(f'    meta ibrname "{network["bridge"]}" drop\n' for network in part["networks"]) + "  }\n}\n"
-    text += "table inet virtuoso_overlay {\n  set peers {\n    type ipv4_addr\n"
-    peers = ", ".join(peer for peer in part["peers"] if re.fullmatch(r"[0-9.]{7,15}", peer))
-    text += f"    elements = {{ {peers} }}\n" if peers else ""
-    text += f"  }}\n  chain input {{\n    type filter hook input priority filter - 10; policy accept;\n    udp dport {PORT} ip saddr != @peers counter drop\n  }}\n}}\n"
-    # Made once and never replaced: its counters outlive changes of the rules.
-    text += "table bridge virtuoso_traffic {\n  set matrix {\n    type ether_addr . ether_addr\n    size 65535\n    flags dynamic,timeout\n    timeout 1h\n    counter\n  }\n}\n"
-    return text
-
-
-COUNTING = """\
-table bridge virtuoso_traffic {
-  chain count {
-    type filter hook forward priority 0; policy accept;
-    iifname "vm*" update @matrix { ether saddr . ether daddr }
-    iifname "vh*" update @matrix { ether saddr . ether daddr }
-  }
-}
-"""
-
-
-def ssh_files(part: Part, directory: str = DIRECTORY) -> t.Dict[str, str]:
-    """The files of SSH links, by path: settings and known hosts of each client, and the keys that are admitted."""
-    files: t.Dict[str, str] = {}
-    admitted = []
-    for link in part["links"]:
-        if link["transport"] != "ssh":
-            continue
-        base = f"{directory}/ssh/{link['device']}"
-        if link["end"] == "server":
-            if link.get("client_key"):
-                number = link["device"][3:]
-                admitted.append(f'restrict,command="/bin/false",tunnel="{number}" {link["client_key"]} {link["device"]}')
-            continue
-        number = link["device"][3:]
-        files[base + ".known_hosts"] = f"{link['device']} {link['host_key']}\n"
-        settings = {
-            "HostName": link["remote"], "Port": link["port"], "User": ACCOUNT, "HostKeyAlias": link["device"], "IdentityFile": base + ".key",
-            "UserKnownHostsFile": base + ".known_hosts", "GlobalKnownHostsFile": "/dev/null", "StrictHostKeyChecking": "yes", "IdentitiesOnly": "yes",
-            "BatchMode": "yes", "Tunnel": "ethernet", "TunnelDevice": f"{number}:{number}", "ExitOnForwardFailure": "yes", "ConnectTimeout": 3,
-            "ServerAliveInterval": 2, "ServerAliveCountMax": 2, "Compression": "no", "Ciphers": "aes128-gcm@openssh.com", "HostKeyAlgorithms": "ssh-ed25519",
-        }
-        files[base + ".conf"] = "Host link\n" + "".join(f"  {key} {value}\n" for key, value in settings.items())
-    if admitted:
-        files[f"{directory}/authorized_keys"] = "\n".join(sorted(admitted)) + "\n"
-    return files
-
-
-def clients(part: Part) -> t.List[str]:
-    """The devices whose SSH session begins here."""
-    return sorted(link["device"] for link in part["links"] if link["transport"] == "ssh" and link["end"] == "client")
+    found = {key: list(part.get(key) or []) for key in ("networks", "links", "guests", "forwarding", "peers")}
+    return {**found, "wireguard": part["wireguard"]} if part.get("wireguard") else found
 
 
 def run(argv: t.Sequence[str], text: str | None = None, *, must: bool = True) -> str:
@@ -257,16 +123,42 @@ def read_part(path: str) -> Part:
         raise OverlayError("invalid_part", f"{path} can't be read: {exc}. Run the playbook virtuoso.grid.overlay, which writes it anew") from exc
 
 
-def _rules_differ(text: str) -> bool:
-    """Whether other rules are loaded than these, by the copy of what was loaded last, which doesn't outlive a boot."""
-    return _read("/run/virtuoso-overlay.nft") != text or not run(["nft", "list", "table", "bridge", "virtuoso_overlay"], must=False)
+def _rules_differ(part: Part) -> bool:
+    if not part["networks"]:
+        return bool(_read(LOADED))
+    return _read(LOADED) != rules(part) or not run(["nft", "list", "table", "bridge", "virtuoso_overlay"], must=False)
 
 
-def _stale_ssh(files: t.Mapping[str, str], directory: str) -> t.List[str]:
+def files_of(part: Part, directory: str = DIRECTORY) -> t.Dict[str, str]:
+    """Every file that links need, by path."""
+    files = sessions.ssh_files(part, directory)
+    if part.get("wireguard"):
+        files[f"{directory}/wireguard.conf"] = wireguard.settings(part)
+        files[f"{directory}/wireguard.address"] = part["wireguard"]["address"] + "\n"
+    return files
+
+
+def _stale(part: Part, files: t.Mapping[str, str], directory: str) -> t.List[str]:
     there = [f"{directory}/ssh/{name}" for name in os.listdir(f"{directory}/ssh")] if os.path.isdir(f"{directory}/ssh") else []
-    there += [f"{directory}/authorized_keys"] if os.path.exists(f"{directory}/authorized_keys") else []
-    keys = {path[: -len(".conf")] + ".key" for path in files if path.endswith(".conf")}
-    return sorted(path for path in there if path not in files and path not in keys and path.removesuffix(".pub") not in keys)
+    there += [f"{directory}/{name}" for name in ("authorized_keys", "wireguard.conf", "wireguard.address", "wireguard.key") if os.path.exists(f"{directory}/{name}")]
+    kept = {f"{directory}/ssh/{name}.key" for name in sessions.clients(part)}
+    kept |= {f"{name}.pub" for name in kept} | ({f"{directory}/wireguard.key"} if part.get("wireguard") else set())
+    return sorted(path for path in there if path not in files and path not in kept)
+
+
+def _units(part: Part, changed: t.Collection[str]) -> t.Dict[str, t.List[str]]:
+    """Units to start, to start anew and to stop."""
+    mine = [UNIT.format(name) for name in sessions.clients(part)] + ([WIREGUARD_UNIT] if part.get("wireguard") else [])
+    listed = run(["systemctl", "list-units", "--all", "--plain", "--no-legend", "virtuoso-overlay-ssh@*", WIREGUARD_UNIT])
+    states = {words[0]: words[2] for words in (line.split() for line in listed.splitlines()) if len(words) > 2}
+    touched = {UNIT.format(os.path.basename(path).split(".")[0]) for path in changed if "/ssh/" in path}
+    touched |= {WIREGUARD_UNIT for path in changed if "/wireguard." in path}
+    # One that is between two attempts has been started, and goes on trying by itself.
+    running = {name for name, state in states.items() if state in ("active", "activating")}
+    return {
+        "start": [name for name in mine if name not in running], "restart": [name for name in mine if name in running and name in touched],
+        "stop": sorted(name for name in states if name not in mine and (name in running or states[name] == "failed")),
+    }
 
 
 def differences(part: Part, directory: str = DIRECTORY) -> t.Dict[str, t.Any]:
@@ -278,54 +170,57 @@ def differences(part: Part, directory: str = DIRECTORY) -> t.Dict[str, t.Any]:
     others = foreign(wanted, there)
     if others:
         raise OverlayError("foreign_interface", f"{', '.join(others)}: somebody else's interface has the name that is needed. Rename or remove it, and run again")
-    ip, bridge = steps(wanted, there)
-    devices = {name for name, link in wanted.items() if link.get("role")}
-    remade = {line.split()[-1] for line in ip if line.startswith("link delete")}
-    bridge += forwarding_steps(part, static_entries(devices - remade))
-    files = ssh_files(part, directory)
+    lines = steps(wanted, there)
+    remade = {line.split()[-1] for line in lines if line.startswith("link delete")}
+    devices = {name for name, link in wanted.items() if link.get("role")} - remade
+    files = files_of(part, directory)
     changed = sorted(path for path, text in files.items() if _read(path) != text)
-    mine = clients(part)
-    running = set(re.findall(r"virtuoso-overlay-ssh@(tap\d+)\.service", run(["systemctl", "list-units", "--all", "--plain", "--no-legend", "virtuoso-overlay-ssh@*"])))
-    enabled = {name for name in mine if run(["systemctl", "is-active", UNIT.format(name)], must=False).strip() == "active"}
-    touched = {os.path.basename(path).split(".")[0] for path in changed}
-    rules_text = rules(part)
-    loaded = _rules_differ(rules_text) if part["networks"] else bool(_read("/run/virtuoso-overlay.nft"))
     return {
-        "ip": ip, "bridge": bridge, "rules": loaded, "files": changed, "stale": _stale_ssh(files, directory),
-        "start": [name for name in mine if name not in enabled], "restart": [name for name in mine if name in enabled and name in touched],
-        "stop": sorted(running - set(mine)),
+        "ip": lines, "bridge": forwarding_steps(part, static_entries(devices)), "rules": _rules_differ(part), "files": changed,
+        "stale": _stale(part, files, directory), **_units(part, changed),
     }
+
+
+def _load_rules(part: Part) -> None:
+    run(["nft", "-f", "-"], rules(part))
+    if part["networks"]:
+        write(LOADED, rules(part))
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(LOADED)
+
+
+def _close(part: Part) -> None:
+    """No address of the host's own on a network: not even a link-local one, and no answer for the others'."""
+    for network in part["networks"]:
+        for path, value in ((f"ipv6/conf/{network['bridge']}/disable_ipv6", "1"), (f"ipv4/conf/{network['bridge']}/arp_ignore", "8")):
+            with contextlib.suppress(OSError), open(f"/proc/sys/net/{path}", "w", encoding="ascii") as file:
+                file.write(value)
 
 
 def carry_out(part: Part, todo: t.Mapping[str, t.Any], directory: str = DIRECTORY) -> None:
     """Do what :func:`differences` said."""
+    files = files_of(part, directory)
     for name in todo["stop"]:
-        run(["systemctl", "disable", "--now", UNIT.format(name)], must=False)
-    files = ssh_files(part, directory)
+        run(["systemctl", "disable", "--now", "--quiet", name], must=False)
+        run(["systemctl", "reset-failed", name], must=False)
     for path in todo["files"]:
         write(path, files[path])
+    # The rules come first: there is no moment in which a port is there and they are not.
+    if todo["rules"] and part["networks"]:
+        _load_rules(part)
     if todo["ip"]:
         run(["ip", "-batch", "-"], "".join(f"{line}\n" for line in todo["ip"]))
-        for network in part["networks"]:
-            # No address of the host's own on it, not even a link-local one.
-            with contextlib.suppress(OSError), open(f"/proc/sys/net/ipv6/conf/{network['bridge']}/disable_ipv6", "w", encoding="ascii") as file:
-                file.write("1")
-    if todo["rules"]:
-        text = rules(part)
-        run(["nft", "-f", "-"], text)
-        if part["networks"] and not run(["nft", "list", "chain", "bridge", "virtuoso_traffic", "count"], must=False):
-            run(["nft", "-f", "-"], COUNTING)
-        if part["networks"]:
-            write("/run/virtuoso-overlay.nft", text)
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink("/run/virtuoso-overlay.nft")
+        _close(part)
+    if todo["rules"] and not part["networks"]:
+        _load_rules(part)
     if todo["bridge"]:
         run(["bridge", "-batch", "-"], "".join(f"{line}\n" for line in todo["bridge"]))
     for name in todo["start"]:
-        run(["systemctl", "enable", "--now", "--quiet", UNIT.format(name)])
+        # Not waiting: a peer that is not there yet is tried again and again.
+        run(["systemctl", "enable", "--now", "--no-block", "--quiet", name])
     for name in todo["restart"]:
-        run(["systemctl", "restart", UNIT.format(name)])
+        run(["systemctl", "restart", "--no-block", name])
     for path in todo["stale"]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)

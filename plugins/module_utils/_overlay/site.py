@@ -16,6 +16,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._command import comm
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import apply
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import ACCOUNT
 
 PART = f"{apply.DIRECTORY}/part.json"
 BEFORE = f"{apply.DIRECTORY}/part.before.json"
@@ -50,7 +51,7 @@ def keys(devices: t.Sequence[str], check_mode: bool) -> tuple[dict[str, str], bo
             os.makedirs(os.path.dirname(path), exist_ok=True)
             command(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path], code="key_failed")
             # OpenSSH takes no key that others can read, and the link's account has no other way to it.
-            command(["chown", f"{apply.ACCOUNT}:", path], code="key_failed")
+            command(["chown", f"{ACCOUNT}:", path], code="key_failed")
         with open(path + ".pub", encoding="ascii") as file:
             found[device] = " ".join(file.read().split()[:2])
     return found, made
@@ -129,6 +130,8 @@ def announce(part: apply.Part, macs: t.Container[str]) -> list[str]:
     for guest in part["guests"]:
         if guest["mac"] not in macs or not os.path.exists(f"/sys/class/net/{guest['device']}"):
             continue
+        # The bridge here may still hold that the machine is elsewhere.
+        command(["bridge", "fdb", "replace", guest["mac"], "dev", guest["device"], "master", "dynamic"], code="overlay_failed")
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as out:
             out.bind((bridge[guest["network"]], 0))
             out.send(announcement(guest["mac"]))
