@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import grp
 import json
 import os
 import re
@@ -19,13 +20,14 @@ import sys
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import sessions, wireguard
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import MARK, Link, Part, foreign, forwarding_steps, steps, wanted_links
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import ACCOUNT, MARK, Link, Part, foreign, forwarding_steps, steps, wanted_links
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.rules import rules
 
 DIRECTORY = "/etc/virtuoso/overlay"
 UNIT = "virtuoso-overlay-ssh@{}.service"
 WIREGUARD_UNIT = "virtuoso-overlay-wireguard.service"
 ROLLBACK = "virtuoso-overlay-rollback"
+TUN = "/dev/net/tun"
 LOADED = "/run/virtuoso-overlay.nft"
 """A copy of the rules that were loaded last: it doesn't outlive a boot, as they don't."""
 
@@ -177,7 +179,7 @@ def differences(part: Part, directory: str = DIRECTORY) -> t.Dict[str, t.Any]:
     changed = sorted(path for path, text in files.items() if _read(path) != text)
     return {
         "ip": lines, "bridge": forwarding_steps(part, static_entries(devices)), "rules": _rules_differ(part), "files": changed,
-        "stale": _stale(part, files, directory), **_units(part, changed),
+        "stale": _stale(part, files, directory), "tun": _tun_closed(part), **_units(part, changed),
     }
 
 
@@ -198,6 +200,16 @@ def _close(part: Part) -> None:
                 file.write(value)
 
 
+def _tun_closed(part: Part) -> bool:
+    """Whether the account of the taps can't open the device that makes them: Debian's udev opens it to all, a host without udev may not."""
+    try:
+        found = os.stat(TUN)
+    except FileNotFoundError:
+        return False
+    needed = any(link["transport"] == "ssh" for link in part["links"])
+    return needed and not found.st_mode & 0o006 == 0o006 and (found.st_mode & 0o060 != 0o060 or found.st_gid != grp.getgrnam(ACCOUNT).gr_gid)
+
+
 def carry_out(part: Part, todo: t.Mapping[str, t.Any], directory: str = DIRECTORY) -> None:
     """Do what :func:`differences` said."""
     files = files_of(part, directory)
@@ -216,6 +228,9 @@ def carry_out(part: Part, todo: t.Mapping[str, t.Any], directory: str = DIRECTOR
         _load_rules(part)
     if todo["bridge"]:
         run(["bridge", "-batch", "-"], "".join(f"{line}\n" for line in todo["bridge"]))
+    if todo["tun"]:
+        os.chown(TUN, -1, grp.getgrnam(ACCOUNT).gr_gid)
+        os.chmod(TUN, 0o660)
     for name in todo["start"]:
         # Not waiting: a peer that is not there yet is tried again and again.
         run(["systemctl", "enable", "--now", "--no-block", "--quiet", name])

@@ -10,25 +10,25 @@ import xml.etree.ElementTree as ET
 
 import libvirt
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import bridge_name
 
-MARK = "virtuoso overlay"
 
 
 def text(name: str, bridge: str) -> str:
     """The definition of a network on a bridge that libvirt doesn't make (pure). https://libvirt.org/formatnetwork.html"""
     root = ET.Element("network")
     ET.SubElement(root, "name").text = name
-    ET.SubElement(root, "title").text = MARK
     ET.SubElement(root, "forward", mode="bridge")
     ET.SubElement(root, "bridge", name=bridge)
     return ET.tostring(root, encoding="unicode")
 
 
-def read(definition: str) -> tuple[str | None, str | None]:
-    """Bridge and title of a definition (pure)."""
+def read(definition: str) -> tuple[str | None, bool]:
+    """Bridge of a definition, and whether it is one of ours: libvirt before 9.7 keeps no title, but nobody else has such a bridge's name (pure)."""
     root = ET.fromstring(definition)
-    bridge = root.find("bridge")
-    return (bridge.get("name") if bridge is not None else None), root.findtext("title")
+    bridge, forward = root.find("bridge"), root.find("forward")
+    name = bridge.get("name") if bridge is not None else None
+    return name, forward is not None and forward.get("mode") == "bridge" and name == bridge_name(root.findtext("name") or "")
 
 
 def decide(wanted: t.Mapping[str, str], there: t.Mapping[str, tuple[str | None, bool, bool]]) -> list[tuple[str, str]]:
@@ -55,8 +55,8 @@ def look(conn: libvirt.virConnect) -> dict[str, tuple[str | None, bool, bool]]:
     """The networks that there are."""
     found = {}
     for network in conn.listAllNetworks():
-        bridge, title = read(network.XMLDesc())
-        found[network.name()] = (bridge, bool(network.isActive()), title == MARK)
+        bridge, own = read(network.XMLDesc())
+        found[network.name()] = (bridge, bool(network.isActive()), own)
     return found
 
 

@@ -87,6 +87,7 @@ def bring(part: apply.Part, *, check_mode: bool, rollback: int) -> dict[str, t.A
         actions += [f"{key} {each}" for key in ("start", "restart", "stop") for each in todo[key]]
         actions += [f"write {os.path.basename(path)}" for path in todo["files"]] + [f"remove {os.path.basename(path)}" for path in todo["stale"]]
         actions += ["load the rules"] if todo["rules"] else []
+        actions += ["open /dev/net/tun to the account of the taps"] if todo["tun"] else []
         written = before != wanted
         if written and not actions:
             actions = ["note the part"]
