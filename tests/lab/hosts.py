@@ -127,12 +127,6 @@ def start(host: Host) -> None:
                          f"Remove {LEASES} while no container is on the machine, and try again.")
     if done.returncode != 0:
         raise LabError(f"{host.name} doesn't start: {done.stderr.strip()}")
-    open_devices(host)
-
-
-def open_devices(host: Host) -> None:
-    """Do what udev does on a real host at every boot, and a container has none: let everybody open the file of tunnels (the kernel asks for rights then)."""
-    podman("exec", host.container, "chmod", "0666", "/dev/net/tun", check=False)
 
 
 def drop_leases() -> bool:

@@ -35,7 +35,6 @@ def _mended(host: Host, state: str) -> bool:
     if state in ("silent", "stopped"):
         say(f"{host.name} is {state}: starting it again")
         podman("restart", "--time", "0", host.container, check=False)
-        hosts.open_devices(host)
     elif state in ("dead", "outdated"):
         say(f"{host.name} is {state}")
     return state in ("up", "silent", "stopped") and hosts.runs(host)

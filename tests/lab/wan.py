@@ -206,7 +206,6 @@ def reboot(name: str, grace: int = 5) -> float:
     host = next(host for host in HOSTS if host.name == name)
     begin = time.monotonic()
     podman("restart", "--time", str(grace), host.container)
-    hosts.open_devices(host)
     if is_on():
         plug()
     hosts.wait_for_ssh([host])
