@@ -78,7 +78,7 @@ part:
   returned: when O(state) is V(present) or V(absent)
   type: dict
 keys:
-  description: Public keys of the SSH links that begin here, by device.
+  description: Public keys of the SSH links that begin here, by device, and C(wireguard).
   returned: when O(state=prepared)
   type: dict
 failure:
@@ -91,7 +91,7 @@ failure:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import sessions, site
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import site
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 
 OPTIONS = {
@@ -111,7 +111,7 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     """One of the states."""
     params, check_mode = module.params, module.check_mode
     if params["state"] == "prepared":
-        found, made = site.keys(sessions.clients(params["part"]), check_mode)
+        found, made = site.keys(params["part"], check_mode)
         return {"changed": made, "keys": found, "actions": ["make keys"] if made else []}
     if params["state"] == "confirmed":
         # Part of the same change: it has been told of already.

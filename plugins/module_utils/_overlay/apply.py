@@ -15,8 +15,10 @@ import grp
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import sessions, wireguard
@@ -52,6 +54,7 @@ def check(part: Part) -> Part:
     words += [("mac", _MAC, each) for key in ("guests", "forwarding") for each in part.get(key) or []]
     words += [("remote", _ADDRESS, each) for each in links]
     words += [("bridge", _DEVICE, each) for each in part.get("networks") or []]
+    words += [("remote", _ADDRESS, each) for each in (part.get("wireguard") or {}).get("peers", ())]
     words += [(key, _KEY, each) for key in ("client_key", "host_key") for each in links if each.get(key)]
     for key, form, entry in words:
         if not form.fullmatch(str(entry.get(key))):
@@ -136,7 +139,7 @@ def files_of(part: Part, directory: str = DIRECTORY) -> t.Dict[str, str]:
     files = sessions.ssh_files(part, directory)
     if part.get("wireguard"):
         files[f"{directory}/wireguard.conf"] = wireguard.settings(part)
-        files[f"{directory}/wireguard.address"] = part["wireguard"]["address"] + "\n"
+        files[f"{directory}/wireguard.address"] = f"{part['wireguard']['address']} {part['wireguard']['mtu']}\n"
     return files
 
 
@@ -250,10 +253,41 @@ def locked() -> t.Iterator[None]:
         yield
 
 
+def wireguard_run(directory: str = DIRECTORY) -> int:
+    """Have WireGuard as long as this runs: the kernel's, or else that of the packaged program ``wireguard-go``."""
+    device, there = wireguard.DEVICE, observe()
+    if device in there and there[device]["alias"] != MARK:
+        raise OverlayError("foreign_interface", f"{device}: somebody else's interface has the name that is needed. Rename or remove it, and run again")
+    signal.signal(signal.SIGTERM, lambda *dummy: sys.exit(0))
+    run(["ip", "link", "delete", "dev", device], must=False)
+    program = None
+    try:
+        if subprocess.run(["ip", "link", "add", "dev", device, "type", "wireguard"], capture_output=True, check=False).returncode:
+            program = subprocess.Popen(["wireguard-go", "--foreground", device])  # pylint: disable=consider-using-with
+            end = time.monotonic() + 5
+            while not os.path.exists(f"/run/wireguard/{device}.sock") and time.monotonic() < end and program.poll() is None:
+                time.sleep(0.05)
+        run(["ip", "link", "set", "dev", device, "alias", MARK])
+        run(["wg", "setconf", device, f"{directory}/wireguard.conf"])
+        run(["wg", "set", device, "private-key", f"{directory}/wireguard.key"])
+        address, mtu = (_read(f"{directory}/wireguard.address") or "").split()
+        run(["ip", "-6", "address", "replace", f"{address}/64", "dev", device, "nodad"])
+        run(["ip", "link", "set", "dev", device, "mtu", mtu, "up"])
+        while program is None:
+            signal.pause()
+        return program.wait()
+    finally:
+        if program is not None:
+            program.terminate()
+        run(["ip", "link", "delete", "dev", device], must=False)
+
+
 def main(arguments: t.Sequence[str]) -> int:
     """Converge, or go back."""
     current, before = f"{DIRECTORY}/part.json", f"{DIRECTORY}/part.before.json"
     try:
+        if arguments[0] == "wireguard":
+            return wireguard_run()
         with locked():
             if arguments[0] == "rollback" and os.path.exists(before):
                 os.rename(before, current)

@@ -13,6 +13,8 @@ Link = t.Dict[str, t.Any]
 MARK = "virtuoso-overlay"
 PORT = 4789
 """VXLAN's (RFC 7348, section 5)."""
+WIREGUARD = "vwg0"
+"""Comes and goes with its unit."""
 ACCOUNT = "virtuoso-tap"
 """The system user that the ends of SSH taps belong to: it can log in for nothing else."""
 ROLES = {"tree": ("on", "on"), "standby": ("off", "off"), "shortcut": ("off", "off")}
@@ -77,7 +79,7 @@ def steps(wanted: t.Mapping[str, Link], there: t.Mapping[str, Link]) -> t.List[s
             lines.append(f"link set dev {name} type bridge_slave flood {flood} mcast_flood {flood} bcast_flood {flood} learning {learning}")
         if not have.get("up"):
             lines.append(f"link set dev {name} up")
-    gone = sorted((name for name in mine if name not in wanted), key=lambda each: (mine[each]["kind"] == "bridge", each))
+    gone = sorted((name for name in mine if name not in wanted and name != WIREGUARD), key=lambda each: (mine[each]["kind"] == "bridge", each))
     return lines + [f"link delete dev {name}" for name in gone]
 
 

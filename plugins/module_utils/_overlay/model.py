@@ -65,14 +65,16 @@ def _pair(network: str, one: str, other: str) -> str:
 
 
 def link_device(transport: str, network: str, one: str, other: str) -> str:
-    """The device of a link, on both ends. OpenSSH's are called tap and a number."""
+    """The device of a link, on both ends: each transport has its own, so that one can take another's place. OpenSSH's are called tap and a number."""
     pair = _pair(network, one, other)
-    return f"tap{_bits('link', pair, 29)}" if transport == "ssh" else f"vt{_bits('link', pair, 40):010x}"
+    if transport == "ssh":
+        return f"tap{_bits('link', pair, 29)}"
+    return f"{'vw' if transport == 'wireguard' else 'vt'}{_bits('link', pair, 40):010x}"
 
 
-def link_vni(network: str, one: str, other: str) -> int:
-    """The VNI of a link: each has its own, so that none takes another's frames."""
-    return _bits("vni", _pair(network, one, other), 24) or 1
+def link_vni(network: int, one: str, other: str) -> int:
+    """The VNI of a link in a network of this VNI: each has its own, so that none takes another's frames."""
+    return _bits("vni", _pair(str(network), one, other), 24) or 1
 
 
 def network_vni(network: str) -> int:

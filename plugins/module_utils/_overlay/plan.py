@@ -11,7 +11,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import model, topology, transport
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import model, topology, transport, wireguard
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.topology import Edge, edge
 
 Part = t.Dict[str, t.Any]
@@ -20,41 +20,65 @@ Host = t.Mapping[str, t.Any]
 EMPTY: Part = {"networks": [], "links": [], "guests": [], "forwarding": [], "peers": []}
 
 
-def _roles_now(network: str, parts: t.Mapping[str, Part]) -> dict[Edge, tuple[str, t.Any]]:
-    """The links of a network that are there at both ends: role and transport."""
-    seen: dict[Edge, list[Part]] = {}
+Links = t.Dict[t.Tuple[str, str, str], t.Dict[str, Part]]
+"""The ends of links, by two hosts and a transport, and by host: while one transport takes another's place, both are there."""
+
+
+def _links_now(network: str, parts: t.Mapping[str, Part], hosts: t.Mapping[str, Host]) -> Links:
+    """The links of a network that are there at both ends, as far as the ends could be asked."""
+    seen: Links = {}
     for host, part in parts.items():
         for link in part.get("links") or []:
-            if link["network"] == network:
-                seen.setdefault(edge(host, link["peer"]), []).append(link)
-    return {pair: (ends[0]["role"], ends[0]["transport"]) for pair, ends in seen.items() if len(ends) == 2}
+            if link["network"] == network and link["peer"] in hosts:
+                seen.setdefault((*edge(host, link["peer"]), link["transport"]), {})[host] = link
+    return {key: ends for key, ends in seen.items() if len(ends) == 2 or not all(_reached(hosts, host) for host in key[:2])}
+
+
+def _reached(hosts: t.Mapping[str, Host], host: str) -> bool:
+    return bool(hosts[host].get("reached", True))
 
 
 class Design:
-    """One network over its hosts: which links, by what, how large its frames."""
+    """One network over its hosts: which links, by what, how large its frames.
 
-    def __init__(self, network: model.Network, hosts: t.Mapping[str, Host], facts: transport.Facts) -> None:
+    A host that could not be reached keeps the links that it has, and gets no new ones.
+    """
+
+    def __init__(self, network: model.Network, hosts: t.Mapping[str, Host], facts: transport.Facts, parts: t.Mapping[str, Part]) -> None:
         self.network = network
         self.choices: dict[Edge, transport.Choice] = {}
         self.troubles: dict[Edge, GridError] = {}
+        self.now = _links_now(network["name"], parts, hosts)
+        self._mtu_now = min((entry["mtu"] for part in parts.values() for entry in part.get("networks") or [] if entry["name"] == network["name"]), default=None)
         members = [host for host in network["hosts"] if host in hosts]
+        self._choose(members, hosts, facts)
+        site = {host: hosts[host].get("site") or host for host in members}
+
+        def seconds(one: str, other: str) -> float | None:
+            return -1.0 if self.choices[edge(one, other)].get("kept") else transport.latency(facts, one, other)
+
+        self.tree = topology.tree_of(network["topology"], network["home"], members, site, seconds, lambda one, other: edge(one, other) in self.choices)
+        self._require_paths([host for host in members if _reached(hosts, host)])
+        self.shortcuts = {edge(*pair) for pair in network["shortcuts"]} - self.tree
+        for pair in sorted(self.shortcuts - set(self.choices)):
+            if all(_reached(hosts, host) for host in pair):
+                raise self.troubles[pair]
+            self.shortcuts.discard(pair)
+        self.mtu = self._mtu()
+
+    def _choose(self, members: t.Sequence[str], hosts: t.Mapping[str, Host], facts: transport.Facts) -> None:
         for place, one in enumerate(members):
             for other in members[place + 1 :]:
-                try:
-                    self.choices[edge(one, other)] = transport.choose(network, one, other, facts)
-                except GridError as exc:
-                    self.troubles[edge(one, other)] = exc
-        site = {host: hosts[host].get("site") or host for host in members}
-        self.tree = topology.tree_of(
-            network["topology"], network["home"], members, site,
-            lambda one, other: transport.latency(facts, one, other), lambda one, other: edge(one, other) in self.choices,
-        )
-        self._require_paths(members)
-        self.shortcuts = {edge(*pair) for pair in network["shortcuts"]} - self.tree
-        for pair in self.shortcuts:
-            if pair not in self.choices:
-                raise self.troubles[pair]
-        self.mtu = self._mtu()
+                if _reached(hosts, one) and _reached(hosts, other):
+                    try:
+                        self.choices[edge(one, other)] = transport.choose(self.network, one, other, facts)
+                    except GridError as exc:
+                        self.troubles[edge(one, other)] = exc
+        for (one, other, kind), ends in self.now.items():
+            if not (_reached(hosts, one) and _reached(hosts, other)):
+                end = next(iter(ends.values()))
+                mtu = None if kind == "ssh" else self._mtu_now
+                self.choices[(one, other)] = {"transport": kind, "reason": end["reason"], "rtt": None, "mtu": mtu, "kept": end["role"] != "shortcut"}
 
     def _require_paths(self, members: t.Collection[str]) -> None:
         home = self.network["home"]
@@ -78,29 +102,32 @@ class Design:
             )
         return wanted or largest
 
-    def steps(self, now: t.Mapping[Edge, tuple[str, t.Any]]) -> list[dict[Edge, str]]:
-        """Roles by link, phase by phase. A link whose transport changes goes, for what is between, as one that is new."""
-        old = {pair for pair, (role, kind) in now.items() if role == "tree"}
-        found = topology.phases(old, self.tree)
-        return [{**dict.fromkeys(self.shortcuts - set(phase), "shortcut"), **phase} for phase in found]
+    def steps(self) -> list[dict[t.Any, str]]:
+        """Roles by link, phase by phase. A link whose transport changes is two: the old one stays until the new one is there."""
 
+        def keyed(pairs: t.Iterable[Edge]) -> set[t.Any]:
+            return {(*pair, self.choices[pair]["transport"]) for pair in pairs}
 
-def _link(design: Design, pair: Edge, host: str, role: str, hosts: t.Mapping[str, Host]) -> Part:
-    name, choice = design.network["name"], design.choices[pair]
-    peer = pair[0] if pair[1] == host else pair[1]
-    link = {
-        "device": model.link_device(choice["transport"], name, *pair),
-        "network": name,
-        "peer": peer,
-        "role": role,
-        "transport": choice["transport"],
-        "reason": choice["reason"],
-        "remote": hosts[peer]["address"],
-    }
-    if choice["transport"] == "ssh":
-        client = choice["client"] == host
-        return {**link, "end": "client" if client else "server", "port": int(hosts[peer].get("port") or 22)}
-    return {**link, "vni": model.link_vni(name, *pair)}
+        old = {key for key, ends in self.now.items() if next(iter(ends.values()))["role"] != "shortcut"}
+        found = topology.phases(old, keyed(self.tree))
+        return [{**{key: "shortcut" for key in keyed(self.shortcuts) if key not in phase}, **phase} for phase in found]
+
+    def link(self, key: tuple[str, str, str], host: str, role: str, hosts: t.Mapping[str, Host]) -> Part | None:
+        """A host's end of a link. What goes, and what belongs to a host that wasn't reached, is as it was."""
+        pair, kind = (key[0], key[1]), key[2]
+        choice = self.choices.get(pair)
+        if choice is None or choice["transport"] != kind or "kept" in choice:
+            before = self.now.get(key, {}).get(host)
+            return {**before, "role": role} if before else None
+        name, peer = self.network["name"], pair[0] if pair[1] == host else pair[1]
+        link = {
+            "device": model.link_device(kind, name, *pair), "network": name, "peer": peer, "role": role, "transport": kind,
+            "reason": choice["reason"], "remote": hosts[peer]["address"],
+        }
+        if kind == "ssh":
+            return {**link, "end": "client" if choice["client"] == host else "server", "port": int(hosts[peer].get("port") or 22)}
+        inner = {"inner": wireguard.address(peer)} if kind == "wireguard" else {}
+        return {**link, **inner, "vni": model.link_vni(self.network["vni"], *pair)}
 
 
 def _guests(networks: t.Collection[str], machines: t.Iterable[Host]) -> dict[str, list[Part]]:
@@ -139,20 +166,20 @@ def overlay_plan(
     """
     networks = [model.parse_network(entry, list(hosts)) for entry in given]
     model.check_apart(networks)
-    designs = [Design(network, hosts, facts) for network in networks]
-    now = {design.network["name"]: _roles_now(design.network["name"], parts or {}) for design in designs}
-    steps = [design.steps(now[design.network["name"]]) for design in designs]
+    designs = [Design(network, hosts, facts, parts or {}) for network in networks]
+    _check_vnis(designs)
+    steps = [design.steps() for design in designs]
     guests = _guests({network["name"] for network in networks}, machines)
     count = max((len(each) for each in steps), default=1)
     phases = []
     for number in range(count):
         roles = [each[max(0, number - (count - len(each)))] for each in steps]
-        phases.append({host: _part(host, designs, roles, hosts, guests) for host in hosts})
+        phases.append({host: _part(host, designs, roles, hosts, guests) for host in hosts if _reached(hosts, host)})
     rows = [
         {
             "network": design.network["name"], "between": list(pair), "kind": "tree" if pair in design.tree else "shortcut",
             **{key: design.choices[pair].get(key) for key in ("transport", "reason", "rtt")}, "mtu": design.mtu,
-            "vni": model.link_vni(design.network["name"], *pair),
+            "vni": model.link_vni(design.network["vni"], *pair),
         }
         for design in designs
         for pair in sorted(design.tree | design.shortcuts)
@@ -165,12 +192,8 @@ def _part(host: str, designs: t.Sequence[Design], roles: t.Sequence[dict[Edge, s
     mine = [design for design in designs if host in design.network["hosts"]]
     if not mine:
         return dict(EMPTY)
-    links = [
-        _link(design, pair, host, role, hosts)
-        for design, each in zip(designs, roles)
-        for pair, role in sorted(each.items())
-        if host in pair and pair in design.choices
-    ]
+    ends = [design.link(key, host, role, hosts) for design, each in zip(designs, roles) for key, role in sorted(each.items()) if host in key[:2]]
+    links = [end for end in ends if end is not None]
     networks = [
         {
             "name": design.network["name"], "bridge": model.bridge_name(design.network["name"]), "mtu": design.mtu,
@@ -178,7 +201,11 @@ def _part(host: str, designs: t.Sequence[Design], roles: t.Sequence[dict[Edge, s
         }
         for design in mine
     ]
+    inside = wireguard.of_links(host, links)
+    if inside:
+        inside["mtu"] = max(network["mtu"] for network in networks) + wireguard.INSIDE
     return {
+        **({"wireguard": inside} if inside else {}),
         "networks": networks,
         "links": links,
         "guests": guests.get(host, []),
@@ -187,17 +214,38 @@ def _part(host: str, designs: t.Sequence[Design], roles: t.Sequence[dict[Edge, s
     }
 
 
-def with_keys(phases: t.Sequence[t.Mapping[str, Part]], keys: t.Mapping[str, t.Mapping[str, str]], host_keys: t.Mapping[str, str]) -> list[dict[str, Part]]:
-    """The phases with what SSH links need: at the server the client's key, at the client the server's host key.
+def _check_vnis(designs: t.Sequence[Design]) -> None:
+    """:raises GridError: ``vni_overlap``: two links of one host would take each other's frames."""
+    seen: dict[tuple[str, int], str] = {}
+    for design in designs:
+        for pair in sorted(design.tree | design.shortcuts):
+            number, name = model.link_vni(design.network["vni"], *pair), f"{design.network['name']} {pair[0]} - {pair[1]}"
+            for host in pair:
+                if seen.setdefault((host, number), name) != name:
+                    raise GridError(
+                        "vni_overlap", f"link {name} has the VNI of link {seen[host, number]} on {host}", object=f"network {design.network['name']}",
+                        tried="plan its links", remedy="Give the network another vni", other=seen[host, number],
+                    )
 
-    :param keys: by host and device, the public key of the link's client. :param host_keys: by host.
+
+def with_keys(phases: t.Sequence[t.Mapping[str, Part]], keys: t.Mapping[str, t.Mapping[str, str]], host_keys: t.Mapping[str, str]) -> list[dict[str, Part]]:
+    """The phases with what links need to know each other: an SSH server the client's key, its client the server's host key, WireGuard its peers' keys.
+
+    :param keys: by host and device, the public key of the link's client; WireGuard's is called ``wireguard``. :param host_keys: by host.
     """
 
     def completed(link: Part) -> Part:
         if link["transport"] != "ssh":
             return dict(link)
         if link["end"] == "client":
-            return {**link, "host_key": host_keys.get(link["peer"], "")}
-        return {**link, "client_key": keys.get(link["peer"], {}).get(link["device"], "")}
+            return {**link, "host_key": host_keys.get(link["peer"]) or link.get("host_key", "")}
+        return {**link, "client_key": keys.get(link["peer"], {}).get(link["device"]) or link.get("client_key", "")}
 
-    return [{host: {**part, "links": [completed(link) for link in part["links"]]} for host, part in phase.items()} for phase in phases]
+    def whole(part: Part) -> Part:
+        found = {**part, "links": [completed(link) for link in part["links"]]}
+        if part.get("wireguard"):
+            peers = [{**peer, "key": keys.get(peer["name"], {}).get("wireguard", "")} for peer in part["wireguard"]["peers"]]
+            found["wireguard"] = {**part["wireguard"], "peers": peers}
+        return found
+
+    return [{host: whole(part) for host, part in phase.items()} for phase in phases]

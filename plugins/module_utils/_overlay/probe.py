@@ -10,8 +10,10 @@ admits unasked counts; each answers what it hears in the same way, with what it 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import select
+import shutil
 import socket
 import subprocess
 import time
@@ -27,18 +29,31 @@ _EVERY = 0.25
 Peer = t.Dict[str, t.Any]
 
 
-def kernel() -> t.Dict[str, str | None]:
-    """For each transport ``None``, or why the kernel can't: tried, not looked up, because modules load on demand."""
-    found: t.Dict[str, str | None] = {}
-    for transport, words in (("vxlan", ["id", "16777215", "dstport", "0"]), ("wireguard", [])):
-        name = "vp" + secrets.token_hex(4)
+def _lacks(transport: str, words: t.Sequence[str]) -> str | None:
+    name = "vp" + secrets.token_hex(4)
+    try:
         done = subprocess.run(
             ["ip", "link", "add", name, "type", transport, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
-        found[transport] = None if done.returncode == 0 else f"the kernel has none: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'ip failed'}"
-        if done.returncode == 0:
-            subprocess.run(["ip", "link", "delete", name], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    return found
+        if done.returncode:
+            said = done.stderr.strip().splitlines()
+            return f"the kernel has none ({said[-1] if said else 'ip failed'})"
+        subprocess.run(["ip", "link", "delete", name], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except OSError as exc:
+        return f"ip: {exc}"
+    return None
+
+
+def kernel(find: t.Callable[[str], t.Any] = shutil.which) -> t.Dict[str, str | None]:
+    """For each transport ``None``, or why it can't be had here: tried, not looked up, because modules load on demand."""
+    lacks = _lacks("wireguard", [])
+    if lacks and find("wireguard-go") and os.path.exists("/dev/net/tun"):
+        lacks = None
+    elif lacks:
+        lacks += ", and wireguard-go isn't installed"
+    if lacks is None and not find("wg"):
+        lacks = "wireguard-tools isn't installed"
+    return {"vxlan": _lacks("vxlan", ["id", "16777215", "dstport", "0"]), "wireguard": lacks}
 
 
 def ssh_greets(host: str, port: int, timeout: float = 3.0) -> t.Tuple[float | None, str | None]:

@@ -15,7 +15,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import apply
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import apply, sessions
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import ACCOUNT
 
 PART = f"{apply.DIRECTORY}/part.json"
@@ -39,21 +39,42 @@ def _typed() -> t.Iterator[None]:
         raise GridError(exc.code, str(exc), object="its part of the overlay", tried="bring it to the part that is wanted") from exc
 
 
-def keys(devices: t.Sequence[str], check_mode: bool) -> tuple[dict[str, str], bool]:
-    """The public key of each SSH link that begins here, made where there is none; and whether one was."""
+def _key(path: str, make: t.Callable[[], None], check_mode: bool) -> bool:
+    """Have a key there; whether it has to be made."""
+    if os.path.exists(path):
+        return False
+    if not check_mode:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        make()
+    return True
+
+
+def _make_wireguard_key(path: str) -> None:
+    secret = command(["wg", "genkey"], code="key_failed", remedy="Install wireguard-tools")
+    apply.write(path, secret, 0o600)
+
+
+def keys(part: apply.Part, check_mode: bool) -> tuple[dict[str, str], bool]:
+    """The public key of each SSH link that begins here, and ``wireguard``'s, made where there is none; and whether one was. The private ones stay here."""
     found, made = {}, False
-    for device in devices:
+    for device in sessions.clients(part):
         path = f"{apply.DIRECTORY}/ssh/{device}.key"
-        if not os.path.exists(path):
-            made = True
-            if check_mode:
-                continue
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+
+        def make(path: str = path) -> None:
             command(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path], code="key_failed")
             # OpenSSH takes no key that others can read, and the link's account has no other way to it.
             command(["chown", f"{ACCOUNT}:", path], code="key_failed")
-        with open(path + ".pub", encoding="ascii") as file:
-            found[device] = " ".join(file.read().split()[:2])
+
+        made = _key(path, make, check_mode) or made
+        if os.path.exists(path + ".pub"):
+            with open(path + ".pub", encoding="ascii") as file:
+                found[device] = " ".join(file.read().split()[:2])
+    if part.get("wireguard"):
+        path = f"{apply.DIRECTORY}/wireguard.key"
+        made = _key(path, lambda: _make_wireguard_key(path), check_mode) or made
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                found["wireguard"] = command(["wg", "pubkey"], input=file.read(), code="key_failed").strip()
     return found, made
 
 

@@ -81,7 +81,7 @@ def reachable(root: str, edges: t.Iterable[Edge]) -> set[str]:
     return found
 
 
-def has_loop(edges: t.Collection[Edge]) -> bool:
+def has_loop(edges: t.Iterable[t.Any]) -> bool:
     """Whether flooding over these edges would go round."""
     parent: dict[str, str] = {}
 
@@ -90,7 +90,7 @@ def has_loop(edges: t.Collection[Edge]) -> bool:
             host = parent[host]
         return host
 
-    for one, other in edges:
+    for one, other, *dummy in edges:
         a, b = root(one), root(other)
         if a == b:
             return True
@@ -98,7 +98,7 @@ def has_loop(edges: t.Collection[Edge]) -> bool:
     return False
 
 
-def phases(now: t.Collection[Edge], wanted: t.Collection[Edge]) -> list[dict[Edge, str]]:
+def phases(now: t.Collection[t.Any], wanted: t.Collection[t.Any]) -> list[dict[t.Any, str]]:
     """From one tree to another without a loop and, for what is known by address, without a moment between: each phase is done everywhere before the next.
 
     Roles: ``tree`` floods and learns; ``standby`` carries only what is sent to it by a learned or static entry.

@@ -10,11 +10,13 @@ import ipaddress
 import re
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import WIREGUARD as DEVICE
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import Part
 
-DEVICE = "vwg0"
 PORT = 51820
 """WireGuard's usual one."""
+INSIDE = 70
+"""Bytes that VXLAN over IPv6 takes of the tunnel's MTU."""
 _NETWORK = int(ipaddress.IPv6Address("fd76:6972:7475::"))
 """A unique local prefix (RFC 4193) of the collection's own; it is never seen outside the tunnel."""
 _KEY = re.compile(r"[A-Za-z0-9+/]{43}=", re.ASCII)
@@ -26,7 +28,7 @@ def address(host: str) -> str:
 
 
 def settings(part: Part) -> str:
-    """What ``wg syncconf`` is to load, the private key excepted, which stays in its file."""
+    """What ``wg setconf`` is to load, the private key excepted, which stays in its file."""
     own = part["wireguard"]
     lines = ["[Interface]", f"ListenPort = {own['port']}"]
     for peer in sorted(own["peers"], key=lambda each: each["address"]):
