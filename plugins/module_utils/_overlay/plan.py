@@ -73,6 +73,8 @@ class Design:
                     try:
                         self.choices[edge(one, other)] = transport.choose(self.network, one, other, facts)
                     except GridError as exc:
+                        if exc.code == "transport_unusable":
+                            raise
                         self.troubles[edge(one, other)] = exc
         for (one, other, kind), ends in self.now.items():
             if not (_reached(hosts, one) and _reached(hosts, other)):
@@ -209,7 +211,7 @@ def _part(host: str, designs: t.Sequence[Design], roles: t.Sequence[dict[Edge, s
         "networks": networks,
         "links": links,
         "guests": guests.get(host, []),
-        "forwarding": forwarding_of(links, guests),
+        "forwarding": sorted(forwarding_of(links, guests), key=lambda entry: (entry["device"], entry["mac"])),
         "peers": sorted({link["remote"] for link in links if link["transport"] == "vxlan"}),
     }
 
