@@ -179,14 +179,14 @@ def overlay_plan(
         phases.append({host: _part(host, designs, roles, hosts, guests) for host in hosts if _reached(hosts, host)})
     rows = [
         {
-            "network": design.network["name"], "between": list(pair), "kind": "tree" if pair in design.tree else "shortcut",
+            "network": design.network["name"], "between": list(pair), "sites": [hosts[host].get("site") or host for host in pair], "kind": "tree" if pair in design.tree else "shortcut",
             **{key: design.choices[pair].get(key) for key in ("transport", "reason", "rtt")}, "mtu": design.mtu,
             "vni": model.link_vni(design.network["vni"], *pair),
         }
         for design in designs
         for pair in sorted(design.tree | design.shortcuts)
     ]
-    shown = [{**{key: design.network[key] for key in ("name", "home", "vni", "topology")}, "mtu": design.mtu} for design in designs]
+    shown = [{**{key: design.network[key] for key in ("name", "home", "vni", "topology")}, "mtu": design.mtu, "sites": sorted({hosts[host].get("site") or host for host in design.network["hosts"]})} for design in designs]
     return {"phases": phases, "links": rows, "networks": shown}
 
 
