@@ -158,14 +158,17 @@ def overlay_plan(
     facts: transport.Facts,
     parts: t.Mapping[str, Part] | None = None,
     machines: t.Sequence[Host] = (),
+    known_keys: t.Mapping[str, str] | None = None,
 ) -> dict[str, t.Any]:
     """What is to be done on each host.
 
     :param given: ``virtuoso_networks``. :param hosts: by name: ``address``, ``port`` of SSH, ``site``. :param facts: what the module ``overlay_probe`` found, by host.
     :param parts: what each host has now. :param machines: ``provider``, ``network`` and ``mac`` of each.
+    :param known_keys: the hosts' SSH keys as the grid knows them.
     :returns: ``phases``, each a part by host; ``links``, one row each with its reason; ``networks`` with their MTU.
-    :raises GridError: as :mod:`model`, :mod:`transport`, and ``no_path``, ``mtu_too_large``.
+    :raises GridError: as :mod:`model`, :mod:`transport`, and ``no_path``, ``mtu_too_large``, ``host_key_changed``.
     """
+    check_host_keys(facts, parts or {}, known_keys or {})
     networks = [model.parse_network(entry, list(hosts)) for entry in given]
     model.check_apart(networks)
     designs = [Design(network, hosts, facts, parts or {}) for network in networks]
@@ -214,6 +217,18 @@ def _part(host: str, designs: t.Sequence[Design], roles: t.Sequence[dict[Edge, s
         "forwarding": sorted(forwarding_of(links, guests), key=lambda entry: (entry["device"], entry["mac"])),
         "peers": sorted({link["remote"] for link in links if link["transport"] == "vxlan"}),
     }
+
+
+def check_host_keys(facts: transport.Facts, parts: t.Mapping[str, Part], known: t.Mapping[str, str]) -> None:
+    """:raises GridError: ``host_key_changed`` where a host shows another SSH key than the grid, or one of its links, knows."""
+    linked = {link["peer"]: link["host_key"] for part in parts.values() for link in part.get("links") or [] if link.get("host_key")}
+    for host, seen in sorted(facts.items()):
+        before, shown = known.get(host, linked.get(host)), seen.get("host_key")
+        if before and shown and before != shown:
+            raise GridError(
+                "host_key_changed", "its SSH host key is another one than the grid knows", host=host, object=f"host {host}", tried="link it with others",
+                remedy=f"If the host was made anew, run virtuoso.grid.setup on it and then this with virtuoso_overlay_new_keys=['{host}']; if not, somebody else answers",
+            )
 
 
 def _check_vnis(designs: t.Sequence[Design]) -> None:

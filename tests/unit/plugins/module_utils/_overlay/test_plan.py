@@ -199,3 +199,15 @@ def test_a_deployment_probes_only_where_a_network_is_missing():
     infos = [{"part": parts[name]} for name in NAMES]
     assert not overlay_lacks(infos, [LAN], NAMES) and overlay_lacks(infos, [LAN, {**LAN, "name": "other"}], NAMES)
     assert overlay_lacks([*infos[:2], {"part": {}}], [LAN], NAMES) and not overlay_lacks([*infos[:2], {"part": {}}], [{**LAN, "hosts": ["p1"]}], NAMES)
+
+
+def test_a_changed_host_key_is_an_error_unless_it_is_said_to_be_new():
+    seen = {name: {**found, "host_key": f"key-{name}"} for name, found in behind_walls().items()}
+    first = with_keys(overlay_plan([LAN], HOSTS, seen)["phases"], {}, {name: f"key-{name}" for name in NAMES})[-1]
+    assert overlay_plan([LAN], HOSTS, seen, first, (), {"p1": "key-p1"})["phases"]
+    changed = {**seen, "p1": {**seen["p1"], "host_key": "other"}}
+    for parts, known in (({}, {"p1": "key-p1"}), (first, {})):
+        with pytest.raises(GridError) as caught:
+            overlay_plan([LAN], HOSTS, changed, parts, (), known)
+        assert caught.value.code == "host_key_changed" and "p1" in str(caught.value)
+    assert overlay_plan([LAN], HOSTS, changed, first, (), {"p1": ""})["phases"]
