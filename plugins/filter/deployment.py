@@ -27,7 +27,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image_play import (
     image_work,
     layers_in_use,
 )
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.guests import mac_of, overlay_guests
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.guests import overlay_lacks, overlay_machines, with_mtu
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import bridge_name
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import overlay_plan, with_keys
 
@@ -56,10 +56,11 @@ class FilterModule:
             "image_rows": image_rows,
             "image_work": image_work,
             "layers_in_use": layers_in_use,
-            "mac_of": mac_of,
             "network_bridge": bridge_name,
-            "overlay_guests": overlay_guests,
             "overlay_keys": with_keys,
+            "overlay_lacks": overlay_lacks,
+            "overlay_machines": overlay_machines,
+            "overlay_mtu": with_mtu,
             "overlay_plan": _told(overlay_plan),
             "pager_exports": pager_exports,
             "placement_entries": placement_entries,

@@ -22,15 +22,37 @@ options:
       - V(present) brings the host to O(part), V(absent) to none.
       - V(prepared) makes the keys of the SSH links in O(part) that begin here, and nothing else.
       - V(confirmed) says that the controller still reaches the host.
-      - V(announced) tells the network where the machines with O(macs) are.
+      - V(followed) changes the host's part to where O(machines) are now, and are no more (O(macs)); before a machine starts or moves.
+      - V(announced) tells the network where the machines with O(macs) are, those that are here; after a machine has started or moved.
     type: str
     default: present
-    choices: [present, absent, prepared, confirmed, announced]
+    choices: [present, absent, prepared, confirmed, followed, announced]
   part:
     description: The host's part, as planned.
     type: dict
+  name:
+    description: What the part of the others calls this host; needed with V(followed).
+    type: str
+  machines:
+    description: Machines that come or move.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      provider:
+        description: The host that they are on from now on.
+        type: str
+        required: true
+      network:
+        description: Their network.
+        type: str
+        required: true
+      mac:
+        description: Their MAC address.
+        type: str
+        required: true
   macs:
-    description: MAC addresses of machines to announce.
+    description: MAC addresses of machines to announce, or of machines that are gone.
     type: list
     elements: str
     default: []
@@ -62,6 +84,13 @@ EXAMPLES = r"""
   virtuoso.grid.overlay:
     state: confirmed
 
+- name: A machine is to move to provider2
+  virtuoso.grid.overlay:
+    state: followed
+    name: "{{ inventory_hostname }}"
+    machines:
+      - {provider: provider2, network: lan, mac: "02:00:00:00:00:01"}
+
 - name: Take it away
   virtuoso.grid.overlay:
     state: absent
@@ -75,7 +104,7 @@ actions:
   elements: str
 part:
   description: The part that the host has now.
-  returned: when O(state) is V(present) or V(absent)
+  returned: when O(state) is V(present), V(absent) or V(followed)
   type: dict
 keys:
   description: Public keys of the SSH links that begin here, by device, and C(wireguard).
@@ -92,17 +121,20 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import site
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.guests import follow
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 
 OPTIONS = {
     "argument_spec": {
-        "state": {"type": "str", "default": "present", "choices": ["present", "absent", "prepared", "confirmed", "announced"]},
+        "state": {"type": "str", "default": "present", "choices": ["present", "absent", "prepared", "confirmed", "followed", "announced"]},
         "part": {"type": "dict"},
+        "name": {"type": "str"},
+        "machines": {"type": "list", "elements": "dict", "default": [], "options": {key: {"type": "str", "required": True} for key in ("provider", "network", "mac")}},
         "macs": {"type": "list", "elements": "str", "default": []},
         "uri": {"type": "str"},
         "rollback": {"type": "int", "default": 60},
     },
-    "required_if": [("state", "present", ("part",)), ("state", "prepared", ("part",))],
+    "required_if": [("state", "present", ("part",)), ("state", "prepared", ("part",)), ("state", "followed", ("name",))],
     "supports_check_mode": True,
 }
 
@@ -119,6 +151,9 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     if params["state"] == "announced":
         told = [] if check_mode else site.announce(site.current(), set(params["macs"]))
         return {"changed": False, "actions": [f"announce {mac}" for mac in told]}
+    if params["state"] == "followed":
+        # It touches no link, so there is no way back to the controller to be lost.
+        return site.bring(follow(site.current(), params["name"], params["machines"], params["macs"]), check_mode=check_mode, rollback=0)
     part = params["part"] if params["state"] == "present" else {}
     result = site.bring(part, check_mode=check_mode, rollback=params["rollback"])
     if params["uri"]:

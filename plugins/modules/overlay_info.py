@@ -17,6 +17,10 @@ options:
     description: Begin to count anew, after what has been counted was read.
     type: bool
     default: false
+  kernel:
+    description: Find out as well which transports can be had here, by making and removing an interface.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - virtuoso.grid.attributes
 attributes:
@@ -51,6 +55,10 @@ traffic:
   returned: success
   type: list
   elements: dict
+kernel:
+  description: For each transport nothing, or why it can't be had.
+  returned: when O(kernel) is true
+  type: dict
 since:
   description: When counting began, if O(mark) was used since the host's last boot.
   returned: success
@@ -61,16 +69,19 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import site, traffic
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.probe import kernel
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import now
 
-OPTIONS = {"argument_spec": {"mark": {"type": "bool", "default": False}}, "supports_check_mode": True}
+OPTIONS = {"argument_spec": {"mark": {"type": "bool", "default": False}, "kernel": {"type": "bool", "default": False}}, "supports_check_mode": True}
 
 
 def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     """Look, then mark where asked to."""
     part = site.current()
     result = {"changed": False, "part": part, "links": traffic.links(part), "traffic": traffic.matrix(), "since": traffic.since()}
+    if module.params["kernel"]:
+        result["kernel"] = kernel()
     if module.params["mark"] and not module.check_mode:
         traffic.mark([link["device"] for link in part["links"]], now())
     return result

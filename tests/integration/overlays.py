@@ -66,10 +66,7 @@ class Overlay:
     def deploy(self, machines: t.Sequence[Row]) -> Run:
         """Deploy machines on it."""
         variables = {"virtuoso_networks": [self.network()], "virtuoso_home_networks": HOME_NETWORKS, "virtuoso_screenshots": False}
-        run = self.grid.start("deploy", machines=machines, **variables)
-        if run.wait_for_task("Wait until the home has seen them"):
-            self.make()
-        run.wait().succeeded()
+        run = self.grid.play("deploy", machines=machines, **variables).succeeded()
         self.addresses = {row["name"]: row["addresses"][0] for row in run.report["machines"] if row.get("addresses")}
         on_host(HOME, f"cat >{KEY} <<'END'\n{(LAB / 'id_ed25519').read_text(encoding='utf-8')}END\nchmod 600 {KEY}")
         return run

@@ -114,6 +114,8 @@ def _devices(domain: ET.Element, wanted: Model) -> None:
     _sub(interface, "source", network=wanted["network"])
     _sub(interface, "target", dev=_tap(wanted["mac"]))
     _sub(interface, "model", type="virtio")
+    if wanted.get("mtu"):
+        _sub(interface, "mtu", size=str(wanted["mtu"]))
     # Machines boot from their disk: without the card's boot ROM the BIOS is done sooner.
     _sub(interface, "rom", enabled="no")
     _sub(devices, "controller", type="usb", model="qemu-xhci")

@@ -73,6 +73,8 @@ class Design:
                     try:
                         self.choices[edge(one, other)] = transport.choose(self.network, one, other, facts)
                     except GridError as exc:
+                        if exc.code == "transport_unusable":
+                            raise
                         self.troubles[edge(one, other)] = exc
         for (one, other, kind), ends in self.now.items():
             if not (_reached(hosts, one) and _reached(hosts, other)):
@@ -110,7 +112,14 @@ class Design:
 
         old = {key for key, ends in self.now.items() if next(iter(ends.values()))["role"] != "shortcut"}
         found = topology.phases(old, keyed(self.tree))
-        return [{**{key: "shortcut" for key in keyed(self.shortcuts) if key not in phase}, **phase} for phase in found]
+        wanted = keyed(self.shortcuts)
+        there = {key for key, ends in self.now.items() if len(ends) == 2 and all(end["role"] == "shortcut" for end in ends.values())}
+        before = {key for key, ends in self.now.items() if any(end["role"] == "shortcut" for end in ends.values())}
+        # Nothing is sent over a shortcut before both of its ends are up, nor while one of them is taken away.
+        resting = dict.fromkeys((wanted - there) | (before - wanted), "standby")
+        phases = [{**dict.fromkeys(wanted & there, "shortcut"), **resting, **found[0]}] if resting else []
+        phases += [{**dict.fromkeys(wanted, "shortcut"), **phase} for phase in found]
+        return phases
 
     def link(self, key: tuple[str, str, str], host: str, role: str, hosts: t.Mapping[str, Host]) -> Part | None:
         """A host's end of a link. What goes, and what belongs to a host that wasn't reached, is as it was."""
@@ -156,14 +165,17 @@ def overlay_plan(
     facts: transport.Facts,
     parts: t.Mapping[str, Part] | None = None,
     machines: t.Sequence[Host] = (),
+    known_keys: t.Mapping[str, str] | None = None,
 ) -> dict[str, t.Any]:
     """What is to be done on each host.
 
     :param given: ``virtuoso_networks``. :param hosts: by name: ``address``, ``port`` of SSH, ``site``. :param facts: what the module ``overlay_probe`` found, by host.
     :param parts: what each host has now. :param machines: ``provider``, ``network`` and ``mac`` of each.
+    :param known_keys: the hosts' SSH keys as the grid knows them.
     :returns: ``phases``, each a part by host; ``links``, one row each with its reason; ``networks`` with their MTU.
-    :raises GridError: as :mod:`model`, :mod:`transport`, and ``no_path``, ``mtu_too_large``.
+    :raises GridError: as :mod:`model`, :mod:`transport`, and ``no_path``, ``mtu_too_large``, ``host_key_changed``.
     """
+    check_host_keys(facts, parts or {}, known_keys or {})
     networks = [model.parse_network(entry, list(hosts)) for entry in given]
     model.check_apart(networks)
     designs = [Design(network, hosts, facts, parts or {}) for network in networks]
@@ -177,14 +189,14 @@ def overlay_plan(
         phases.append({host: _part(host, designs, roles, hosts, guests) for host in hosts if _reached(hosts, host)})
     rows = [
         {
-            "network": design.network["name"], "between": list(pair), "kind": "tree" if pair in design.tree else "shortcut",
+            "network": design.network["name"], "between": list(pair), "sites": [hosts[host].get("site") or host for host in pair], "kind": "tree" if pair in design.tree else "shortcut",
             **{key: design.choices[pair].get(key) for key in ("transport", "reason", "rtt")}, "mtu": design.mtu,
             "vni": model.link_vni(design.network["vni"], *pair),
         }
         for design in designs
         for pair in sorted(design.tree | design.shortcuts)
     ]
-    shown = [{**{key: design.network[key] for key in ("name", "home", "vni", "topology")}, "mtu": design.mtu} for design in designs]
+    shown = [{**{key: design.network[key] for key in ("name", "home", "vni", "topology")}, "mtu": design.mtu, "sites": sorted({hosts[host].get("site") or host for host in design.network["hosts"]})} for design in designs]
     return {"phases": phases, "links": rows, "networks": shown}
 
 
@@ -209,9 +221,21 @@ def _part(host: str, designs: t.Sequence[Design], roles: t.Sequence[dict[Edge, s
         "networks": networks,
         "links": links,
         "guests": guests.get(host, []),
-        "forwarding": forwarding_of(links, guests),
+        "forwarding": sorted(forwarding_of(links, guests), key=lambda entry: (entry["device"], entry["mac"])),
         "peers": sorted({link["remote"] for link in links if link["transport"] == "vxlan"}),
     }
+
+
+def check_host_keys(facts: transport.Facts, parts: t.Mapping[str, Part], known: t.Mapping[str, str]) -> None:
+    """:raises GridError: ``host_key_changed`` where a host shows another SSH key than the grid, or one of its links, knows."""
+    linked = {link["peer"]: link["host_key"] for part in parts.values() for link in part.get("links") or [] if link.get("host_key")}
+    for host, seen in sorted(facts.items()):
+        before, shown = known.get(host, linked.get(host)), seen.get("host_key")
+        if before and shown and before != shown:
+            raise GridError(
+                "host_key_changed", "its SSH host key is another one than the grid knows", host=host, object=f"host {host}", tried="link it with others",
+                remedy=f"If the host was made anew, run virtuoso.grid.setup on it and then this with virtuoso_overlay_new_keys=['{host}']; if not, somebody else answers",
+            )
 
 
 def _check_vnis(designs: t.Sequence[Design]) -> None:
