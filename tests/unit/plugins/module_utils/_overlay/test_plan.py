@@ -135,9 +135,19 @@ def test_a_shortcut_stands_beside_the_tree_with_an_entry_for_each_machine_behind
     moved = {host: follow(part, host, [{**machines[0], "provider": "p1"}]) for host, part in parts.items()}
     assert moved["p1"]["forwarding"] == [] and len(moved["p1"]["guests"]) == 2 and moved["p2"]["guests"] == []
     assert {entry["mac"] for entry in moved["p2"]["forwarding"]} == {"02:00:00:00:00:01", "02:00:00:00:00:02"}
-    assert moved == overlay_plan([network], HOSTS, probes(), {}, [{**machines[0], "provider": "p1"}, machines[1]])["phases"][0]
+    assert moved == overlay_plan([network], HOSTS, probes(), {}, [{**machines[0], "provider": "p1"}, machines[1]])["phases"][-1]
     gone = {host: follow(part, host, [], ["02:00:00:00:00:01"]) for host, part in parts.items()}
     assert gone["p1"]["forwarding"] == [] and gone["p2"]["guests"] == []
+
+
+def test_a_shortcut_that_goes_is_not_sent_over_any_more_before_it_is_taken_away():
+    machines = [{"provider": host, "network": "lan", "mac": f"02:00:00:00:00:0{number}"} for number, host in enumerate(("p1", "p2"))]
+    there = overlay_plan([{**LAN, "shortcuts": [["p2", "p1"]]}], HOSTS, probes(), {}, machines)["phases"][-1]
+    assert overlay_plan([{**LAN, "shortcuts": [["p2", "p1"]]}], HOSTS, probes(), there, machines)["phases"] == [there]
+    resting, final = overlay_plan([LAN], HOSTS, probes(), there, machines)["phases"]
+    assert [link["role"] for link in resting["p1"]["links"] if link["peer"] == "p2"] == ["standby"]
+    assert resting["p1"]["forwarding"] == final["p1"]["forwarding"] == []
+    assert [link["peer"] for link in final["p1"]["links"]] == ["home1"]
 
 
 def test_what_is_as_planned_stays_so():
