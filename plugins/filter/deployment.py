@@ -20,6 +20,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._deployment import (
     unserved,
     wanted_images,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image_play import (
     image_refusal,
     image_rows,
@@ -27,6 +28,21 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image_play import (
     layers_in_use,
     to_publish,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.guests import overlay_lacks, overlay_machines, with_mtu
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import bridge_name
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import overlay_plan, with_keys
+
+
+def _told(function: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
+    """The filter's answer, or its typed error as a row of a report: a filter's own would lose the code."""
+
+    def told(*arguments: t.Any, **named: t.Any) -> t.Any:
+        try:
+            return function(*arguments, **named)
+        except GridError as exc:
+            return {"name": exc.object or "overlay", "changed": False, **exc.result()}
+
+    return told
 
 
 class FilterModule:
@@ -41,6 +57,12 @@ class FilterModule:
             "image_rows": image_rows,
             "image_work": image_work,
             "layers_in_use": layers_in_use,
+            "network_bridge": bridge_name,
+            "overlay_keys": with_keys,
+            "overlay_lacks": overlay_lacks,
+            "overlay_machines": overlay_machines,
+            "overlay_mtu": with_mtu,
+            "overlay_plan": _told(overlay_plan),
             "pager_exports": pager_exports,
             "placement_entries": placement_entries,
             "provider_share": provider_share,

@@ -74,6 +74,7 @@ options:
       - "As ordered: C(uuid), C(name), C(owner), C(image) (a dictionary of C(name) and C(digest)), C(vcpus), C(memory), C(disk), C(packages), C(users),
         C(network), C(display), C(performance), C(goal), C(tags) with the meaning that they have in an order, and C(generation), C(site),
         C(provider), C(user) (the image's login user) and C(python) (its interpreter)."
+      - C(mtu) is what the machine's network carries; its guest is told of it by its network card.
       - With C(exists) the machine was seen here before. If nothing of it is left, that is an error (C(machine_vanished)), and no empty disk takes its place.
       - "With C(paging), the result of M(virtuoso.grid.image_export) on this host, a machine whose image is not here is made all the same: it pages
         from that export. When it is run again with the image here, its disk is moved to the image while the guest runs (action C(settle)). With

@@ -14,7 +14,7 @@ author: virtuoso.grid contributors (@virtuoso-grid)
 description:
   - The truth about a provider's machines, from its libvirt, with all that the store needs to be rebuilt.
   - Addresses are those of the machine's network card, from its guest agent; where that isn't there, from the DHCP server of its libvirt
-    network; else from the host's neighbour table. They come from the guest and are checked to be addresses.
+    network; from the host's neighbour table; from its home (O(leases)); else it is the one that it was ordered with. They come from the guest and are checked to be addresses.
 options:
   machines:
     description: Uuids or names of the machines; all domains on the provider where it is left out.
@@ -30,6 +30,11 @@ options:
     description: Seconds in which to watch what the running machines use, all at once; V(0) does not.
     type: float
     default: 0
+  leases:
+    description:
+      - What homes say of machines' addresses, by MAC address, as M(virtuoso.grid.lease_info) returns it. It counts where nothing here knows better.
+    type: dict
+    default: {}
 attributes:
   check_mode:
     support: full
@@ -100,7 +105,7 @@ machines:
     network: {description: Its network., type: str, returned: when it is there}
     mac: {description: MAC address of its network card., type: str, returned: when it is there}
     addresses: {description: "Its addresses, IPv4 first.", type: list, elements: str, returned: when it is there}
-    address_source: {description: "V(agent), V(lease), V(neighbour) or V(none).", type: str, returned: when it is there}
+    address_source: {description: "V(agent), V(lease), V(neighbour), V(home), V(ordered) or V(none).", type: str, returned: when it is there}
     display: {description: "Kind, host and port of its display.", type: dict, returned: when it is there}
     generation: {description: Generation of its last start., type: int, returned: when it is there}
     site: {description: Site at which it was started., type: str, returned: when it is there}
@@ -129,6 +134,7 @@ OPTIONS = {
         "machines": {"type": "list", "elements": "str"},
         "wait_for_address": {"type": "int", "default": 0},
         "usage_window": {"type": "float", "default": 0},
+        "leases": {"type": "dict", "default": {}},
     }
 }
 
@@ -136,7 +142,8 @@ OPTIONS = {
 def work(module: AnsibleModule) -> Result:
     """The module's work."""
     params = module.params
-    return {"changed": False, "machines": survey(params["uri"], params["machines"], params["wait_for_address"], params["usage_window"])}
+    results = survey(params["uri"], params["machines"], params["wait_for_address"], params["usage_window"], params["leases"])
+    return {"changed": False, "machines": results}
 
 
 def main() -> None:

@@ -62,6 +62,18 @@ options:
     type: list
     elements: raw
     default: []
+  networks:
+    description:
+      - All networks of the overlay, each a mapping of C(name), C(home) (the name of a host), C(vni), C(mtu) and C(sites). Those that the store has beside them are
+        deleted. Without it they stay.
+    type: list
+    elements: dict
+  links:
+    description:
+      - All links of the overlay, each a mapping of C(network), C(between) (two hosts), C(sites) (theirs), C(kind), C(transport), C(reason), C(vni), C(mtu). As
+        with O(networks) the list is complete.
+    type: list
+    elements: dict
 author:
   - virtuoso.grid contributors (@virtuoso-grid)
 seealso:
@@ -185,6 +197,16 @@ samples:
   returned: always
   type: list
   elements: dict
+networks:
+  description: One dictionary a network of the overlay, C(name), C(changed), C(actions).
+  type: list
+  elements: dict
+  returned: when O(networks) was given
+links:
+  description: One dictionary a link of the overlay, as in RV(networks).
+  type: list
+  elements: dict
+  returned: when O(links) was given
 gone:
   description: One result per uuid of O(gone), in the same order.
   returned: always
@@ -212,6 +234,7 @@ gone:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import STORE, merge
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.overlay import Overlay
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import Registration
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, Result, run_module
@@ -223,6 +246,8 @@ ARGUMENTS = {
         "gone": {"type": "list", "elements": "str", "default": []},
         "complete": {"type": "list", "elements": "str", "default": []},
         "samples": {"type": "list", "elements": "raw", "default": []},
+        "networks": {"type": "list", "elements": "dict"},
+        "links": {"type": "list", "elements": "dict"},
     },
     "supports_check_mode": True,
 }
@@ -241,8 +266,14 @@ def work(module: AnsibleModule) -> Result:
             "samples": registration.see_samples(options["samples"]),
             "gone": registration.forget(options["gone"]),
         }
+        overlay = Overlay(connection)
+        if options["networks"] is not None:
+            result["networks"] = overlay.see_networks(options["networks"])
+        if options["links"] is not None:
+            result["links"] = overlay.see_links(options["links"])
         if not module.check_mode:
             registration.write()
+            overlay.write()
     changed = any(item["changed"] for batch in result.values() for item in batch)
     return {"changed": changed, **result, "diff": registration.diffs()}
 

@@ -13,6 +13,7 @@ import time
 
 import hosts
 import images
+import wan
 from command import LabError, fail, key_file, podman, say
 from definition import BUILD, HOSTS, PREFIX, STATE_DIR, Host
 
@@ -89,6 +90,8 @@ def _up() -> None:
     for host in HOSTS:
         hosts.admit(host)
         images.drop_older(host.image)
+    if wan.is_on():
+        wan.plug()
     say(f"up in {time.monotonic() - begin:.1f} s: " + ", ".join(f"{h.name} {h.address}" for h in HOSTS))
 
 
@@ -102,6 +105,7 @@ def remove_volumes() -> None:
 def down(_args: argparse.Namespace) -> None:
     if shutil.which("podman") is None:
         return
+    wan.off()
     for name in hosts.containers():
         hosts.remove(name, [])
     remove_volumes()
@@ -180,6 +184,7 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("host-down", help="remove an extra host")
     verb.add_argument("name")
     verb.set_defaults(do=host_down)
+    wan.add_verbs(verbs)
     return top
 
 

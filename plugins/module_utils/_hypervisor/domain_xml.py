@@ -100,6 +100,11 @@ def _platform(domain: ET.Element, wanted: Model) -> None:
     _sub(power, "suspend-to-disk", enabled="no")
 
 
+def _tap(mac: str) -> str:
+    """The host's end of the card: named by the MAC address, so that rules can hold the two together."""
+    return "vm" + mac.replace(":", "").lower()
+
+
 def _devices(domain: ET.Element, wanted: Model) -> None:
     devices = _sub(domain, "devices")
     _disk(devices, "qcow2", wanted["disk_path"], ROOT_DISK, wanted["layers"], wanted.get("pages"))
@@ -107,7 +112,10 @@ def _devices(domain: ET.Element, wanted: Model) -> None:
     interface = _sub(devices, "interface", type="network")
     _sub(interface, "mac", address=wanted["mac"])
     _sub(interface, "source", network=wanted["network"])
+    _sub(interface, "target", dev=_tap(wanted["mac"]))
     _sub(interface, "model", type="virtio")
+    if wanted.get("mtu"):
+        _sub(interface, "mtu", size=str(wanted["mtu"]))
     # Machines boot from their disk: without the card's boot ROM the BIOS is done sooner.
     _sub(interface, "rom", enabled="no")
     _sub(devices, "controller", type="usb", model="qemu-xhci")
@@ -307,6 +315,9 @@ def _set_network(domain: ET.Element, network: str) -> None:
         source.attrib.clear()
         source.set("network", network)
         interface.set("type", "network")
+    mac = _attribute(interface.find("mac"), "address") if interface is not None else None
+    if mac is not None and interface.find("target") is None:
+        _sub(interface, "target", dev=_tap(mac))
 
 
 def _set_display(domain: ET.Element, display: str) -> None:

@@ -25,7 +25,7 @@ Metadata = t.Dict[str, t.Any]
 _TEXTS = ("uuid", "name", "owner", "site", "network", "goal", "user", "python")
 WISHES = ("architecture", "features", "affinity", "anti_affinity", "performance")
 """Fields of an order that only placement looks at; they are carried so that the order can be rebuilt with them."""
-FIELDS = (*_TEXTS, "generation", "image", "tags", "packages", "users", "wishes", "started")
+FIELDS = (*_TEXTS, "generation", "image", "tags", "packages", "users", "address", "wishes", "started")
 # https://www.w3.org/TR/xml/#charsets, the characters that are not allowed
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -64,6 +64,7 @@ def of_spec(spec: t.Mapping[str, t.Any], started: bool) -> Metadata:
         "tags": [clean(tag) for tag in spec.get("tags") or []],
         "packages": [clean(package) for package in spec.get("packages") or []],
         "users": users,
+        "address": dict(spec["address"]) if spec.get("address") else None,
         "wishes": _wishes(spec),
         "started": started,
     }
@@ -88,8 +89,9 @@ def element(values: Metadata) -> ET.Element:
         )
         for key in user["ssh_authorized_keys"]:
             ET.SubElement(child, _tag("key")).text = key
-    if values.get("wishes"):
-        ET.SubElement(root, _tag("wishes")).text = json.dumps(values["wishes"], sort_keys=True)
+    for key in ("address", "wishes"):
+        if values.get(key):
+            ET.SubElement(root, _tag(key)).text = json.dumps(values[key], sort_keys=True)
     return root
 
 
@@ -140,6 +142,7 @@ def read(domain: ET.Element) -> Metadata | None:
         "tags": [tag.text or "" for tag in root.findall(_tag("tag"))],
         "packages": [package.text or "" for package in root.findall(_tag("package"))],
         "users": users,
+        "address": _mapping(root.findtext(_tag("address"))) or None,
         "wishes": _mapping(root.findtext(_tag("wishes"))),
         "started": root.get("started") == "yes",
     }

@@ -188,7 +188,7 @@ def _tags(value: t.Any) -> list[str]:
 _FACTS: dict[str, t.Callable[[t.Any], t.Any]] = {
     "image": _image,
     "addresses": usable_addresses,
-    "address_source": _matching(r"agent|lease|neighbour"),
+    "address_source": _matching(r"agent|lease|neighbour|home|ordered"),
     "mac": _matching(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}"),
     "display": _display,
     "network": _matching(r"[a-z0-9][a-z0-9-]{0,30}"),
@@ -231,7 +231,7 @@ def read_machine(given: t.Any) -> Row:
         "facts": {fact: read(given[fact]) for fact, read in _FACTS.items() if fact in given},
     }
     # Only for rebuilding the order, which checks them.
-    row.update({field: given[field] for field in ("users", "packages", "wishes") if given.get(field)})
+    row.update({field: given[field] for field in ("users", "packages", "address", "wishes") if given.get(field)})
     for column, source in (("cpus", "vcpus"), ("memory", "memory"), ("disk", "disk"), ("generation", "generation")):
         value = _count(given.get(source))
         if value is not None:
@@ -258,6 +258,7 @@ def wish_of(seen: Row) -> Row:
         "display": display,
         "users": seen.get("users"),
         "packages": seen.get("packages"),
+        "address": seen.get("address"),
         **{field: value for field, value in wishes.items() if field in (*WHERE, "performance")},
     }
     return {field: value for field, value in wish.items() if value is not None}

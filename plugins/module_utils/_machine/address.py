@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where machines can be reached: their addresses, from agent, DHCP lease or neighbour table."""
+"""Where machines can be reached: their addresses, from agent, DHCP lease, neighbour table, their home, or their order."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import concurrent.futures
 import ipaddress
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt
 
-SOURCES = ("agent", "lease", "neighbour")
+SOURCES = ("agent", "lease", "neighbour", "home", "ordered")
 # Seconds that a hanging agent may hold up the others.
 _AGENT_PATIENCE = 2
 _AGENTS_AT_A_TIME = 8
@@ -47,11 +47,27 @@ def of_interfaces(interfaces: t.Mapping[str, t.Any] | None, mac: str) -> list[st
     return usable(entry.get("addr") for card in cards for entry in card.get("addrs") or [])
 
 
+def of_homes(leases: t.Mapping[str, t.Any]) -> dict[str, list[str]]:
+    """Addresses by MAC address, of what the module ``lease_info`` returned on a home (pure)."""
+    told = {str(mac).lower(): lease.get("address") if isinstance(lease, t.Mapping) else lease for mac, lease in leases.items()}
+    return {mac: usable([address]) for mac, address in told.items()}
+
+
+def ordered(values: metadata.Metadata | None) -> list[str]:
+    """The address that a machine was ordered with: nobody has seen it, and yet it is its own (pure)."""
+    address = (values or {}).get("address") or {}
+    return usable([str(address.get("ip", "")).partition("/")[0]])
+
+
 class Finder:
     """Looks up the addresses of many running machines on one connection."""
 
-    def __init__(self, conn: t.Any) -> None:
+    def __init__(self, conn: t.Any, leases: t.Mapping[str, t.Any] | None = None) -> None:
+        """
+        :param leases: what homes say: addresses by MAC address, as the module ``lease_info`` returns them.
+        """
         self._conn = conn
+        self._at_home = of_homes(leases or {})
         self._networks: dict[str, t.Any] = {}
 
     def _leases(self, network: str) -> dict[str, list[str]]:
@@ -98,6 +114,8 @@ class Finder:
                 ("agent", lambda: self._ask_agent(domain, tree, mac)),
                 ("lease", lambda: leases.get(model["network"], {}).get(mac.lower(), [])),
                 ("neighbour", lambda: self._interfaces(domain, libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP, mac)),
+                ("home", lambda: self._at_home.get(mac.lower(), [])),
+                ("ordered", lambda: ordered(metadata.read(tree))),
             ):
                 addresses = found()
                 if addresses:

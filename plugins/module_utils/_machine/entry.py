@@ -11,12 +11,12 @@ import uuid as uuids
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import ORDER_OPTIONS, check_text, parse_order, shorten
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import mac_address
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import MTU_RANGE, mac_address
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import FOREVER, now
 
 Entry = t.Dict[str, t.Any]
 
-EXTRA = ("uuid", "generation", "site", "provider", "user", "python", "exists", "paging", "ordered_site")
+EXTRA = ("uuid", "generation", "site", "provider", "user", "python", "exists", "paging", "ordered_site", "mtu")
 """What an entry has beside the fields of an order."""
 
 RESERVED_SHARES = 10000
@@ -109,6 +109,16 @@ def _paging(value: t.Any, digest: str) -> dict[str, t.Any] | None:
     return {"host": host, "port": numbers[0], "export": digest, "virtual_size": numbers[1]}
 
 
+def _mtu(value: t.Any) -> int | None:
+    """What the machine's network carries; its guest is told."""
+    if value is None:
+        return None
+    text = str(value)
+    if not text.isascii() or not text.isdigit() or not MTU_RANGE[0] <= int(text[:9]) <= MTU_RANGE[1]:
+        raise GridError("invalid_mtu", f"{shorten(value)} is not an MTU", remedy=f"Give a number from {MTU_RANGE[0]} to {MTU_RANGE[1]}")
+    return int(text)
+
+
 def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
     image = _image(entry["image"])
     order = {key: value for key, value in entry.items() if key in ORDER_OPTIONS}
@@ -137,6 +147,7 @@ def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
         **cpu_tuning(spec["performance"], now()),
         "disk_io": spec["performance"].get("disk_io") or None,
         "mac": mac_address(spec["network"], site, uuid),
+        "mtu": _mtu(entry.get("mtu")),
         "exists": bool(entry.get("exists")),
         "pages": _paging(entry.get("paging"), image["digest"]),
     }
@@ -146,7 +157,7 @@ def parse_entry(entry: t.Any) -> tuple[str | None, str | None, Entry | None]:
     """An entry as (uuid, name, specification); the last is ``None`` where it only says which machine is meant.
 
     The specification is the canonical order with ``image`` as ``{name, digest}``, ``uuid``, ``site``, ``generation``, ``user``,
-    ``python``, ``cpu_shares``, ``cpu_limit``, ``disk_io``, ``mac``, ``exists`` and ``pages`` (the export from which it may page, or ``None``). Numbers may come
+    ``python``, ``cpu_shares``, ``cpu_limit``, ``disk_io``, ``mac``, ``mtu``, ``exists`` and ``pages`` (the export from which it may page, or ``None``). Numbers may come
     as text, as templates make them.
 
     :raises GridError: ``invalid_...``.

@@ -14,6 +14,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import paging
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.addressing import in_seed
 
 Model = t.Dict[str, t.Any]
 
@@ -34,7 +35,7 @@ WHEN_RUNNING = {
 }
 """When a changed field of the domain takes effect while the machine runs; on a stopped one it is at once."""
 
-FIRST_BOOT_ONLY = ("packages", "users")
+FIRST_BOOT_ONLY = ("packages", "users", "address")
 """What cloud-init does once, at the machine's first start."""
 
 FIXED = ("name", "image")
@@ -225,6 +226,11 @@ def _refuse_fixed(wanted: Model, values: Model) -> None:
         )
 
 
+def _once(field: str, value: t.Any) -> t.Any:
+    """What of a field of :data:`FIRST_BOOT_ONLY` a machine reads once: an address that DHCP is to give isn't."""
+    return in_seed(value) if field == "address" else value
+
+
 def _metadata_steps(wanted: Model, observed: Observed, steps: list[Step]) -> tuple[Model, dict[str, str]]:
     """Adds the seed's and the metadata's steps; returns the metadata to be and what is ignored."""
     now = observed.metadata
@@ -233,7 +239,7 @@ def _metadata_steps(wanted: Model, observed: Observed, steps: list[Step]) -> tup
     # Facts of the image, which an entry for a machine that exists need not repeat.
     after.update({field: now[field] for field in ("user", "python") if wanted.get(field) is None})
     ignored = {}
-    differing = [field for field in FIRST_BOOT_ONLY if now[field] != after[field]]
+    differing = [field for field in FIRST_BOOT_ONLY if _once(field, now[field]) != _once(field, after[field])]
     if started:
         for field in differing:
             ignored[field] = "only applied at the first boot, which was"

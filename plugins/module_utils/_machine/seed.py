@@ -13,6 +13,7 @@ import json
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.addressing import network_config
 
 try:
     import pycdlib
@@ -20,12 +21,6 @@ except ImportError:
     pycdlib = None
 
 VOLUME = "cidata"
-
-_NETWORK = {
-    "version": 2,
-    "ethernets": {kind: {"match": {"name": f"{kind}*"}, "dhcp4": True, "optional": True} for kind in ("en", "eth")},
-}
-"""DHCP on every network card, without holding up the boot for one that has no server."""
 
 
 def _user(user: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
@@ -70,7 +65,7 @@ def files(spec: t.Mapping[str, t.Any]) -> dict[str, str]:
     return {
         "meta-data": f"instance-id: {spec['uuid']}\nlocal-hostname: {spec['name']}\n",
         "user-data": "#cloud-config\n" + json.dumps(user_data(spec), indent=1) + "\n",
-        "network-config": json.dumps(_NETWORK, indent=1) + "\n",
+        "network-config": json.dumps(network_config(spec.get("address")), indent=1) + "\n",
         "authorized_keys": "".join(f"{key}\n" for key in _keys(spec["users"])),
     }
 

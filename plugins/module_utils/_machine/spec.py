@@ -12,6 +12,7 @@ import typing as t
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import FORMS, shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.addressing import ADDRESS_OPTIONS, parse_address
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import parse_duration, parse_time
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size, parse_size
 
@@ -73,6 +74,7 @@ ORDER_OPTIONS: Spec = {
     "packages": {"type": "list", "elements": "str", "default": []},
     "users": {"type": "list", "elements": "dict", "default": [], "options": USER_OPTIONS},
     "network": {"type": "str", "default": "virtuoso"},
+    "address": {"type": "dict", "options": ADDRESS_OPTIONS},
     "display": {"type": "str", "default": "vnc", "choices": list(DISPLAYS)},
     "performance": {"type": "dict", "default": {}, "options": PERFORMANCE_OPTIONS},
     "goal": {"type": "str", "default": "balance", "choices": list(GOALS)},
@@ -247,9 +249,11 @@ def _canonical(spec: Spec) -> Spec:
         raise GridError("invalid_user", "a user is listed twice", remedy="Give each user once")
     # libvirt and QEMU count guest memory in whole MiB on x86; rounding here keeps what is ordered and what runs equal
     memory = -(-memory // MIB) * MIB
+    address = parse_address(spec.get("address"))
     return {
-        **{field: value for field, value in spec.items() if field not in WHERE},
+        **{field: value for field, value in spec.items() if field not in (*WHERE, "address")},
         **_where(spec),
+        **({} if address is None else {"address": address}),
         "memory": memory,
         "disk": None if disk is None else -(-disk // MIB) * MIB,
         "packages": sorted({check_text("package", package) for package in spec["packages"]}),

@@ -25,7 +25,7 @@ Facts = t.Dict[str, t.Any]
 # Seconds between two looks at those who have no address yet; DHCP servers tell nobody when they give one.
 _LOOK = 0.5
 
-_CARRIED = ("owner", "image", "generation", "site", "goal", "tags", "user", "python", "packages", "users", "wishes")
+_CARRIED = ("owner", "image", "generation", "site", "goal", "tags", "user", "python", "packages", "users", "address", "wishes")
 
 
 def facts(domain: t.Any) -> tuple[Facts, t.Any]:
@@ -81,10 +81,10 @@ def _disk_size(path: str | None) -> int | None:
 class Survey:
     """One run of the module ``machine_info``."""
 
-    def __init__(self, hypervisor: Hypervisor) -> None:
+    def __init__(self, hypervisor: Hypervisor, leases: t.Mapping[str, t.Any] | None = None) -> None:
         self.conn = hypervisor.conn
         self.events = hypervisor.events
-        self.finder = Finder(self.conn)
+        self.finder = Finder(self.conn, leases)
         self.found: dict[str, Facts] = {}
         self._running: dict[str, tuple[t.Any, t.Any]] = {}
 
@@ -206,10 +206,12 @@ class Survey:
         told.update(error.result())
 
 
-def survey(uri: str, wanted: t.Sequence[str] | None, timeout: float, window: float = 0) -> list[Facts]:
+def survey(
+    uri: str, wanted: t.Sequence[str] | None, timeout: float, window: float = 0, leases: t.Mapping[str, t.Any] | None = None
+) -> list[Facts]:
     """The facts of machines on this host, as the module ``machine_info`` returns them."""
     with connect(uri, events=timeout > 0) as hypervisor:
-        work = Survey(hypervisor)
+        work = Survey(hypervisor, leases)
         with translated("read the machines"):
             results = work.look(wanted)
         work.addresses(timeout)

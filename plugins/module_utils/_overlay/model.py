@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 
 
 def _bits(kind: str, value: str, bits: int) -> int:
@@ -28,3 +32,116 @@ def mac_address(network: str, site: str, uuid: str) -> str:
     """
     tail = _bits("machine", uuid, 24)
     return mac_prefix(network, site) + "".join(f":{tail >> shift & 0xFF:02x}" for shift in (16, 8, 0))
+
+
+VNI_RANGE = (1, 2**24 - 1)
+"""RFC 7348, section 5."""
+MTU_RANGE = (576, 9216)
+"""The least is what every IPv4 host takes (RFC 791)."""
+TOPOLOGIES = ("star", "tree")
+TRANSPORTS = ("vxlan", "wireguard", "ssh")
+OVERHEAD = {"vxlan": 50, "wireguard": 130, "ssh": 0}
+"""Bytes of each frame that the tunnel takes of its path's MTU, over IPv4; a tap over TCP takes none."""
+SSH_MTU = 1450
+"""What a network is given where only TCP carries it: frames of the size that the other transports make usual."""
+
+Network = t.Dict[str, t.Any]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}", re.ASCII)
+
+
+def bridge_name(network: str) -> str:
+    """The bridge of a network, on each of its hosts: 12 characters, as the kernel takes 15."""
+    return f"vb{_bits('bridge', network, 40):010x}"
+
+
+def guest_device(mac: str) -> str:
+    """The host's end of a machine's network card: named by its MAC address, so that a rule can hold the two together."""
+    return "vm" + mac.replace(":", "").lower()
+
+
+def _pair(network: str, one: str, other: str) -> str:
+    return "\0".join((network, *sorted((one, other))))
+
+
+def link_device(transport: str, network: str, one: str, other: str) -> str:
+    """The device of a link, on both ends: each transport has its own, so that one can take another's place. OpenSSH's are called tap and a number."""
+    pair = _pair(network, one, other)
+    if transport == "ssh":
+        return f"tap{_bits('link', pair, 29)}"
+    return f"{'vw' if transport == 'wireguard' else 'vt'}{_bits('link', pair, 40):010x}"
+
+
+def link_vni(network: int, one: str, other: str) -> int:
+    """The VNI of a link in a network of this VNI: each has its own, so that none takes another's frames."""
+    return _bits("vni", _pair(str(network), one, other), 24) or 1
+
+
+def network_vni(network: str) -> int:
+    """The VNI of a network that is given none."""
+    return _bits("vni", network, 24) or 1
+
+
+def _bad(code: str, name: t.Any, msg: str, remedy: str, **details: t.Any) -> GridError:
+    return GridError(code, msg, object=f"network {name}", tried="read virtuoso_networks", remedy=remedy, **details)
+
+
+def _number(name: str, what: str, value: t.Any, allowed: tuple[int, int]) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or not allowed[0] <= int(text[:9]) <= allowed[1]:
+        raise _bad(f"invalid_{what}", name, f"{what} {text[:20]} is not from {allowed[0]} to {allowed[1]}", "Give another one, or leave it out")
+    return int(text)
+
+
+def parse_network(given: t.Any, hosts: t.Collection[str]) -> Network:
+    """An entry of ``virtuoso_networks`` in its canonical form: ``name home hosts topology encrypted spoofing vni mtu shortcuts transports``.
+
+    :param hosts: the hosts that there are. :raises GridError: ``invalid_network``, ``unknown_host``, ``invalid_vni``, ``invalid_mtu``.
+    """
+    if not isinstance(given, t.Mapping) or not isinstance(given.get("name"), str) or not _NAME.fullmatch(given["name"]):
+        name = given.get("name") if isinstance(given, t.Mapping) else given
+        raise _bad("invalid_network", str(name)[:40], "it has no name of 1 to 31 lower-case letters, digits and hyphens", "Give each network a name")
+    name = given["name"]
+    known = {"name", "home", "hosts", "topology", "encrypted", "spoofing", "vni", "mtu", "shortcuts", "transports"}
+    if set(given) - known:
+        raise _bad("invalid_network", name, f"unknown fields: {', '.join(sorted(map(str, set(given) - known)))}", f"It has {', '.join(sorted(known))}")
+    topology, chosen = given.get("topology") or "star", list(given.get("hosts") or hosts)
+    shortcuts = sorted(tuple(sorted(map(str, pair))) for pair in given.get("shortcuts") or [])
+    transports = {tuple(sorted((str(each.get("between", ["", ""])[0]), str(each.get("between", ["", ""])[-1])))): each.get("transport") for each in given.get("transports") or []}
+    if topology not in TOPOLOGIES or set(transports.values()) - set(TRANSPORTS):
+        raise _bad("invalid_network", name, "its topology or a transport is unknown", f"Topologies: {', '.join(TOPOLOGIES)}; transports: {', '.join(TRANSPORTS)}")
+    if given.get("home") and given["home"] not in chosen:
+        chosen.append(given["home"])
+    named = {*chosen, *(host for pair in (*shortcuts, *transports) for host in pair)}
+    if not given.get("home") or named - set(hosts):
+        missing = ", ".join(sorted(named - set(hosts))) or "a home"
+        raise _bad("unknown_host", name, f"it has no {missing} among the hosts of this run", "Give its home, and only hosts that are in the inventory")
+    if any(len(set(pair)) != 2 for pair in (*shortcuts, *transports)) or {host for pair in shortcuts for host in pair} - set(chosen):
+        raise _bad("invalid_network", name, "a shortcut is not between two hosts of the network", "Give pairs such as [provider1, provider2]")
+    return {
+        "name": name,
+        "home": given["home"],
+        "hosts": sorted(set(chosen)),
+        "topology": topology,
+        "encrypted": given.get("encrypted") is True or str(given.get("encrypted", "")).lower() in ("true", "yes"),
+        "spoofing": given.get("spoofing") is True or str(given.get("spoofing", "")).lower() in ("true", "yes"),
+        "vni": network_vni(name) if given.get("vni") is None else _number(name, "vni", given["vni"], VNI_RANGE),
+        "mtu": None if given.get("mtu") is None else _number(name, "mtu", given["mtu"], MTU_RANGE),
+        "shortcuts": shortcuts,
+        "transports": transports,
+    }
+
+
+def check_apart(networks: t.Sequence[Network]) -> None:
+    """:raises GridError: ``duplicate_network``, ``vni_overlap``, ``mac_overlap`` where two networks could be taken for each other."""
+    names, vnis, prefixes = {}, {}, {}
+    for network in networks:
+        name = network["name"]
+        if names.setdefault(name, network) is not network:
+            raise _bad("duplicate_network", name, "it is listed twice", "Give each network once")
+        other = vnis.setdefault(network["vni"], name)
+        if other != name:
+            raise _bad("vni_overlap", name, f"it has the VNI {network['vni']} of network {other}", "Give one of them another vni", other=other)
+        other = prefixes.setdefault(mac_prefix(name, "")[:5], name)
+        if other != name:
+            raise _bad("mac_overlap", name, f"its MAC addresses begin as those of network {other}", "Give one of them another name", other=other)

@@ -1,0 +1,119 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which hosts of a network are linked: a tree, always, and shortcuts that never flood (pure)."""
+
+from __future__ import annotations
+
+import typing as t
+
+Edge = t.Tuple[str, str]
+Latency = t.Callable[[str, str], t.Optional[float]]
+Possible = t.Callable[[str, str], bool]
+
+_UNKNOWN = 3600.0
+
+
+def edge(one: str, other: str) -> Edge:
+    """A link, whichever way it is looked at."""
+    return (one, other) if one <= other else (other, one)
+
+
+def spanning_tree(root: str, hosts: t.Collection[str], weight: t.Callable[[str, str], float | None]) -> set[Edge]:
+    """Prim's algorithm from ``root``: the edges of a tree of least weight; what can't be reached is left out.
+
+    :param weight: of an edge, ``None`` where it can't be. Equal weights are decided by names, so that the answer is always the same.
+    """
+    inside, found = {root}, set()
+    while True:
+        cut = [
+            (seconds, one, other)
+            for one in sorted(inside)
+            for other in sorted(set(hosts) - inside)
+            for seconds in [weight(one, other)]
+            if seconds is not None
+        ]
+        if not cut:
+            return found
+        dummy, one, other = min(cut)
+        inside.add(other)
+        found.add(edge(one, other))
+
+
+def tree_of(topology: str, home: str, hosts: t.Collection[str], site: t.Mapping[str, str], latency: Latency, possible: Possible) -> set[Edge]:
+    """The tree of a network.
+
+    ``star``: the first host of each site is linked with the home, the others of the site with their first; where the home can't be reached directly, through
+    whom it can. ``tree``: the tree of least latency.
+    """
+    first: dict[str, str] = {site.get(home, home): home}
+    for host in sorted(hosts):
+        first.setdefault(site.get(host, host), host)
+
+    def weight(one: str, other: str) -> float | None:
+        if not possible(one, other):
+            return None
+        seconds = latency(one, other)
+        known = _UNKNOWN if seconds is None else seconds
+        if topology == "tree":
+            return known
+        same_site = site.get(one, one) == site.get(other, other)
+        wanted = (home in (one, other) and first[site.get(other, other)] == other and first[site.get(one, one)] == one and not same_site) or (
+            same_site and first[site.get(one, one)] in (one, other)
+        )
+        # Whatever isn't of the star is only taken where there is no other way.
+        return known if wanted else known + 2 * _UNKNOWN
+
+    return spanning_tree(home, hosts, weight)
+
+
+def reachable(root: str, edges: t.Iterable[Edge]) -> set[str]:
+    """The hosts that flooding from ``root`` reaches."""
+    around: dict[str, set[str]] = {}
+    for one, other in edges:
+        around.setdefault(one, set()).add(other)
+        around.setdefault(other, set()).add(one)
+    found, waiting = {root}, [root]
+    while waiting:
+        new = around.get(waiting.pop(), set()) - found
+        found |= new
+        waiting += new
+    return found
+
+
+def has_loop(edges: t.Iterable[t.Any]) -> bool:
+    """Whether flooding over these edges would go round."""
+    parent: dict[str, str] = {}
+
+    def root(host: str) -> str:
+        while parent.setdefault(host, host) != host:
+            host = parent[host]
+        return host
+
+    for one, other, *dummy in edges:
+        a, b = root(one), root(other)
+        if a == b:
+            return True
+        parent[a] = b
+    return False
+
+
+def phases(now: t.Collection[t.Any], wanted: t.Collection[t.Any]) -> list[dict[t.Any, str]]:
+    """From one tree to another without a loop and, for what is known by address, without a moment between: each phase is done everywhere before the next.
+
+    Roles: ``tree`` floods and learns; ``standby`` carries only what is sent to it by a learned or static entry.
+
+    1. The new links come up, standing by. 2. Those that go stop flooding: what their bridges have learned still uses them. 3. The new ones flood, and the old
+    ones go. Where nothing goes, one phase is enough.
+    """
+    old, new = set(now), set(wanted)
+    final = dict.fromkeys(new, "tree")
+    going, coming = old - new, new - old
+    if not going or not coming:
+        return [final]
+    stay = dict.fromkeys(old & new, "tree")
+    return [
+        {**stay, **dict.fromkeys(going, "tree"), **dict.fromkeys(coming, "standby")},
+        {**stay, **dict.fromkeys(going | coming, "standby")},
+        final,
+    ]

@@ -1,0 +1,96 @@
+#!/usr/bin/python
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: overlay_info
+short_description: A host's networks, links and traffic
+description:
+  - Tells a host's part of the overlay, how its links are and why each has its transport, and who sent how much to whom.
+version_added: 0.2.0
+author: [virtuoso.grid contributors (@virtuoso-grid)]
+options:
+  mark:
+    description: Begin to count anew, after what has been counted was read.
+    type: bool
+    default: false
+  kernel:
+    description: Find out as well which transports can be had here, by making and removing an interface.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - virtuoso.grid.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+seealso:
+  - module: virtuoso.grid.overlay
+"""
+
+EXAMPLES = r"""
+- name: Look at the links
+  virtuoso.grid.overlay_info:
+  register: overlay
+"""
+
+RETURN = r"""
+part:
+  description: What the host was brought to last.
+  returned: success
+  type: dict
+links:
+  description: Its links, each with C(device), C(network), C(peer), C(role), C(transport), C(reason), C(state), and C(rx_bytes), C(tx_bytes), C(rx_packets), C(tx_packets).
+  returned: success
+  type: list
+  elements: dict
+traffic:
+  description:
+    - Bytes and packets of each pair of MAC addresses, C(source) and C(destination), counted where the sender is. Pairs that were silent for an hour are
+      forgotten.
+  returned: success
+  type: list
+  elements: dict
+kernel:
+  description: For each transport nothing, or why it can't be had.
+  returned: when O(kernel) is true
+  type: dict
+since:
+  description: When counting began, if O(mark) was used since the host's last boot.
+  returned: success
+  type: str
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import site, traffic
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.probe import kernel
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
+from ansible_collections.virtuoso.grid.plugins.module_utils._times import now
+
+OPTIONS = {"argument_spec": {"mark": {"type": "bool", "default": False}, "kernel": {"type": "bool", "default": False}}, "supports_check_mode": True}
+
+
+def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
+    """Look, then mark where asked to."""
+    part = site.current()
+    result = {"changed": False, "part": part, "links": traffic.links(part), "traffic": traffic.matrix(), "since": traffic.since()}
+    if module.params["kernel"]:
+        result["kernel"] = kernel()
+    if module.params["mark"] and not module.check_mode:
+        traffic.mark([link["device"] for link in part["links"]], now())
+    return result
+
+
+def main() -> None:
+    """Entry point."""
+    run_module(work, **OPTIONS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How fast links between sites are, beside tunnels of the same kind made by hand and the bare path, and how long it takes to connect N sites.
+
+Each is measured on the bare lab network and on the emulated WAN (100 Mbit/s, 20 ms), with and without segmentation offload. What is measured over a link is a network
+namespace plugged into the network's bridge, as a machine is. ``VNET`` is what the paper tells of the work that this one follows: a round trip of 1.6 x the physical path's.
+
+All sites are hosts of their own, containers with systemd and SSH, 32 as well: a namespace alone has no units that could come back after a reboot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+import typing as t
+from pathlib import Path
+
+import overlay_ways as ways
+from measure import CHECKOUT, LAB, Row, on, play
+
+SECONDS = 4.0
+ROUNDS = 3
+SITES = (2, 8, 32)
+NAME = "bench"
+VNET = 1.6
+"""A round trip over VNET as a multiple of the physical path's, as its authors measured it."""
+GOAL = 0.95
+KINDS = ("vxlan", "ssh")
+NETWORKS = (("bare lab network", False), ("WAN 100 Mbit/s 20 ms", True))
+
+
+def bridge_name(network: str) -> str:
+    """The bridge of a network of ours."""
+    text = on("provider1", "cat /etc/virtuoso/overlay/part.json")
+    return next(entry["bridge"] for entry in json.loads(text)["networks"] if entry["name"] == network)
+
+
+@contextlib.contextmanager
+def ours(kind: str) -> t.Iterator[int]:
+    """Our network between the two hosts, by this transport; its MTU."""
+    network = {
+        "name": NAME, "home": ways.NEAR, "hosts": [ways.NEAR, ways.FAR],
+        "transports": [{"between": [ways.NEAR, ways.FAR], "transport": kind}],
+    }  # fmt: skip
+    try:
+        play("overlay", virtuoso_networks=[network], virtuoso_home_networks=[])
+        bridge = bridge_name(NAME)
+        mtu = int(on(ways.NEAR, f"cat /sys/class/net/{bridge}/mtu"))
+        with ways.plugged(dict.fromkeys(ways.ADDRESSES, bridge), mtu):
+            yield mtu
+    finally:
+        play("overlay", virtuoso_networks=[], virtuoso_home_networks=[])
+
+
+def median(inner: bool) -> ways.Speed:
+    """The median of some rounds: others use the machine as well."""
+    found = [ways.speed(SECONDS, inner=inner) for dummy in range(ROUNDS)]
+    return ways.Speed(statistics.median(each.mbit for each in found), statistics.median(each.rtt for each in found))
+
+
+class Table:
+    """The rows, told as they come."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def add(self, case: str, who: str, metric: str, value: float, unit: str) -> None:
+        print(f"bench: {case}: {who}: {metric} {value:.3f} {unit}", flush=True)
+        self.rows.append({"area": "overlay", "case": case, "who": who, "metric": metric, "value": value, "unit": unit})
+
+    def speed(self, case: str, who: str, found: ways.Speed, raw: ways.Speed) -> None:
+        """Throughput, round trip, and that as a multiple of the bare path's."""
+        self.add(case, who, "TCP", found.mbit, "Mbit/s")
+        self.add(case, who, "RTT", found.rtt, "ms")
+        self.add(case, who, "RTT of the path's", found.rtt / raw.rtt, "x")
+
+
+def links(table: Table) -> None:
+    """Every transport on both networks."""
+    for network, wan in NETWORKS:
+        if wan:
+            ways.lab("wan", "on", "--firewall", "home1=open", "--firewall", "provider2=open")
+        try:
+            raw = {}
+            for offload in (True, False):
+                ways.offload(offload, False)
+                raw[offload] = median(False)
+            for kind in KINDS:
+                found: dict[bool, dict[str, ways.Speed]] = {True: {}, False: {}}
+                with ours(kind) as mtu:
+                    _both(found, "virtuoso")
+                with ways.hand_made(kind, mtu):
+                    _both(found, "made by hand")
+                for offload in (True, False):
+                    case = f"{kind}, {network}, {'with' if offload else 'without'} offload"
+                    for who, each in found[offload].items():
+                        table.speed(case, who, each, raw[offload])
+                    table.speed(case, "bare path", raw[offload], raw[offload])
+                    table.add(case, "VNET (paper)", "RTT of the path's", VNET, "x")
+                    ratio = found[offload]["virtuoso"].mbit / found[offload]["made by hand"].mbit
+                    table.add(case, "virtuoso", f"TCP of the hand-made (goal {GOAL})", ratio, "x")
+        finally:
+            ways.offload(True, False)
+            if wan:
+                ways.lab("wan", "off")
+
+
+def _both(found: dict[bool, dict[str, ways.Speed]], who: str) -> None:
+    for offload in (True, False):
+        ways.offload(offload, True)
+        found[offload][who] = median(True)
+    ways.offload(True, True)
+
+
+def connect(table: Table) -> None:
+    """Seconds from hosts that have nothing of it to a network over N of them, and of a run that changes nothing."""
+    extra: list[str] = []
+    try:
+        for count in SITES:
+            while len(extra) + 2 < count:
+                name, number = f"site{len(extra):02}", 100 + len(extra)
+                ways.lab("host-up", name, "--image", "host-bookworm", "--address", f"198.18.0.{number}")
+                extra.append(name)
+            hosts = {**ways.ADDRESSES, **{name: f"198.18.0.{100 + number}" for number, name in enumerate(extra)}}
+            chosen = dict(list(hosts.items())[:count])
+            network = {"name": NAME, "home": ways.NEAR, "hosts": list(chosen)}
+            case = f"connect {count} sites"
+            table.add(case, "virtuoso", "time", _run(chosen, [network]), "s")
+            table.add(case, "virtuoso", "time of a second run", _run(chosen, [network]), "s")
+            table.add(case, "floor", "time", _ping(chosen), "s")
+            _run(chosen, [])
+            table.add(case, "made by hand (ssh and ip)", "time", _by_hand(chosen), "s")
+    finally:
+        for name in extra:
+            ways.lab("host-down", name)
+
+
+def _inventory(hosts: t.Mapping[str, str], directory: str) -> Path:
+    common = f"-o 'UserKnownHostsFile=\"{LAB.parents[2] / 'build/lab/known_hosts'}\"' -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
+    variables = {
+        "ansible_user": "root", "ansible_python_interpreter": "/usr/bin/python3", "ansible_ssh_common_args": common,
+        "ansible_ssh_private_key_file": str(LAB.parents[2] / "build/lab/id_ed25519"),
+    }  # fmt: skip
+    path = Path(directory) / "hosts.json"
+    group = {"hosts": {name: {"ansible_host": address} for name, address in hosts.items()}, "vars": variables}
+    path.write_text(json.dumps({"all": {"children": {"homes": group}}}), encoding="utf-8")
+    return path
+
+
+def _ansible(*argv: str) -> float:
+    begin = time.monotonic()
+    done = subprocess.run(list(argv), cwd=CHECKOUT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False, env={**os.environ, "ANSIBLE_FORKS": "16"})
+    if done.returncode:
+        raise SystemExit(f"bench: {' '.join(argv)} failed\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}")
+    return time.monotonic() - begin
+
+
+def _run(hosts: t.Mapping[str, str], networks: t.Sequence[t.Any]) -> float:
+    with tempfile.TemporaryDirectory() as directory:
+        inventory = _inventory(hosts, directory)
+        variables = json.dumps({"virtuoso_networks": list(networks), "virtuoso_home_networks": [], "virtuoso_state_dir": directory})
+        return _ansible("ansible-playbook", "-i", str(inventory), "virtuoso.grid.overlay", "-e", variables)
+
+
+def _ping(hosts: t.Mapping[str, str]) -> float:
+    with tempfile.TemporaryDirectory() as directory:
+        return _ansible("ansible", "-i", str(_inventory(hosts, directory)), "all", "-m", "ansible.builtin.ping")
+
+
+def _by_hand(hosts: t.Mapping[str, str]) -> float:
+    """A star of VXLAN links typed in a loop, host by host: nothing is probed, checked, kept over a boot or taken away but by hand."""
+    centre, *leaves = hosts.items()
+    begin = time.monotonic()
+    on(centre[0], "ip link add benchbr type bridge; ip link set benchbr up")
+    for number, (name, address) in enumerate(leaves, start=1):
+        link = "ip link add benchv{0} type vxlan id {1} remote {2} dstport 8472; ip link set benchv{0} mtu 1450 master benchbr up"
+        on(centre[0], link.format(number, 7000 + number, address))
+        on(name, "ip link add benchbr type bridge; ip link set benchbr up;" + link.format(number, 7000 + number, centre[1]))
+    seconds = time.monotonic() - begin
+    for name in hosts:
+        on(name, "for link in $(ip -br link | grep -oE '^bench(v[0-9]+|br)'); do ip link del $link; done")
+    return seconds
+
+
+def measure() -> list[Row]:
+    """All of it."""
+    table = Table()
+    ways.lab("wan", "off")
+    ways.install()
+    try:
+        links(table)
+        connect(table)
+    finally:
+        ways.uninstall()
+    return table.rows

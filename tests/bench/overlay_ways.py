@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ways between two hosts of the lab, and how fast they are: the bare path, tunnels made by hand, and what is plugged into a bridge.
+
+What is measured over a tunnel is a network namespace on each host, with a cable to the bridge that the tunnel is a port of, as a machine has: the same for ours and for those
+made by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import time
+import typing as t
+from pathlib import Path
+
+from measure import LAB, on
+
+NEAR, FAR = "provider1", "provider2"
+ADDRESSES = {NEAR: "198.18.0.21", FAR: "198.18.0.22"}
+INNER = {NEAR: "10.99.0.1", FAR: "10.99.0.2"}
+PORT = 5201
+KEY = "/root/.bench_ed25519"
+FLOW = Path(__file__).resolve().parent / "flow.py"
+
+
+class Speed(t.NamedTuple):
+    """Mbit/s of TCP, and round trip in ms."""
+
+    mbit: float
+    rtt: float
+
+
+def lab(*arguments: str) -> None:
+    """Run lab.py."""
+    done = subprocess.run(["/usr/bin/python3", str(LAB), *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300, check=False)
+    if done.returncode:
+        raise SystemExit(f"bench: lab.py {' '.join(arguments)} failed: {done.stdout}{done.stderr}")
+
+
+def install() -> None:
+    """The measuring program on both hosts, and a key by which one logs in on the other."""
+    text = FLOW.read_text(encoding="utf-8")
+    for host in ADDRESSES:
+        on(host, f"cat >/root/bench_flow.py <<'END_OF_FLOW'\n{text}\nEND_OF_FLOW")
+    public = on(NEAR, f"test -e {KEY} || ssh-keygen -q -t ed25519 -N '' -C bench -f {KEY}; cat {KEY}.pub").strip()
+    on(FAR, f"grep -q '{public}' .ssh/authorized_keys || echo '{public}' >>.ssh/authorized_keys")
+    on(FAR, "echo 'PermitTunnel yes' >/etc/ssh/sshd_config.d/bench.conf; systemctl reload ssh")
+
+
+def uninstall() -> None:
+    """Nothing of it stays."""
+    on(NEAR, f"rm -f {KEY} {KEY}.pub /root/bench_flow.py")
+    on(FAR, "sed -i '/ bench$/d' .ssh/authorized_keys; rm -f /etc/ssh/sshd_config.d/bench.conf /root/bench_flow.py; systemctl reload ssh")
+
+
+@contextlib.contextmanager
+def plugged(bridges: t.Mapping[str, str], mtu: int) -> t.Iterator[None]:
+    """A namespace on each host, with a cable to a bridge there."""
+    try:
+        for host, bridge in bridges.items():
+            on(
+                host,
+                "set -e; ip netns add bench; ip link add vhbench0 type veth peer name eth0 netns bench;"
+                f"ip link set vhbench0 mtu {mtu} master {bridge} up; ip netns exec bench ip link set eth0 mtu {mtu} up;"
+                f"ip netns exec bench ip addr add {INNER[host]}/24 dev eth0; ip netns exec bench ip link set lo up",
+            )
+        yield
+    finally:
+        for host in bridges:
+            on(host, "ip netns pids bench 2>/dev/null | xargs -r kill; ip netns del bench 2>/dev/null; ip link del vhbench0 2>/dev/null; true")
+
+
+def offload(wanted: bool, inner: bool) -> None:
+    """Segmentation offload of the hosts' network cards, and of the namespaces' cables."""
+    word = "on" if wanted else "off"
+    for host in ADDRESSES:
+        on(host, f"python3 /root/bench_flow.py offload {word} eth0" + (" vhbench0" if inner else ""))
+        if inner:
+            on(host, f"ip netns exec bench python3 /root/bench_flow.py offload {word} eth0")
+
+
+def speed(seconds: float, *, inner: bool) -> Speed:
+    """TCP from the near host to the far one, and the round trip when nothing else is under way."""
+    within = "ip netns exec bench " if inner else ""
+    target = INNER[FAR] if inner else ADDRESSES[FAR]
+    on(FAR, f"systemctl stop bench-flow 2>/dev/null; systemd-run -q --unit=bench-flow --collect {within}python3 /root/bench_flow.py serve 0.0.0.0 {PORT}")
+    try:
+        reachable = f"for n in $(seq 50); do {within}ping -c 1 -W 1 {target} >/dev/null && exit 0; sleep 0.1; done; exit 1"
+        on(NEAR, reachable)
+        text = on(NEAR, f"{within}ping -q -c 40 -i 0.05 {target}")
+        rtt = float(re.search(r"= [\d.]+/([\d.]+)/", text).group(1))
+        told = json.loads(on(NEAR, f"{within}python3 /root/bench_flow.py send {target} {PORT} {seconds}"))
+    finally:
+        on(FAR, "systemctl stop bench-flow")
+    return Speed(told["mbit"], rtt)
+
+
+def _bridge(host: str, name: str, mtu: int) -> str:
+    return f"ip link add {name} type bridge; ip link set {name} mtu {mtu} up;"
+
+
+@contextlib.contextmanager
+def hand_made(kind: str, mtu: int) -> t.Iterator[None]:
+    """A tunnel between bridges `benchbr`, made as a knowing person would: `vxlan` or `ssh`."""
+    try:
+        for host in ADDRESSES:
+            on(host, "set -e;" + _bridge(host, "benchbr", mtu))
+        {"vxlan": _vxlan, "ssh": _ssh}[kind](mtu)
+        with plugged(dict.fromkeys(ADDRESSES, "benchbr"), mtu):
+            yield
+    finally:
+        for host in ADDRESSES:
+            on(host, "systemctl stop bench-tunnel 2>/dev/null; for link in benchvx tap77 benchbr; do ip link del $link 2>/dev/null; done; true")
+
+
+def _vxlan(mtu: int) -> None:
+    for host, other in ((NEAR, FAR), (FAR, NEAR)):
+        on(host, f"ip link add benchvx type vxlan id 7777 remote {ADDRESSES[other]} dstport 8472; ip link set benchvx mtu {mtu} master benchbr up")
+
+
+def _ssh(mtu: int) -> None:
+    options = "-o Tunnel=ethernet -o ExitOnForwardFailure=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ServerAliveInterval=5"
+    on(NEAR, f"systemd-run -q --unit=bench-tunnel ssh -N -i {KEY} {options} -c aes128-gcm@openssh.com -w 77:77 root@{ADDRESSES[FAR]}")
+    end = time.monotonic() + 20
+    for host in ADDRESSES:
+        while on(host, "ip -br link show dev tap77 2>/dev/null | wc -l").strip() != "1":
+            if time.monotonic() > end:
+                raise SystemExit("bench: the hand-made SSH tunnel does not come up: " + on(NEAR, "journalctl -u bench-tunnel -n 5 --no-pager"))
+            time.sleep(0.1)
+        on(host, f"ip link set tap77 mtu {mtu} master benchbr up")

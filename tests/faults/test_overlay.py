@@ -1,0 +1,72 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What takes long: storms of ten seconds in every topology, a way that is cut for a minute, hosts that lose their power."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from overlays import BRIDGE, HOME, HOSTS, Overlay, lab, on_host, plug, storm
+from walking import PROVIDERS, until
+
+SHORTCUT = [list(PROVIDERS)]
+
+
+@pytest.fixture(scope="module", name="overlay")
+def _overlay(make_grid):
+    lab("wan", "on")
+    overlay = Overlay(make_grid("it-overlay"))
+    overlay.clean()
+    yield overlay
+    overlay.grid.clean()
+    overlay.clean()
+    lab("wan", "off")
+
+
+@pytest.mark.parametrize("shortcuts", [[], SHORTCUT], ids=["plain", "shortcut"])
+@pytest.mark.parametrize("topology", ["star", "tree"])
+def test_ten_seconds_of_broadcast_reach_each_site_exactly_once(overlay, topology, shortcuts):
+    overlay.make(topology=topology, shortcuts=shortcuts)
+    for sender in HOSTS:
+        found = storm(sender, seconds=10)
+        for host, row in found.items():
+            assert (row["once"], row["more"]) == (0 if host == sender else row["sent"], 0), (topology, shortcuts, sender, found)
+
+
+def _address(host, number):
+    """Give a host's test port an address on the network; it is plugged in anew where a boot took it."""
+    until("the bridge", lambda: on_host(host, f"ip link show {BRIDGE} >/dev/null 2>&1 && echo yes || true").strip() == "yes", deadline=10)
+    plug(host)
+    on_host(host, f"ip addr replace 198.18.77.{number}/24 dev vhit1")
+    return f"198.18.77.{number}"
+
+
+@pytest.mark.parametrize("place", PROVIDERS)
+def test_a_way_that_was_cut_for_a_minute_comes_back(overlay, place):
+    overlay.make()
+    target = _address(place, 9)
+    until("the link", lambda: overlay.reached(target), deadline=10)
+    lab("wan", "cut", HOME, place, "--seconds", "60")
+    begin = time.monotonic()
+    until("the cut", lambda: not overlay.reached(target), deadline=5)
+    while time.monotonic() < begin + 60:
+        time.sleep(0.1)
+    overlay.back(target, "the way that was cut for a minute", time.monotonic())
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_host_that_lost_its_power_comes_back(overlay, host):
+    overlay.make()
+    # Home's port is its LAN itself.
+    others = [other for other in PROVIDERS if other != host]
+    targets = [_address(other, 10 + number) for number, other in enumerate(others)]
+    lab("reboot", host, "--grace", "0")
+    begin = time.monotonic()
+    if host != HOME:
+        targets.append(_address(host, 20))
+    for target in targets:
+        overlay.back(target, f"{host} after a loss of power", begin)
+    again = overlay.make()
+    assert not any(again.changed.values()), again.story()

@@ -1,0 +1,178 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A network over the lab's three hosts, on its emulated WAN, with a machine on each provider: made, looked at from inside, disturbed, removed."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import random
+import re
+import subprocess
+import sys
+import threading
+import time
+import typing as t
+from pathlib import Path
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import model
+from walking import CHECKOUT, LAB, PROVIDERS, Grid, Row, Run, on_host, until
+
+HOME = "home1"
+HOSTS = (HOME, *PROVIDERS)
+NETWORK = "it-lan"
+BRIDGE = model.bridge_name(NETWORK)
+LAN = "it-lan0"
+KEY = "/root/.ssh/it_overlay"
+FRAMES = Path(CHECKOUT) / "tests" / "support" / "frames.py"
+BACK = 10.0
+"""Seconds in which everything is to be back by itself."""
+
+HOME_NETWORKS = [
+    {"network": NETWORK, "bridge": LAN, "make": True, "address": "198.18.77.1/24", "dhcp": {"first": "198.18.77.100", "last": "198.18.77.199", "domain": "it.home.arpa"}}
+]  # fmt: skip
+
+
+def lab(*arguments: str, deadline: float = 60) -> str:
+    """Run lab.py."""
+    argv = [sys.executable, str(CHECKOUT / "tests" / "lab" / "lab.py"), *arguments]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=deadline, check=False)
+    assert done.returncode == 0, f"lab.py {' '.join(arguments)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+class Overlay:
+    """The network, and the store, inventory and machines of its tests."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self.addresses: dict[str, str] = {}
+
+    def network(self, **fields: t.Any) -> Row:
+        """The entry of ``virtuoso_networks``."""
+        return {"name": NETWORK, "home": HOME, **fields}
+
+    def start(self, *arguments: str, present: bool = True, **fields: t.Any) -> Run:
+        """Begin the play that makes the network, or removes it."""
+        return self.grid.start(
+            "overlay", *arguments, virtuoso_networks=[self.network(**fields)] if present else [], virtuoso_home_networks=HOME_NETWORKS if present else []
+        )
+
+    def make(self, *arguments: str, **fields: t.Any) -> Run:
+        """As :meth:`start`, and wait for its good end."""
+        return self.start(*arguments, **fields).wait().succeeded()
+
+    def deploy(self, machines: t.Sequence[Row]) -> Run:
+        """Deploy machines on it."""
+        variables = {"virtuoso_networks": [self.network()], "virtuoso_home_networks": HOME_NETWORKS, "virtuoso_screenshots": False}
+        run = self.grid.play("deploy", machines=machines, **variables).succeeded()
+        self.addresses = {row["name"]: row["addresses"][0] for row in run.report["machines"] if row.get("addresses")}
+        on_host(HOME, f"cat >{KEY} <<'END'\n{(LAB / 'id_ed25519').read_text(encoding='utf-8')}END\nchmod 600 {KEY}")
+        return run
+
+    def inside(self, name: str, command: str, *, check: bool = True) -> str:
+        """What a command says on a machine, which is reached from home."""
+        options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ConnectTimeout=10"
+        return on_host(HOME, f"ssh -n -i {KEY} {options} root@{self.addresses[name]} '{command}'", check=check)
+
+    def ping(self, name: str, target: str, count: int = 10, interval: float = 0.1) -> Row:
+        """Sent, received and the least round trip of a ping from a machine."""
+        return read_ping(self.inside(name, f"ping -c {count} -i {interval} {target}", check=False))
+
+    def reached(self, name: str) -> bool:
+        """Whether home reaches a machine, or an address, at once."""
+        return on_host(HOME, f"ping -c 1 -W 1 {self.addresses.get(name, name)} >/dev/null && echo yes || true").strip() == "yes"
+
+    def back(self, name: str, what: str, since: float) -> float:
+        """Wait until home reaches it; seconds since then. More than :data:`BACK` is a failure."""
+        until(what, lambda: self.reached(name), deadline=BACK, interval=0.1)
+        return time.monotonic() - since
+
+    def clean(self) -> None:
+        """Remove what a failed test may have left, without the help of what is being tested."""
+        for host in HOSTS:
+            on_host(host, CLEAN, check=False)
+
+
+CLEAN = f"""
+for unit in $(systemctl list-units --all --plain --no-legend 'virtuoso-overlay-ssh@*' 'virtuoso-home*' | cut -d ' ' -f 1); do systemctl disable --now $unit; done
+rm -rf /etc/virtuoso/overlay/part*.json /etc/virtuoso/overlay/ssh/* /etc/virtuoso/overlay/authorized_keys /etc/virtuoso/home/{NETWORK} /var/lib/virtuoso-home/{NETWORK}.leases
+for link in $(ip -br link | grep -oE '^(vb|vt|vh|vl|vm|tap)[0-9a-f]+|^vhit0|^{LAN}'); do ip link delete $link; done
+nft list tables | grep virtuoso_ | while read -r line; do nft delete $line; done
+rm -f {KEY} /root/it_frames.py /run/virtuoso-overlay.*
+"""
+
+
+def read_ping(text: str) -> Row:
+    """What ping said at its end."""
+    counts = re.search(r"(\d+) packets transmitted, (\d+) (?:packets )?received", text)
+    times = re.search(r"= ([\d.]+)/", text)
+    assert counts, f"ping said: {text}"
+    return {"sent": int(counts.group(1)), "received": int(counts.group(2)), "rtt": float(times.group(1)) if times else None}
+
+
+class Pinging:
+    """A ping of 10 ms from one machine to another while something is done."""
+
+    def __init__(self, overlay: Overlay, name: str, target: str) -> None:
+        self._overlay, self._name, self._target = overlay, name, target
+        self._over = threading.Event()
+        self._text = ""
+
+    def __enter__(self) -> Pinging:
+        self._pool = concurrent.futures.ThreadPoolExecutor(1)
+        # busybox's ping tells at its end, which SIGINT brings.
+        command = f"ping -i 0.01 {self._overlay.addresses[self._target]} >/tmp/ping.txt 2>&1 & echo $! >/tmp/ping.pid"
+        self._overlay.inside(self._name, command)
+        return self
+
+    def __exit__(self, *_exc: t.Any) -> None:
+        self._text = self._overlay.inside(self._name, "kill -INT $(cat /tmp/ping.pid); sleep 0.3; tail -n 3 /tmp/ping.txt; rm /tmp/ping.*")
+        self._pool.shutdown()
+
+    @property
+    def lost(self) -> int:
+        """How many were lost; the last may be under way when it ends."""
+        counts = read_ping(self._text)
+        assert counts["sent"] > 100, counts
+        return max(0, counts["sent"] - counts["received"] - UNDER_WAY)
+
+
+UNDER_WAY = 5
+"""Pings of 10 ms that are under way on a path of 40 ms when pinging ends."""
+
+
+def plug(host: str) -> None:
+    """A port of the network's bridge on a host, as a machine has, without an address."""
+    on_host(host, f"ip link show vhit0 >/dev/null 2>&1 || {{ ip link add vhit0 type veth peer name vhit1; ip link set vhit0 master {BRIDGE} up; ip link set vhit1 up; }}")
+
+
+def storm(sender: str, *, seconds: float, rate: int = 1000) -> dict[str, Row]:
+    """Broadcast from one site; what each site saw of it, the sender's own port too."""
+    text = FRAMES.read_text(encoding="utf-8")
+    for host in HOSTS:
+        plug(host)
+        on_host(host, f"cat >/root/it_frames.py <<'END_OF_FRAMES'\n{text}\nEND_OF_FRAMES")
+    tag, number = random.getrandbits(32), int(seconds * rate)
+    counting = f"python3 /root/it_frames.py count vhit1 {number} {seconds + 6} {tag}"
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        heard = {host: pool.submit(on_host, host, counting) for host in HOSTS}
+        ready = f"grep -l {tag} /proc/[0-9]*/cmdline | wc -l"
+        for host in HOSTS:
+            until("the counters", lambda host=host: int(on_host(host, ready).strip() or 0) > 1, deadline=10, interval=0.1)
+        on_host(sender, f"sleep 0.3; python3 /root/it_frames.py send vhit1 {number} {rate} {tag}")
+        found = {host: json.loads(future.result()) for host, future in heard.items()}
+    return {host: {**row, "sent": number} for host, row in found.items()}
+
+
+def leftovers(host: str) -> str:
+    """Whatever of networks is on a host: interfaces, rules, units, keys; empty where there is nothing."""
+    script = f"""
+    ip -br link | grep -oE '^(vb|vt|vh|vl|vm|tap)[0-9a-f]+|^{LAN}'
+    nft list tables | grep virtuoso_
+    systemctl list-units --all --plain --no-legend 'virtuoso-overlay-ssh@*' 'virtuoso-home*' 'virtuoso-overlay-rollback*' | cut -d ' ' -f 1
+    find /etc/systemd/system -name 'virtuoso-overlay-ssh@tap*' -o -name 'virtuoso-home*@{NETWORK}*'
+    find /etc/virtuoso/overlay /etc/virtuoso/home /var/lib/virtuoso-home -type f 2>/dev/null
+    """
+    return on_host(host, script + "true").strip()

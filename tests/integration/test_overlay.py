@@ -1,0 +1,141 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The machine is on the user's own LAN, wherever it runs: home behind a firewall, no UDP at one provider, 100 Mbit/s and 20 ms between the sites.
+
+The tests are one story on one network and two machines, in their order; the long ones are in tests/faults.
+"""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from overlays import BRIDGE, HOME, HOSTS, LAN, NETWORK, Overlay, Pinging, lab, leftovers, on_host, storm
+from walking import LAB, PROVIDERS, until
+
+pytestmark = pytest.mark.usefixtures("_wan")
+
+
+@pytest.fixture(scope="module", name="_wan")
+def _wan_fixture():
+    lab("wan", "on")
+    yield
+    lab("wan", "off")
+
+
+@pytest.fixture(scope="module", name="overlay")
+def _overlay(make_grid, _wan):
+    overlay = Overlay(make_grid("it-overlay"))
+    overlay.clean()
+    yield overlay
+    overlay.grid.clean()
+    overlay.clean()
+
+
+@pytest.fixture(scope="module", name="names")
+def _names(overlay):
+    """Two machines, one on each provider."""
+    overlay.make()
+    key = (LAB / "id_ed25519.pub").read_text(encoding="utf-8").strip()
+    names = overlay.grid.names(2)
+    users = [{"name": "root", "ssh_authorized_keys": [key]}]
+    machines = overlay.grid.machines(2, network=NETWORK, users=users)
+    machines[0]["anti_affinity"] = [names[1]]
+    overlay.deploy(machines)
+    return names
+
+
+def test_machines_get_their_addresses_and_names_at_home_and_reach_each_other(overlay, names):
+    leases = on_host(HOME, f"cat /var/lib/virtuoso-home/{NETWORK}.leases")
+    assert {place for ((place, dummy),) in overlay.grid.domains().values()} == set(PROVIDERS)
+    for name in names:
+        assert overlay.addresses[name].startswith("198.18.77.") and f" {overlay.addresses[name]} {name} " in leases
+        answer = on_host(HOME, f"python3 -c \"{RESOLVE}\" {name}.it.home.arpa 198.18.77.1").strip()
+        assert answer == overlay.addresses[name]
+        page = on_host(HOME, f"python3 -c \"import urllib.request; print(urllib.request.urlopen('http://{overlay.addresses[name]}/', timeout=10).read())\"")
+        assert f"<h1>{name}</h1>" in page
+    for here, there in (names, names[::-1]):
+        assert f"<h1>{there}</h1>" in overlay.inside(here, f"wget -q -O - http://{there}.it.home.arpa/ || wget -q -O - http://{overlay.addresses[there]}/")
+        assert overlay.ping(here, overlay.addresses[there])["received"] == 10
+        assert overlay.ping(here, "198.18.77.1", 3)["received"] == 3
+
+
+RESOLVE = (
+    "import socket,sys,struct; q=struct.pack('!6H',7,256,1,0,0,0)+b''.join(bytes([len(p)])+p.encode() for p in sys.argv[1].split('.'))+b'\\0\\0\\1\\0\\1'; "
+    "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(5); s.sendto(q,(sys.argv[2],53)); print('.'.join(map(str,s.recv(512)[-4:])))"
+)
+
+
+def test_overlay_info_says_which_transport_each_link_took_and_why(overlay, names, ansible):  # pylint: disable=unused-argument
+    for host in HOSTS:
+        told = ansible(host, "virtuoso.grid.overlay_info")
+        assert told["links"], told
+        for link in told["links"]:
+            assert link["transport"] == "ssh" and link["state"] == "up" and "UDP" in link["reason"], link
+    assert not on_host(HOME, "ps -ww -C ssh -o args= | grep -i 'PRIVATE' || true")
+
+
+def test_a_shortcut_comes_and_goes_without_loss_and_is_as_fast_as_the_direct_path(overlay, names):
+    one, other = names
+    direct = float(on_host("provider1", "ping -q -c 10 -i 0.1 198.18.0.22").split("= ")[1].split("/")[0])
+    around = overlay.ping(one, overlay.addresses[other])["rtt"]
+    assert around > 1.8 * direct, "the star goes round the home"
+    with Pinging(overlay, one, other) as pinging:
+        overlay.make(shortcuts=[list(PROVIDERS)])
+    assert pinging.lost == 0
+    assert overlay.ping(one, overlay.addresses[other])["rtt"] <= 1.1 * direct
+    for sender in (HOME, "provider1"):
+        _exactly_once(sender, storm(sender, seconds=2))
+    with Pinging(overlay, one, other) as pinging:
+        overlay.make()
+    assert pinging.lost == 0
+    assert overlay.ping(one, overlay.addresses[other])["rtt"] > 1.8 * direct
+
+
+def _exactly_once(sender, found):
+    for host, row in found.items():
+        expected = 0 if host == sender else row["sent"]
+        assert (row["once"], row["more"]) == (expected, 0), (sender, found)
+
+
+def test_broadcast_reaches_each_site_exactly_once(overlay, names):  # pylint: disable=unused-argument
+    for sender in (HOME, "provider2"):
+        _exactly_once(sender, storm(sender, seconds=2))
+
+
+def test_a_killed_tunnel_and_a_cut_way_come_back_by_themselves(overlay, names):
+    (place, dummy), = overlay.grid.domains()[names[0]]
+    until("the machine is there", lambda: overlay.reached(names[0]))
+    on_host(HOME, "systemctl kill --signal=KILL 'virtuoso-overlay-ssh@*'")
+    overlay.back(names[0], "the killed tunnel", time.monotonic())
+    lab("wan", "cut", HOME, place, "--seconds", "8")
+    # The kernel may still carry what was under way when it was cut.
+    time.sleep(0.2)
+    assert not overlay.reached(names[0])
+    time.sleep(7.8)
+    overlay.back(names[0], "the cut way", time.monotonic())
+
+
+def test_a_rebooted_provider_comes_back_and_a_second_run_changes_nothing(overlay, names):  # pylint: disable=unused-argument
+    lab("reboot", "provider2")
+    begin = time.monotonic()
+    plugging = (
+        f"test -d /sys/class/net/{BRIDGE} && ip link add vhit0 type veth peer name vhit1 && ip link set vhit0 master {BRIDGE} up"
+        " && ip addr add 198.18.77.9/24 dev vhit1 && ip link set vhit1 up && echo done"
+    )
+    until("the bridge", lambda: on_host("provider2", plugging, check=False).strip() == "done", deadline=10)
+    overlay.back("198.18.77.9", "the rebooted provider", begin)
+    on_host("provider2", "ip link del vhit0")
+    again = overlay.make()
+    assert not any(again.changed.values()), again.story()
+
+
+def test_a_removed_network_leaves_nothing(overlay, names):
+    overlay.grid.play("retire", virtuoso_select=list(names)).succeeded()
+    for host in HOSTS:
+        on_host(host, f"ip link del vhit0 2>/dev/null; rm -f /root/it_frames.py; ip -br link show {LAN} 2>/dev/null; true")
+    foretold = overlay.make("--check", present=False)
+    assert any(foretold.changed.values()) and leftovers(HOME)
+    overlay.make(present=False)
+    assert {host: leftovers(host) for host in HOSTS} == dict.fromkeys(HOSTS, "")
