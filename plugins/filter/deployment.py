@@ -26,6 +26,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image_play import (
     image_work,
     layers_in_use,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_play as migration
 
 
 class FilterModule:
@@ -36,6 +37,22 @@ class FilterModule:
         return {
             "by_source": by_source,
             "identities": identities,
+            "migrate_advance": migration.advance,
+            "migrate_asked": migration.asked,
+            "migrate_by_host": migration.by_host,
+            "migrate_entries": migration.entries,
+            "migrate_foretold": migration.foretold,
+            "migrate_images": migration.images,
+            "migrate_involved": migration.involved,
+            "migrate_moves": migration.moves,
+            "migrate_outcome": migration.outcome,
+            "migrate_placed": migration.placed,
+            "migrate_plan": migration.plan,
+            "migrate_settled": migration.settled,
+            "migrate_still": migration.still,
+            "migrate_to_place": migration.to_place,
+            "migrate_waves": migration.waves,
+            "migrate_without_image": migration.without_image,
             "image_refusal": image_refusal,
             "image_rows": image_rows,
             "image_work": image_work,

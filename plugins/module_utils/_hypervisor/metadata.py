@@ -22,7 +22,7 @@ ET.register_namespace("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.
 Metadata = t.Dict[str, t.Any]
 
 _TEXTS = ("uuid", "name", "owner", "site", "network", "goal", "user", "python")
-FIELDS = (*_TEXTS, "generation", "image", "tags", "packages", "users", "started")
+FIELDS = (*_TEXTS, "generation", "image", "tags", "packages", "users", "started", "moving")
 # https://www.w3.org/TR/xml/#charsets, the characters that are not allowed
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -37,7 +37,11 @@ def _tag(name: str) -> str:
 
 
 def of_spec(spec: t.Mapping[str, t.Any], started: bool) -> Metadata:
-    """The metadata of a machine that is to be as ``spec`` says, in the form that :func:`read` returns."""
+    """The metadata of a machine that is to be as ``spec`` says, in the form that :func:`read` returns.
+
+    ``moving`` is there while the machine is on its way to another host: ``{generation, to, attempt, autostart}`` of the copy that comes to be
+    there. A definition that has it can't be started.
+    """
     values: Metadata = {key: clean(spec[key]) if spec.get(key) else None for key in _TEXTS}
     users = [
         {
@@ -56,6 +60,7 @@ def of_spec(spec: t.Mapping[str, t.Any], started: bool) -> Metadata:
         "packages": [clean(package) for package in spec.get("packages") or []],
         "users": users,
         "started": started,
+        "moving": None,
     }
 
 
@@ -68,6 +73,18 @@ def element(values: Metadata) -> ET.Element:
     root.set("generation", str(values["generation"]))
     if values["started"]:
         root.set("started", "yes")
+    moving = values.get("moving")
+    if moving:
+        ET.SubElement(
+            root,
+            _tag("moving"),
+            {
+                "generation": str(moving["generation"]),
+                "to": clean(moving["to"]),
+                "attempt": clean(moving["attempt"]),
+                "autostart": "yes" if moving["autostart"] else "no",
+            },
+        )
     ET.SubElement(root, _tag("image"), values["image"])
     for key in ("tags", "packages"):
         for value in values[key]:
@@ -98,6 +115,18 @@ def _number(value: str | None) -> int:
     return int(value) if value and value.isascii() and value.isdigit() else 0
 
 
+def _moving(root: ET.Element) -> Metadata | None:
+    found = root.find(_tag("moving"))
+    if found is None:
+        return None
+    return {
+        "generation": _number(found.get("generation")),
+        "to": found.get("to", ""),
+        "attempt": found.get("attempt", ""),
+        "autostart": found.get("autostart") == "yes",
+    }
+
+
 def read(domain: ET.Element) -> Metadata | None:
     """The metadata in a ``<domain>`` element; ``None`` where there is none, so the domain is not one of ours."""
     root = domain.find(f"metadata/{_tag('machine')}")
@@ -121,6 +150,7 @@ def read(domain: ET.Element) -> Metadata | None:
         "packages": [package.text or "" for package in root.findall(_tag("package"))],
         "users": users,
         "started": root.get("started") == "yes",
+        "moving": _moving(root),
     }
 
 

@@ -51,7 +51,8 @@ class Disk:
 class Observed:
     """What is there of one machine. ``config`` is ``None`` where no domain is defined, ``live`` where it doesn't run.
 
-    ``missing`` is the digest of a layer that the disk lies on and that isn't here; ``leftover`` tells of another disk beside it.
+    ``missing`` is the digest of a layer that the disk lies on and that isn't here; ``leftover`` tells of another disk beside it;
+    ``incoming`` that its files came, or are coming, from another host and don't count yet.
     """
 
     state: str = "absent"
@@ -63,6 +64,7 @@ class Observed:
     files: bool = False
     missing: t.Optional[str] = None
     leftover: bool = False
+    incoming: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,11 +268,28 @@ def _require_layers(image: Model, missing: str | None) -> None:
         )
 
 
+def _refuse_moving(observed: Observed) -> None:
+    """A machine runs in at most one place: one that is on its way elsewhere isn't touched here.
+
+    :raises GridError: ``stale_generation``.
+    """
+    moving = (observed.metadata or {}).get("moving")
+    if moving or observed.incoming:
+        where = f"is on its way from here to {moving['to']}" if moving else "is on its way to this host"
+        raise GridError(
+            "stale_generation",
+            f"the machine {where}, and its copy here can't be used",
+            remedy="Run virtuoso.grid.migrate again, or virtuoso.grid.refresh: they find the one true copy, and finish the move or undo it",
+            moving=moving,
+        )
+
+
 def decide_power(observed: Observed, state: str) -> Decision:
     """What to do where only the machine is named: its power changes, or it goes.
 
-    :raises GridError: ``machine_unknown``.
+    :raises GridError: ``machine_unknown``, ``stale_generation``.
     """
+    _refuse_moving(observed)
     if state == "absent":
         return Decision([Step("remove")] if observed.config is not None or observed.files else [], "absent")
     if observed.config is None:
@@ -318,6 +337,7 @@ def decide(
     :raises GridError: ``machine_vanished``, ``image_missing``, ``disk_too_small``, ``disk_conflict``, ``disk_missing``, ``cannot_shrink``, ``cannot_change``,
         ``stale_generation``.
     """
+    _refuse_moving(observed)
     if state == "absent":
         return decide_power(observed, state)
     if observed.config is None:

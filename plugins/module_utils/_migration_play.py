@@ -1,0 +1,482 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How the steps of a move hang together in a play: who goes where, in which turn, and what each step makes of it (pure).
+
+A *wave* is a list of journeys that are made at the same time. A journey is a source, a target and the machines that go from the one to the other;
+each machine has a ``status``, which a step's results move on: planned, prepared, sent or offered, received; or undo, restore, failed.
+"""
+
+from __future__ import annotations
+
+import typing as t
+import uuid
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import copies, migration
+from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
+
+Item = t.Dict[str, t.Any]
+Items = t.List[Item]
+View = t.Mapping[str, t.Any]
+
+_CARRIED = (
+    "name", "uuid", "disk", "layers", "memory", "machine_type", "virtualization", "network", "mac", "lease", "disk_used", "memory_file", "tied",
+    "pages", "snapshots", "state", "seed", "cpu",
+)  # fmt: skip
+
+
+def failed_row(machine: View, error: GridError, host: str | None = None) -> Item:
+    """A machine's result where it could not be served."""
+    exc = error.on(host=host or "controller", object=f"machine {machine['name']}", tried="migrate the machine")
+    return {"name": machine["name"], "uuid": machine.get("uuid"), "changed": False, **exc.result()}
+
+
+def by_host(registered: t.Sequence[View | None]) -> dict[str, View]:
+    """Results of a step that was looped over hosts (variable ``migrate__item``), by host; later ones of one host are added to the first."""
+    found: dict[str, Item] = {}
+    for each in registered:
+        for result in (each or {}).get("results") or ():
+            item = result.get("migrate__item")
+            if item is None or result.get("skipped"):
+                continue
+            host = item if isinstance(item, str) else f"{item['source']}>{item['target']}"
+            found[host] = dict(result)
+    return found
+
+
+def moves(selected: t.Sequence[View], to: t.Any, providers: t.Sequence[str]) -> dict[str, Items]:
+    """Who is to go where.
+
+    :param selected: machines as the module ``order_info`` returns them.
+    :param to: a provider's name, providers by the names of machines, or nothing to have one chosen.
+    :returns: ``moves`` with ``name``, ``uuid``, ``source``, ``target`` (or ``None``), ``generation``; and ``failed``.
+    """
+    found: Items = []
+    failed: Items = []
+    for machine in selected:
+        target = to.get(machine["name"]) if isinstance(to, t.Mapping) else to or None
+        if not machine.get("provider") or machine.get("state") in ("future", "placed"):
+            error = GridError("machine_unknown", "the machine doesn't exist yet", remedy="Deploy it: virtuoso.grid.deploy")
+            failed.append(failed_row(machine, error))
+        elif target is not None and target not in providers:
+            error = GridError(
+                "no_such_provider",
+                f"there is no provider {target}",
+                remedy=f"Give one of {', '.join(sorted(providers))}; or none, to have one chosen",
+            )
+            failed.append(failed_row(machine, error))
+        elif target is None and not any(name != machine["provider"] for name in providers):
+            error = GridError("no_provider", "there is no other provider", remedy="Add one to the inventory's group providers, and run virtuoso.grid.setup")
+            failed.append(failed_row(machine, error))
+        else:
+            found.append(
+                {
+                    **{key: machine.get(key) for key in ("name", "uuid", "generation", "owner")},
+                    "source": machine["provider"],
+                    "target": target,
+                    "known": {"provider": machine["provider"], "generation": machine.get("generation")},
+                    "spec": machine.get("spec") or {},
+                    "image": machine.get("image"),
+                }
+            )
+    return {"moves": found, "failed": failed}
+
+
+def _rows(looked: t.Mapping[str, View], host: str) -> dict[str, View]:
+    """What a host told of machines, by uuid."""
+    return {row["uuid"]: row for row in (looked.get(host) or {}).get("machines") or ()}
+
+
+def views(move: View, looked: t.Mapping[str, View]) -> tuple[list[copies.Copy], dict[str, View], list[Item]]:
+    """What the hosts say of one machine: copies, rows by host, and rows that are errors."""
+    asked = list(dict.fromkeys([move["source"], *([move["target"]] if move["target"] else []), *looked]))
+    rows, found, errors = {}, [], []
+    for host in asked:
+        row = _rows(looked, host).get(move["uuid"])
+        if row is not None and row.get("failed"):
+            errors.append({**row, "name": move["name"]})
+        elif row is not None:
+            rows[host] = row
+        if row is not None or host in (move["source"], move["target"]):
+            found.append(copies.copy_of(host, rows.get(host)))
+    return found, rows, errors
+
+
+def in_turn(verdict: copies.Verdict, rows: t.Mapping[str, View]) -> t.Iterator[tuple[int, tuple[str, str]]]:
+    """The actions of a verdict, each with its turn: 0 for first, 1 for then.
+
+    Another run may be at work on the machine. A live one holds the machine's lock at the source: so the source is asked first. One that moves files
+    holds it at the target: so the target is told first that what still comes of the attempt is to be thrown away.
+    """
+    actions = dict(verdict.actions)
+    restored = [host for host, action in actions.items() if action == copies.RESTORE]
+    files = bool(restored) and rows[restored[0]]["state"] not in ("running", "paused")
+    if files:
+        to = rows[restored[0]]["moving"]["to"]
+        if to in rows and rows[to]["state"] == "absent":
+            actions.setdefault(to, copies.DISCARD)
+    for host, action in actions.items():
+        late = action == copies.RESTORE if files else action in (copies.DISCARD, copies.RELEASE)
+        yield (1 if late else 0), (host, action)
+
+
+def still(entries_by_host: t.Mapping[str, t.Sequence[View]], results: t.Mapping[str, View]) -> dict[str, Items]:
+    """What follows, without the machines whose first turn failed."""
+    lost = {row["uuid"] for result in results.values() for row in result.get("machines") or () if row.get("failed")}
+    silent = {host for host, result in results.items() if not isinstance(result.get("machines"), list)}
+    return {
+        host: [dict(entry) for entry in group if entry["uuid"] not in lost and not silent] for host, group in entries_by_host.items()
+    }
+
+
+def settled(results: t.Sequence[t.Mapping[str, View]]) -> dict[str, t.Any]:
+    """What settling led to: ``done`` and ``failed`` rows."""
+    done: Items = []
+    failed: Items = []
+    for host, result in (pair for each in results for pair in each.items()):
+        for row in result.get("machines") or ():
+            (failed if row.get("failed") else done).append({**row, "provider": host})
+    return {"done": done, "failed": failed}
+
+
+def settle_entry(move: View, rows: t.Mapping[str, View], verdict: copies.Verdict, host: str, action: str) -> Item:
+    """What the module's step ``settle`` is to do on a host."""
+    marks = [row["moving"] for row in rows.values() if row.get("moving")]
+    true = rows.get(verdict.host or "", {})
+    return {
+        **{key: move[key] for key in ("name", "uuid")},
+        "action": action,
+        "generation": true.get("generation", 0),
+        "attempt": marks[0]["attempt"] if marks else None,
+        # One that sleeps only because it was to move is woken where it stays.
+        "start": False,
+        "autostart": bool(marks and marks[0].get("autostart")),
+        "lease": next((row["lease"] for row in rows.values() if row.get("lease")), None),
+    }
+
+
+def plan(
+    wanted: t.Sequence[View],
+    looked: t.Mapping[str, View],
+    *,
+    mode: str = "auto",
+    dead: t.Sequence[str] = (),
+    sites: View | None = None,
+    speeds: View | None = None,
+    reserve: int | str = 0,
+) -> Item:
+    """Decide for each machine what comes next, by what was seen.
+
+    :param looked: results of the step ``look`` by host; a host that didn't answer has none.
+    :param dead: hosts of which a person says that they are dead. :param speeds: bytes a second by "source>target".
+    :returns: ``settle`` (entries by host, those that come first and those that follow), ``moves``, ``rows`` of machines for which nothing is
+        left to do, ``seen`` for the store.
+    """
+    answer: Item = {"settle": [{}, {}], "moves": [], "rows": [], "seen": []}
+    promised: dict[str, dict[str, int]] = {}
+    for move in wanted:
+        found, rows, errors = views(move, looked)
+        if errors:
+            answer["rows"].append(errors[0])
+            continue
+        verdict = copies.decide(found, move["known"], dead)
+        for host in verdict.stale:
+            stale = GridError(
+                "stale_generation",
+                f"an old copy of the machine, of generation {rows[host].get('generation')}, is here and stays off",
+                remedy="When nobody needs its disk, remove it: undefine the domain, and its directory in the depot",
+            )
+            answer["rows"].append({**failed_row(move, stale, host), "provider": host})
+        for turn, (host, action) in in_turn(verdict, rows):
+            answer["settle"][turn].setdefault(host, []).append(settle_entry(move, rows, verdict, host, action))
+        if verdict.problem is not None:
+            answer["rows"].append(failed_row(move, verdict.problem))
+        elif not verdict.actions:
+            _next(answer, move, verdict, rows, looked, promised, mode, sites or {}, speeds or {}, parse_size(reserve, "reserve"))
+    return answer
+
+
+def _next(
+    answer: Item,
+    move: View,
+    verdict: copies.Verdict,
+    rows: t.Mapping[str, View],
+    looked: t.Mapping[str, View],
+    promised: dict[str, dict[str, int]],
+    mode: str,
+    sites: View,
+    speeds: View,
+    reserve: int,
+) -> None:
+    """One whose true copy is known and at rest: it is where it should be, it goes, or it can't."""
+    source, target = t.cast(str, verdict.host), move["target"]
+    view = rows[source]
+    answer["seen"].append({**view["facts"], "provider": source})
+    if source == target:
+        answer["rows"].append({"name": move["name"], "uuid": move["uuid"], "changed": False, "provider": source, "state": view["state"], "actions": []})
+        return
+    there = (looked.get(target) or {}).get("host")
+    if there is None:
+        reason = (looked.get(target) or {}).get("msg") or "it does not answer"
+        error = GridError("target_unreachable", f"{target} can't take the machine: {str(reason)[:300]}", remedy="See that the host is up, then run again")
+        answer["rows"].append(failed_row(move, error))
+        return
+    way = mode if mode in migration.MODES else migration.choose_mode(view["state"], view["memory"], {"speed": speeds.get(f"{source}>{target}")})
+    spent = promised.setdefault(target, {"memory_promised": 0, "disk_promised": 0})
+    here = {**(looked[source].get("host") or {}), "name": source}
+    facts = {**there, **spent, "name": target}
+    errors = migration.check(way, view, here, facts, reserve=reserve)
+    if errors:
+        row = failed_row(move, errors[0], target)
+        row["failure"]["all"] = [{"code": error.code, "msg": error.msg} for error in errors]
+        answer["rows"].append({**row, "plan": "refused: " + "; ".join(error.msg for error in errors)})
+        return
+    spent["memory_promised"] += view["memory"]
+    spent["disk_promised"] += migration.needed(view)
+    answer["moves"].append(
+        {
+            **{key: view.get(key) for key in _CARRIED},
+            "source": source,
+            "target": target,
+            "mode": way,
+            "generation": max(view["generation"], int(move["known"].get("generation") or 0)) + 1,
+            "attempt": uuid.uuid4().hex,
+            "was": view["state"],
+            "image": view["image"],
+            "missing": [layer for layer in view["layers"] if layer not in (there.get("layers") or [])],
+            "reserve": reserve,
+            "size": view["disk_used"] + (view["memory"] if way != migration.COLD else 0),
+            "link": tuple(sorted((str(sites.get(source)), str(sites.get(target))))),
+            "plan": migration.describe(way, view, here, facts),
+            "status": "planned",
+        }
+    )
+
+
+def waves(planned: t.Sequence[View], per_host: int, per_link: int) -> list[Items]:
+    """Journeys in turns, so that no host and no link between two sites has more than so many machines under way at a time.
+
+    The largest go first, because what is left for the end should be small. A host is the source of one journey in a wave.
+    """
+    groups: dict[tuple[str, str], Items] = {}
+    for move in sorted(planned, key=lambda move: (-move["size"], move["name"])):
+        groups.setdefault((move["source"], move["target"]), []).append(dict(move))
+    left = sorted(groups, key=lambda pair: (-sum(move["size"] for move in groups[pair]), pair))
+    found: list[Items] = []
+    while left:
+        hosts: dict[str, int] = {}
+        links: dict[t.Any, int] = {}
+        wave: Items = []
+        for pair in list(left):
+            link = tuple(groups[pair][0]["link"])
+            source, target = pair
+            lanes = min(
+                len(groups[pair]),
+                per_host - hosts.get(source, 0),
+                per_host - hosts.get(target, 0),
+                per_link - links.get(link, 0),
+            )
+            if lanes < 1 or any(journey["source"] == source for journey in wave):
+                continue
+            for host in pair:
+                hosts[host] = hosts.get(host, 0) + lanes
+            links[link] = links.get(link, 0) + lanes
+            wave.append({"source": source, "target": target, "parallel": lanes, "machines": groups[pair]})
+            left.remove(pair)
+        found.append(wave)
+    return found
+
+
+def entries(journey: View, step: str) -> Items:
+    """The machines of a journey that a step is about, as the module ``machine_migrate`` takes them."""
+    wanted = {
+        "prepare": {"planned": "prepare"},
+        "send": {"prepared": "send"},
+        "receive": {"sent": copies.FINISH, "offered": "take", "undo": copies.DISCARD},
+        "settle": {"received": copies.RELEASE, "restore": copies.RESTORE},
+    }[step]
+    found = []
+    for machine in journey["machines"]:
+        action = wanted.get(machine["status"])
+        if action is None or (step == "settle" and machine["mode"] == migration.LIVE and action == copies.RELEASE):
+            continue
+        entry = {key: value for key, value in machine.items() if key not in ("seed", "status", "plan", "link", "row") or (key == "seed" and step == "prepare")}
+        running = machine["was"] in ("running", "paused", "hibernated")
+        found.append({**entry, "action": action, "start": machine["mode"] == migration.HIBERNATED and running})
+    return found
+
+
+def involved(wave: t.Sequence[View], step: str, mine: t.Sequence[str]) -> Items:
+    """The journeys of a wave in which a step has something to do on one of these hosts."""
+    end = "source" if step in ("send", "settle") else "target"
+    return [dict(journey) for journey in wave if journey[end] in mine and entries(journey, step)]
+
+
+def advance(wave: t.Sequence[View], step: str, results: t.Mapping[str, View]) -> Items:
+    """The wave after a step. :param results: of :func:`by_host`."""
+    after: Items = []
+    for journey in wave:
+        asked = {entry["uuid"]: entry["action"] for entry in entries(journey, step)}
+        result = results.get(f"{journey['source']}>{journey['target']}", {})
+        rows = {row["uuid"]: row for row in result.get("machines") or ()}
+        host = journey["source"] if step in ("send", "settle") else journey["target"]
+        machines = [
+            _advanced(machine, step, asked[machine["uuid"]], rows.get(machine["uuid"]), result, host) if machine["uuid"] in asked else dict(machine)
+            for machine in journey["machines"]
+        ]
+        after.append({**journey, "machines": machines})
+    return after
+
+
+def _lost(machine: View, result: View, host: str) -> Item:
+    """A row where the step as a whole failed."""
+    failure = result.get("failure") or {}
+    error = GridError(
+        failure.get("code") or ("host_unreachable" if result.get("unreachable") else "step_failed"),
+        str(result.get("msg") or "the host could not be reached")[:1000],
+        remedy=failure.get("remedy") or "See that the host is up, then run again: that finds the one true copy, and finishes the move or undoes it",
+    )
+    return failed_row(machine, error, host)
+
+
+def _advanced(machine: View, step: str, action: str, row: View | None, result: View, host: str) -> Item:
+    if row is None:
+        row = _lost(machine, result, host)
+        status = {"prepare": "failed", "send": "failed", "receive": "failed", "settle": "failed"}[step]
+        # Nothing went wrong where nothing was touched; what may have been is left to the next run, which looks first.
+        return {**machine, "status": status, "row": {**(machine.get("row") or {}), **row}}
+    if row.get("failed"):
+        told = {**row, "name": machine["name"], "provider": machine["source"]}
+        if step == "send":
+            undo = machine["mode"] == migration.LIVE and (row["failure"].get("copy") == "source" or row["failure"].get("copy", "?") == "?")
+            return {**machine, "status": "undo" if undo else "failed", "row": told}
+        if step == "receive" and action == "take":
+            return {**machine, "status": "restore", "row": told}
+        return {**machine, "status": "failed", "row": {**told, **({"provider": machine["target"]} if step == "settle" else {})}}
+    if step == "prepare":
+        return {**machine, "status": "prepared"}
+    if step == "send":
+        told = {key: row[key] for key in ("files", "port", "autostart", "stats") if key in row}
+        return {**machine, **told, "status": "sent" if machine["mode"] == migration.LIVE else "offered"}
+    if action == copies.DISCARD:
+        return {**machine, "status": "failed"}
+    if action == copies.RESTORE:
+        return {**machine, "status": "failed", "seen": {**row["facts"], "provider": machine["source"]}}
+    if action == copies.RELEASE:
+        return {**machine, "status": "done"}
+    facts = row["facts"]
+    done = {
+        "name": machine["name"],
+        "uuid": machine["uuid"],
+        "changed": True,
+        "provider": machine["target"],
+        "state": facts["state"],
+        "actions": [f"migrate {machine['mode']}"],
+        "mode": machine["mode"],
+        "stats": machine.get("stats"),
+    }
+    return {**machine, "status": "received", "row": done, "seen": {**facts, "provider": machine["target"]}}
+
+
+def outcome(wave: t.Sequence[View]) -> dict[str, Items]:
+    """What is to be told of a wave that is over: ``rows`` for the report, ``seen`` for the store."""
+    machines = [machine for journey in wave for machine in journey["machines"]]
+    return {
+        "rows": [dict(machine["row"]) for machine in machines if machine.get("row")],
+        "seen": [dict(machine["seen"]) for machine in machines if machine.get("seen")],
+    }
+
+
+def foretold(wave: t.Sequence[View]) -> Items:
+    """What check mode tells of a wave after the step prepare."""
+    rows = []
+    for machine in (machine for journey in wave for machine in journey["machines"]):
+        if machine["status"] == "failed":
+            rows.append(dict(machine["row"]))
+        else:
+            actions = [*(["bring image"] if machine["missing"] else []), f"migrate {machine['mode']}"]
+            row = {key: machine[key] for key in ("name", "uuid", "plan", "mode")}
+            rows.append({**row, "changed": True, "provider": machine["target"], "state": machine["was"], "actions": actions})
+    return rows
+
+
+def images(wave: t.Sequence[View], mine: t.Sequence[str]) -> Items:
+    """The images that targets lack: ``source``, ``target`` and ``images`` for the module ``image_transfer``."""
+    found: Items = []
+    for journey in wave:
+        wanted = {
+            machine["image"]["digest"]: {"name": machine["image"]["name"], "digest": machine["image"]["digest"]}
+            for machine in journey["machines"]
+            if machine["missing"] and machine["status"] == "planned"
+        }
+        if wanted and journey["target"] in mine:
+            found.append({"source": journey["source"], "target": journey["target"], "images": list(wanted.values())})
+    return found
+
+
+def without_image(wave: t.Sequence[View], transfers: t.Mapping[str, View]) -> Items:
+    """The wave without the machines whose image couldn't be brought."""
+    after: Items = []
+    for journey in wave:
+        result = transfers.get(f"{journey['source']}>{journey['target']}")
+        rows = {row.get("digest") or row["name"]: row for row in (result or {}).get("images") or ()}
+        named = {row["name"]: row for row in (result or {}).get("images") or ()}
+        machines: Items = []
+        for machine in journey["machines"]:
+            row = rows.get(machine["image"]["digest"]) or named.get(machine["image"]["name"])
+            bad = result is not None and machine["missing"] and (row is None or row.get("failed"))
+            if not bad:
+                machines.append(dict(machine))
+                continue
+            cause = row or result or {}
+            failure = cause.get("failure") or {"code": "image_missing"}
+            error = GridError(failure["code"], str(cause.get("msg") or "its image didn't come"), remedy=failure.get("remedy") or "Run again")
+            machines.append({**machine, "status": "failed", "row": failed_row(machine, error, journey["target"])})
+        after.append({**journey, "machines": machines})
+    return after
+
+
+def to_place(wanted: t.Sequence[View], looked: t.Mapping[str, View], sites: View) -> Items:
+    """Machines for which a target is to be chosen, by their sources: ``source``, ``machines`` and ``providers`` for the module ``placement``."""
+    found: Items = []
+    for source in dict.fromkeys(move["source"] for move in wanted if move["target"] is None):
+        machines = []
+        for move in (move for move in wanted if move["target"] is None and move["source"] == source):
+            spec = {key: value for key, value in move["spec"].items() if value is not None}
+            row = _rows(looked, source).get(move["uuid"]) or {}
+            image = {**(move.get("image") or row.get("image") or {"name": "none", "digest": "sha256:" + "0" * 64}), "size": 0}
+            machines.append({**spec, "name": move["name"], "uuid": None, "image": {**image, "virtual_size": row.get("disk") or 1}})
+        providers = [
+            {"name": host, "site": sites.get(host), **(result["host"] if result.get("host") else {"unreachable": True, "reason": "it does not answer"})}
+            for host, result in looked.items()
+            if host != source
+        ]
+        found.append({"source": source, "machines": machines, "providers": providers})
+    return found
+
+
+def placed(wanted: t.Sequence[View], results: t.Sequence[View]) -> dict[str, Items]:
+    """The moves with the targets that the module ``placement`` has chosen, and the rows of those for which there is none."""
+    rows = {row["name"]: row for result in results for row in result.get("machines") or ()}
+    found: Items = []
+    failed: Items = []
+    for move in wanted:
+        row = rows.get(move["name"]) or {}
+        if move["target"] is not None:
+            found.append(dict(move))
+        elif row.get("provider"):
+            found.append({**move, "target": row["provider"]})
+        else:
+            error = GridError(
+                (row.get("failure") or {}).get("code") or "no_provider",
+                str(row.get("msg") or "no other provider can take it"),
+                remedy="Make room, or name a provider: -e to=NAME",
+            )
+            failed.append(failed_row(move, error))
+    return {"moves": found, "failed": failed}
+
+
+def asked(wanted: t.Sequence[View], host: str) -> Items:
+    """What the step ``look`` is to tell of on a host; the seed only where the machine should be."""
+    return [{"name": move["name"], "uuid": move["uuid"], "seed": move["source"] == host} for move in wanted]
