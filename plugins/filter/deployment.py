@@ -42,6 +42,7 @@ class FilterModule:
             "migrate_by_host": migration.by_host,
             "migrate_entries": migration.entries,
             "migrate_foretold": migration.foretold,
+            "migrate_host": migration.host_entry,
             "migrate_images": migration.images,
             "migrate_involved": migration.involved,
             "migrate_moves": migration.moves,

@@ -480,3 +480,18 @@ def placed(wanted: t.Sequence[View], results: t.Sequence[View]) -> dict[str, Ite
 def asked(wanted: t.Sequence[View], host: str) -> Items:
     """What the step ``look`` is to tell of on a host; the seed only where the machine should be."""
     return [{"name": move["name"], "uuid": move["uuid"], "seed": move["source"] == host} for move in wanted]
+
+
+def host_entry(variables: View) -> Item:
+    """A provider for the module ``registration``, by its variables; a target may have machines before it was ever looked at."""
+    name = variables["inventory_hostname"]
+    return {
+        "name": name,
+        "site": variables.get("virtuoso_site") or name,
+        "kind": "provider",
+        "address": variables.get("ansible_host") or name,
+        "port": int(variables.get("ansible_port") or 22),
+        "user": variables.get("ansible_user") or "",
+        "identity_file": variables.get("ansible_ssh_private_key_file") or "",
+        "ssh_args": variables.get("ansible_ssh_common_args") or "",
+    }

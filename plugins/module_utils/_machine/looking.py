@@ -15,7 +15,7 @@ import zlib
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import capabilities, domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk, migration, observe, survey
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk, migration, observe, sleeping, survey
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.address import Finder
 
 View = t.Dict[str, t.Any]
@@ -66,12 +66,10 @@ def paused_by_move(domain: t.Any) -> bool:
     )
 
 
-def state_word(domain: t.Any) -> str:
+def state_word(depot: disk.Depot, domain: t.Any) -> str:
     """``running``, ``paused``, ``stopped``, or ``hibernated`` where its memory is kept."""
     state = observe.state_of(domain)
-    if state == "stopped" and domain.hasManagedSaveImage(0):
-        return "hibernated"
-    return state
+    return "hibernated" if state == "stopped" and sleeping.asleep(depot, domain) else state
 
 
 def arriving(domain: t.Any) -> bool:
@@ -126,7 +124,7 @@ def machine(conn: t.Any, depot: disk.Depot, uuid: str | None, name: str | None) 
         return {**_absent(depot, uuid, name), "arriving": True}
     values = metadata.read(tree) or {}
     with translated("read the domain"):
-        state = state_word(domain)
+        state = state_word(depot, domain)
         live = observe.running(domain) if state in ("running", "paused") else None
         snapshots = domain.snapshotNum(0)
         autostart = bool(domain.autostart())

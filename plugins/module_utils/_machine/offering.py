@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import subprocess
@@ -35,7 +36,8 @@ _PLAIN = re.compile(r"/[A-Za-z0-9/._-]{1,200}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}", re.ASCII)
 
 _CONFINED = (
-    "CapabilityBoundingSet=",
+    # Files are root's or the hypervisor's user's, as the machine's last start has left them.
+    "CapabilityBoundingSet=CAP_DAC_READ_SEARCH",
     "NoNewPrivileges=yes",
     "PrivateDevices=yes",
     "PrivateTmp=yes",
@@ -58,17 +60,19 @@ def unit(uuid: str) -> str:
     return f"virtuoso-offer-{uuid}.service"
 
 
-def identity(name: str) -> str:
-    """What a host's certificate calls it, as GnuTLS writes it (the role ``provider`` makes the certificates)."""
-    return f"CN={name},OU=providers,O=virtuoso.grid"
+def identities(name: str) -> list[str]:
+    """What a host's certificate calls it (the role ``provider`` makes the certificates): in their order, and in that of RFC 4514."""
+    words = ["O=virtuoso.grid", "OU=providers", f"CN={name}"]
+    return [",".join(words), ",".join(reversed(words))]
 
 
 def arguments(files: t.Mapping[str, str], port: int, target: str) -> list[str]:
     """The program that gives the files (pure). :param files: paths by the names under which they are given."""
+    rules = [{"match": each, "policy": "allow", "format": "exact"} for each in identities(target)]
     argv = [
         "/usr/bin/qemu-storage-daemon",
         "--object", f"tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,dir={TLS}",
-        "--object", f"authz-simple,id=target,identity={identity(target).replace(',', ',,')}",
+        "--object", json.dumps({"qom-type": "authz-list", "id": "target", "policy": "deny", "rules": rules}),
     ]  # fmt: skip
     for number, path in enumerate(files.values()):
         argv += ["--blockdev", f"driver=raw,node-name=file{number},read-only=on,file.driver=file,file.locking=off,file.filename={path.replace(',', ',,')}"]
@@ -115,14 +119,16 @@ def offer(uuid: str, files: t.Mapping[str, str], target: str, ports: range) -> V
         command(argv, timeout=60, code="offer_failed", remedy="See what systemd said: journalctl -u 'virtuoso-offer-*'")
 
         def probe() -> None:
-            if not _sockets().get(port, export_plan.Socket(False, 0)).listens:
-                raise Pending("nobody listens yet")
+            if _sockets().get(port, export_plan.Socket(False, 0)).listens:
+                return
+            if command(["systemctl", "is-active", unit(uuid)], timeout=20, accept=range(256)).strip() not in ("active", "activating"):
+                said = command(
+                    ["journalctl", "--no-pager", "-o", "cat", "-n", "1", "-t", "qemu-storage-daemon", "-u", unit(uuid)], timeout=20, accept=range(256)
+                )
+                raise GridError("offer_failed", f"the machine's files can't be given: {said.strip()[-400:]}", remedy="Run again")
+            raise Pending("nobody listens yet")
 
-        try:
-            wait_for(probe, _START_TIMEOUT, what="the offer", interval=0.05)
-        except GridError as exc:
-            said = command(["journalctl", "--no-pager", "-o", "cat", "-n", "2", "-u", unit(uuid)], timeout=20, accept=range(256))
-            raise GridError("offer_failed", f"the machine's files can't be given: {said.strip()[-300:]}", remedy="Run again") from exc
+        wait_for(probe, _START_TIMEOUT, what="the offer", interval=0.05)
     return {"port": port, "files": sizes}
 
 

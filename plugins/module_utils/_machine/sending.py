@@ -185,5 +185,7 @@ class Sender:
             given = offering.offer(uuid, files, self.target["name"], parse_ports(self.params["ports"]))
         except GridError:
             marking.restore(conn, self.depot, domain)
+            if actions:
+                sleeping.wake(self.hypervisor, self.depot, domain, self.params)
             raise
         return {"changed": True, "actions": [*actions, "offer"], **given, "autostart": autostart}
