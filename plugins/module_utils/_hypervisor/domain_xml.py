@@ -223,6 +223,13 @@ def name_disk(domain: ET.Element, path: str) -> None:
         source.set("file", path)
 
 
+def drop_implicit(domain: ET.Element) -> None:
+    """What newer libvirts write of a machine's chip set, and older ones don't know though their QEMU has it: q35's watchdog."""
+    devices = domain.find("devices")
+    for watchdog in domain.findall("devices/watchdog[@model='itco']"):
+        devices.remove(watchdog)
+
+
 def replace_prefix(domain: ET.Element, old: str, new: str) -> None:
     """Files of disks, and of what they lie on, below the directory ``old`` are below ``new``."""
     for source in domain.findall("devices/disk//source"):

@@ -138,28 +138,25 @@ class Journey:
         if entry["action"] == copies.DISCARD:
             return self._settle(entry)
         if entry["action"] == "take":
-            source = self.params["source"]
             arriving.free(self.conn, self.depot, uuid, entry["name"])
             try:
-                progress = self.progress.about(entry["name"])
-                arriving.take(
-                    self.depot,
-                    entry,
-                    {**source, "port": entry["port"]},
-                    progress,
-                    bandwidth=self.params["bandwidth"],
-                    stall=self.params["stall_timeout"],
-                )
+                source = {**self.params["source"], "port": entry["port"]}
+                limits = {"bandwidth": self.params["bandwidth"], "stall": self.params["stall_timeout"]}
+                arriving.take(self.depot, entry, source, self.progress.about(entry["name"]), **limits)
+                domain = arriving.define(self.conn, self.depot, uuid, entry.get("attempt"), bool(entry.get("autostart")))
             except GridError:
-                arriving.discard(self.conn, self.depot, uuid, None)
+                # The source goes on with its own copy.
+                arriving.discard(self.conn, self.depot, uuid, entry["attempt"])
                 raise
-            return self._adopt(entry)
+            return self._woken(domain, entry)
         return self._finish(entry)
 
     def _adopt(self, entry: View) -> Result:
-        """Make what came the machine, and let it run if it ran."""
-        uuid = entry["uuid"]
-        domain = arriving.define(self.conn, self.depot, uuid, entry.get("attempt"), bool(entry.get("autostart")))
+        """Make what came the machine."""
+        return self._woken(arriving.define(self.conn, self.depot, entry["uuid"], None, bool(entry.get("autostart"))), entry)
+
+    def _woken(self, domain: t.Any, entry: View) -> Result:
+        """Let a machine that was put to sleep go on here."""
         actions = ["take", "define"]
         if sleeping.asleep(self.depot, domain) and entry.get("start"):
             sleeping.wake(self._hypervisor, self.depot, domain, self.params)

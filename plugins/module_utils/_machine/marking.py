@@ -61,8 +61,9 @@ def definition(domain: t.Any, source: str, target: str, site: str | None, genera
 
     :param source: the source's depot. :param live: as it runs; otherwise as it is to be at its next start.
     """
-    flags = libvirt.VIR_DOMAIN_XML_SECURE | (libvirt.VIR_DOMAIN_XML_MIGRATABLE if live else libvirt.VIR_DOMAIN_XML_INACTIVE)
+    flags = libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE | (0 if live else libvirt.VIR_DOMAIN_XML_INACTIVE)
     tree = domain_xml.parse(domain.XMLDesc(flags))
+    domain_xml.drop_implicit(tree)
     values = t.cast("dict[str, t.Any]", metadata.read(tree))
     domain_xml.put_metadata(tree, {**values, "moving": None, "generation": generation, "site": site or values["site"]})
     path = domain_xml.read(tree)["disk_path"]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, translated
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import Depot
 
 View = t.Mapping[str, t.Any]
@@ -31,7 +32,9 @@ def sleep(hypervisor: Hypervisor, depot: Depot, domain: t.Any, params: View) -> 
     """Keep the machine's memory, and stop it."""
     path = os.path.join(depot.machine(domain.UUIDString()), MEMORY)
     with translated("hibernate the machine"):
-        domain.saveFlags(path, None, 0)
+        tree = domain_xml.parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE))
+        domain_xml.drop_implicit(tree)
+        domain.saveFlags(path, domain_xml.to_text(tree), 0)
 
 
 def wake(hypervisor: Hypervisor, depot: Depot, domain: t.Any, params: View) -> None:
