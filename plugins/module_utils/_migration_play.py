@@ -495,3 +495,8 @@ def host_entry(variables: View) -> Item:
         "identity_file": variables.get("ansible_ssh_private_key_file") or "",
         "ssh_args": variables.get("ansible_ssh_common_args") or "",
     }
+
+
+def waited(registered: t.Sequence[View | None]) -> bool:
+    """Whether a look had to wait for another run's work on a machine."""
+    return any(row.get("waited") for result in by_host(registered).values() for row in result.get("machines") or ())

@@ -80,7 +80,7 @@ options:
   timeout:
     description: Seconds to wait for another run that works on the same machine.
     type: int
-    default: 5
+    default: 30
   ports:
     description: The ports on which files are given to the target. The firewall of the role C(provider) admits the grid's hosts to them.
     type: str
@@ -147,6 +147,10 @@ machines:
       description: Where the copy here is on its way to, as C(to), C(generation) and C(attempt), or V(none).
       type: dict
       returned: step look, where there is one
+    waited:
+      description: Present and true where another run was at work on the machine and had to be waited for.
+      type: bool
+      returned: where it was so
     incoming:
       description: What came here and isn't a machine yet, as C(source), C(generation), C(attempt) and C(complete), or V(none).
       type: dict
@@ -207,7 +211,7 @@ OPTIONS = {
         "postcopy": {"type": "bool", "default": False},
         "postcopy_after": {"type": "int", "default": 30},
         "stall_timeout": {"type": "int", "default": 30},
-        "timeout": {"type": "int", "default": 5},
+        "timeout": {"type": "int", "default": 30},
         "ports": {"type": "str", "default": "10809-10872"},
         "progress_file": {"type": "path"},
     }

@@ -62,7 +62,8 @@ class Journey:
         with connect(self.params["uri"], events=step in ("send", "receive", "settle")) as self._hypervisor, contextlib.ExitStack() as stack:
             if step in ("look", "prepare") and (self.params["facts"] or step == "prepare"):
                 self._facts = looking.host(self.conn, self.depot)
-            if step != "look" and not self.check_mode:
+            # To look makes nothing, the directory of the lock neither.
+            if (step != "look" and not self.check_mode) or (step == "look" and os.path.isdir(self.depot.machines)):
                 with translated("lock the machines"):
                     self._locks = disk.Locks(self.depot)
                 stack.callback(self._locks.close)
@@ -90,13 +91,28 @@ class Journey:
             name = check_text("name", entry["name"]) if entry.get("name") else None
             if uuid is None and self.params["step"] != "look":
                 raise GridError("invalid_uuid", "the machine has no uuid", remedy="Give it as step look returned it")
-            holding = self._locks.of(uuid, self.params["timeout"]) if self._locks and uuid else contextlib.nullcontext()
             limited = self._slots if self.params["step"] in ("send", "receive") else contextlib.nullcontext()
-            with limited, holding, translated():
-                return work({**entry, "uuid": uuid, "name": name})
+            with limited, self._held(uuid) as waited, translated():
+                done = work({**entry, "uuid": uuid, "name": name})
+            return {**done, "waited": True} if waited else done
 
         identity = {"uuid": entry.get("uuid") if isinstance(entry, t.Mapping) else None}
         return {**identity, **attempt(label(entry), checked, kind="machine", tried=_TRIED[self.params["step"]])}
+
+    @contextlib.contextmanager
+    def _held(self, uuid: str | None) -> t.Iterator[bool]:
+        """Hold the machine; tells whether another run had it, so that what was seen elsewhere before may not hold any more."""
+        if not self._locks or not uuid:
+            yield False
+            return
+        with contextlib.ExitStack() as stack:
+            waited = False
+            try:
+                stack.enter_context(self._locks.of(uuid, 0))
+            except GridError:
+                waited = True
+                stack.enter_context(self._locks.of(uuid, self.params["timeout"]))
+            yield waited
 
     def _look(self, entry: View) -> Result:
         view = looking.machine(self.conn, self.depot, entry["uuid"], entry["name"])
