@@ -52,6 +52,7 @@ class FilterModule:
             "migrate_settled": migration.settled,
             "migrate_still": migration.still,
             "migrate_to_place": migration.to_place,
+            "migrate_unsettled": migration.unsettled,
             "migrate_waited": migration.waited,
             "migrate_waves": migration.waves,
             "migrate_without_image": migration.without_image,

@@ -213,7 +213,7 @@ def _next(
     source, target = t.cast(str, verdict.host), move["target"]
     view = rows[source]
     answer["seen"].append({**view["facts"], "provider": source})
-    if source == target:
+    if target in (None, source):
         answer["rows"].append({"name": move["name"], "uuid": move["uuid"], "changed": False, "provider": source, "state": view["state"], "actions": []})
         return
     there = (looked.get(target) or {}).get("host")
@@ -240,7 +240,7 @@ def _next(
             "source": source,
             "target": target,
             "mode": way,
-            "generation": max(view["generation"], int(move["known"].get("generation") or 0)) + 1,
+            "generation": max(view["generation"], int((move["known"] or {}).get("generation") or 0)) + 1,
             "attempt": uuid.uuid4().hex,
             "was": view["state"],
             "image": view["image"],
@@ -249,6 +249,7 @@ def _next(
             "size": view["disk_used"] + (view["memory"] if way != migration.COLD else 0),
             "link": tuple(sorted((str(sites.get(source)), str(sites.get(target))))),
             "plan": migration.describe(way, view, here, facts),
+            "postcopy": bool(there.get("postcopy")),
             "status": "planned",
         }
     )
@@ -282,7 +283,7 @@ def waves(planned: t.Sequence[View], per_host: int, per_link: int) -> list[Items
             for host in pair:
                 hosts[host] = hosts.get(host, 0) + lanes
             links[link] = links.get(link, 0) + lanes
-            wave.append({"source": source, "target": target, "parallel": lanes, "machines": groups[pair]})
+            wave.append({"source": source, "target": target, "parallel": lanes, "postcopy": groups[pair][0]["postcopy"], "machines": groups[pair]})
             left.remove(pair)
         found.append(wave)
     return found
@@ -479,7 +480,11 @@ def placed(wanted: t.Sequence[View], results: t.Sequence[View]) -> dict[str, Ite
 
 def asked(wanted: t.Sequence[View], host: str) -> Items:
     """What the step ``look`` is to tell of on a host; the seed only where the machine should be."""
-    return [{"name": move["name"], "uuid": move["uuid"], "seed": move["source"] == host} for move in wanted]
+    return [
+        # One that only shows by what came of it has no name but its uuid.
+        {"name": None if move["name"] == move["uuid"] else move["name"], "uuid": move["uuid"], "seed": move["source"] == host}
+        for move in wanted
+    ]
 
 
 def host_entry(variables: View) -> Item:
@@ -500,3 +505,30 @@ def host_entry(variables: View) -> Item:
 def waited(registered: t.Sequence[View | None]) -> bool:
     """Whether a look had to wait for another run's work on a machine."""
     return any(row.get("waited") for result in by_host(registered).values() for row in result.get("machines") or ())
+
+
+def unsettled(registered: t.Mapping[str, View], orders: t.Sequence[View], providers: t.Sequence[str]) -> Items:
+    """Machines of which a copy is on its way somewhere, as moves that go nowhere: which copy is the true one is all that is asked.
+
+    :param registered: results of the step ``look`` with ``unsettled`` by host. :param orders: what the store knows.
+    """
+    known = {order["uuid"]: order for order in orders}
+    found: dict[str, Item] = {}
+    for host, result in registered.items():
+        for machine in result.get("unsettled") or ():
+            order = known.get(machine["uuid"]) or {}
+            provider = order.get("provider") if order.get("provider") in providers else host
+            move = found.setdefault(
+                machine["uuid"],
+                {
+                    "uuid": machine["uuid"],
+                    "name": order.get("name") or machine["name"] or machine["uuid"],
+                    "source": provider,
+                    "target": None,
+                    "known": {"provider": order.get("provider"), "generation": order.get("generation")} if order else None,
+                    "spec": {},
+                },
+            )
+            if move["name"] == machine["uuid"] and machine["name"]:
+                move["name"] = machine["name"]
+    return list(found.values())

@@ -37,6 +37,10 @@ options:
     description: Whether the step V(look) returns RV(host).
     type: bool
     default: false
+  unsettled:
+    description: Whether the step V(look) returns RV(unsettled).
+    type: bool
+    default: false
   machines:
     description:
       - The machines, each with C(uuid) and C(name), and for the steps after V(look) what the filters of the role give them.
@@ -184,6 +188,11 @@ machines:
           C(version_too_old), C(virtualization_missing), C(wrong_state).
       type: dict
       returned: failure
+unsettled:
+  description: The machines of which there is a copy here that is on its way, as C(uuid) and C(name).
+  returned: with O(unsettled)
+  type: list
+  elements: dict
 host:
   description: What this host offers to machines that come.
   returned: with O(facts)
@@ -201,6 +210,7 @@ OPTIONS = {
         "step": {"type": "str", "required": True, "choices": list(STEPS)},
         "name": {"type": "str"},
         "facts": {"type": "bool", "default": False},
+        "unsettled": {"type": "bool", "default": False},
         "machines": {"type": "list", "elements": "dict", "required": True},
         "target": {"type": "dict"},
         "source": {"type": "dict"},

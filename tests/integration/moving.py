@@ -13,6 +13,7 @@ import typing as t
 from walking import DEPOT, LAB, PROVIDERS, Grid, Run, on_host, until
 
 ADDRESSES = {PROVIDERS[0]: "198.18.0.21", PROVIDERS[1]: "198.18.0.22"}
+RANGES = {PROVIDERS[0]: "198.18.101.", PROVIDERS[1]: "198.18.102."}
 TUNNEL = "itmove"
 CUT = "itcut"
 
@@ -37,38 +38,52 @@ def other(provider: str) -> str:
 
 @contextlib.contextmanager
 def joined() -> t.Iterator[None]:
-    """The providers' own networks are one: a plain VXLAN joins their bridges."""
+    """The providers' own networks are one: a plain VXLAN joins their bridges. Each has a DHCP server, which is to serve its own machines only."""
+    drop = f"iifname {TUNNEL} udp dport 67-68 drop"
+    rules = f"add table bridge {TUNNEL}; flush table bridge {TUNNEL}; " + "; ".join(
+        f"add chain bridge {TUNNEL} {hook} {{ type filter hook {hook} priority 0; }}; add rule bridge {TUNNEL} {hook} {drop}" for hook in ("input", "forward")
+    )
     try:
         for provider, address in ADDRESSES.items():
             remote = ADDRESSES[other(provider)]
             on_host(
                 provider,
                 f"ip link del {TUNNEL} 2>/dev/null; ip link add {TUNNEL} mtu 1450 type vxlan id 78 local {address} remote {remote} dstport 4790"
-                f" && ip link set {TUNNEL} master virtuoso0 up",
+                f" && ip link set {TUNNEL} master virtuoso0 up && nft '{rules}'",
             )
         yield
     finally:
         for provider in PROVIDERS:
-            on_host(provider, f"ip link del {TUNNEL}; nft delete table inet {CUT}; true", check=False)
+            on_host(provider, f"ip link del {TUNNEL}; nft delete table bridge {TUNNEL}; nft delete table inet {CUT}; true", check=False)
 
 
 class Writer:
     """A guest that writes numbers to its disk, and says each when it is there, over one TCP connection through the first provider."""
 
     def __init__(self, address: str, name: str) -> None:
-        ssh = [
-            "ssh", "-F", "none", "-i", str(LAB / "id_ed25519"), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
-            "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=60", "-o", "ConnectTimeout=20", "-o", "IdentitiesOnly=yes",
-        ]  # fmt: skip
-        jump = " ".join([*ssh, "-W", "%h:%p", f"root@{ADDRESSES[PROVIDERS[0]]}"])
-        self.argv = [*ssh, "-o", f"ProxyCommand={jump}", f"root@{address}"]
         self.file = f"/root/{name}"
+        self.argv = self._argv(address)
         script = f"n=0; while :; do n=$((n+1)); echo $n >> {self.file}; sync; echo $n; usleep 50000; done"
         self.process = subprocess.Popen(  # pylint: disable=consider-using-with
             [*self.argv, script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         first = t.cast(t.IO[str], self.process.stdout).readline()
         assert first, f"the guest can't be reached: {t.cast(t.IO[str], self.process.stderr).read()}"
+
+    @staticmethod
+    def _argv(address: str) -> list[str]:
+        ssh = [
+            "ssh", "-F", "none", "-i", str(LAB / "id_ed25519"), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
+            "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=60", "-o", "ConnectTimeout=20", "-o", "IdentitiesOnly=yes",
+        ]  # fmt: skip
+        # Each provider's network has a range of its own, and the address comes from where the guest was started.
+        gate = next(provider for provider in PROVIDERS if address.startswith(RANGES[provider]))
+        jump = " ".join([*ssh, "-W", "%h:%p", f"root@{ADDRESSES[gate]}"])
+        return [*ssh, "-o", f"ProxyCommand={jump}", f"root@{address}"]
+
+    def move_to(self, address: str) -> None:
+        """The guest was started anew, and has another address."""
+        self.argv = self._argv(address)
 
     @property
     def alive(self) -> bool:
@@ -101,7 +116,12 @@ class Bed:
         self.grid = grid
         self.name = name
         self.uuid = grid.uuids()[name]
-        self.address = str(grid.rows("SELECT address FROM host WHERE name = ?", name)[0]["address"])
+        self.address = ""
+        self.learn_address()
+
+    def learn_address(self) -> None:
+        """The address as the store has it."""
+        self.address = str(self.grid.rows("SELECT address FROM host WHERE name = ?", self.name)[0]["address"])
 
     @property
     def place(self) -> tuple[str, str]:
@@ -144,7 +164,9 @@ class Bed:
         return state
 
     def power(self, state: str) -> None:
-        self.grid.play("power", "-e", f"machines={self.name}", "-e", f"state={state}", virtuoso_address_timeout=0, virtuoso_shutdown_timeout=20)
+        run = self.grid.play("power", "-e", f"machines={self.name}", "-e", f"state={state}", virtuoso_address_timeout=30, virtuoso_shutdown_timeout=20)
+        assert run.returncode == 0, run.story()
+        self.learn_address()
 
 
 def kill(bed: Bed, victim: str, source: str, run: Run) -> None:
@@ -193,9 +215,11 @@ def hit(bed: Bed, mode: str, victim: str, point: tuple[str, float], number: int)
     late = run.process.poll() is not None
     kill(bed, victim, source, run)
     run.wait(120)
+    times = [time.monotonic()]
     first = "succeeded" if run.returncode == 0 else bed.grid_code(run) or f"ended with {run.returncode}"
     heal(source)
     after = bed.finish(target)
+    times.append(time.monotonic())
     assert after.returncode == 0, f"{mode}, {victim} at {point}, first run {first}: {after.story()}"
     state = bed.whole(target)
     broken = ""
@@ -207,8 +231,11 @@ def hit(bed: Bed, mode: str, victim: str, point: tuple[str, float], number: int)
         last = writer.stop()
         if state != "running":
             bed.power("running")
+            writer.move_to(bed.address)
         written = writer.written()
         assert written[: last] == list(range(1, last + 1)), f"{last} writes were acknowledged, the guest has {written[-3:]} of them"
+    if times[1] - times[0] > 20:
+        broken += f", the second run took {times[1] - times[0]:.0f} s"
     return f"{'' if began else 'not reached, '}{'after its end, ' if late else ''}{first}; then {after.row(bed.name)['state']}{broken}"
 
 

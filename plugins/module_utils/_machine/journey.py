@@ -56,7 +56,7 @@ class Journey:
     def run(self) -> Result:
         """Handle all entries; see the module's RETURN."""
         step, entries = self.params["step"], self.params["machines"]
-        if not entries and not self.params["facts"]:
+        if not entries and not self.params["facts"] and not self.params["unsettled"]:
             return {"changed": False, "machines": []}
         self.depot.require()
         with connect(self.params["uri"], events=step in ("send", "receive", "settle")) as self._hypervisor, contextlib.ExitStack() as stack:
@@ -75,7 +75,10 @@ class Journey:
             # More threads than slots: what doesn't move now is looked at meanwhile.
             with concurrent.futures.ThreadPoolExecutor(max(1, min(len(entries), 16))) as pool:
                 results = list(pool.map(lambda entry: self._one(work, entry), entries))
-        answer: Result = {"changed": any(result["changed"] for result in results), "machines": results}
+            answer: Result = {"changed": any(result["changed"] for result in results), "machines": results}
+            if self.params["unsettled"]:
+                with translated("look for machines on their way"):
+                    answer["unsettled"] = looking.unsettled(self.conn, self.depot)
         if self._facts:
             answer["host"] = dict(self._facts)
         return answer
@@ -176,6 +179,7 @@ class Journey:
         actions = ["take", "define"]
         if sleeping.asleep(self.depot, domain) and entry.get("start"):
             sleeping.wake(self._hypervisor, self.depot, domain, self.params)
+            marking.tell(domain)
             actions.append("resume")
         return self._arrived(domain, entry, actions)
 

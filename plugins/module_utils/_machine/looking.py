@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import glob
 import json
 import os
 import typing as t
@@ -17,6 +18,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import c
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk, migration, observe, sleeping, survey
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.address import Finder
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import check_uuid
 
 View = t.Dict[str, t.Any]
 
@@ -189,3 +191,19 @@ def host(conn: t.Any, depot: disk.Depot) -> View:
         "postcopy": userfault(),
         "path": depot.path,
     }
+
+
+def unsettled(conn: t.Any, depot: disk.Depot) -> list[View]:
+    """The machines of which a copy here is on its way: from here, or to here."""
+    found: dict[str, View] = {}
+    for domain in conn.listAllDomains(0):
+        values = metadata.read(observe.configured(domain))
+        if values is not None and values["moving"]:
+            found[domain.UUIDString()] = {"uuid": domain.UUIDString(), "name": domain.name()}
+    for path in glob.glob(os.path.join(glob.escape(depot.machines), "*", "incoming.json")):
+        uuid = os.path.basename(os.path.dirname(path))
+        try:
+            found.setdefault(check_uuid(uuid), {"uuid": uuid, "name": None})
+        except GridError:
+            continue
+    return list(found.values())

@@ -22,7 +22,7 @@ Result = t.Dict[str, t.Any]
 View = t.Mapping[str, t.Any]
 
 _KEEPALIVE = (5, 3)
-_SETTLE_TIMEOUT = 30
+_SETTLE_TIMEOUT = 15
 _PAUSE = 0.5
 
 
@@ -158,8 +158,8 @@ class Sender:
                 other = copies.Copy(self.target["name"], state=observe.state_of(found), generation=values["generation"])
         except (GridError, libvirt.libvirtError):
             pass
-        if not other.answers and not last:
-            # It may just be starting anew, or be throwing away what came.
+        if not other.answers and mine.state != "running" and not last:
+            # It may just be starting anew, or be throwing away what came. A guest that runs here didn't go there.
             return copies.Verdict(None)
         return copies.decide([mine, other])
 
