@@ -148,6 +148,7 @@ def provider_share(
                 "uuid": place.get("uuid") or str(uuid.uuid5(uuid.NAMESPACE_URL, place["name"])),
                 "provider": provider,
                 **{key: place.get(key) for key in ("generation", "site")},
+                "ordered_site": order["spec"].get("site"),
                 "image": {"name": reference, "digest": digest},
                 **{key: image.get(key) for key in ("user", "python")},
                 "exists": order.get("state") not in NOT_YET,

@@ -12,6 +12,9 @@ from decimal import Decimal
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 
+FOREVER = "9999-12-31T23:59:59Z"
+"""The end of what has none; times are text that sorts, as in the store."""
+
 _UNITS = {"": 1, "us": 1, "ms": 1000, "s": 1000000}
 _DURATION = re.compile(r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*([a-z]*)\s*", re.ASCII)
 

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
 import pytest
-from walking import DEPOT, PROVIDERS, Grid, machine_files, on_host, staged_images
+from walking import DEPOT, PROVIDERS, Grid, Row, machine_files, on_host, staged_images
 
 MIB = 2**20
 
@@ -19,13 +20,21 @@ def grid(make_grid) -> Grid:
     return make_grid("it-walk")
 
 
+def two_machines(grid: Grid) -> list[Row]:
+    """With wishes, so that there is something to be rebuilt: apart, one at a site, both with a reservation."""
+    reservation = {"period": "100 ms", "slice": "80 ms"}
+    machines = grid.machines(2, tags=["walk"], anti_affinity=["tag:walk"], performance={"reservation": reservation})
+    machines[0]["site"] = "site-b"
+    return machines
+
+
 def memory_of(provider: str, name: str) -> int:
     """The memory that a guest has now, in bytes, as libvirt says."""
     return int(re.search(r"Used memory:\s+(\d+) KiB", on_host(provider, f"virsh dominfo {name}")).group(1)) * 1024
 
 
 def test_from_order_to_running_machines_as_check_mode_said(grid: Grid):
-    names, machines = grid.names(2), grid.machines(2)
+    names, machines = grid.names(2), two_machines(grid)
 
     foretold = grid.play("deploy", "--check", "--diff", machines=machines).succeeded()
     assert not grid.store.exists(), "check mode made a store"
@@ -57,7 +66,7 @@ def test_from_order_to_running_machines_as_check_mode_said(grid: Grid):
 
 def test_more_memory_is_kept_for_the_next_start(grid: Grid):
     name, other = grid.names(2)
-    machines = grid.machines(2)
+    machines = two_machines(grid)
     machines[0]["memory"] = "96 MiB"
 
     foretold = grid.play("deploy", "--check", "--diff", machines=machines).succeeded()
@@ -85,6 +94,56 @@ def test_more_memory_is_kept_for_the_next_start(grid: Grid):
     after = grid.play("deploy", machines=machines).succeeded()
     assert not after.row(name).get("restart_required")
     assert not any(after.changed.values())
+
+
+FOREIGN = """
+    virsh define /dev/stdin <<END
+    <domain type='qemu'><name>it-walk-foreign</name><memory unit='MiB'>16</memory>
+    <os><type arch='x86_64'>hvm</type></os></domain>
+END
+"""
+
+
+def test_a_lost_store_is_rebuilt_from_what_runs(grid: Grid):
+    names, machines = grid.names(2), two_machines(grid)
+    for machine, row in zip(machines, grid.rows("SELECT memory FROM host WHERE kind = 'machine' ORDER BY name")):
+        machine["memory"] = str(row["memory"])
+    told = "SELECT uuid, name, state, cpus, memory, disk, address, generation FROM host WHERE kind = 'machine' ORDER BY name"
+    reserved = "SELECT machine, provider, cpu_period_us, cpu_slice_us, memory FROM reservation ORDER BY machine"
+    on = (
+        "SELECT m.name AS machine, p.name AS provider FROM virtualization v JOIN host m ON m.uuid = v.virtual "
+        "JOIN host p ON p.uuid = v.constituent WHERE v.role = 'provider' ORDER BY m.name"
+    )
+    specs = "SELECT uuid, owner, spec FROM orders ORDER BY uuid"
+    before = [grid.rows(statement) for statement in (told, on)]
+    wishes = {row["uuid"]: json.loads(row["spec"]) for row in grid.rows(specs)}
+    slots = [{key: value for key, value in row.items() if key != "provider"} for row in grid.rows(reserved)]
+    on_host("provider1", FOREIGN)
+    for file in grid.directory.glob("grid.db*"):
+        file.unlink()
+
+    foretold = grid.play("refresh", "--check").succeeded()
+    assert not grid.store.exists()
+    rebuilt = grid.play("refresh", virtuoso_refresh_latency=False).succeeded()
+    for name in names:
+        assert foretold.row(name)["actions"] == rebuilt.row(name)["actions"] == ["rebuild"]
+    assert rebuilt.row("it-walk-foreign")["actions"] == ["appear"]
+    assert [grid.rows(statement) for statement in (told, on)] == before
+    again = {row["uuid"]: json.loads(row["spec"]) for row in grid.rows(specs)}
+    for uuid, spec in wishes.items():
+        # The image by its version and the disk by its size: that is how the machine was made.
+        assert {**again[uuid], "image": None, "disk": None} == {**spec, "image": None, "disk": None}
+    assert [{key: value for key, value in row.items() if key != "provider"} for row in grid.rows(reserved)] == slots
+
+    quiet = grid.play("refresh", virtuoso_refresh_latency=False).succeeded()
+    assert not any(quiet.changed.values()), quiet.story()
+    after = grid.play("deploy", machines=machines).succeeded()
+    assert (after.actions(), any(after.changed.values())) == (set(), False)
+
+    on_host("provider1", "virsh undefine it-walk-foreign")
+    gone = grid.play("refresh", virtuoso_refresh_latency=False).succeeded()
+    assert gone.row("it-walk-foreign")["actions"] == ["vanish"]
+    assert {row["missing"] is None for row in grid.rows("SELECT missing FROM foreign_domain WHERE name = 'it-walk-foreign'")} == {False}
 
 
 def test_power_and_retire_refuse_to_guess(grid: Grid):

@@ -8,6 +8,7 @@ A provider's libvirt is the truth about what runs on it, so the element holds al
 
 from __future__ import annotations
 
+import json
 import re
 import typing as t
 import xml.etree.ElementTree as ET
@@ -22,7 +23,9 @@ ET.register_namespace("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.
 Metadata = t.Dict[str, t.Any]
 
 _TEXTS = ("uuid", "name", "owner", "site", "network", "goal", "user", "python")
-FIELDS = (*_TEXTS, "generation", "image", "tags", "packages", "users", "started", "moving")
+WISHES = ("architecture", "features", "affinity", "anti_affinity", "performance")
+"""Fields of an order that only placement looks at; they are carried so that the order can be rebuilt with them."""
+FIELDS = (*_TEXTS, "generation", "image", "tags", "packages", "users", "wishes", "started", "moving")
 # https://www.w3.org/TR/xml/#charsets, the characters that are not allowed
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -34,6 +37,12 @@ def clean(text: str) -> str:
 
 def _tag(name: str) -> str:
     return f"{{{NAMESPACE}}}{name}"
+
+
+def _wishes(spec: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+    """What the order says of where the machine may be. Its site is the provider's meanwhile, so the one that was ordered has a name of its own."""
+    found = {field: spec[field] for field in WISHES if spec.get(field)}
+    return {**found, "site": spec["ordered_site"]} if spec.get("ordered_site") else found
 
 
 def of_spec(spec: t.Mapping[str, t.Any], started: bool) -> Metadata:
@@ -59,6 +68,7 @@ def of_spec(spec: t.Mapping[str, t.Any], started: bool) -> Metadata:
         "tags": [clean(tag) for tag in spec.get("tags") or []],
         "packages": [clean(package) for package in spec.get("packages") or []],
         "users": users,
+        "wishes": _wishes(spec),
         "started": started,
         "moving": None,
     }
@@ -95,6 +105,8 @@ def element(values: Metadata) -> ET.Element:
         )
         for key in user["ssh_authorized_keys"]:
             ET.SubElement(child, _tag("key")).text = key
+    if values.get("wishes"):
+        ET.SubElement(root, _tag("wishes")).text = json.dumps(values["wishes"], sort_keys=True)
     return root
 
 
@@ -127,6 +139,14 @@ def _moving(root: ET.Element) -> Metadata | None:
     }
 
 
+def _mapping(value: str | None) -> t.Dict[str, t.Any]:
+    try:
+        found = json.loads(value) if value else {}
+    except (ValueError, RecursionError):
+        found = {}
+    return found if isinstance(found, dict) else {}
+
+
 def read(domain: ET.Element) -> Metadata | None:
     """The metadata in a ``<domain>`` element; ``None`` where there is none, so the domain is not one of ours."""
     root = domain.find(f"metadata/{_tag('machine')}")
@@ -149,6 +169,7 @@ def read(domain: ET.Element) -> Metadata | None:
         "tags": [tag.text or "" for tag in root.findall(_tag("tag"))],
         "packages": [package.text or "" for package in root.findall(_tag("package"))],
         "users": users,
+        "wishes": _mapping(root.findtext(_tag("wishes"))),
         "started": root.get("started") == "yes",
         "moving": _moving(root),
     }

@@ -15,7 +15,7 @@ import typing as t
 import uuid as uuids
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import DISPLAYS, GOALS, check_text, shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import DISPLAYS, GOALS, WHERE, check_text, shorten
 
 Row = t.Dict[str, t.Any]
 
@@ -231,7 +231,7 @@ def read_machine(given: t.Any) -> Row:
         "facts": {fact: read(given[fact]) for fact, read in _FACTS.items() if fact in given},
     }
     # Only for rebuilding the order, which checks them.
-    row.update({field: given[field] for field in ("users", "packages") if given.get(field)})
+    row.update({field: given[field] for field in ("users", "packages", "wishes") if given.get(field)})
     for column, source in (("cpus", "vcpus"), ("memory", "memory"), ("disk", "disk"), ("generation", "generation")):
         value = _count(given.get(source))
         if value is not None:
@@ -244,6 +244,7 @@ def wish_of(seen: Row) -> Row:
     facts = seen["facts"]
     image = facts.get("image") or {}
     display = (facts.get("display") or {}).get("type") or "none"
+    wishes = seen["wishes"] if isinstance(seen.get("wishes"), t.Mapping) else {}
     wish = {
         "name": seen["name"],
         "owner": seen["owner"],
@@ -257,5 +258,6 @@ def wish_of(seen: Row) -> Row:
         "display": display,
         "users": seen.get("users"),
         "packages": seen.get("packages"),
+        **{field: value for field, value in wishes.items() if field in (*WHERE, "performance")},
     }
     return {field: value for field, value in wish.items() if value is not None}

@@ -135,6 +135,9 @@ def _check_change(spec: Spec, row: query.Row) -> Spec:
         )
     # How it was to be started the first time is over; releases before 0.2 didn't ask.
     kept = {key: value for key, value in spec.items() if key != "start"}
+    # An order that leaves the disk out asks for no other than there is, also where the store was rebuilt and knows its size.
+    if spec["disk"] is None:
+        kept["disk"] = row["spec"]["disk"]
     return {**kept, **{key: row["spec"][key] for key in ("image", "start") if key in row["spec"]}}
 
 

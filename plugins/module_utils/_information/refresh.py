@@ -13,6 +13,7 @@ import uuid as uuids
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information import observations, query, record, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._times import FOREVER
 
 if t.TYPE_CHECKING:
     import sqlalchemy as sa
@@ -98,6 +99,30 @@ def write_foreign(connection: sa.Connection, changes: t.Iterable[Foreign], hosts
             connection.execute(table.update().where(*mine).values(missing=now))
         elif not connection.execute(table.update().where(*mine).values(**values)).rowcount:
             record.insert(connection, table, [{"provider": host, "uuid": change.uuid, **values}])
+
+
+def readmit(connection: sa.Connection, spec: t.Mapping[str, t.Any], seen: Row, provider: str) -> None:
+    """Write the reservation of a machine whose order was rebuilt, so that it takes its room before the next deployment too. It was admitted
+    once: nothing is asked again. What ended meanwhile is gone. :param provider: its uuid."""
+    wanted, now = (spec.get("performance") or {}).get("reservation"), record.now()
+    if not wanted or wanted.get("to", FOREVER) <= now:
+        return
+    row = {
+        "uuid": record.new_uuid(),
+        "machine": seen["uuid"],
+        "owner": spec["owner"],
+        "provider": provider,
+        "cpu_period_us": wanted["period"],
+        # Of all its virtual CPUs together
+        "cpu_slice_us": wanted["slice"] * spec["vcpus"],
+        "memory": wanted.get("memory", spec["memory"]),
+        "begin": wanted.get("from", now),
+        "end": wanted.get("to", FOREVER),
+        "state": "admitted",
+        "created": now,
+    }
+    record.add_objects(connection, "reservation", [row])
+    record.insert(connection, schema.RESERVATION, [row])
 
 
 def read_sample(given: t.Any, objects: t.Mapping[str, str]) -> Row:

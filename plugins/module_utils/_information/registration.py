@@ -372,6 +372,7 @@ class Registration:
                 "updated": time,
             }
             record.insert(self.connection, schema.ORDERS, [order])
+            refresh.readmit(self.connection, spec, seen, hosts[seen["provider"]])
         else:
             record.update(self.connection, schema.HOST, seen["uuid"], values)
             if row["future"]:

@@ -12,11 +12,11 @@ import uuid as uuids
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import ORDER_OPTIONS, check_text, parse_order, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import mac_address
-from ansible_collections.virtuoso.grid.plugins.module_utils._times import now
+from ansible_collections.virtuoso.grid.plugins.module_utils._times import FOREVER, now
 
 Entry = t.Dict[str, t.Any]
 
-EXTRA = ("uuid", "generation", "site", "provider", "user", "python", "exists", "paging")
+EXTRA = ("uuid", "generation", "site", "provider", "user", "python", "exists", "paging", "ordered_site")
 """What an entry has beside the fields of an order."""
 
 RESERVED_SHARES = 10000
@@ -86,7 +86,7 @@ def cpu_tuning(performance: t.Mapping[str, t.Any], time: str) -> Entry:
     While a reservation holds, the slice is what each virtual CPU may use in a period, so that the admitted sum is never exceeded.
     """
     shares, reservation = performance.get("cpu_shares"), performance.get("reservation")
-    if not reservation or not reservation.get("from", time) <= time < reservation.get("to", "9999-12-31T23:59:59Z"):
+    if not reservation or not reservation.get("from", time) <= time < reservation.get("to", FOREVER):
         return {"cpu_shares": shares, "cpu_limit": None}
     return {
         "cpu_shares": RESERVED_SHARES if shares is None else shares,
@@ -124,12 +124,13 @@ def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
     generation = entry.get("generation") or 0
     if isinstance(generation, bool) or not str(generation).isascii() or not str(generation).isdigit():
         raise GridError("invalid_generation", f"{shorten(generation)} is not a generation", remedy="Give a whole number from 0")
-    user, python = entry.get("user"), entry.get("python")
+    user, python, ordered = entry.get("user"), entry.get("python"), entry.get("ordered_site")
     return {
         **spec,
         "image": image,
         "uuid": uuid,
         "site": site,
+        "ordered_site": _matching("site", ordered, _SITE, "Give 1 to 63 letters, digits and . _ -") if ordered else None,
         "generation": int(generation),
         "user": check_text("user", user) if user else None,
         "python": _matching("python", python, _PYTHON, "Give the absolute path of an interpreter") if python else None,

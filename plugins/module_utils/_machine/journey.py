@@ -125,6 +125,8 @@ class Journey:
         if view["state"] != "absent" and entry.get("seed"):
             view["seed"] = looking.seed_text(self.depot.seed(view["uuid"]))
         memory = sleeping.files(self.depot, view["uuid"]) if view["state"] == "hibernated" else {}
+        if memory and not view["moving"]:
+            sleeping.check(self.conn, self.depot, view["uuid"])
         view["memory_file"] = sum(os.path.getsize(path) for path in memory.values())
         return {**view, "name": view["name"] or entry["name"]}
 
@@ -162,6 +164,7 @@ class Journey:
                 source = {**self.params["source"], "port": entry["port"]}
                 limits = {"bandwidth": self.params["bandwidth"], "stall": self.params["stall_timeout"]}
                 arriving.take(self.depot, entry, source, self.progress.about(entry["name"]), **limits)
+                sleeping.adopt(self.depot, uuid, int(entry["generation"]))
                 domain = arriving.define(self.conn, self.depot, uuid, entry.get("attempt"), bool(entry.get("autostart")))
             except GridError:
                 # The source goes on with its own copy.
@@ -172,14 +175,14 @@ class Journey:
 
     def _adopt(self, entry: View) -> Result:
         """Make what came the machine."""
+        sleeping.adopt(self.depot, entry["uuid"], int((looking.incoming(self.depot, entry["uuid"]) or {}).get("generation") or 0))
         return self._woken(arriving.define(self.conn, self.depot, entry["uuid"], None, bool(entry.get("autostart"))), entry)
 
     def _woken(self, domain: t.Any, entry: View) -> Result:
         """Let a machine that was put to sleep go on here."""
         actions = ["take", "define"]
         if sleeping.asleep(self.depot, domain) and entry.get("start"):
-            sleeping.wake(self._hypervisor, self.depot, domain, self.params)
-            marking.tell(domain)
+            sleeping.wake(self.conn, self.depot, domain)
             actions.append("resume")
         return self._arrived(domain, entry, actions)
 
@@ -216,7 +219,7 @@ class Journey:
             raise GridError("machine_unknown", "the machine isn't here any more", remedy="Run again")
         marking.restore(self.conn, self.depot, domain)
         if entry.get("start") and sleeping.asleep(self.depot, domain):
-            sleeping.wake(self._hypervisor, self.depot, domain, self.params)
+            sleeping.wake(self.conn, self.depot, domain)
         return {"changed": True, "actions": [action], "facts": survey.facts(domain)[0]}
 
     def _require_released(self, entry: View, domain: t.Any) -> None:

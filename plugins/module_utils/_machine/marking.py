@@ -74,15 +74,6 @@ def definition(domain: t.Any, source: str, target: str, site: str | None, genera
     return tree
 
 
-def tell(domain: t.Any) -> None:
-    """A guest that was woken from what it was at the source says who it is now."""
-    values = metadata.read(observe.configured(domain))
-    if values is not None and domain.isActive():
-        domain.setMetadata(
-            libvirt.VIR_DOMAIN_METADATA_ELEMENT, metadata.text(values), metadata.PREFIX, metadata.NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_LIVE
-        )
-
-
 def release(depot: disk.Depot, conn: t.Any, uuid: str, domain: t.Any) -> None:
     """Remove the copy: a newer one is known to be elsewhere. The domain first, so that nothing is defined without its disk."""
     offering.withdraw(uuid)

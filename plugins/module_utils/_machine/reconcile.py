@@ -36,7 +36,7 @@ FIRST_BOOT_ONLY = ("packages", "users")
 FIXED = ("name", "image")
 """What can't change in a machine's life."""
 
-_FACTS = ("owner", "site", "network", "goal", "user", "python", "generation", "tags")
+_FACTS = ("owner", "site", "network", "goal", "user", "python", "generation", "tags", "wishes")
 
 
 @dataclasses.dataclass(frozen=True)

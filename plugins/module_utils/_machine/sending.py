@@ -169,8 +169,10 @@ class Sender:
         actions = []
         if entry["mode"] == migration.HIBERNATED and not sleeping.asleep(self.depot, domain):
             self.progress.about(entry["name"]).stage("hibernate")
-            sleeping.sleep(self.hypervisor, self.depot, domain, self.params)
+            sleeping.sleep(conn, self.depot, domain)
             actions.append("hibernate")
+        elif entry["mode"] == migration.HIBERNATED:
+            sleeping.make_whole(conn, self.depot, domain)
         if domain.isActive():
             raise GridError("wrong_state", "the machine runs", remedy="Run again: it is moved live then")
         tree = self._define(entry, domain, False)
@@ -186,6 +188,6 @@ class Sender:
         except GridError:
             marking.restore(conn, self.depot, domain)
             if actions:
-                sleeping.wake(self.hypervisor, self.depot, domain, self.params)
+                sleeping.wake(conn, self.depot, domain)
             raise
         return {"changed": True, "actions": [*actions, "offer"], **given, "autostart": autostart}

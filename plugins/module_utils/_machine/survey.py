@@ -23,7 +23,7 @@ Facts = t.Dict[str, t.Any]
 # Seconds between two looks at those who have no address yet; DHCP servers tell nobody when they give one.
 _LOOK = 0.5
 
-_CARRIED = ("owner", "image", "generation", "site", "goal", "tags", "user", "python", "packages", "users")
+_CARRIED = ("owner", "image", "generation", "site", "goal", "tags", "user", "python", "packages", "users", "wishes")
 
 
 def facts(domain: t.Any) -> tuple[Facts, t.Any]:

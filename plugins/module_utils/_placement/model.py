@@ -9,12 +9,10 @@ import dataclasses
 import re
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._times import FOREVER
+
 ARCHITECTURE = "x86_64"
 """What an image is made for that doesn't say it."""
-
-
-FOREVER = "9999-12-31T23:59:59Z"
-"""The end of what has none; times are text that sorts, as in the store."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import uuid as uuids
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.orders import RESERVED_NAMES
+from ansible_collections.virtuoso.grid.plugins.module_utils._times import FOREVER
 
 WEB1 = {"name": "web1", "image": "tiny"}
 OTHER = "11111111-1111-4111-8111-111111111111"
@@ -226,6 +227,27 @@ def test_a_lost_store_is_rebuilt(grid, seen):
     )
     again = grid.order({**WEB1, "tags": ["web"], "users": users, "packages": ["vim"], "disk": "1 GiB"})[0]
     assert not again["changed"] and again["uuid"] == OTHER
+    assert not grid.order({**WEB1, "tags": ["web"], "users": users, "packages": ["vim"]})[0]["changed"]
+
+
+def test_a_rebuilt_machine_has_its_wishes_and_its_reservation(grid, seen):
+    grid.provider()
+    wishes = {"site": "north", "affinity": ["db1"], "performance": {"reservation": {"period": 10000, "slice": 2000}}, "owner": "mallory"}
+    assert register_machine(grid, seen("web1", OTHER, wishes=wishes))["actions"] == ["rebuild"]
+    row = grid.machine("web1")
+    assert (row["spec"]["site"], row["spec"]["affinity"], row["owner"]) == ("north", ["db1"], "alice")
+    with grid.store.reading() as connection:
+        [reserved] = connection.execute(schema.RESERVATION.select()).mappings()
+    assert (reserved["machine"], reserved["cpu_period_us"], reserved["cpu_slice_us"]) == (OTHER, 10000, 2000 * row["spec"]["vcpus"])
+    assert (reserved["memory"], reserved["end"]) == (row["spec"]["memory"], FOREVER)
+
+
+@pytest.mark.parametrize("wishes", ["text", ["site"], {"features": "x" * 99, "site": "no/site"}])
+def test_what_a_provider_says_of_wishes_is_checked(grid, seen, wishes):
+    grid.provider()
+    told = register_machine(grid, seen("web1", OTHER, wishes=wishes))
+    assert code(told) in (None, "invalid_order", "invalid_site", "invalid_feature")
+    assert code(told) or "site" not in grid.machine("web1")["spec"]
 
 
 def test_a_rebuilt_machine_does_not_take_a_name(grid, seen):

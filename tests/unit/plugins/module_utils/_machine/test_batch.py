@@ -231,7 +231,8 @@ def test_metadata_is_enough_to_rebuild_the_store(run):
     run(
         [
             machine(
-                users=users, tags=["b", "a"], goal="price", generation=4, site="site-a", user="debian", python="/usr/bin/python3"
+                users=users, tags=["b", "a"], goal="price", generation=4, site="site-a", user="debian", python="/usr/bin/python3",
+                ordered_site="site-a", affinity=["db1"], performance={"reservation": {"period": "10 ms", "slice": "2 ms"}},
             )
         ]
     )
@@ -245,6 +246,25 @@ def test_metadata_is_enough_to_rebuild_the_store(run):
     )
     assert told["users"][0]["ssh_authorized_keys"] == users[0]["ssh_authorized_keys"]
     assert (told["disk"], told["memory"], told["state"], told["foreign"]) == (MIB, 64 * MIB, "stopped", False)
+    assert told["wishes"] == {
+        "site": "site-a",
+        "affinity": ["db1"],
+        "performance": {"reservation": {"period": 10000, "slice": 2000}},
+    }
+
+
+def test_wishes_are_told_to_a_machine_that_is_there(run):
+    run([machine()])
+    [changed] = run([machine(anti_affinity=["tag:web"])])["machines"]
+    assert changed["changed"] and "wishes" in " ".join(changed["actions"]), changed
+    assert run([machine(anti_affinity=["tag:web"])])["changed"] is False
+
+
+def test_wishes_that_somebody_broke_count_as_none(run):
+    run([machine(affinity=["db1"])])
+    domain = run.conn.lookupByName("web0")
+    run.conn.defineXML(domain.XMLDesc().replace('{"affinity": ["db1"]}', "[broken"))
+    assert Survey(connection.Hypervisor(run.conn, None)).look(None)[0]["wishes"] == {}
 
 
 def test_survey_of_what_is_foreign_or_absent(run):
