@@ -182,7 +182,7 @@ class Journey:
         """Let a machine that was put to sleep go on here."""
         actions = ["take", "define"]
         if sleeping.asleep(self.depot, domain) and entry.get("start"):
-            sleeping.wake(self.conn, self.depot, domain)
+            sleeping.wake(self.conn, self.depot, domain, entry.get("was") != "paused")
             actions.append("resume")
         return self._arrived(domain, entry, actions)
 

@@ -55,8 +55,8 @@ def adopt(depot: Depot, uuid: str, generation: int) -> None:
     hibernate.restamp(depot, uuid, generation=generation, disk=hibernate.disk_identity(depot.disk(uuid)))
 
 
-def wake(conn: t.Any, depot: Depot, domain: t.Any) -> None:
-    """Let the machine go on, as what it is here and now."""
+def wake(conn: t.Any, depot: Depot, domain: t.Any, run: bool = True) -> None:
+    """Let the machine go on, as what it is here and now. :param run: otherwise it stays paused, as it was."""
     uuid, tree = domain.UUIDString(), observe.configured(domain)
     hibernate.check(depot, uuid, tree)
     values = t.cast("dict[str, t.Any]", metadata.read(tree))
@@ -70,7 +70,7 @@ def wake(conn: t.Any, depot: Depot, domain: t.Any) -> None:
 
     hibernate.resume(conn, depot, uuid, edit)
     with translated("let the guest run"):
-        if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+        if run and domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
             domain.resume()
 
 
