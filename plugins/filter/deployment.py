@@ -27,6 +27,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image_play import (
     layers_in_use,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_play as migration
+from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_steps as steps
 
 
 class FilterModule:
@@ -37,16 +38,16 @@ class FilterModule:
         return {
             "by_source": by_source,
             "identities": identities,
-            "migrate_advance": migration.advance,
+            "migrate_advance": steps.advance,
             "migrate_asked": migration.asked,
             "migrate_by_host": migration.by_host,
-            "migrate_entries": migration.entries,
-            "migrate_foretold": migration.foretold,
+            "migrate_entries": steps.entries,
+            "migrate_foretold": steps.foretold,
             "migrate_host": migration.host_entry,
-            "migrate_images": migration.images,
-            "migrate_involved": migration.involved,
+            "migrate_images": steps.images,
+            "migrate_involved": steps.involved,
             "migrate_moves": migration.moves,
-            "migrate_outcome": migration.outcome,
+            "migrate_outcome": steps.outcome,
             "migrate_placed": migration.placed,
             "migrate_plan": migration.plan,
             "migrate_settled": migration.settled,
@@ -54,8 +55,8 @@ class FilterModule:
             "migrate_to_place": migration.to_place,
             "migrate_unsettled": migration.unsettled,
             "migrate_waited": migration.waited,
-            "migrate_waves": migration.waves,
-            "migrate_without_image": migration.without_image,
+            "migrate_waves": steps.waves,
+            "migrate_without_image": steps.without_image,
             "image_refusal": image_refusal,
             "image_rows": image_rows,
             "image_work": image_work,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_play as play
+from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_steps as steps
 
 MIB = 2**20
 UUID = "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11"
@@ -121,23 +122,23 @@ def go(name, source="p1", target="p2", size=1, **more):
 
 
 def test_the_largest_go_first_within_the_limits():
-    (wave,) = play.waves([go("a", size=1), go("b", size=3), go("c", size=2)], 2, 4)
+    (wave,) = steps.waves([go("a", size=1), go("b", size=3), go("c", size=2)], 2, 4)
     assert [(journey["parallel"], [machine["name"] for machine in journey["machines"]]) for journey in wave] == [(2, ["b", "c", "a"])]
     # Two sources to one target share what it may take; a third waits.
-    first, second = play.waves([go("a", "p1", "p4", 3), go("b", "p2", "p4", 2), go("c", "p3", "p4", 1)], 2, 4)
+    first, second = steps.waves([go("a", "p1", "p4", 3), go("b", "p2", "p4", 2), go("c", "p3", "p4", 1)], 2, 4)
     assert [journey["source"] for journey in first] == ["p1", "p2"] and [journey["source"] for journey in second] == ["p3"]
     # A link that is full
     link = {"link": ("x", "y")}
-    waves = play.waves([go("a", "p1", "p2", **link), go("b", "p3", "p4", **link)], 2, 1)
+    waves = steps.waves([go("a", "p1", "p2", **link), go("b", "p3", "p4", **link)], 2, 1)
     assert [len(wave) for wave in waves] == [1, 1]
-    assert play.waves([], 2, 2) == []
+    assert steps.waves([], 2, 2) == []
 
 
 @pytest.mark.parametrize("per_host", [1, 2, 5])
 @pytest.mark.parametrize("per_link", [1, 3])
 def test_no_limit_is_passed(per_host, per_link):
     many = [go(f"m{n}", f"p{n % 3}", f"p{3 + n % 2}", n, link=("a", "b") if n % 3 else ("a", "c")) for n in range(30)]
-    waves = play.waves(many, per_host, per_link)
+    waves = steps.waves(many, per_host, per_link)
     assert sorted(machine["name"] for wave in waves for journey in wave for machine in journey["machines"]) == sorted(move["name"] for move in many)
     for wave in waves:
         for host in {journey[end] for journey in wave for end in ("source", "target")}:
@@ -146,10 +147,10 @@ def test_no_limit_is_passed(per_host, per_link):
             assert sum(journey["parallel"] for journey in wave if tuple(journey["machines"][0]["link"]) == link) <= per_link
 
 
-def through(wave, *steps):
-    for step, row in steps:
+def through(wave, *rows):
+    for step, row in rows:
         results = {f"{journey['source']}>{journey['target']}": {"machines": [{"uuid": machine["uuid"], **row} for machine in journey["machines"]]} for journey in wave}
-        wave = play.advance(wave, step, results)
+        wave = steps.advance(wave, step, results)
     return wave
 
 
@@ -158,66 +159,66 @@ BAD = {"failed": True, "msg": "no", "failure": {"code": "x"}}
 
 
 def test_live_to_the_end():
-    (wave,) = play.waves([go("a")], 2, 2)
+    (wave,) = steps.waves([go("a")], 2, 2)
     wave = through(wave, ("prepare", {}), ("send", {"stats": {"downtime": 7}, "autostart": True}))
-    (entry,) = play.entries(wave[0], "receive")
+    (entry,) = steps.entries(wave[0], "receive")
     assert entry["action"] == "finish" and entry["autostart"] is True
     wave = through(wave, ("receive", FACTS))
-    assert play.entries(wave[0], "settle") == []
-    outcome = play.outcome(wave)
+    assert steps.entries(wave[0], "settle") == []
+    outcome = steps.outcome(wave)
     assert outcome["rows"][0]["provider"] == "p2" and outcome["rows"][0]["stats"]["downtime"] == 7 and outcome["seen"][0]["provider"] == "p2"
 
 
 def test_files_to_the_end_and_the_source_is_released_last():
-    (wave,) = play.waves([go("a", mode="hibernated")], 2, 2)
+    (wave,) = steps.waves([go("a", mode="hibernated")], 2, 2)
     wave = through(wave, ("prepare", {}), ("send", {"files": {"disk.qcow2": {}}, "port": 5}))
-    (entry,) = play.entries(wave[0], "receive")
+    (entry,) = steps.entries(wave[0], "receive")
     assert (entry["action"], entry["start"], entry["port"]) == ("take", True, 5)
     wave = through(wave, ("receive", FACTS))
-    assert [entry["action"] for entry in play.entries(wave[0], "settle")] == ["release"]
-    assert play.outcome(through(wave, ("settle", {})))["rows"][0]["actions"] == ["migrate hibernated"]
+    assert [entry["action"] for entry in steps.entries(wave[0], "settle")] == ["release"]
+    assert steps.outcome(through(wave, ("settle", {})))["rows"][0]["actions"] == ["migrate hibernated"]
 
 
 def test_what_fails_is_undone():
-    (wave,) = play.waves([go("a")], 2, 2)
-    assert play.entries(through(wave, ("prepare", BAD))[0], "send") == []
+    (wave,) = steps.waves([go("a")], 2, 2)
+    assert steps.entries(through(wave, ("prepare", BAD))[0], "send") == []
     live = through(wave, ("prepare", {}), ("send", {**BAD, "failure": {"code": "move_failed", "copy": "source"}}))
-    assert [entry["action"] for entry in play.entries(live[0], "receive")] == ["discard"]
+    assert [entry["action"] for entry in steps.entries(live[0], "receive")] == ["discard"]
     # Where nothing can be told, nothing is thrown away.
     lost = through(wave, ("prepare", {}), ("send", {**BAD, "failure": {"code": "move_failed", "copy": None}}))
-    assert play.entries(lost[0], "receive") == []
-    (wave,) = play.waves([go("a", mode="cold", was="stopped")], 2, 2)
+    assert steps.entries(lost[0], "receive") == []
+    (wave,) = steps.waves([go("a", mode="cold", was="stopped")], 2, 2)
     cold = through(wave, ("prepare", {}), ("send", {"files": {}, "port": 5}), ("receive", BAD))
-    (entry,) = play.entries(cold[0], "settle")
+    (entry,) = steps.entries(cold[0], "settle")
     assert entry["action"] == "restore" and entry["start"] is False
-    done = play.outcome(through(cold, ("settle", FACTS)))
+    done = steps.outcome(through(cold, ("settle", FACTS)))
     assert done["rows"][0]["failed"] and done["seen"][0]["provider"] == "p1"
 
 
 def test_a_host_that_goes_silent_leaves_the_rest_to_the_next_run():
-    (wave,) = play.waves([go("a", mode="cold", was="stopped")], 2, 2)
+    (wave,) = steps.waves([go("a", mode="cold", was="stopped")], 2, 2)
     wave = through(wave, ("prepare", {}), ("send", {"files": {}, "port": 5}))
-    after = play.advance(wave, "receive", {"p1>p2": {"unreachable": True, "msg": "gone"}})
-    assert play.entries(after[0], "settle") == []
-    assert play.outcome(after)["rows"][0]["failure"]["code"] == "host_unreachable"
+    after = steps.advance(wave, "receive", {"p1>p2": {"unreachable": True, "msg": "gone"}})
+    assert steps.entries(after[0], "settle") == []
+    assert steps.outcome(after)["rows"][0]["failure"]["code"] == "host_unreachable"
 
 
 def test_an_image_that_does_not_come_keeps_its_machines_back():
-    (wave,) = play.waves([go("a", missing=["sha256:a"]), go("b")], 2, 2)
-    assert play.images(wave, ["p1"]) == []
-    assert play.images(wave, ["p2"])[0]["images"] == [{"name": "tiny@1", "digest": "sha256:a"}]
+    (wave,) = steps.waves([go("a", missing=["sha256:a"]), go("b")], 2, 2)
+    assert steps.images(wave, ["p1"]) == []
+    assert steps.images(wave, ["p2"])[0]["images"] == [{"name": "tiny@1", "digest": "sha256:a"}]
     bad = {"p1>p2": {"images": [{"name": "tiny@1", "digest": "sha256:a", "failed": True, "msg": "full", "failure": {"code": "disk_full"}}]}}
-    after = play.without_image(wave, bad)
-    assert [entry["name"] for entry in play.entries(after[0], "prepare")] == ["b"]
-    assert play.outcome(after)["rows"][0]["failure"]["code"] == "disk_full"
-    assert len(play.entries(play.without_image(wave, {"p1>p2": {"images": [{"name": "tiny@1", "digest": "sha256:a"}]}})[0], "prepare")) == 2
+    after = steps.without_image(wave, bad)
+    assert [entry["name"] for entry in steps.entries(after[0], "prepare")] == ["b"]
+    assert steps.outcome(after)["rows"][0]["failure"]["code"] == "disk_full"
+    assert len(steps.entries(steps.without_image(wave, {"p1>p2": {"images": [{"name": "tiny@1", "digest": "sha256:a"}]}})[0], "prepare")) == 2
 
 
 def test_check_mode_tells_the_plan():
-    (wave,) = play.waves([go("a", missing=["sha256:a"], plan="live, ...")], 2, 2)
-    (row,) = play.foretold(through(wave, ("prepare", {})))
+    (wave,) = steps.waves([go("a", missing=["sha256:a"], plan="live, ...")], 2, 2)
+    (row,) = steps.foretold(through(wave, ("prepare", {})))
     assert row["actions"] == ["bring image", "migrate live"] and row["plan"] == "live, ..."
-    (row,) = play.foretold(through(wave, ("prepare", BAD)))
+    (row,) = steps.foretold(through(wave, ("prepare", BAD)))
     assert row["failed"]
 
 
