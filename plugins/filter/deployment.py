@@ -25,6 +25,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image_play import (
     image_rows,
     image_work,
     layers_in_use,
+    to_publish,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_play as migration
 from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_steps as steps
@@ -68,6 +69,7 @@ class FilterModule:
             "sources": sources,
             "step_rows": step_rows,
             "to_page": to_page,
+            "to_publish": to_publish,
             "unserved": unserved,
             "wanted_images": wanted_images,
         }

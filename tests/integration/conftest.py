@@ -16,12 +16,25 @@ from pathlib import Path
 
 import guests
 import pytest
+from walking import on_host
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 INVENTORY = os.environ.get("VIRTUOSO_TEST_INVENTORY", str(CHECKOUT / "inventory" / "lab"))
 DEADLINE = 180
 
 Row = t.Dict[str, t.Any]
+
+
+OF_THE_LAB = "VIRTUOSO_TEST_INVENTORY" not in os.environ
+
+
+def shell(host: str, script: str, *, check: bool = True) -> str:
+    """What a shell script says on a host: of the lab by its SSH, a quarter of a task's time."""
+    if OF_THE_LAB:
+        return on_host(host, script, check=check).rstrip("\n")
+    done = task(host, "ansible.builtin.shell", {"_raw_params": script})
+    assert not check or not done.get("failed"), f"{host}: {script}: {done.get('stderr') or done.get('msg')}"
+    return str(done.get("stdout", ""))
 
 
 def task(
@@ -72,9 +85,7 @@ class Provider:
 
     def shell(self, script: str, *, check: bool = True) -> str:
         """What a shell script says on the provider."""
-        done = task(self.host, "ansible.builtin.shell", {"_raw_params": script})
-        assert not check or not done.get("failed"), f"{self.host}: {script}: {done.get('stderr') or done.get('msg')}"
-        return str(done.get("stdout", ""))
+        return shell(self.host, script, check=check)
 
     def prepare(self) -> None:
         """Make the depot with its images, and the network."""
@@ -156,7 +167,7 @@ class Provider:
         )["machines"]
 
 
-def _provider(host: str) -> t.Iterator[Provider]:
+def provider_of(host: str) -> t.Iterator[Provider]:
     provider = Provider(host)
     provider.prepare()
     yield provider
@@ -169,10 +180,16 @@ PROVIDERS = os.environ.get("VIRTUOSO_TEST_PROVIDERS", "provider1,provider2").spl
 @pytest.fixture(scope="module", name="provider")
 def _first_provider() -> t.Iterator[Provider]:
     """The first provider of the lab, prepared for tests of machines."""
-    yield from _provider(PROVIDERS[0])
+    yield from provider_of(PROVIDERS[0])
+
+
+@pytest.fixture(scope="module", name="other_provider")
+def _other_provider() -> t.Iterator[Provider]:
+    """Another one, of a later release of Debian."""
+    yield from provider_of(PROVIDERS[-1])
 
 
 @pytest.fixture(scope="module", name="each_provider", params=PROVIDERS)
 def _each_provider(request: pytest.FixtureRequest) -> t.Iterator[Provider]:
     """Each provider of the lab in turn: they differ in their versions of libvirt and QEMU."""
-    yield from _provider(request.param)
+    yield from provider_of(request.param)
