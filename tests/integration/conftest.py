@@ -81,7 +81,9 @@ class Provider:
     path: str = "/var/lib/virtuoso-test-machines"
     network: str = "virtuoso-test"
 
-    DIGESTS: t.ClassVar[t.Dict[str, str]] = {"polite": "sha256:" + "0" * 63 + "1", "deaf": "sha256:" + "0" * 63 + "2"}
+    DIGESTS: t.ClassVar[t.Dict[str, str]] = {
+        name: "sha256:" + "0" * 63 + str(number) for number, name in enumerate(("polite", "deaf", "counting", "reading"), 1)
+    }
 
     def shell(self, script: str, *, check: bool = True) -> str:
         """What a shell script says on the provider."""
@@ -160,11 +162,10 @@ class Provider:
         args = {"path": self.path, "state": state, "machines": list(machines), "timeout": 60, **options}
         return task(self.host, "virtuoso.grid.machine", args, check=check, env=env)
 
-    def info(self, machines: t.Sequence[str], wait: int = 0) -> list[Row]:
+    def info(self, machines: t.Sequence[str], wait: int = 0, **options: t.Any) -> list[Row]:
         """The rows of the module ``machine_info``."""
-        return task(
-            self.host, "virtuoso.grid.machine_info", {"path": self.path, "machines": list(machines), "wait_for_address": wait}
-        )["machines"]
+        args = {"path": self.path, "machines": list(machines), "wait_for_address": wait, **options}
+        return task(self.host, "virtuoso.grid.machine_info", args)["machines"]
 
 
 def provider_of(host: str) -> t.Iterator[Provider]:

@@ -39,21 +39,21 @@ def _path(depot: Depot, uuid: str, name: str) -> str:
 
 def files(depot: Depot, uuid: str) -> dict[str, str]:
     """The files that a machine's memory is in, by the names that they have in its directory; whole ones only."""
-    found = {}
-    path = _path(depot, uuid, memory.MEMORY)
+    return beside(depot.disk(uuid))
+
+
+def beside(disk: str | None) -> dict[str, str]:
+    """The same by the path of the machine's disk."""
+    if disk is None:
+        return {}
+    path, saved = (os.path.join(os.path.dirname(disk), name) for name in (memory.MEMORY, memory.SAVED))
     if os.path.exists(path):
-        found[memory.MEMORY] = path
-    elif _saved(depot, uuid):
-        found[memory.SAVED] = _path(depot, uuid, memory.SAVED)
-    return found
-
-
-def _saved(depot: Depot, uuid: str) -> bool:
+        return {memory.MEMORY: path}
     try:
-        with open(_path(depot, uuid, memory.SAVED), "rb") as file:
-            return memory.is_saved(file.read(16))
-    except FileNotFoundError:
-        return False
+        with open(saved, "rb") as file:
+            return {memory.SAVED: saved} if memory.is_saved(file.read(16)) else {}
+    except OSError:
+        return {}
 
 
 def present(depot: Depot, uuid: str) -> bool:
@@ -93,25 +93,20 @@ def restamp(depot: Depot, uuid: str, **changes: t.Any) -> None:
         os.fsync(file.fileno())
 
 
-def check(depot: Depot, uuid: str, tree: t.Any) -> None:
+def check(depot: Depot, uuid: str, generation: int, disk: str | None) -> None:
     """Refuse to resume where the memory doesn't fit the machine; nothing is touched.
 
-    :param tree: the domain's configured XML.
+    :param generation: the machine's, from its domain's metadata. :param disk: the path of its disk.
     :raises GridError: ``hibernation_invalid``, ``hibernation_foreign``, ``hibernation_stale``.
     """
-    found = disk_identity(domain_xml.read(tree)["disk_path"])
+    found = disk_identity(disk)
     head = read(depot, uuid)
     if head is not None:
-        values = metadata.read(tree)
-        memory.judge(head, uuid, values["generation"] if values else 0, found)
+        memory.judge(head, uuid, generation, found)
         return
     saved = disk_identity(_path(depot, uuid, memory.SAVED))
     if saved is not None and found is not None and found["mtime_ns"] > saved["mtime_ns"]:
-        raise GridError(
-            "hibernation_stale",
-            "the machine's disk was written since its memory was saved",
-            remedy="Start the machine with discard to lose what it had in memory; its disk is as after a loss of power",
-        )
+        raise memory.stale_disk()
 
 
 def _portable(domain: t.Any) -> str:
@@ -150,13 +145,13 @@ def settle(conn: t.Any, depot: Depot, domain: t.Any) -> bool:
     saved, target = (_path(depot, uuid, name) for name in (memory.SAVED, memory.MEMORY))
     if not os.path.exists(saved):
         return False
-    if os.path.exists(target) or not _saved(depot, uuid):
+    if os.path.exists(target) or memory.SAVED not in files(depot, uuid):
         # Compressed already; or libvirt was killed while it saved, and the machine ran on.
         os.unlink(saved)
         return True
     with translated("compress the machine's memory"):
         tree = domain_xml.parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-        check(depot, uuid, tree)
+        check(depot, uuid, 0, domain_xml.read(tree)["disk_path"])
         depot.prepare()
         staging = os.path.join(depot.staging, f"{uuid}.zst")
         try:

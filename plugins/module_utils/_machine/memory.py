@@ -95,8 +95,13 @@ def judge(head: Head, uuid: str, generation: int, disk: t.Any) -> None:
             remedy=_REMEDY,
         )
     if not same_disk(head.get("disk"), disk):
-        raise GridError(
-            "hibernation_stale",
-            "the machine's disk was written since it was hibernated; with the memory of before, its file systems would break",
-            remedy=_REMEDY,
-        )
+        raise stale_disk()
+
+
+def stale_disk() -> GridError:
+    """The error of a memory that the disk has left behind."""
+    return GridError(
+        "hibernation_stale",
+        "the machine's disk was written since it was hibernated; with the memory of before, its file systems would break",
+        remedy=_REMEDY,
+    )
