@@ -224,29 +224,6 @@ def set_disk(domain: ET.Element, path: str, layers: t.Sequence[str], pages: Mode
     _backing(disk, layers, pages)
 
 
-def name_disk(domain: ET.Element, path: str) -> None:
-    """Have the root disk be another file; the chain below it stays as it is told."""
-    disk = _root(domain)
-    source = disk.find("source") if disk is not None else None
-    if source is not None:
-        source.set("file", path)
-
-
-def drop_implicit(domain: ET.Element) -> None:
-    """What newer libvirts write of a machine's chip set, and older ones don't know though their QEMU has it: q35's watchdog."""
-    devices = domain.find("devices")
-    for watchdog in domain.findall("devices/watchdog[@model='itco']"):
-        devices.remove(watchdog)
-
-
-def replace_prefix(domain: ET.Element, old: str, new: str) -> None:
-    """Files of disks, and of what they lie on, below the directory ``old`` are below ``new``."""
-    for source in domain.findall("devices/disk//source"):
-        path = source.get("file", "")
-        if path.startswith(f"{old}/"):
-            source.set("file", new + path[len(old) :])
-
-
 def read(domain: ET.Element) -> Model:
     """What libvirt has, in the terms of :data:`FIELDS`, and ``mac``, ``machine_type``, ``virtualization``, ``disk_path``, ``pages``.
 

@@ -177,3 +177,19 @@ def _outdated(copy: Copy, known: View) -> GridError:
         remedy=f"The copy on {copy.host} is old and stays off. Run again when {known['provider']} answers",
         hosts=[copy.host],
     )
+
+
+def refuse_moving(moving: View | None, incoming: bool) -> None:
+    """A machine runs in at most one place: one that is on its way isn't touched otherwise.
+
+    :param moving: the mark of the copy here. :param incoming: something of the machine came here and isn't a machine yet.
+    :raises GridError: ``stale_generation``.
+    """
+    if moving or incoming:
+        where = f"is on its way from here to {moving['to']}" if moving else "is on its way to this host"
+        raise GridError(
+            "stale_generation",
+            f"the machine {where}, and its copy here can't be used",
+            remedy="Run virtuoso.grid.migrate again, or virtuoso.grid.refresh: they find the one true copy, and finish the move or undo it",
+            moving=dict(moving) if moving else None,
+        )

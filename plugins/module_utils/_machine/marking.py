@@ -9,7 +9,7 @@ import contextlib
 import os
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata, portable
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk, looking, observe, offering
 
@@ -29,7 +29,7 @@ def mark(conn: t.Any, depot: disk.Depot, domain: t.Any, moving: View) -> None:
     values = t.cast("dict[str, t.Any]", metadata.read(tree))
     kept = values["moving"]["autostart"] if values["moving"] else bool(domain.autostart())
     metadata.put(tree, {**values, "moving": {**moving, "autostart": kept}})
-    domain_xml.name_disk(tree, looking.hidden(_path(tree, depot, domain.UUIDString())))
+    portable.name_disk(tree, looking.hidden(_path(tree, depot, domain.UUIDString())))
     with translated("mark the machine as moving"):
         conn.defineXML(domain_xml.to_text(tree))
         if domain.autostart():
@@ -46,7 +46,7 @@ def restore(conn: t.Any, depot: disk.Depot, domain: t.Any) -> None:
     with translated("take the mark of a move off"):
         if moving:
             metadata.put(tree, {**values, "moving": None})
-            domain_xml.name_disk(tree, _path(tree, depot, uuid))
+            portable.name_disk(tree, _path(tree, depot, uuid))
             conn.defineXML(domain_xml.to_text(tree))
             if moving["autostart"]:
                 domain.setAutostart(1)
@@ -63,14 +63,14 @@ def definition(domain: t.Any, source: str, target: str, site: str | None, genera
     """
     flags = libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE | (0 if live else libvirt.VIR_DOMAIN_XML_INACTIVE)
     tree = domain_xml.parse(domain.XMLDesc(flags))
-    domain_xml.drop_implicit(tree)
+    portable.drop_implicit(tree)
     values = t.cast("dict[str, t.Any]", metadata.read(tree))
     domain_xml.put_metadata(tree, {**values, "moving": None, "generation": generation, "site": site or values["site"]})
     path = domain_xml.read(tree)["disk_path"]
     if path:
-        domain_xml.name_disk(tree, looking.shown(path))
+        portable.name_disk(tree, looking.shown(path))
     if source != target:
-        domain_xml.replace_prefix(tree, source, target)
+        portable.replace_prefix(tree, source, target)
     return tree
 
 

@@ -13,7 +13,7 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import paging
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import copies, paging
 
 Model = t.Dict[str, t.Any]
 
@@ -310,28 +310,12 @@ def _require_layers(image: Model, missing: str | None) -> None:
         )
 
 
-def _refuse_moving(observed: Observed) -> None:
-    """A machine runs in at most one place: one that is on its way elsewhere isn't touched here.
-
-    :raises GridError: ``stale_generation``.
-    """
-    moving = (observed.metadata or {}).get("moving")
-    if moving or observed.incoming:
-        where = f"is on its way from here to {moving['to']}" if moving else "is on its way to this host"
-        raise GridError(
-            "stale_generation",
-            f"the machine {where}, and its copy here can't be used",
-            remedy="Run virtuoso.grid.migrate again, or virtuoso.grid.refresh: they find the one true copy, and finish the move or undo it",
-            moving=moving,
-        )
-
-
 def decide_power(observed: Observed, state: str, discard: bool = False) -> Decision:
     """What to do where only the machine is named: its power changes, or it goes.
 
     :raises GridError: ``machine_unknown``, ``stale_generation``.
     """
-    _refuse_moving(observed)
+    copies.refuse_moving((observed.metadata or {}).get("moving"), observed.incoming)
     if state == "absent":
         return Decision([Step("remove")] if observed.config is not None or observed.files else [], "absent")
     if observed.config is None:
@@ -380,7 +364,7 @@ def decide(
     :raises GridError: ``machine_vanished``, ``image_missing``, ``disk_too_small``, ``disk_conflict``, ``disk_missing``, ``cannot_shrink``, ``cannot_change``,
         ``stale_generation``.
     """
-    _refuse_moving(observed)
+    copies.refuse_moving((observed.metadata or {}).get("moving"), observed.incoming)
     if state == "absent":
         return decide_power(observed, state, discard)
     if observed.config is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata, portable
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import hibernate, observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import Depot
@@ -65,7 +65,7 @@ def wake(conn: t.Any, depot: Depot, domain: t.Any, run: bool = True) -> None:
         path = domain_xml.read(saved)["disk_path"] or ""
         there = path.rpartition(f"/machines/{uuid}/")[0]
         if there and there != depot.path:
-            domain_xml.replace_prefix(saved, there, depot.path)
+            portable.replace_prefix(saved, there, depot.path)
         domain_xml.put_metadata(saved, values)
 
     hibernate.resume(conn, depot, uuid, edit)

@@ -150,3 +150,11 @@ def test_views_become_copies():
     assert not copies.copy_of("a", None).answers
     view = {"uuid": "u", "state": "running", "generation": 3, "moving": None, "incoming": None, "memory": 5}
     assert copies.copy_of("a", view) == copies.Copy("a", True, "running", 3)
+
+
+def test_a_copy_on_its_way_is_not_touched():
+    copies.refuse_moving(None, False)
+    for moving, incoming, word in ((MARK, False, "from here to b"), (None, True, "to this host")):
+        with pytest.raises(copies.GridError) as caught:
+            copies.refuse_moving(moving, incoming)
+        assert caught.value.code == "stale_generation" and word in caught.value.msg
