@@ -181,7 +181,7 @@ machines:
       returned: failure
     failure:
       description:
-        - The same for programs. Its C(code) is among C(address_taken), C(cpu_incompatible), C(device_tied), C(disk_conflict), C(foreign_domain),
+        - The same for programs. Its C(code) is among C(address_taken), C(cpu_incompatible), C(device_tied), C(disk_conflict), C(disk_missing), C(foreign_domain),
           C(has_snapshots), C(hibernation_invalid), C(image_missing), C(incoming_invalid), C(invalid_...), C(libvirt_...), C(link_lost), C(machine_busy), C(machine_here),
           C(machine_pages), C(machine_type_missing), C(machine_unknown), C(move_failed), C(move_undone), C(network_missing), C(no_disk), C(no_memory), C(no_port),
           C(not_released), C(offer_failed), C(several_copies), C(source_unreachable), C(stale_generation), C(target_unreachable), C(transfer_failed),

@@ -84,6 +84,8 @@ def _check_mode(mode: str, view: View) -> t.Iterator[GridError]:
             f"the machine is {view['state']}; it can go {mode} only if it is {' or '.join(fits)}",
             "Leave the mode out, or bring the machine to that state first: virtuoso.grid.power",
         )
+    if view.get("disk") is None:
+        yield _refuse("disk_missing", "its disk is gone, or can't be read", "Bring the file back; or retire the machine and deploy it anew, without its data")
     if view.get("tied"):
         yield _refuse(
             "device_tied",

@@ -12,7 +12,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine import migr
 
 MIB = 2**20
 VIEW = {
-    "uuid": "u", "name": "web1", "state": "running", "memory": 512 * MIB, "disk_used": 100 * MIB, "layers": ["sha256:a", "sha256:b"], "tied": [],
+    "uuid": "u", "name": "web1", "state": "running", "memory": 512 * MIB, "disk": 1024 * MIB, "disk_used": 100 * MIB, "layers": ["sha256:a", "sha256:b"], "tied": [],
     "pages": None, "snapshots": 0, "machine_type": "pc-q35-7.2", "virtualization": "qemu", "network": "virtuoso", "mac": "02:00:00:00:00:01", "lease": "192.0.2.7",
 }  # fmt: skip
 TARGET = {
@@ -38,6 +38,7 @@ def test_nothing_is_in_its_way():
         ("wrong_state", {"state": "stopped"}, {}, "live"),
         ("wrong_state", {}, {}, "cold"),
         ("wrong_state", {"state": "stopped"}, {}, "hibernated"),
+        ("disk_missing", {"disk": None}, {}, "live"),
         ("device_tied", {"tied": ["a device of the host (hostdev usb)"]}, {}, "live"),
         ("machine_pages", {"pages": {"host": "h"}}, {}, "live"),
         ("has_snapshots", {"snapshots": 2}, {}, "live"),
