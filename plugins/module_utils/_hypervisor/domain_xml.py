@@ -12,20 +12,12 @@ from __future__ import annotations
 import typing as t
 import xml.etree.ElementTree as ET
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import disk_io, metadata
 
 Model = t.Dict[str, t.Any]
 
 FIELDS = ("vcpus", "memory", "network", "display", "display_password", "cpu_shares", "cpu_limit", "disk_io")
 """What this collection manages in a domain beside its metadata."""
-
-DISK_IO = {
-    "read_bytes": "read_bytes_sec",
-    "write_bytes": "write_bytes_sec",
-    "read_iops": "read_iops_sec",
-    "write_iops": "write_iops_sec",
-}
-"""Limits of the disk, as libvirt calls them."""
 
 ROOT_DISK = "vda"
 SEED_DISK = "vdb"
@@ -158,7 +150,7 @@ def build(wanted: Model, values: metadata.Metadata) -> ET.Element:
         _set_limit(domain, wanted["cpu_limit"])
     _platform(domain, wanted)
     _devices(domain, wanted)
-    _set_disk_io(domain, wanted.get("disk_io"))
+    disk_io.put(_root(domain), wanted.get("disk_io"))
     return domain
 
 
@@ -242,7 +234,7 @@ def read(domain: ET.Element) -> Model:
         "display_password": _attribute(vnc, "passwd"),
         "cpu_shares": int(shares) if shares else None,
         "cpu_limit": _limit(domain),
-        "disk_io": _disk_io(domain),
+        "disk_io": disk_io.read(_root(domain)),
         "mac": _attribute(interface.find("mac"), "address") if interface is not None else None,
         "machine_type": _attribute(domain.find("os/type"), "machine"),
         "virtualization": domain.get("type"),
@@ -283,31 +275,6 @@ def _set_limit(domain: ET.Element, limit: t.Mapping[str, int] | None) -> None:
     for tag in ("period", "quota"):
         for old in tune.findall(tag) if tune is not None else ():
             tune.remove(old)
-
-
-def _disk_io(domain: ET.Element) -> dict[str, int] | None:
-    """0 is no limit."""
-    disk = _root(domain)
-    found = {field: int(disk.findtext(f"iotune/{tag}", "0")) for field, tag in DISK_IO.items()} if disk is not None else {}
-    return {field: value for field, value in found.items() if value} or None
-
-
-def _set_disk_io(domain: ET.Element, limits: t.Mapping[str, int] | None) -> None:
-    disk = _root(domain)
-    if disk is None:
-        return
-    tune = disk.find("iotune")
-    if tune is None:
-        if not limits:
-            return
-        tune = ET.SubElement(disk, "iotune")
-    for field, tag in DISK_IO.items():
-        for old in tune.findall(tag):
-            tune.remove(old)
-        if limits and limits.get(field):
-            _sub(tune, tag, str(limits[field]))
-    if len(tune) == 0:
-        disk.remove(tune)
 
 
 def _set_text(domain: ET.Element, path: str, text: str) -> None:
@@ -365,7 +332,7 @@ _SETTERS: dict[str, t.Callable[[ET.Element, t.Any], None]] = {
     "display_password": _set_password,
     "cpu_shares": lambda domain, shares: _set_text(domain, "cputune/shares", str(shares)),
     "cpu_limit": _set_limit,
-    "disk_io": _set_disk_io,
+    "disk_io": lambda domain, limits: disk_io.put(_root(domain), limits),
 }
 
 

@@ -13,7 +13,7 @@ import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import disk_io, domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import chain, disk, hibernate, observe, paging, power, seed
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import LIVE, WHEN_RUNNING, Decision, Step
@@ -201,8 +201,7 @@ class Machine:
             limit = {"vcpu_quota": -1} if step.after is None else {"vcpu_period": step.after["period"], "vcpu_quota": step.after["quota"]}
             self.domain.setSchedulerParametersFlags(limit, libvirt.VIR_DOMAIN_AFFECT_LIVE)
         elif step.field == "disk_io":
-            # 0 lifts a limit
-            limits = {tag: (step.after or {}).get(field, 0) for field, tag in domain_xml.DISK_IO.items()}
+            limits = disk_io.parameters(step.after)
             self.domain.setBlockIoTune(domain_xml.ROOT_DISK, limits, libvirt.VIR_DOMAIN_AFFECT_LIVE)
         elif step.field == "display_password":
             text = domain_xml.graphics_with_password(observe.running(self.domain), step.after)
