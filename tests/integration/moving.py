@@ -60,18 +60,27 @@ def joined() -> t.Iterator[None]:
 class Writer:
     """A guest that writes numbers to its disk, and says each when it is there, over one TCP connection through the first provider."""
 
+    USER = "root"
+
     def __init__(self, address: str, name: str) -> None:
-        self.file = f"/root/{name}"
+        self.file = name if name.startswith("/") else f"/root/{name}"
         self.argv = self._argv(address)
-        script = f"n=0; while :; do n=$((n+1)); echo $n >> {self.file}; sync; echo $n; usleep 50000; done"
         self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-            [*self.argv, script], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*self.argv, self.script()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         first = t.cast(t.IO[str], self.process.stdout).readline()
         assert first, f"the guest can't be reached: {t.cast(t.IO[str], self.process.stderr).read()}"
 
-    @staticmethod
-    def _argv(address: str) -> list[str]:
+    def script(self) -> str:
+        """What writes."""
+        return f"n=0; while :; do n=$((n+1)); echo $n >> {self.file}; sync; echo $n; usleep 50000; done"
+
+    def reader(self) -> str:
+        """What reads it all."""
+        return f"cat {self.file}"
+
+    @classmethod
+    def _argv(cls, address: str) -> list[str]:
         ssh = [
             "ssh", "-F", "none", "-i", str(LAB / "id_ed25519"), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
             "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=60", "-o", "ConnectTimeout=20", "-o", "IdentitiesOnly=yes",
@@ -79,7 +88,7 @@ class Writer:
         # Each provider's network has a range of its own, and the address comes from where the guest was started.
         gate = next(provider for provider in PROVIDERS if address.startswith(RANGES[provider]))
         jump = " ".join([*ssh, "-W", "%h:%p", f"root@{ADDRESSES[gate]}"])
-        return [*ssh, "-o", f"ProxyCommand={jump}", f"root@{address}"]
+        return [*ssh, "-o", f"ProxyCommand={jump}", f"{cls.USER}@{address}"]
 
     def move_to(self, address: str) -> None:
         """The guest was started anew, and has another address."""
@@ -102,7 +111,7 @@ class Writer:
 
         def probe() -> str | None:
             done = subprocess.run(
-                [*self.argv, f"cat {self.file}"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=40, check=False
+                [*self.argv, self.reader()], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=40, check=False
             )
             return done.stdout if done.returncode == 0 else None
 
