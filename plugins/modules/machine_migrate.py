@@ -12,8 +12,8 @@ short_description: Move machines from one provider to another
 version_added: 0.2.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - One step of moving machines, on one of the two hosts. The role R(virtuoso.grid.migrate,ansible_collections.virtuoso.grid.migrate_role) puts the steps together;
-    see its documentation first.
+  - One step of moving machines, on one of the two hosts. The role R(virtuoso.grid.migrate,ansible_collections.virtuoso.grid.migrate_role) puts the steps
+    together; see its documentation first.
   - Takes a list, opens one connection to libvirt, moves several at a time, and returns a result per machine. One that fails does not keep the
     others from moving; the task fails when all are done.
   - A machine is there once. Its copy at the source is made unstartable before the target may start its own, and removed only when the target's is
@@ -48,7 +48,8 @@ options:
     elements: dict
     required: true
   target:
-    description: "For V(send): the target's C(name), its C(address) as this host reaches it, its depot's C(path), its C(site), and whether it allows C(postcopy)."
+    description:
+      - "For V(send): the target's C(name), its C(address) as this host reaches it, its depot's C(path), its C(site), and whether it allows C(postcopy)."
     type: dict
   source:
     description: "For V(receive): the source's C(name) and C(host), its address."
@@ -181,9 +182,10 @@ machines:
       returned: failure
     failure:
       description:
-        - The same for programs. Its C(code) is among C(address_taken), C(cpu_incompatible), C(device_tied), C(disk_conflict), C(disk_missing), C(foreign_domain),
-          C(has_snapshots), C(hibernation_invalid), C(image_missing), C(incoming_invalid), C(invalid_...), C(libvirt_...), C(link_lost), C(machine_busy), C(machine_here),
-          C(machine_pages), C(machine_type_missing), C(machine_unknown), C(move_failed), C(move_undone), C(network_missing), C(no_disk), C(no_memory), C(no_port),
+        - The same for programs. Its C(code) is among C(address_taken), C(cpu_incompatible), C(device_tied), C(disk_conflict), C(disk_missing),
+          C(foreign_domain), C(has_snapshots), C(hibernation_...), C(image_missing), C(incoming_invalid), C(invalid_...), C(libvirt_...), C(link_lost),
+          C(machine_busy), C(machine_here), C(machine_pages), C(machine_type_missing), C(machine_unknown), C(move_failed), C(move_undone),
+          C(network_missing), C(no_disk), C(no_memory), C(no_port),
           C(not_released), C(offer_failed), C(several_copies), C(source_unreachable), C(stale_generation), C(target_unreachable), C(transfer_failed),
           C(version_too_old), C(virtualization_missing), C(wrong_state).
       type: dict

@@ -17,7 +17,10 @@ _WRITE = (
     "c.execute('create table if not exists t(n integer primary key)');n=0\n"
     "while 1:\n n+=1;c.execute('insert into t values(?)',(n,));print(n,flush=True);time.sleep(0.02)"
 )
-_READ = "import sqlite3,sys;c=sqlite3.connect(sys.argv[1]);[print(r[0]) for r in c.execute('select n from t order by n')];assert c.execute('pragma integrity_check').fetchone()[0]=='ok'"
+_READ = (
+    "import sqlite3,sys;c=sqlite3.connect(sys.argv[1]);[print(r[0]) for r in c.execute('select n from t order by n')];"
+    "assert c.execute('pragma integrity_check').fetchone()[0]=='ok'"
+)
 
 
 class Database(Writer):
@@ -39,7 +42,8 @@ def _bed() -> t.Iterator[Bed]:
     try:
         with joined():
             users = [{"name": "alice", "ssh_authorized_keys": [key]}]
-            grid.play("deploy", "--limit", PROVIDERS[0], machines=grid.machines(1, users=users), virtuoso_screenshots=False, virtuoso_address_timeout=280).succeeded()
+            patient = {"virtuoso_screenshots": False, "virtuoso_address_timeout": 280}
+            grid.play("deploy", "--limit", PROVIDERS[0], machines=grid.machines(1, users=users), **patient).succeeded()
             bed = Bed(grid, grid.names(1)[0])
             until("the guest's SSH server", lambda: _writes(bed), 180, 3)
             yield bed

@@ -21,10 +21,11 @@ MODES = ("live", "hibernated", "cold")
 VICTIMS = ("controller", "source_libvirtd", "target_libvirtd", "ssh", "source_qemu", "target_qemu", "network")
 
 SEND, RECEIVE = "Send the machines", "Receive the machines"
+RELEASE = "Release what has arrived elsewhere, and put back what has not"
 POINTS: dict[str, tuple[tuple[str, float], ...]] = {
     "live": (("Prepare the targets", 0.0), (SEND, 0.2), (SEND, 0.9), (SEND, 1.6), (SEND, 2.4), (RECEIVE, 0.0)),
-    "hibernated": (("Prepare the targets", 0.0), (SEND, 0.2), (SEND, 0.8), (RECEIVE, 0.1), (RECEIVE, 0.6), ("Release what has arrived elsewhere, and put back what has not", 0.0)),
-    "cold": (("Prepare the targets", 0.0), (SEND, 0.2), (RECEIVE, 0.1), (RECEIVE, 0.4), ("Release what has arrived elsewhere, and put back what has not", 0.0)),
+    "hibernated": (("Prepare the targets", 0.0), (SEND, 0.2), (SEND, 0.8), (RECEIVE, 0.1), (RECEIVE, 0.6), (RELEASE, 0.0)),
+    "cold": (("Prepare the targets", 0.0), (SEND, 0.2), (RECEIVE, 0.1), (RECEIVE, 0.4), (RELEASE, 0.0)),
 }
 """Where a move is hit: a task, and seconds after its begin."""
 
@@ -191,7 +192,8 @@ def kill(bed: Bed, victim: str, source: str, run: Run) -> None:
         # All sessions of the source, this one too
         on_host(source, "pkill -KILL -f 'sshd(-session)?: root'", check=False)
     elif victim == "network":
-        rules = f"add table inet {CUT}; add chain inet {CUT} c {{ type filter hook input priority -100; }}; add rule inet {CUT} c ip saddr {ADDRESSES[target]} drop"
+        chain = f"add table inet {CUT}; add chain inet {CUT} c {{ type filter hook input priority -100; }}"
+        rules = f"{chain}; add rule inet {CUT} c ip saddr {ADDRESSES[target]} drop"
         on_host(source, f"nft '{rules}'")
 
 

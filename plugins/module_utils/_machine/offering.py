@@ -178,7 +178,9 @@ def take(source: View, name: str, path: str, about: View, progress: Progress, *,
         last = said.decode("utf-8", "replace").strip()[-400:]
         code = "source_unreachable" if "Failed to connect" in last or "onnection refused" in last else "transfer_failed"
         raise GridError(
-            code, f"{name} didn't come from {source['host']}: {last}", remedy="See that the hosts reach each other on the ports of virtuoso_provider_ports, then run again"
+            code,
+            f"{name} didn't come from {source['host']}: {last}",
+            remedy="See that the hosts reach each other on the ports of virtuoso_provider_ports, then run again",
         )
     if not about["size"] <= os.path.getsize(path) < about["size"] + 512:
         raise GridError("transfer_failed", f"{name} came with {os.path.getsize(path)} bytes instead of {about['size']}", remedy="Run again")

@@ -72,5 +72,3 @@ def wake(conn: t.Any, depot: Depot, domain: t.Any, run: bool = True) -> None:
     with translated("let the guest run"):
         if run and domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
             domain.resume()
-
-

@@ -22,7 +22,8 @@ def view(name="web1", **more):
     return {
         "name": name, "uuid": f"{name}-uuid", "state": "running", "generation": 1, "moving": None, "incoming": None, "memory": 64 * MIB, "disk": 96 * MIB,
         "disk_used": MIB, "layers": ["sha256:a"], "image": {"name": "tiny@1", "digest": "sha256:a"}, "machine_type": "pc-q35-7.2", "virtualization": "qemu",
-        "network": "virtuoso", "mac": "02:00:00:00:00:01", "tied": [], "pages": None, "snapshots": 0, "facts": {"name": name, "uuid": f"{name}-uuid", "state": "running"},
+        "network": "virtuoso", "mac": "02:00:00:00:00:01", "tied": [], "pages": None, "snapshots": 0,
+        "facts": {"name": name, "uuid": f"{name}-uuid", "state": "running"},
         **more,
     }  # fmt: skip
 
@@ -90,7 +91,8 @@ MARK = {"generation": 2, "to": "p2", "attempt": "t", "autostart": True}
 def test_an_interrupted_live_move_asks_the_source_first():
     plan = planned(looked(p1=[view(moving=MARK)], p2=[absent(incoming={"complete": False})]))
     assert plan["moves"] == []
-    assert [{host: [entry["action"] for entry in group] for host, group in turn.items()} for turn in plan["settle"]] == [{"p1": ["restore"]}, {"p2": ["discard"]}]
+    actions = [{host: [entry["action"] for entry in group] for host, group in turn.items()} for turn in plan["settle"]]
+    assert actions == [{"p1": ["restore"]}, {"p2": ["discard"]}]
 
 
 @pytest.mark.parametrize("state", ["stopped", "hibernated"])
@@ -149,7 +151,10 @@ def test_no_limit_is_passed(per_host, per_link):
 
 def through(wave, *rows):
     for step, row in rows:
-        results = {f"{journey['source']}>{journey['target']}": {"machines": [{"uuid": machine["uuid"], **row} for machine in journey["machines"]]} for journey in wave}
+        results = {
+            f"{journey['source']}>{journey['target']}": {"machines": [{"uuid": machine["uuid"], **row} for machine in journey["machines"]]}
+            for journey in wave
+        }
         wave = steps.advance(wave, step, results)
     return wave
 
@@ -223,12 +228,16 @@ def test_check_mode_tells_the_plan():
 
 
 def test_results_by_host():
-    registered = [{"results": [{"migrate__item": "p1", "machines": []}, {"migrate__item": {"source": "p1", "target": "p2"}, "machines": [1]}]}, None, {"skipped": True}]
-    assert set(play.by_host(registered)) == {"p1", "p1>p2"}
+    two = [{"migrate__item": "p1", "machines": []}, {"migrate__item": {"source": "p1", "target": "p2"}, "machines": [1]}]
+    assert set(play.by_host([{"results": two}, None, {"skipped": True}])) == {"p1", "p1>p2"}
 
 
 def test_what_was_on_its_way_anywhere():
-    found = play.unsettled({"p1": {"unsettled": [{"uuid": "web1-uuid", "name": "web1"}]}, "p2": {"unsettled": [{"uuid": "web1-uuid", "name": None}, {"uuid": UUID, "name": None}]}}, [order()], PROVIDERS)
+    told = {
+        "p1": {"unsettled": [{"uuid": "web1-uuid", "name": "web1"}]},
+        "p2": {"unsettled": [{"uuid": "web1-uuid", "name": None}, {"uuid": UUID, "name": None}]},
+    }
+    found = play.unsettled(told, [order()], PROVIDERS)
     assert [(move["name"], move["source"], move["target"]) for move in found] == [("web1", "p1", None), (UUID, "p2", None)]
     assert play.asked(found, "p1")[1] == {"name": None, "uuid": UUID, "seed": False}
     plan = play.plan(found[:1], looked(p1=[view()], p2=[absent()]))
@@ -239,5 +248,6 @@ def test_targets_that_placement_has_chosen():
     wanted = play.moves([order(), order("db1")], None, PROVIDERS)["moves"]
     (group,) = play.to_place(wanted, {**looked(p1=[view(), view("db1")], p2=[]), "p3": {"msg": "down"}}, {"p2": "north"})
     assert group["source"] == "p1" and [provider["name"] for provider in group["providers"]] == ["p2", "p3"] and group["providers"][1]["unreachable"]
-    placed = play.placed(wanted, [{"machines": [{"name": "web1", "provider": "p2"}, {"name": "db1", "failed": True, "msg": "full", "failure": {"code": "no_provider"}}]}])
+    none = {"name": "db1", "failed": True, "msg": "full", "failure": {"code": "no_provider"}}
+    placed = play.placed(wanted, [{"machines": [{"name": "web1", "provider": "p2"}, none]}])
     assert [move["target"] for move in placed["moves"]] == ["p2"] and placed["failed"][0]["failure"]["code"] == "no_provider"

@@ -12,8 +12,10 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine import migr
 
 MIB = 2**20
 VIEW = {
-    "uuid": "u", "name": "web1", "state": "running", "memory": 512 * MIB, "disk": 1024 * MIB, "disk_used": 100 * MIB, "layers": ["sha256:a", "sha256:b"], "tied": [],
-    "pages": None, "snapshots": 0, "machine_type": "pc-q35-7.2", "virtualization": "qemu", "network": "virtuoso", "mac": "02:00:00:00:00:01", "lease": "192.0.2.7",
+    "uuid": "u", "name": "web1", "state": "running", "memory": 512 * MIB, "disk": 1024 * MIB, "disk_used": 100 * MIB,
+    "layers": ["sha256:a", "sha256:b"], "tied": [],
+    "pages": None, "snapshots": 0, "machine_type": "pc-q35-7.2", "virtualization": "qemu", "network": "virtuoso",
+    "mac": "02:00:00:00:00:01", "lease": "192.0.2.7",
 }  # fmt: skip
 TARGET = {
     "name": "p2", "memory": 2048 * MIB, "memory_free": 2000 * MIB, "memory_allocated": 512 * MIB, "disk_free": 1024 * MIB, "networks": ["virtuoso"],
