@@ -31,6 +31,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image_play import (
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.guests import overlay_lacks, overlay_machines, with_mtu
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import bridge_name
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import overlay_plan, with_keys
+from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_play as migration
+from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_steps as steps
 
 
 def _told(function: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
@@ -53,6 +55,25 @@ class FilterModule:
         return {
             "by_source": by_source,
             "identities": identities,
+            "migrate_advance": steps.advance,
+            "migrate_asked": migration.asked,
+            "migrate_by_host": migration.by_host,
+            "migrate_entries": steps.entries,
+            "migrate_foretold": steps.foretold,
+            "migrate_host": migration.host_entry,
+            "migrate_images": steps.images,
+            "migrate_involved": steps.involved,
+            "migrate_moves": migration.moves,
+            "migrate_outcome": steps.outcome,
+            "migrate_placed": migration.placed,
+            "migrate_plan": migration.plan,
+            "migrate_settled": migration.settled,
+            "migrate_still": migration.still,
+            "migrate_to_place": migration.to_place,
+            "migrate_unsettled": migration.unsettled,
+            "migrate_waited": migration.waited,
+            "migrate_waves": steps.waves,
+            "migrate_without_image": steps.without_image,
             "image_refusal": image_refusal,
             "image_rows": image_rows,
             "image_work": image_work,

@@ -305,7 +305,8 @@ class Grid:
         """Remove this test's machines from the providers, without the help of what is being tested."""
         known: list[str] = []
         with contextlib.suppress(sqlite3.Error):
-            known = list(self.uuids().values())
+            # A refresh writes all machines of the providers to the store, whosever they are.
+            known = [uuid for name, uuid in self.uuids().items() if name.startswith(f"{self.name}-")]
         script = f"""
             cd {DEPOT}/machines || exit 1
             for name in $(virsh list --all --name); do

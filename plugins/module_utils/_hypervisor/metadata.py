@@ -25,7 +25,7 @@ Metadata = t.Dict[str, t.Any]
 _TEXTS = ("uuid", "name", "owner", "site", "network", "goal", "user", "python")
 WISHES = ("architecture", "features", "affinity", "anti_affinity", "performance")
 """Fields of an order that only placement looks at; they are carried so that the order can be rebuilt with them."""
-FIELDS = (*_TEXTS, "generation", "image", "tags", "packages", "users", "address", "wishes", "started")
+FIELDS = (*_TEXTS, "generation", "image", "tags", "packages", "users", "address", "wishes", "started", "moving")
 # https://www.w3.org/TR/xml/#charsets, the characters that are not allowed
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -46,7 +46,11 @@ def _wishes(spec: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
 
 
 def of_spec(spec: t.Mapping[str, t.Any], started: bool) -> Metadata:
-    """The metadata of a machine that is to be as ``spec`` says, in the form that :func:`read` returns."""
+    """The metadata of a machine that is to be as ``spec`` says, in the form that :func:`read` returns.
+
+    ``moving`` is there while the machine is on its way to another host: ``{generation, to, attempt, autostart}`` of the copy that comes to be
+    there. A definition that has it can't be started.
+    """
     values: Metadata = {key: clean(spec[key]) if spec.get(key) else None for key in _TEXTS}
     users = [
         {
@@ -67,6 +71,7 @@ def of_spec(spec: t.Mapping[str, t.Any], started: bool) -> Metadata:
         "address": dict(spec["address"]) if spec.get("address") else None,
         "wishes": _wishes(spec),
         "started": started,
+        "moving": None,
     }
 
 
@@ -79,6 +84,18 @@ def element(values: Metadata) -> ET.Element:
     root.set("generation", str(values["generation"]))
     if values["started"]:
         root.set("started", "yes")
+    moving = values.get("moving")
+    if moving:
+        ET.SubElement(
+            root,
+            _tag("moving"),
+            {
+                "generation": str(moving["generation"]),
+                "to": clean(moving["to"]),
+                "attempt": clean(moving["attempt"]),
+                "autostart": "yes" if moving["autostart"] else "no",
+            },
+        )
     ET.SubElement(root, _tag("image"), values["image"])
     for key in ("tags", "packages"):
         for value in values[key]:
@@ -110,6 +127,18 @@ def text(values: Metadata) -> str:
 def _number(value: str | None) -> int:
     # Somebody may have edited it by hand: what is no number counts as none.
     return int(value) if value and value.isascii() and value.isdigit() else 0
+
+
+def _moving(root: ET.Element) -> Metadata | None:
+    found = root.find(_tag("moving"))
+    if found is None:
+        return None
+    return {
+        "generation": _number(found.get("generation")),
+        "to": found.get("to", ""),
+        "attempt": found.get("attempt", ""),
+        "autostart": found.get("autostart") == "yes",
+    }
 
 
 def _mapping(value: str | None) -> t.Dict[str, t.Any]:
@@ -145,6 +174,7 @@ def read(domain: ET.Element) -> Metadata | None:
         "address": _mapping(root.findtext(_tag("address"))) or None,
         "wishes": _mapping(root.findtext(_tag("wishes"))),
         "started": root.get("started") == "yes",
+        "moving": _moving(root),
     }
 
 

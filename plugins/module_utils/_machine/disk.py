@@ -89,6 +89,10 @@ class Depot:
                 return path
         return configured or self.disk(uuid)
 
+    def incoming(self, uuid: str) -> str:
+        """What tells that the machine's files are on their way here, and nobody's yet."""
+        return os.path.join(self.machines, uuid, "incoming.json")
+
     def seed(self, uuid: str) -> str:
         """The NoCloud seed of a machine."""
         return os.path.join(self.machines, uuid, "seed.iso")
@@ -213,10 +217,19 @@ def _staged(depot: Depot, uuid: str) -> t.Iterator[str]:
 
 def create(depot: Depot, uuid: str, make_disk: t.Callable[[str], None], seed: bytes, name: str = "disk.qcow2") -> None:
     """The machine's directory with its disk and seed: both are there under their names afterwards, or neither."""
-    depot.prepare()
-    with _staged(depot, uuid) as staging:
+
+    def fill(staging: str) -> None:
         make_disk(os.path.join(staging, name))
         write_whole(os.path.join(staging, "seed.iso"), seed)
+
+    make(depot, uuid, fill)
+
+
+def make(depot: Depot, uuid: str, fill: t.Callable[[str], None]) -> None:
+    """The machine's directory with all that ``fill`` puts into the one that it is given, or nothing."""
+    depot.prepare()
+    with _staged(depot, uuid) as staging:
+        fill(staging)
         _sync(staging)
         target = depot.machine(uuid)
         # Without a disk it can hold nothing that anybody would miss.

@@ -103,7 +103,7 @@ def observe(conn: t.Any, depot: Depot, uuid: str | None, name: str | None) -> tu
     """
     domain, tree = find_domain(conn, uuid, name)
     uuid = domain.UUIDString() if domain is not None else uuid
-    disk, missing, seed, files, leftover = None, None, False, False, False
+    disk, missing, seed, files, leftover, incoming = None, None, False, False, False, False
     if uuid is not None:
         path = domain_xml.read(tree)["disk_path"] if tree is not None else None
         path = depot.found_disk(uuid, path)
@@ -111,9 +111,10 @@ def observe(conn: t.Any, depot: Depot, uuid: str | None, name: str | None) -> tu
         leftover = any(os.path.exists(other) for other in depot.paging_disks(uuid) if other != path)
         missing = depot.chain(layer_of(disk)).missing
         seed = os.path.exists(depot.seed(uuid))
+        incoming = os.path.exists(depot.incoming(uuid))
         files = any(os.path.isdir(directory) for directory in (depot.machine(uuid), os.path.join(depot.staging, uuid)))
     if domain is None:
-        return None, None, Observed(disk=disk, missing=missing, seed=seed, files=files, leftover=leftover)
+        return None, None, Observed(disk=disk, missing=missing, seed=seed, files=files, leftover=leftover, incoming=incoming)
     with translated("read the domain"):
         state = state_of(domain)
         live = with_shares(domain_xml.read(running(domain))) if state != "stopped" else None
@@ -122,4 +123,4 @@ def observe(conn: t.Any, depot: Depot, uuid: str | None, name: str | None) -> tu
     kept = KEPT if memory.MEMORY in names else SAVED if names else None
     if kept and state == "stopped":
         state = "hibernated"
-    return domain, tree, Observed(state, config, live, metadata.read(tree), disk, seed, files, missing, leftover, kept)
+    return domain, tree, Observed(state, config, live, metadata.read(tree), disk, seed, files, missing, leftover, kept, incoming)

@@ -13,7 +13,7 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import paging
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import copies, paging
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.addressing import in_seed
 
 Model = t.Dict[str, t.Any]
@@ -57,7 +57,8 @@ class Observed:
     """What is there of one machine. ``config`` is ``None`` where no domain is defined, ``live`` where it doesn't run.
 
     ``missing`` is the digest of a layer that the disk lies on and that isn't here; ``leftover`` tells of another disk beside it;
-    ``memory`` of a kept memory, KEPT or SAVED (whole, and not compressed yet): of a machine that is off it makes a hibernated one.
+    ``memory`` of a kept memory, KEPT or SAVED (whole, and not compressed yet): of a machine that is off it makes a hibernated one;
+    ``incoming`` that its files came, or are coming, from another host and don't count yet.
     """
 
     state: str = "absent"
@@ -70,6 +71,7 @@ class Observed:
     missing: t.Optional[str] = None
     leftover: bool = False
     memory: t.Optional[str] = None
+    incoming: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,8 +319,9 @@ def _require_layers(image: Model, missing: str | None) -> None:
 def decide_power(observed: Observed, state: str, discard: bool = False) -> Decision:
     """What to do where only the machine is named: its power changes, or it goes.
 
-    :raises GridError: ``machine_unknown``.
+    :raises GridError: ``machine_unknown``, ``stale_generation``.
     """
+    copies.refuse_moving((observed.metadata or {}).get("moving"), observed.incoming)
     if state == "absent":
         return Decision([Step("remove")] if observed.config is not None or observed.files else [], "absent")
     if observed.config is None:
@@ -367,6 +370,7 @@ def decide(
     :raises GridError: ``machine_vanished``, ``image_missing``, ``disk_too_small``, ``disk_conflict``, ``disk_missing``, ``cannot_shrink``, ``cannot_change``,
         ``stale_generation``.
     """
+    copies.refuse_moving((observed.metadata or {}).get("moving"), observed.incoming)
     if state == "absent":
         return decide_power(observed, state, discard)
     if observed.config is None:

@@ -1,0 +1,159 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The live move of one machine, driven from the source.
+
+The two QEMUs speak to each other over TLS with the hosts' own certificates; libvirt on the target is reached by a socket that the controller's SSH
+connections make for this one run, so no provider has standing power over another. Only what the overlay has is copied (the layers are there).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
+
+View = t.Mapping[str, t.Any]
+
+_POLL = 0.25
+_MIB = 2**20
+_PASSES = 4
+"""How often all memory is sent before it is said that this leads to no end."""
+
+
+class Flight(t.NamedTuple):
+    """What a move is to keep to."""
+
+    address: str
+    """of the target, as the source reaches it"""
+    bandwidth: t.Optional[int]
+    downtime: t.Optional[int]
+    """milliseconds"""
+    postcopy: bool
+    postcopy_after: float
+    stall: float
+
+
+def parameters(flight: Flight, live: t.Any, persistent: t.Any) -> dict[str, t.Any]:
+    """libvirt's parameters of the move (pure). :param live: the domain's tree at the target, :param persistent: and at its next start."""
+    host = f"[{flight.address}]" if ":" in flight.address else flight.address
+    values: dict[str, t.Any] = {
+        "migrate_uri": f"tcp://{host}",
+        "destination_xml": domain_xml.to_text(live),
+        "persistent_xml": domain_xml.to_text(persistent),
+        "migrate_disks": [domain_xml.ROOT_DISK],
+    }
+    if flight.bandwidth:
+        values["bandwidth"] = max(1, flight.bandwidth // _MIB)
+    return values
+
+
+def _flags(flight: Flight) -> int:
+    flags = (
+        libvirt.VIR_MIGRATE_LIVE
+        | libvirt.VIR_MIGRATE_PERSIST_DEST
+        | libvirt.VIR_MIGRATE_NON_SHARED_INC
+        | libvirt.VIR_MIGRATE_TLS
+        | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
+    )
+    return flags | (libvirt.VIR_MIGRATE_POSTCOPY if flight.postcopy else libvirt.VIR_MIGRATE_AUTO_CONVERGE)
+
+
+class Watch:
+    """Looks at a move while it is under way: tells how far it is, ends one that stands still, switches one that doesn't converge."""
+
+    def __init__(self, domain: t.Any, flight: Flight, progress: Progress) -> None:
+        self.domain = domain
+        self.flight = flight
+        self.progress = progress
+        self.stalled = False
+        self.switched = False
+        self.seen: dict[str, t.Any] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *dummy: t.Any) -> None:
+        self._over.set()
+        self._thread.join(5)
+
+    def _run(self) -> None:
+        begin = moved = time.monotonic()
+        last: t.Any = None
+        while not self._over.wait(_POLL):
+            try:
+                stats = self.domain.jobStats(0)
+            except libvirt.libvirtError:
+                continue
+            if stats.get("type") in (None, libvirt.VIR_DOMAIN_JOB_NONE):
+                continue
+            self.seen = stats
+            done = stats.get("data_processed", 0)
+            now = time.monotonic()
+            if done != last:
+                last, moved = done, now
+                self.progress.bytes("migrate", done, stats.get("data_total") or None)
+            elif now - moved > self.flight.stall and not self.switched:
+                self.stalled = True
+                with contextlib.suppress(libvirt.libvirtError):
+                    self.domain.abortJob()
+                moved = now
+            if diverges(stats, now - begin, self.flight) and not self.switched:
+                self.switched = True
+                self.progress.stage("post-copy")
+                with contextlib.suppress(libvirt.libvirtError):
+                    self.domain.migrateStartPostCopy(0)
+
+
+def diverges(stats: View, seconds: float, flight: Flight) -> bool:
+    """Whether the guest changes its memory as fast as it is sent, so that only post-copy brings it over (pure)."""
+    return bool(flight.postcopy and seconds > flight.postcopy_after and stats.get("memory_iteration", 0) >= _PASSES)
+
+
+def completed(domain: t.Any) -> View:
+    """What libvirt says of the move that is over: milliseconds of silence, bytes, passes."""
+    try:
+        stats = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
+    except libvirt.libvirtError:
+        return {}
+    return {
+        "downtime": stats.get("downtime"),
+        "bytes": stats.get("data_processed"),
+        "memory_bytes": stats.get("memory_processed"),
+        "disk_bytes": stats.get("disk_processed"),
+        "passes": stats.get("memory_iteration"),
+        "setup": stats.get("setup_time"),
+    }
+
+
+def fly(domain: t.Any, target: t.Any, flight: Flight, live: t.Any, persistent: t.Any, progress: Progress) -> View:
+    """Move a running machine; what libvirt says of it afterwards.
+
+    :param target: the connection to the target's libvirt.
+    :raises GridError: ``link_lost``; libvirt's own errors pass.
+    """
+    progress.stage("migrate")
+    if flight.downtime:
+        with contextlib.suppress(libvirt.libvirtError):
+            domain.migrateSetMaxDowntime(flight.downtime, 0)
+    with Watch(domain, flight, progress) as watch:
+        try:
+            domain.migrate3(target, parameters(flight, live, persistent), _flags(flight))
+        except libvirt.libvirtError as exc:
+            if watch.stalled:
+                raise GridError(
+                    "link_lost",
+                    f"nothing got through to {flight.address} for {flight.stall:g} s; the machine goes on where it was",
+                    remedy="See that the two hosts reach each other, then run again",
+                ) from exc
+            raise
+    return {**completed(domain), "postcopy": watch.switched}

@@ -1,0 +1,74 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The memory of a machine that sleeps on its journey: kept and woken by :mod:`hibernate`, and made the target's own there."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata, portable
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import hibernate, observe
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import Depot
+
+
+def files(depot: Depot, uuid: str) -> dict[str, str]:
+    """The files of the machine's memory, by the names that they have in its directory."""
+    return hibernate.files(depot, uuid)
+
+
+def asleep(depot: Depot, domain: t.Any) -> bool:
+    """Whether the machine's memory is kept."""
+    return not domain.isActive() and hibernate.present(depot, domain.UUIDString())
+
+
+def check(conn: t.Any, depot: Depot, uuid: str) -> None:
+    """:raises GridError: ``hibernation_invalid``, ``hibernation_foreign``, ``hibernation_stale`` for a memory that doesn't fit the machine."""
+    dummy, tree = observe.find_domain(conn, uuid, None)
+    if tree is not None:
+        hibernate.check(depot, uuid, tree)
+
+
+def sleep(conn: t.Any, depot: Depot, domain: t.Any) -> None:
+    """Keep the machine's memory, and stop it."""
+    hibernate.hibernate(conn, depot, domain)
+
+
+def make_whole(conn: t.Any, depot: Depot, domain: t.Any) -> None:
+    """Finish what an interrupted hibernation has left, and see that the memory fits the machine."""
+    hibernate.settle(conn, depot, domain)
+    hibernate.check(depot, domain.UUIDString(), observe.configured(domain))
+
+
+def adopt(depot: Depot, uuid: str, generation: int) -> None:
+    """A memory that came with the machine's disk is that of the copy here.
+
+    :raises GridError: ``hibernation_invalid``, ``hibernation_foreign``.
+    """
+    head = hibernate.read(depot, uuid)
+    if head is None:
+        return
+    if head["uuid"] != uuid:
+        raise GridError("hibernation_foreign", "the memory that came is of another machine", remedy="Run again", memory=head["uuid"])
+    hibernate.restamp(depot, uuid, generation=generation, disk=hibernate.disk_identity(depot.disk(uuid)))
+
+
+def wake(conn: t.Any, depot: Depot, domain: t.Any, run: bool = True) -> None:
+    """Let the machine go on, as what it is here and now. :param run: otherwise it stays paused, as it was."""
+    uuid, tree = domain.UUIDString(), observe.configured(domain)
+    hibernate.check(depot, uuid, tree)
+    values = t.cast("dict[str, t.Any]", metadata.read(tree))
+
+    def edit(saved: t.Any) -> None:
+        path = domain_xml.read(saved)["disk_path"] or ""
+        there = path.rpartition(f"/machines/{uuid}/")[0]
+        if there and there != depot.path:
+            portable.replace_prefix(saved, there, depot.path)
+        domain_xml.put_metadata(saved, values)
+
+    hibernate.resume(conn, depot, uuid, edit)
+    with translated("let the guest run"):
+        if run and domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+            domain.resume()

@@ -1,0 +1,203 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each step of a move is about, and what its results make of it (pure).
+
+A *wave* is a list of journeys that are made at the same time. A journey is a source, a target and the machines that go from the one to the other;
+each machine has a ``status``, which a step's results move on: planned, prepared, sent or offered, received; or undo, restore, failed.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import copies, migration
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration_play import failed_row
+
+Item = t.Dict[str, t.Any]
+Items = t.List[Item]
+View = t.Mapping[str, t.Any]
+
+
+def waves(planned: t.Sequence[View], per_host: int, per_link: int) -> list[Items]:
+    """Journeys in turns, so that no host and no link between two sites has more than so many machines under way at a time.
+
+    The largest go first, because what is left for the end should be small. A host is the source of one journey in a wave.
+    """
+    groups: dict[tuple[str, str], Items] = {}
+    for move in sorted(planned, key=lambda move: (-move["size"], move["name"])):
+        groups.setdefault((move["source"], move["target"]), []).append(dict(move))
+    left = sorted(groups, key=lambda pair: (-sum(move["size"] for move in groups[pair]), pair))
+    found: list[Items] = []
+    while left:
+        hosts: dict[str, int] = {}
+        links: dict[t.Any, int] = {}
+        wave: Items = []
+        for pair in list(left):
+            link = tuple(groups[pair][0]["link"])
+            source, target = pair
+            lanes = min(
+                len(groups[pair]),
+                per_host - hosts.get(source, 0),
+                per_host - hosts.get(target, 0),
+                per_link - links.get(link, 0),
+            )
+            if lanes < 1 or any(journey["source"] == source for journey in wave):
+                continue
+            for host in pair:
+                hosts[host] = hosts.get(host, 0) + lanes
+            links[link] = links.get(link, 0) + lanes
+            wave.append({"source": source, "target": target, "parallel": lanes, "postcopy": groups[pair][0]["postcopy"], "machines": groups[pair]})
+            left.remove(pair)
+        found.append(wave)
+    return found
+
+
+def entries(journey: View, step: str) -> Items:
+    """The machines of a journey that a step is about, as the module ``machine_migrate`` takes them."""
+    wanted = {
+        "prepare": {"planned": "prepare"},
+        "send": {"prepared": "send"},
+        "receive": {"sent": copies.FINISH, "offered": "take", "undo": copies.DISCARD},
+        "settle": {"received": copies.RELEASE, "restore": copies.RESTORE},
+    }[step]
+    found = []
+    for machine in journey["machines"]:
+        action = wanted.get(machine["status"])
+        if action is None or (step == "settle" and machine["mode"] == migration.LIVE and action == copies.RELEASE):
+            continue
+        entry = {key: value for key, value in machine.items() if key not in ("seed", "status", "plan", "link", "row") or (key == "seed" and step == "prepare")}
+        running = machine["was"] in ("running", "paused", "hibernated")
+        found.append({**entry, "action": action, "start": machine["mode"] == migration.HIBERNATED and running})
+    return found
+
+
+def involved(wave: t.Sequence[View], step: str, mine: t.Sequence[str]) -> Items:
+    """The journeys of a wave in which a step has something to do on one of these hosts."""
+    end = "source" if step in ("send", "settle") else "target"
+    return [dict(journey) for journey in wave if journey[end] in mine and entries(journey, step)]
+
+
+def advance(wave: t.Sequence[View], step: str, results: t.Mapping[str, View]) -> Items:
+    """The wave after a step. :param results: of :func:`by_host`."""
+    after: Items = []
+    for journey in wave:
+        asked = {entry["uuid"]: entry["action"] for entry in entries(journey, step)}
+        result = results.get(f"{journey['source']}>{journey['target']}", {})
+        rows = {row["uuid"]: row for row in result.get("machines") or ()}
+        host = journey["source"] if step in ("send", "settle") else journey["target"]
+        machines = [
+            _advanced(machine, step, asked[machine["uuid"]], rows.get(machine["uuid"]), result, host) if machine["uuid"] in asked else dict(machine)
+            for machine in journey["machines"]
+        ]
+        after.append({**journey, "machines": machines})
+    return after
+
+
+def _lost(machine: View, result: View, host: str) -> Item:
+    """A row where the step as a whole failed."""
+    failure = result.get("failure") or {}
+    error = GridError(
+        failure.get("code") or ("host_unreachable" if result.get("unreachable") else "step_failed"),
+        str(result.get("msg") or "the host could not be reached")[:1000],
+        remedy=failure.get("remedy") or "See that the host is up, then run again: that finds the one true copy, and finishes the move or undoes it",
+    )
+    return failed_row(machine, error, host)
+
+
+def _advanced(machine: View, step: str, action: str, row: View | None, result: View, host: str) -> Item:
+    if row is None:
+        row = _lost(machine, result, host)
+        status = {"prepare": "failed", "send": "failed", "receive": "failed", "settle": "failed"}[step]
+        # Nothing went wrong where nothing was touched; what may have been is left to the next run, which looks first.
+        return {**machine, "status": status, "row": {**(machine.get("row") or {}), **row}}
+    if row.get("failed"):
+        told = {**row, "name": machine["name"], "provider": machine["source"]}
+        if step == "send":
+            undo = machine["mode"] == migration.LIVE and (row["failure"].get("copy") == "source" or row["failure"].get("copy", "?") == "?")
+            return {**machine, "status": "undo" if undo else "failed", "row": told}
+        if step == "receive" and action == "take":
+            return {**machine, "status": "restore", "row": told}
+        return {**machine, "status": "failed", "row": {**told, **({"provider": machine["target"]} if step == "settle" else {})}}
+    if step == "prepare":
+        return {**machine, "status": "prepared"}
+    if step == "send":
+        told = {key: row[key] for key in ("files", "port", "autostart", "stats") if key in row}
+        return {**machine, **told, "status": "sent" if machine["mode"] == migration.LIVE else "offered"}
+    if action == copies.DISCARD:
+        return {**machine, "status": "failed"}
+    if action == copies.RESTORE:
+        return {**machine, "status": "failed", "seen": {**row["facts"], "provider": machine["source"]}}
+    if action == copies.RELEASE:
+        return {**machine, "status": "done"}
+    facts = row["facts"]
+    done = {
+        "name": machine["name"],
+        "uuid": machine["uuid"],
+        "changed": True,
+        "provider": machine["target"],
+        "state": facts["state"],
+        "actions": [f"migrate {machine['mode']}"],
+        "mode": machine["mode"],
+        "stats": machine.get("stats"),
+    }
+    return {**machine, "status": "received", "row": done, "seen": {**facts, "provider": machine["target"]}}
+
+
+def outcome(wave: t.Sequence[View]) -> dict[str, Items]:
+    """What is to be told of a wave that is over: ``rows`` for the report, ``seen`` for the store."""
+    machines = [machine for journey in wave for machine in journey["machines"]]
+    return {
+        "rows": [dict(machine["row"]) for machine in machines if machine.get("row")],
+        "seen": [dict(machine["seen"]) for machine in machines if machine.get("seen")],
+    }
+
+
+def foretold(wave: t.Sequence[View]) -> Items:
+    """What check mode tells of a wave after the step prepare."""
+    rows = []
+    for machine in (machine for journey in wave for machine in journey["machines"]):
+        if machine["status"] == "failed":
+            rows.append(dict(machine["row"]))
+        else:
+            actions = [*(["bring image"] if machine["missing"] else []), f"migrate {machine['mode']}"]
+            row = {key: machine[key] for key in ("name", "uuid", "plan", "mode")}
+            rows.append({**row, "changed": True, "provider": machine["target"], "state": machine["was"], "actions": actions})
+    return rows
+
+
+def images(wave: t.Sequence[View], mine: t.Sequence[str]) -> Items:
+    """The images that targets lack: ``source``, ``target`` and ``images`` for the module ``image_transfer``."""
+    found: Items = []
+    for journey in wave:
+        wanted = {
+            machine["image"]["digest"]: {"name": machine["image"]["name"], "digest": machine["image"]["digest"]}
+            for machine in journey["machines"]
+            if machine["missing"] and machine["status"] == "planned"
+        }
+        if wanted and journey["target"] in mine:
+            found.append({"source": journey["source"], "target": journey["target"], "images": list(wanted.values())})
+    return found
+
+
+def without_image(wave: t.Sequence[View], transfers: t.Mapping[str, View]) -> Items:
+    """The wave without the machines whose image couldn't be brought."""
+    after: Items = []
+    for journey in wave:
+        result = transfers.get(f"{journey['source']}>{journey['target']}")
+        rows = {row.get("digest") or row["name"]: row for row in (result or {}).get("images") or ()}
+        named = {row["name"]: row for row in (result or {}).get("images") or ()}
+        machines: Items = []
+        for machine in journey["machines"]:
+            row = rows.get(machine["image"]["digest"]) or named.get(machine["image"]["name"])
+            bad = result is not None and machine["missing"] and (row is None or row.get("failed"))
+            if not bad:
+                machines.append(dict(machine))
+                continue
+            cause = row or result or {}
+            failure = cause.get("failure") or {"code": "image_missing"}
+            error = GridError(failure["code"], str(cause.get("msg") or "its image didn't come"), remedy=failure.get("remedy") or "Run again")
+            machines.append({**machine, "status": "failed", "row": failed_row(machine, error, journey["target"])})
+        after.append({**journey, "machines": machines})
+    return after

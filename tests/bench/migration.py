@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Move one and ten running machines from one provider to the other, beside plain ``virsh migrate`` with whole and with incremental storage.
+
+Ours is the playbook, as a user runs it; the peers are the bare commands on the source, with the target's files made ready before the clock starts. Bytes
+are those that passed the source's interface, both ways. Between two measurements the machines go back by our playbook, unmeasured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import typing as t
+
+from measure import CHECKOUT, INVENTORY, Row, on, timed
+
+SOURCE, TARGET = "provider1", "provider2"
+ADDRESSES = {SOURCE: "198.18.0.21", TARGET: "198.18.0.22"}
+DEPOT = "/var/lib/virtuoso/machines"
+DIR = CHECKOUT / "build" / "bench-migration"
+KEY = "/root/bench-migration"
+SSH = f"ssh -i {KEY} -o BatchMode=yes -o StrictHostKeyChecking=no -o LogLevel=ERROR"
+URI = f"qemu+ssh://root@{ADDRESSES[TARGET]}/system?keyfile={KEY}&no_verify=1"
+COUNT = 10
+ROUNDS = 3
+
+NAMES = [f"bench-mig-{number}" for number in range(1, COUNT + 1)]
+
+
+def grid(playbook: str, *words: str, **variables: t.Any) -> None:
+    """One of the collection's playbooks, with a store of the benchmark's own. One that fails ends the benchmark."""
+    DIR.mkdir(parents=True, exist_ok=True)
+    values = {"virtuoso_store": str(DIR / "grid.db"), "virtuoso_owner": "bench", "virtuoso_screenshots": False, "virtuoso_machines": [], **variables}
+    (DIR / "variables.json").write_text(json.dumps(values), encoding="utf-8")
+    argv = ["ansible-playbook", "-i", str(INVENTORY), f"virtuoso.grid.{playbook}", "-e", f"@{DIR / 'variables.json'}", *words]
+    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False, env=os.environ)
+    if done.returncode:
+        raise SystemExit(f"bench: {playbook} failed\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}")
+
+
+def move(names: t.Sequence[str], to: str, mode: str = "auto") -> None:
+    grid("migrate", "-e", f"machines={','.join(names)}", "-e", f"to={to}", "-e", f"mode={mode}", "-e", f"virtuoso_migrate_per_host={2}")
+
+
+def prepare() -> None:
+    """A key by which the source's root reaches the target's, for the peers; and the machines."""
+    on(SOURCE, f"rm -f {KEY} {KEY}.pub; ssh-keygen -q -t ed25519 -N '' -f {KEY}")
+    public = on(SOURCE, f"cat {KEY}.pub").strip()
+    on(TARGET, f"grep -q '{public}' /root/.ssh/authorized_keys || echo '{public}' >> /root/.ssh/authorized_keys")
+    machines = [{"name": name, "image": "tiny", "memory": "64 MiB", "display": "none"} for name in NAMES]
+    grid("deploy", "--limit", SOURCE, virtuoso_machines=machines)
+    # So that each has been at the target, which has the image then, and all are as after a move.
+    move(NAMES, TARGET)
+    move(NAMES, SOURCE)
+
+
+def uuid(name: str) -> str:
+    return on(SOURCE, f"virsh domuuid {name}").strip()
+
+
+def ready(names: t.Sequence[str]) -> None:
+    """What the peers need at the target: an overlay on the image, and the seed."""
+    for name in names:
+        directory = f"{DEPOT}/{uuid(name)}"
+        layer = on(SOURCE, f"qemu-img info -U --output json {directory}/disk.qcow2")
+        told = json.loads(layer)
+        on(TARGET, f"mkdir -p {directory} && qemu-img create -q -f qcow2 -F qcow2 -b {told['backing-filename']} {directory}/disk.qcow2 {told['virtual-size']}")
+        on(SOURCE, f"scp -q {SSH.removeprefix('ssh')} {directory}/seed.iso root@{ADDRESSES[TARGET]}:{directory}/seed.iso")
+
+
+def virsh(names: t.Sequence[str], storage: str) -> None:
+    command = f"virsh migrate --live --persistent --undefinesource --unsafe {storage} --migrate-disks vda NAME '{URI}' --migrateuri tcp://{ADDRESSES[TARGET]}"
+    on(SOURCE, f"set -e; for name in {' '.join(names)}; do {command.replace('NAME', '$name')}; done")
+
+
+def tidy(names: t.Sequence[str]) -> None:
+    """The peers leave the source's files behind, which would be in our way back."""
+    for name in names:
+        identity = on(TARGET, f"virsh domuuid {name}").strip()
+        on(SOURCE, f"rm -rf {DEPOT}/{identity}")
+
+
+def by_hand(name: str) -> None:
+    """Save, compress, copy, define, restore: what an administrator would do."""
+    directory = f"{DEPOT}/{uuid(name)}"
+    there = f"root@{ADDRESSES[TARGET]}"
+    on(
+        SOURCE,
+        f"""set -e; cd {directory}
+        virsh -q dumpxml --inactive --security-info {name} > bench.xml
+        virsh -q save {name} bench.save; zstd -q -3 -T0 --rm bench.save
+        {SSH} {there} mkdir -p {directory}
+        scp -q {SSH.removeprefix('ssh')} bench.xml bench.save.zst disk.qcow2 seed.iso {there}:{directory}/
+        {SSH} {there} 'cd {directory} && zstd -q -d --rm bench.save.zst && virsh -q define bench.xml && virsh -q restore bench.save && rm bench.save bench.xml'
+        virsh -q undefine {name}""",
+    )
+
+
+def passed() -> int:
+    return sum(map(int, on(SOURCE, "cat /sys/class/net/eth0/statistics/[rt]x_bytes").split()))
+
+
+class Meter:
+    """Measures moves to the target."""
+
+    def __init__(self, case: str, names: t.Sequence[str], rounds: int) -> None:
+        self.case, self.names, self.rounds = case, names, rounds
+        self.rows: list[Row] = []
+
+    def run(self, who: str, work: t.Callable[[], None], peer: bool, files: bool = True) -> None:
+        seconds, sent = [], []
+        for dummy in range(self.rounds):
+            if peer and files:
+                ready(self.names)
+            begin = passed()
+            seconds.append(timed(work))
+            sent.append(passed() - begin)
+            if peer:
+                tidy(self.names)
+                # The store learns where virsh has put them.
+                grid("refresh", virtuoso_refresh_latency=False)
+            move(self.names, SOURCE)
+        for metric, value, unit in (("time", statistics.median(seconds), "s"), ("sent", statistics.median(sent) / 2**20, "MiB")):
+            print(f"bench: {self.case}: {who}: {metric} {value:.2f} {unit}", flush=True)
+            self.rows.append({"area": "migration", "case": self.case, "who": who, "metric": metric, "value": value, "unit": unit})
+
+
+def measure() -> list[Row]:
+    """All cases."""
+    rows: list[Row] = []
+    prepare()
+    try:
+        one = Meter("one live", NAMES[:1], ROUNDS)
+        ten = Meter("ten live", NAMES, 1)
+        for meter in (one, ten):
+            names = meter.names
+            meter.run("virtuoso", lambda names=names: move(names, TARGET), False)
+            meter.run("virsh --copy-storage-inc", lambda names=names: virsh(names, "--copy-storage-inc"), True)
+            meter.run("virsh --copy-storage-all", lambda names=names: virsh(names, "--copy-storage-all"), True)
+            rows += meter.rows
+        asleep = Meter("one hibernated", NAMES[:1], 1)
+        asleep.run("virtuoso", lambda: move(NAMES[:1], TARGET, "hibernated"), False)
+        asleep.run("by hand", lambda: by_hand(NAMES[0]), True, files=False)
+        rows += asleep.rows
+    finally:
+        grid("retire", "-e", "machines=all")
+        on(TARGET, "sed -i '/root@/{/bench/d}' /root/.ssh/authorized_keys; true")
+    return rows
+
+
+def measure_without_lab() -> list[Row]:
+    """Nothing of this can be measured without hosts."""
+    return []

@@ -1,0 +1,78 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A Debian guest with a database that writes and is pinged every 10 ms moves there and back, live, asleep and shut down: nothing is lost."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from moving import LAB, Bed, Writer, joined, other
+from test_migrate import Ping
+from walking import PROVIDERS, Grid, until
+
+_WRITE = (
+    "import sqlite3,sys,time;c=sqlite3.connect(sys.argv[1],isolation_level=None);c.execute('pragma synchronous=full');"
+    "c.execute('create table if not exists t(n integer primary key)');n=0\n"
+    "while 1:\n n+=1;c.execute('insert into t values(?)',(n,));print(n,flush=True);time.sleep(0.02)"
+)
+_READ = (
+    "import sqlite3,sys;c=sqlite3.connect(sys.argv[1]);[print(r[0]) for r in c.execute('select n from t order by n')];"
+    "assert c.execute('pragma integrity_check').fetchone()[0]=='ok'"
+)
+
+
+class Database(Writer):
+    """SQLite in the guest, each row committed to the disk before it is told."""
+
+    USER = "alice"
+
+    def script(self) -> str:
+        return f'python3 -u -c "{_WRITE}" {self.file}'
+
+    def reader(self) -> str:
+        return f'python3 -c "{_READ}" {self.file}'
+
+
+@pytest.fixture(scope="module", name="bed")
+def _bed() -> t.Iterator[Bed]:
+    grid = Grid("it-data", machine={"image": "debian-12", "memory": "512 MiB", "display": "none"})
+    key = (LAB / "id_ed25519.pub").read_text(encoding="ascii").strip()
+    try:
+        with joined():
+            users = [{"name": "alice", "ssh_authorized_keys": [key]}]
+            patient = {"virtuoso_screenshots": False, "virtuoso_address_timeout": 280}
+            grid.play("deploy", "--limit", PROVIDERS[0], machines=grid.machines(1, users=users), **patient).succeeded()
+            bed = Bed(grid, grid.names(1)[0])
+            until("the guest's SSH server", lambda: _writes(bed), 180, 3)
+            yield bed
+    finally:
+        grid.clean()
+
+
+def _writes(bed: Bed) -> bool:
+    try:
+        Database(bed.address, "/home/alice/first.db").stop()
+    except AssertionError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("mode", ["live", "live", "hibernated", "hibernated"])
+def test_no_write_and_no_connection_is_lost(bed: Bed, mode: str):
+    source = bed.place[0]
+    target = other(source)
+    ping, database = Ping(bed.address), Database(bed.address, f"/home/alice/{mode}-to-{target}.db")
+    run = bed.grid.play("migrate", "-e", f"machines={bed.name}", "-e", f"to={target}", "-e", f"mode={mode}").succeeded()
+    assert bed.whole(target) == "running"
+    before = len(database.written())
+    until("more rows at the target", lambda: len(database.written()) > before, 60)
+    assert database.alive, "the connection broke"
+    last = database.stop()
+    assert database.written()[:last] == list(range(1, last + 1))
+    silence = ping.silence()
+    stats = run.row(bed.name)["stats"]
+    print(f"{mode} from {source} to {target}: {last} rows, silent for {silence:.0f} ms, {stats}")
+    if mode == "live":
+        assert silence <= 2 * stats["downtime"] + 100

@@ -1,0 +1,62 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The kill matrix of moves: each victim at each point of each mode, then the same command again. A table at the end tells what became of each."""
+
+from __future__ import annotations
+
+import os
+import time
+import typing as t
+
+import pytest
+from moving import LAB, MODES, POINTS, VICTIMS, Bed, hit, joined
+from walking import CHECKOUT, PROVIDERS, Grid
+
+TABLE = CHECKOUT / "build" / "migrate-kills.txt"
+
+CASES = [
+    (mode, victim, number)
+    for mode in MODES
+    for victim in VICTIMS
+    for number in range(len(POINTS[mode]))
+    # A machine that is shut down has no QEMU.
+    if not (mode == "cold" and victim.endswith("qemu"))
+]
+
+
+@pytest.fixture(scope="module", name="bed")
+def _bed() -> t.Iterator[Bed]:
+    grid = Grid("it-kills", machine={"memory": "96 MiB", "display": "none"})
+    key = (LAB / "id_ed25519.pub").read_text(encoding="ascii").strip()
+    rows: list[str] = []
+    try:
+        with joined():
+            users = [{"name": "alice", "ssh_authorized_keys": [key]}]
+            machines = grid.machines(1, users=users)
+            grid.play("deploy", "--limit", PROVIDERS[0], machines=machines, virtuoso_screenshots=False).succeeded()
+            bed = Bed(grid, grid.names(1)[0])
+            bed.rows = rows  # type: ignore[attr-defined]
+            yield bed
+    finally:
+        grid.clean()
+        print("\n" + "\n".join(rows))
+
+
+def test_there_are_sixty_cases():
+    assert len(CASES) >= 60
+    assert all(len(POINTS[mode]) >= 5 for mode in MODES)
+
+
+@pytest.mark.parametrize(("mode", "victim", "number"), CASES)
+def test_one_copy_with_all_its_writes(bed: Bed, mode: str, victim: str, number: int):
+    point = POINTS[mode][number]
+    begin = time.monotonic()
+    outcome = "FAILED"
+    try:
+        outcome = hit(bed, mode, victim, point, CASES.index((mode, victim, number)) + 1)
+    finally:
+        row = f"{mode:10}  {victim:15}  {point[0][:24]:24} +{point[1]:.1f} s  {time.monotonic() - begin:5.1f} s  {outcome}"
+        bed.rows.append(row)  # type: ignore[attr-defined]
+        with open(TABLE, "a", encoding="utf-8") as file:
+            file.write(row + os.linesep)
