@@ -28,7 +28,12 @@ def check(conn: t.Any, depot: Depot, uuid: str) -> None:
     """:raises GridError: ``hibernation_invalid``, ``hibernation_foreign``, ``hibernation_stale`` for a memory that doesn't fit the machine."""
     dummy, tree = observe.find_domain(conn, uuid, None)
     if tree is not None:
-        hibernate.check(depot, uuid, tree)
+        _check(depot, uuid, tree)
+
+
+def _check(depot: Depot, uuid: str, tree: t.Any) -> None:
+    values = metadata.read(tree)
+    hibernate.check(depot, uuid, values["generation"] if values else 0, domain_xml.read(tree)["disk_path"])
 
 
 def sleep(conn: t.Any, depot: Depot, domain: t.Any) -> None:
@@ -39,7 +44,7 @@ def sleep(conn: t.Any, depot: Depot, domain: t.Any) -> None:
 def make_whole(conn: t.Any, depot: Depot, domain: t.Any) -> None:
     """Finish what an interrupted hibernation has left, and see that the memory fits the machine."""
     hibernate.settle(conn, depot, domain)
-    hibernate.check(depot, domain.UUIDString(), observe.configured(domain))
+    _check(depot, domain.UUIDString(), observe.configured(domain))
 
 
 def adopt(depot: Depot, uuid: str, generation: int) -> None:
@@ -58,7 +63,7 @@ def adopt(depot: Depot, uuid: str, generation: int) -> None:
 def wake(conn: t.Any, depot: Depot, domain: t.Any, run: bool = True) -> None:
     """Let the machine go on, as what it is here and now. :param run: otherwise it stays paused, as it was."""
     uuid, tree = domain.UUIDString(), observe.configured(domain)
-    hibernate.check(depot, uuid, tree)
+    _check(depot, uuid, tree)
     values = t.cast("dict[str, t.Any]", metadata.read(tree))
 
     def edit(saved: t.Any) -> None:
