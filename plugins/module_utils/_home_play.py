@@ -66,7 +66,10 @@ def home_refusals(results: t.Sequence[t.Mapping[str, t.Any]]) -> Items:
         failure = result.get("failure") or {"code": "home_unreachable", "host": share.get("home"), "remedy": "See that the home is up, then run again"}
         msg = f"{share.get('home')}: {result.get('msg') or 'the home could not be reached'}"
         rows += [
-            {"name": machine["name"], "uuid": machine["uuid"], "changed": False, "failed": True, "msg": f"machine {machine['name']}: {msg}", "failure": dict(failure)}
+            {
+                **{key: machine[key] for key in ("name", "uuid")},
+                **{"changed": False, "failed": True, "msg": f"machine {machine['name']}: {msg}", "failure": dict(failure)},
+            }
             for machine in share.get("machines") or ()
         ]
     return rows

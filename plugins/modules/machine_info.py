@@ -14,7 +14,8 @@ author: virtuoso.grid contributors (@virtuoso-grid)
 description:
   - The truth about a provider's machines, from its libvirt, with all that the store needs to be rebuilt.
   - Addresses are those of the machine's network card, from its guest agent; where that isn't there, from the DHCP server of its libvirt
-    network; from the host's neighbour table; from its home (O(leases)); else it is the one that it was ordered with. They come from the guest and are checked to be addresses.
+    network; from the host's neighbour table; from its home (O(leases)); else it is the one that it was ordered with. They come from the guest
+    and are checked to be addresses.
 options:
   machines:
     description: Uuids or names of the machines; all domains on the provider where it is left out.
