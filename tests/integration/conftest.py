@@ -46,6 +46,12 @@ def task(
     return answer["plays"][0]["tasks"][0]["hosts"][host]
 
 
+def background(host: str, module: str, args: str) -> subprocess.Popen[str]:
+    """One module on one host, not waited for: ``communicate`` does. It ends with 0 where the module did."""
+    argv = [str(Path(sys.executable).parent / "ansible"), "--inventory", INVENTORY, host, "--module-name", module, "--args", args]
+    return subprocess.Popen(argv, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _set_up() -> None:
     """The lab's hosts are an image server and providers; a lab that was just made has bare ones."""

@@ -173,11 +173,12 @@ def overlay_plan(
     :param parts: what each host has now. :param machines: ``provider``, ``network`` and ``mac`` of each.
     :param known_keys: the hosts' SSH keys as the grid knows them.
     :returns: ``phases``, each a part by host; ``links``, one row each with its reason; ``networks`` with their MTU.
-    :raises GridError: as :mod:`model`, :mod:`transport`, and ``no_path``, ``mtu_too_large``, ``host_key_changed``.
+    :raises GridError: as :mod:`model`, :mod:`transport`, and ``no_path``, ``mtu_too_large``, ``host_key_changed``, ``network_in_use``.
     """
     check_host_keys(facts, parts or {}, known_keys or {})
     networks = [model.parse_network(entry, list(hosts)) for entry in given]
     model.check_apart(networks)
+    _check_unused(networks, parts or {}, machines)
     designs = [Design(network, hosts, facts, parts or {}) for network in networks]
     _check_vnis(designs)
     steps = [design.steps() for design in designs]
@@ -235,6 +236,18 @@ def check_host_keys(facts: transport.Facts, parts: t.Mapping[str, Part], known: 
             raise GridError(
                 "host_key_changed", "its SSH host key is another one than the grid knows", host=host, object=f"host {host}", tried="link it with others",
                 remedy=f"If the host was made anew, run virtuoso.grid.setup on it and then this with virtuoso_overlay_new_keys=['{host}']; if not, somebody else answers",
+            )
+
+
+def _check_unused(networks: t.Sequence[model.Network], parts: t.Mapping[str, Part], machines: t.Sequence[Host]) -> None:
+    """:raises GridError: ``network_in_use``: a network is to go, and machines are on it."""
+    gone = {entry["name"] for part in parts.values() for entry in part.get("networks") or []} - {network["name"] for network in networks}
+    for name in sorted(gone):
+        users = sorted(machine.get("name") or machine["mac"] for machine in machines if machine.get("network") == name)
+        if users:
+            raise GridError(
+                "network_in_use", f"machines are on it: {', '.join(users)}", object=f"network {name}", tried="take it away",
+                remedy="Retire the machines or order them onto another network first", machines=users,
             )
 
 

@@ -223,3 +223,10 @@ def test_a_changed_host_key_is_an_error_unless_it_is_said_to_be_new():
             overlay_plan([LAN], HOSTS, changed, parts, (), known)
         assert caught.value.code == "host_key_changed" and "p1" in str(caught.value)
     assert overlay_plan([LAN], HOSTS, changed, first, (), {"p1": ""})["phases"]
+
+
+def test_a_network_with_machines_on_it_does_not_go():
+    before = overlay_plan([LAN], HOSTS, probes())["phases"][-1]
+    with pytest.raises(GridError) as caught:
+        overlay_plan([], HOSTS, probes(), before, [{"provider": "p1", "network": "lan", "mac": "02:00:00:00:00:01", "name": "web1"}])
+    assert caught.value.code == "network_in_use" and "web1" in str(caught.value)
