@@ -7,15 +7,10 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import bridge_name, mac_address
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import mac_address
 
 Item = t.Dict[str, t.Any]
 Items = t.List[Item]
-
-
-def network_bridge(network: str) -> str:
-    """The name of a network's own bridge, the same on each of its hosts."""
-    return bridge_name(network)
 
 
 def home_machines(
