@@ -11,7 +11,6 @@ import random
 import re
 import subprocess
 import sys
-import threading
 import time
 import typing as t
 from pathlib import Path
@@ -123,27 +122,23 @@ class Pinging:
 
     def __init__(self, overlay: Overlay, name: str, target: str) -> None:
         self._overlay, self._name, self._target = overlay, name, target
-        self._over = threading.Event()
         self._text = ""
 
     def __enter__(self) -> Pinging:
-        self._pool = concurrent.futures.ThreadPoolExecutor(1)
-        # busybox's ping tells at its end, which SIGINT brings.
         command = f"ping -i 0.01 {self._overlay.addresses[self._target]} >/tmp/ping.txt 2>&1 & echo $! >/tmp/ping.pid"
         self._overlay.inside(self._name, command)
         return self
 
     def __exit__(self, *_exc: t.Any) -> None:
         seen = 'sed -n "s/.*seq=\\([0-9]*\\).*/\\1/p" /tmp/ping.txt | sort -n'
-        self._text = self._overlay.inside(self._name, f"kill -INT $(cat /tmp/ping.pid); sleep 0.3; {seen} | uniq | wc -l; {seen} | tail -n 1; rm /tmp/ping.*")
-        self._pool.shutdown()
+        self._text = self._overlay.inside(self._name, f"kill -INT $(cat /tmp/ping.pid); sleep 0.3; {seen}; rm /tmp/ping.*")
 
     @property
-    def lost(self) -> int:
-        """How many were lost before the last that was answered: what is under way at the end doesn't count."""
-        answered, last = map(int, self._text.split())
-        assert last > 100, self._text
-        return last + 1 - answered
+    def missing(self) -> list[int]:
+        """The numbers of those that were lost, before the last that was answered: where the gap is tells when."""
+        answered = set(map(int, self._text.split()))
+        assert answered and max(answered) > 100, self._text[-300:]
+        return sorted(set(range(max(answered))) - answered)
 
 
 def plug(host: str) -> None:
