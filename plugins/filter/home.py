@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._home_play import home_leases, home_machines, home_refusals, network_bridge
+from ansible_collections.virtuoso.grid.plugins.module_utils._home_play import home_leases, home_machines, home_refusals
 
 
 class FilterModule:
@@ -15,4 +15,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Name to function."""
-        return {"home_leases": home_leases, "home_machines": home_machines, "home_refusals": home_refusals, "network_bridge": network_bridge}
+        return {"home_leases": home_leases, "home_machines": home_machines, "home_refusals": home_refusals}

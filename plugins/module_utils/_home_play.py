@@ -7,15 +7,10 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import bridge_name, mac_address
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import mac_address
 
 Item = t.Dict[str, t.Any]
 Items = t.List[Item]
-
-
-def network_bridge(network: str) -> str:
-    """The name of a network's own bridge, the same on each of its hosts."""
-    return bridge_name(network)
 
 
 def home_machines(
@@ -66,7 +61,10 @@ def home_refusals(results: t.Sequence[t.Mapping[str, t.Any]]) -> Items:
         failure = result.get("failure") or {"code": "home_unreachable", "host": share.get("home"), "remedy": "See that the home is up, then run again"}
         msg = f"{share.get('home')}: {result.get('msg') or 'the home could not be reached'}"
         rows += [
-            {"name": machine["name"], "uuid": machine["uuid"], "changed": False, "failed": True, "msg": f"machine {machine['name']}: {msg}", "failure": dict(failure)}
+            {
+                **{key: machine[key] for key in ("name", "uuid")},
+                **{"changed": False, "failed": True, "msg": f"machine {machine['name']}: {msg}", "failure": dict(failure)},
+            }
             for machine in share.get("machines") or ()
         ]
     return rows

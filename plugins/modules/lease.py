@@ -104,11 +104,14 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
         before = {uuid: reservation.line for uuid, reservation in there.items()}
         results = []
         for entry in module.params["machines"]:
-            if module.params["state"] == "present":
-                doing, tried = (lambda entry=entry: home.reserve(entry, there, module.check_mode)), "reserve its name"
-            else:
-                doing, tried = (lambda entry=entry: home.release(check_uuid(entry.get("uuid")), there, module.check_mode)), "release its name"
-            results.append(attempt(str(entry.get("name") or entry.get("uuid"))[:80], doing, kind="machine", tried=tried))
+            name = str(entry.get("name") or entry.get("uuid"))[:80]
+
+            def doing(entry: t.Any = entry) -> t.Dict[str, t.Any]:
+                if module.params["state"] == "present":
+                    return home.reserve(entry, there, module.check_mode)
+                return home.release(check_uuid(entry.get("uuid")), there, module.check_mode)
+
+            results.append(attempt(name, doing, kind="machine", tried=f"have its name {module.params['state']}"))
         changed = any(result["changed"] for result in results)
         if changed and not module.check_mode:
             home.reload()

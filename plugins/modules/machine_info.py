@@ -14,7 +14,8 @@ author: virtuoso.grid contributors (@virtuoso-grid)
 description:
   - The truth about a provider's machines, from its libvirt, with all that the store needs to be rebuilt.
   - Addresses are those of the machine's network card, from its guest agent; where that isn't there, from the DHCP server of its libvirt
-    network; from the host's neighbour table; from its home (O(leases)); else it is the one that it was ordered with. They come from the guest and are checked to be addresses.
+    network; from the host's neighbour table; from its home (O(leases)); else it is the one that it was ordered with. They come from the guest
+    and are checked to be addresses.
 options:
   machines:
     description: Uuids or names of the machines; all domains on the provider where it is left out.
@@ -26,15 +27,15 @@ options:
       - A machine that has none by then fails with C(no_address); its facts are returned all the same.
     type: int
     default: 0
-  usage_window:
-    description: Seconds in which to watch what the running machines use, all at once; V(0) does not.
-    type: float
-    default: 0
   leases:
     description:
       - What homes say of machines' addresses, by MAC address, as M(virtuoso.grid.lease_info) returns it. It counts where nothing here knows better.
     type: dict
     default: {}
+  usage_window:
+    description: Seconds in which to watch what the running machines use, all at once; V(0) does not.
+    type: float
+    default: 0
 attributes:
   check_mode:
     support: full
@@ -133,8 +134,8 @@ OPTIONS = {
     "argument_spec": {
         "machines": {"type": "list", "elements": "str"},
         "wait_for_address": {"type": "int", "default": 0},
-        "usage_window": {"type": "float", "default": 0},
         "leases": {"type": "dict", "default": {}},
+        "usage_window": {"type": "float", "default": 0},
     }
 }
 
@@ -142,8 +143,12 @@ OPTIONS = {
 def work(module: AnsibleModule) -> Result:
     """The module's work."""
     params = module.params
-    results = survey(params["uri"], params["machines"], params["wait_for_address"], params["usage_window"], params["leases"])
-    return {"changed": False, "machines": results}
+    return {
+        "changed": False,
+        "machines": survey(
+            params["uri"], params["machines"], params["wait_for_address"], window=params["usage_window"], leases=params["leases"]
+        ),
+    }
 
 
 def main() -> None:

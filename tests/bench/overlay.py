@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How fast links between sites are, beside tunnels of the same kind made by hand and the bare path, and how long it takes to connect N sites.
 
-Each is measured on the bare lab network and on the emulated WAN (100 Mbit/s, 20 ms), with and without segmentation offload. What is measured over a link is a network
-namespace plugged into the network's bridge, as a machine is. ``VNET`` is what the paper tells of the work that this one follows: a round trip of 1.6 x the physical path's.
+Each is measured on the bare lab network and on the emulated WAN (100 Mbit/s, 20 ms), with and without segmentation offload. What is measured over a
+link is a network namespace plugged into the network's bridge, as a machine is. ``VNET`` is what the paper tells of the work that this one follows: a
+round trip of 1.6 x the physical path's.
 
 All sites are hosts of their own, containers with systemd and SSH, 32 as well: a namespace alone has no units that could come back after a reboot.
 """
@@ -153,7 +154,8 @@ def _inventory(hosts: t.Mapping[str, str], directory: str) -> Path:
 
 def _ansible(*argv: str) -> float:
     begin = time.monotonic()
-    done = subprocess.run(list(argv), cwd=CHECKOUT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False, env={**os.environ, "ANSIBLE_FORKS": "16"})
+    env = {**os.environ, "ANSIBLE_FORKS": "16"}
+    done = subprocess.run(list(argv), cwd=CHECKOUT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False, env=env)
     if done.returncode:
         raise SystemExit(f"bench: {' '.join(argv)} failed\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}")
     return time.monotonic() - begin

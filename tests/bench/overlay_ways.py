@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Ways between two hosts of the lab, and how fast they are: the bare path, tunnels made by hand, and what is plugged into a bridge.
 
-What is measured over a tunnel is a network namespace on each host, with a cable to the bridge that the tunnel is a port of, as a machine has: the same for ours and for those
-made by hand.
+What is measured over a tunnel is a network namespace on each host, with a cable to the bridge that the tunnel is a port of, as a machine has: the same
+for ours and for those made by hand.
 """
 
 from __future__ import annotations

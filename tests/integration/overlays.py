@@ -11,7 +11,6 @@ import random
 import re
 import subprocess
 import sys
-import threading
 import time
 import typing as t
 from pathlib import Path
@@ -30,7 +29,10 @@ BACK = 10.0
 """Seconds in which everything is to be back by itself."""
 
 HOME_NETWORKS = [
-    {"network": NETWORK, "bridge": LAN, "make": True, "address": "198.18.77.1/24", "dhcp": {"first": "198.18.77.100", "last": "198.18.77.199", "domain": "it.home.arpa"}}
+    {
+        "network": NETWORK, "bridge": LAN, "make": True, "address": "198.18.77.1/24",
+        "dhcp": {"first": "198.18.77.100", "last": "198.18.77.199", "domain": "it.home.arpa"},
+    }
 ]  # fmt: skip
 
 
@@ -96,8 +98,11 @@ class Overlay:
 
 
 CLEAN = f"""
-for unit in $(systemctl list-units --all --plain --no-legend 'virtuoso-overlay-ssh@*' 'virtuoso-home*' | cut -d ' ' -f 1); do systemctl disable --now $unit; done
-rm -rf /etc/virtuoso/overlay/part*.json /etc/virtuoso/overlay/ssh/* /etc/virtuoso/overlay/authorized_keys /etc/virtuoso/home/{NETWORK} /var/lib/virtuoso-home/{NETWORK}.leases
+for unit in $(systemctl list-units --all --plain --no-legend 'virtuoso-overlay-ssh@*' 'virtuoso-home*' | cut -d ' ' -f 1); do
+    systemctl disable --now $unit
+done
+rm -rf /etc/virtuoso/overlay/part*.json /etc/virtuoso/overlay/ssh/* /etc/virtuoso/overlay/authorized_keys
+rm -rf /etc/virtuoso/home/{NETWORK} /var/lib/virtuoso-home/{NETWORK}.leases
 for link in $(ip -br link | grep -oE '^(vb|vt|vh|vl|vm|tap)[0-9a-f]+|^vhit0|^{LAN}'); do ip link delete $link; done
 nft list tables | grep virtuoso_ | while read -r line; do nft delete $line; done
 rm -f {KEY} /root/it_frames.py /run/virtuoso-overlay.*
@@ -117,35 +122,29 @@ class Pinging:
 
     def __init__(self, overlay: Overlay, name: str, target: str) -> None:
         self._overlay, self._name, self._target = overlay, name, target
-        self._over = threading.Event()
         self._text = ""
 
     def __enter__(self) -> Pinging:
-        self._pool = concurrent.futures.ThreadPoolExecutor(1)
-        # busybox's ping tells at its end, which SIGINT brings.
         command = f"ping -i 0.01 {self._overlay.addresses[self._target]} >/tmp/ping.txt 2>&1 & echo $! >/tmp/ping.pid"
         self._overlay.inside(self._name, command)
         return self
 
     def __exit__(self, *_exc: t.Any) -> None:
-        self._text = self._overlay.inside(self._name, "kill -INT $(cat /tmp/ping.pid); sleep 0.3; tail -n 3 /tmp/ping.txt; rm /tmp/ping.*")
-        self._pool.shutdown()
+        seen = 'sed -n "s/.*seq=\\([0-9]*\\).*/\\1/p" /tmp/ping.txt | sort -n'
+        self._text = self._overlay.inside(self._name, f"kill -INT $(cat /tmp/ping.pid); sleep 0.3; {seen}; rm /tmp/ping.*")
 
     @property
-    def lost(self) -> int:
-        """How many were lost; the last may be under way when it ends."""
-        counts = read_ping(self._text)
-        assert counts["sent"] > 100, counts
-        return max(0, counts["sent"] - counts["received"] - UNDER_WAY)
-
-
-UNDER_WAY = 5
-"""Pings of 10 ms that are under way on a path of 40 ms when pinging ends."""
+    def missing(self) -> list[int]:
+        """The numbers of those that were lost, before the last that was answered: where the gap is tells when."""
+        answered = set(map(int, self._text.split()))
+        assert answered and max(answered) > 100, self._text[-300:]
+        return sorted(set(range(max(answered))) - answered)
 
 
 def plug(host: str) -> None:
     """A port of the network's bridge on a host, as a machine has, without an address."""
-    on_host(host, f"ip link show vhit0 >/dev/null 2>&1 || {{ ip link add vhit0 type veth peer name vhit1; ip link set vhit0 master {BRIDGE} up; ip link set vhit1 up; }}")
+    make = f"ip link add vhit0 type veth peer name vhit1; ip link set vhit0 master {BRIDGE} up; ip link set vhit1 up"
+    on_host(host, f"ip link show vhit0 >/dev/null 2>&1 || {{ {make}; }}")
 
 
 def storm(sender: str, *, seconds: float, rate: int = 1000) -> dict[str, Row]:

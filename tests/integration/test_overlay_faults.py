@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 import typing as t
+from pathlib import Path
 
 import conftest
 import pytest
@@ -45,16 +48,26 @@ def left() -> str:
     )
 
 
+def role(tasks: str, directory: Path) -> None:
+    """Run a part of the role on the host."""
+    book = directory / f"{tasks}.yml"
+    step = {"name": "A part of the role", "ansible.builtin.include_role": {"name": "virtuoso.grid.overlay", "tasks_from": tasks}}
+    book.write_text(json.dumps([{"name": tasks, "hosts": HOST, "gather_facts": False, "become": True, "tasks": [step]}]), encoding="utf-8")
+    argv = [str(Path(sys.executable).parent / "ansible-playbook"), "--inventory", conftest.INVENTORY, str(book)]
+    done = subprocess.run(argv, cwd=conftest.CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _prepared() -> t.Iterator[None]:
+def _prepared(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[None]:
     """The role's account and units on one host, without any network of its own."""
+    directory = tmp_path_factory.mktemp("role")
     before = conftest.task(HOST, "virtuoso.grid.overlay_info")["part"]
     assert before["networks"] == [], "the host has networks already: remove them first"
-    role = {"name": "virtuoso.grid.overlay", "tasks_from": "install"}
-    assert not conftest.task(HOST, "ansible.builtin.include_role", role).get("failed")
+    role("install", directory)
     yield
-    conftest.task(HOST, "virtuoso.grid.overlay", {"state": "absent", "rollback": 0})
-    shell("ip link delete dev vb00000000f1 2>/dev/null; true")
+    shell(f"ip link delete dev {BRIDGE} 2>/dev/null; true")
+    role("absent", directory)
 
 
 @pytest.fixture(autouse=True)

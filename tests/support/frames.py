@@ -4,7 +4,7 @@
 """Numbered broadcast frames: sent at a rate, and counted by number. Runs on the lab's hosts, with Python's standard library.
 
 frames.py send DEVICE COUNT RATE TAG       prints {"sent": ...}
-frames.py count DEVICE COUNT SECONDS TAG   prints {"once": ..., "more": ..., "missing": ...} after so many seconds, or once all are there and a second has passed
+frames.py count DEVICE COUNT SECONDS TAG   prints {"once": ..., "more": ..., "missing": ...} after so many seconds, or a second after all came
 """
 
 from __future__ import annotations

@@ -146,6 +146,8 @@ def files_of(part: Part, directory: str = DIRECTORY) -> t.Dict[str, str]:
 def _stale(part: Part, files: t.Mapping[str, str], directory: str) -> t.List[str]:
     there = [f"{directory}/ssh/{name}" for name in os.listdir(f"{directory}/ssh")] if os.path.isdir(f"{directory}/ssh") else []
     there += [f"{directory}/{name}" for name in ("authorized_keys", "wireguard.conf", "wireguard.address", "wireguard.key") if os.path.exists(f"{directory}/{name}")]
+    # An empty part is none: so it is after going back to before the first one.
+    there += [f"{directory}/part.json"] if not part["networks"] and os.path.exists(f"{directory}/part.json") else []
     kept = {f"{directory}/ssh/{name}.key" for name in sessions.clients(part)}
     kept |= {f"{name}.pub" for name in kept} | ({f"{directory}/wireguard.key"} if part.get("wireguard") else set())
     return sorted(path for path in there if path not in files and path not in kept)

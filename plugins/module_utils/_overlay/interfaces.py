@@ -87,4 +87,4 @@ def forwarding_steps(part: Part, there: t.AbstractSet[t.Tuple[str, str]]) -> t.L
     """Lines for ``bridge -batch``: the static entries of shortcuts. :param there: (device, MAC address) of the static entries now."""
     wanted = {(entry["device"], entry["mac"]) for entry in part["forwarding"]}
     gone = [f"fdb delete {mac} dev {device} master" for device, mac in sorted(there - wanted)]
-    return gone + [f"fdb replace {mac} dev {device} master static" for device, mac in sorted(wanted - there)]
+    return gone + [f"fdb replace {mac} dev {device} master static sticky" for device, mac in sorted(wanted - there)]

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Ties a network to a home's LAN: a program of its own, installed by the role ``home``, started by systemd at every boot.
 
-``tie.py up FILE``, ``tie.py down FILE``, and ``tie.py check FILE``, which ends with 2 where something is missing; the file is as the role writes it: ``{network, bridge, make, ports, addresses, overlay, ends}``. ``overlay`` is the network's own
-bridge; a cable of two ``ends`` joins it with the LAN's ``bridge``. Both can be run again.
+``tie.py up FILE``, ``tie.py down FILE``, and ``tie.py check FILE``, which ends with 2 where something is missing; all can be run again. The file is as
+the role writes it: ``{network, bridge, make, ports, addresses, overlay, ends}``. ``overlay`` is the network's own bridge; a cable of two ``ends`` joins
+it with the LAN's ``bridge``.
 """
 
 from __future__ import annotations
@@ -122,10 +123,10 @@ def main(arguments: t.Sequence[str]) -> int:
             return 0 if tied(settings) else 2
         (up if verb == "up" else down)(settings)
     except TieError as exc:
-        print(exc, file=sys.stderr)
+        sys.stderr.write(f"{exc}\n")
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:]))

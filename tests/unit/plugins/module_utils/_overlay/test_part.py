@@ -61,7 +61,7 @@ def test_an_interface_of_somebody_else_is_named_and_left_alone():
 
 def test_forwarding_entries_come_and_go():
     assert interfaces.forwarding_steps(PART, {("tap12", "02:00:00:00:00:09")}) == [
-        "fdb delete 02:00:00:00:00:09 dev tap12 master", "fdb replace 02:00:00:00:00:02 dev tap12 master static",
+        "fdb delete 02:00:00:00:00:09 dev tap12 master", "fdb replace 02:00:00:00:00:02 dev tap12 master static sticky",
     ]  # fmt: skip
 
 

@@ -11,7 +11,8 @@ import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import tie
 
 SETTINGS = {
-    "network": "lan", "bridge": "br-lan", "make": True, "ports": ["eth1"], "addresses": ["192.0.2.1/24"], "overlay": "vb01", "ends": ["vh01", "vl01"], "dhcp": False,
+    "network": "lan", "bridge": "br-lan", "make": True, "ports": ["eth1"], "addresses": ["192.0.2.1/24"],
+    "overlay": "vb01", "ends": ["vh01", "vl01"], "dhcp": False,
 }  # fmt: skip
 
 
