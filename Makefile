@@ -18,6 +18,9 @@ JUNIT = --junitxml=build/junit/$@.xml
 ARGS ?=
 SCENARIO ?=
 AREA ?=
+SCENARIOS := $(sort $(patsubst extensions/molecule/%/molecule.yml,%,$(wildcard extensions/molecule/*/molecule.yml)))
+# Scenarios that leave the lab's hosts alone: make test runs them beside those that don't.
+OWN_HOSTS := order provider
 
 .PHONY: help setup lab demo picture test lint test-sanity test-unit test-integration test-molecule test-faults bench \
 	package clean distclean
@@ -26,7 +29,7 @@ help:
 	@echo "make demo              the main job end to end, in a lab of its own"
 	@echo "make test              lint, test-sanity, test-unit, test-integration, test-molecule"
 	@echo "make test-faults       the long matrix of faults"
-	@echo "make bench             every benchmark beside its peers; AREA=images runs one"
+	@echo "make bench             every benchmark beside its peers; AREA=images runs one, with CASE=slow-first the cases of images that begin so"
 	@echo "make lab               start the lab; make setup only prepares the controller"
 	@echo "make package           the collection as an archive in build/"
 	@echo "make clean             remove the lab and build/; distclean removes the cache as well"
@@ -45,7 +48,8 @@ picture: setup
 	@python tests/lab/picture.py
 
 test: setup
-	@python tests/lab/parts.py lint test-sanity test-unit test-integration test-molecule
+	@python tests/lab/parts.py test-integration $(addprefix test-molecule-,$(filter-out $(OWN_HOSTS),$(SCENARIOS))) \
+		--beside lint test-sanity test-unit $(addprefix test-molecule-,$(OWN_HOSTS))
 
 lint: setup
 	@yamllint --strict .
@@ -61,7 +65,7 @@ test-unit: setup
 test-integration: lab
 	@$(PYTEST) tests/integration $(JUNIT) $(ARGS)
 
-test-molecule: lab
+test-molecule: $(if $(APART),setup,lab)
 	@python tests/lab/molecule.py $(SCENARIO)
 
 test-faults: lab

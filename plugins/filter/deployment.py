@@ -26,6 +26,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image_play import (
     image_rows,
     image_work,
     layers_in_use,
+    to_publish,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.guests import overlay_lacks, overlay_machines, with_mtu
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import bridge_name
@@ -69,6 +70,7 @@ class FilterModule:
             "sources": sources,
             "step_rows": step_rows,
             "to_page": to_page,
+            "to_publish": to_publish,
             "unserved": unserved,
             "wanted_images": wanted_images,
         }

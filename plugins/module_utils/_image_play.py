@@ -68,6 +68,23 @@ def image_refusal(orders: Rows, hosts: t.Sequence[str], providers: t.Sequence[st
     return ""
 
 
+def to_publish(captured: t.Mapping[str, t.Mapping[str, t.Any]], server: str) -> list[Row]:
+    """Captured versions that the image server is to get, so that they can be ordered, by the host that has them: ``source`` and ``images``.
+
+    :param captured: results of the module ``image`` by host. What couldn't be captured, or has no digest yet in check mode, is left out.
+    """
+    found = []
+    for host, result in captured.items():
+        images = [
+            {"name": image["reference"], "digest": image["digest"]}
+            for image in result.get("images") or []
+            if not image.get("failed") and image.get("digest") and image.get("reference")
+        ]
+        if images and host != server:
+            found.append({"source": host, "images": images})
+    return found
+
+
 def layers_in_use(stored: Rows, machines: Rows) -> list[str]:
     """Digests that no host may prune.
 

@@ -263,7 +263,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPO
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.ensure import ensure_absent, ensure_present, find_present
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.flatten import ensure_flattened
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import QUIET_SECONDS, Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.prune import ensure_pruned
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import disk_errors
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions import opened
@@ -321,7 +321,7 @@ def work(module: AnsibleModule) -> Entry:
     """Serve each image for itself."""
     params = module.params
     depot = Depot(params["path"])
-    progress = Progress(params["progress_file"])
+    progress = Progress(params["progress_file"], quiet=QUIET_SECONDS)
     if not module.check_mode:
         with disk_errors(depot.images):
             depot.sweep()

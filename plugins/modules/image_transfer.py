@@ -14,8 +14,8 @@ description:
   - Has images in the store of the host that it runs on, the destination, which gets them itself from the source host over SSH.
   - Only what the destination lacks is sent, all in one connection. It knows what a layer consists of from the layer's index, so blocks that
     other layers here have, in whatever place, are copied from those, and a new version costs what is new in it.
-  - How the rest is sent is decided by measuring the link with its first 4 MiB. It is compressed as well as the compressor keeps up
-    with the link, and not at all where the link is faster.
+  - How the rest is sent is decided by measuring the link with its first half MiB. It is compressed by a compressor that adapts its level to the
+    link, and not at all where the link is faster.
   - Each block is verified by its hash. A layer has its name only when it is whole, and an image's manifest is written last. A transfer that was
     interrupted goes on when the module runs again, and only what is missing comes.
   - Where the destination can't reach the source, the action plugin joins them through the controller's own connections to both, which needs
@@ -75,7 +75,9 @@ options:
     elements: dict
     required: true
   bandwidth:
-    description: The most that is sent in a second, for example V(10 MiB). By default as much as the link takes.
+    description:
+      - The most that the transfer takes, bytes a second such as V(10 MiB), or a part of what the link gives such as V(40 %).
+      - No limit when left out.
     type: str
   route:
     description:
@@ -190,11 +192,10 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPO
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import QUIET_SECONDS, Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import Account, get, look
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer_plan import Item, parse_item, parse_source
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer_plan import Item, parse_cap, parse_item, parse_source
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
-from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
 
 SOURCE = {
     "host": {"type": "str", "required": True},
@@ -226,7 +227,7 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     params = module.params
     depot = Depot(params["path"])
     source = parse_source(params["source"])
-    bandwidth = parse_size(params["bandwidth"], "bandwidth", minimum=1) if params["bandwidth"] else None
+    cap = parse_cap(params["bandwidth"])
     names = [str(entry.get("name"))[:130] for entry in params["images"]]
     outcomes: t.Dict[int, t.Any] = {}
     items: t.Dict[int, Item] = {}
@@ -239,8 +240,8 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
             outcomes[number] = exc
     due = [number for number, item in items.items() if outcomes[number]["actions"]]
     if due and not module.check_mode:
-        progress = Progress(params["progress_file"], source.name)
-        outcomes.update(zip(due, get(depot, source, [items[number] for number in due], progress, bandwidth)))
+        progress = Progress(params["progress_file"], source.name, quiet=QUIET_SECONDS)
+        outcomes.update(zip(due, get(depot, source, [items[number] for number in due], progress, cap)))
 
     def tell(number: int) -> t.Dict[str, t.Any]:
         outcome = outcomes[number]

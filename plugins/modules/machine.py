@@ -21,16 +21,24 @@ options:
   state:
     description:
       - V(present) defines the machine and leaves its power as it is; a new one stays off.
-      - V(running) starts or resumes it.
+      - V(running) starts or resumes it. A hibernated one goes on where it was, and its guest is told the time where its agent answers.
+      - V(paused) has the guest stand still; one that is off is started so.
+      - V(hibernated) keeps the guest's memory and the state of its devices in a compressed file beside its disk, and ends its run. One that is
+        off has none, and stays as it is, which is told in RV(machines[].ignored).
+      - V(rebooted) asks the guest to reboot and waits until it did; V(reset) presses the reset button. Both are a change at every run.
       - V(stopped) asks the guest to shut down, by its agent or else by the power button, and waits until it is off.
       - V(restarted) does that and starts it again, so that pending changes take effect; one that is off is started. This is a change at
         every run.
       - V(absent) turns it off at once and removes it with its disk.
     type: str
-    choices: [present, running, stopped, restarted, absent]
+    choices: [present, running, paused, stopped, restarted, rebooted, reset, hibernated, absent]
     default: present
   force:
-    description: Whether to pull the plug of a guest that has not shut down after O(timeout) seconds.
+    description: Whether to pull the plug of a guest that has not shut down after O(timeout) seconds, or to reset one that has not rebooted.
+    type: bool
+    default: false
+  discard:
+    description: Whether a hibernated machine may lose what it had in memory. It then begins with its disk as after a loss of power.
     type: bool
     default: false
   timeout:
@@ -107,6 +115,12 @@ EXAMPLES = r"""
         memory: 512 MiB
         network: virtuoso
 
+- name: Keep a machine's memory in a file, and end its run; with state running it goes on from there
+  virtuoso.grid.machine:
+    state: hibernated
+    machines:
+      - name: web1
+
 - name: Shut down two machines within a minute, and pull the plug after that
   virtuoso.grid.machine:
     state: stopped
@@ -143,7 +157,7 @@ machines:
       returned: success
       sample: [create disk, write seed, define, start]
     state:
-      description: V(running), V(paused), V(stopped) or V(absent).
+      description: V(running), V(paused), V(hibernated), V(stopped) or V(absent).
       type: str
       returned: success
     restart_required:
@@ -173,6 +187,10 @@ machines:
       description: MAC address of its network card.
       type: str
       returned: success
+    clock_set:
+      description: Whether the guest was told the time after it was woken from hibernation; V(none) where it wasn't woken.
+      type: bool
+      returned: success
     failed:
       description: Present and true where this machine failed.
       type: bool
@@ -184,9 +202,11 @@ machines:
     failure:
       description:
         - The same for programs. Its C(code) is among C(cannot_change), C(cannot_shrink), C(depot_missing), C(disk_conflict),
-          C(disk_failed), C(disk_invalid), C(disk_missing), C(disk_too_small), C(duplicate_machine), C(foreign_domain), C(image_missing), C(invalid_...),
-          C(io_error), C(library_missing), C(libvirt_busy), C(libvirt_error), C(libvirt_unreachable), C(machine_busy), C(machine_unknown), C(machine_vanished),
-          C(network_missing), C(disk_full), C(program_missing), C(settle_failed), C(shutdown_refused), C(source_lost), C(stale_generation), C(timed_out).
+          C(disk_failed), C(disk_invalid), C(disk_missing), C(disk_too_small),
+          C(duplicate_machine), C(foreign_domain), C(hibernation_failed), C(hibernation_foreign), C(hibernation_invalid), C(hibernation_stale),
+          C(image_missing), C(invalid_...), C(io_error), C(library_missing), C(libvirt_busy), C(libvirt_error), C(libvirt_unreachable), C(machine_busy),
+          C(machine_hibernated), C(machine_stopped), C(machine_unknown), C(machine_vanished), C(network_missing), C(disk_full),
+          C(program_missing), C(reboot_refused), C(settle_failed), C(shutdown_refused), C(source_lost), C(stale_generation), C(timed_out).
       type: dict
       returned: failure
 """
@@ -194,12 +214,14 @@ machines:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.batch import Batch
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import POWER_STATES
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
 
 OPTIONS = {
     "argument_spec": {
-        "state": {"type": "str", "default": "present", "choices": ["present", "running", "stopped", "restarted", "absent"]},
+        "state": {"type": "str", "default": "present", "choices": list(POWER_STATES)},
         "force": {"type": "bool", "default": False},
+        "discard": {"type": "bool", "default": False},
         "timeout": {"type": "int", "default": 120},
         "parallel": {"type": "int"},
         "virtualization": {"type": "str", "default": "auto", "choices": ["auto", "kvm", "qemu"]},

@@ -26,6 +26,10 @@ options:
       - A machine that has none by then fails with C(no_address); its facts are returned all the same.
     type: int
     default: 0
+  usage_window:
+    description: Seconds in which to watch what the running machines use, all at once; V(0) does not.
+    type: float
+    default: 0
 attributes:
   check_mode:
     support: full
@@ -59,7 +63,7 @@ machines:
   contains:
     name: {description: Name., type: str, returned: always}
     uuid: {description: Uuid., type: str, returned: always}
-    state: {description: "V(running), V(paused), V(stopped) or V(absent).", type: str, returned: always}
+    state: {description: "V(running), V(paused), V(hibernated), V(stopped) or V(absent).", type: str, returned: always}
     foreign:
       description: Whether it is a domain that is not the collection's; only the fields above are returned then.
       type: bool
@@ -73,6 +77,7 @@ machines:
       description: The export from which it pages, as C(host), C(port) and C(export), V(none) where its disk lies on layers that are here.
       type: dict
       returned: when it is there
+    memory_file: {description: "C(path) and C(size) of the file with a hibernated machine's memory, or V(none).", type: dict, returned: when it is there}
     paused_reason:
       description:
         - Why it is paused, V(user), V(no_space), V(io_error) or V(other). One that pages and has an V(io_error) has lost its source; it fails with
@@ -81,6 +86,17 @@ machines:
       returned: when it is there
     cpu_shares: {description: "Its weight among the machines, V(none) for the host's default.", type: int, returned: when it is there}
     cpu_limit: {description: "C(quota) microseconds that each virtual CPU may use in each C(period), or V(none).", type: dict, returned: when it is there}
+    disk_io:
+      description: The most that it may read and write in a second (C(read_bytes), C(write_bytes), C(read_iops), C(write_iops)), or V(none).
+      type: dict
+      returned: when it is there
+    usage:
+      description:
+        - What it got in O(usage_window), V(none) without one or where it doesn't run. C(cpu) is CPU time in percent of one processor, QEMU's own
+          work included; C(cpu_ceiling) is the most that its processors and RV(machines[].cpu_limit) allow its guest; C(window) is in seconds.
+      type: dict
+      returned: when it is there
+      sample: {cpu: 24.8, cpu_ceiling: 25.0, window: 2.001}
     network: {description: Its network., type: str, returned: when it is there}
     mac: {description: MAC address of its network card., type: str, returned: when it is there}
     addresses: {description: "Its addresses, IPv4 first.", type: list, elements: str, returned: when it is there}
@@ -112,6 +128,7 @@ OPTIONS = {
     "argument_spec": {
         "machines": {"type": "list", "elements": "str"},
         "wait_for_address": {"type": "int", "default": 0},
+        "usage_window": {"type": "float", "default": 0},
     }
 }
 
@@ -119,7 +136,7 @@ OPTIONS = {
 def work(module: AnsibleModule) -> Result:
     """The module's work."""
     params = module.params
-    return {"changed": False, "machines": survey(params["uri"], params["machines"], params["wait_for_address"])}
+    return {"changed": False, "machines": survey(params["uri"], params["machines"], params["wait_for_address"], params["usage_window"])}
 
 
 def main() -> None:

@@ -118,7 +118,7 @@ machines:
     state:
       description: >-
         V(future) until room is held for it, V(placed) until it exists, then what was last seen of it (V(running), V(stopped), V(paused),
-        V(absent)); V(absent) after its order was cancelled.
+        V(hibernated), V(absent)); V(absent) after its order was cancelled.
       type: str
       returned: success
     spec:

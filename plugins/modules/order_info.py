@@ -73,7 +73,7 @@ machines:
       type: str
       returned: always
     state:
-      description: V(future), V(placed), or what was last seen of it (V(running), V(stopped), V(paused), V(absent)).
+      description: V(future), V(placed), or what was last seen of it (V(running), V(stopped), V(paused), V(hibernated), V(absent)).
       type: str
       returned: always
     spec:

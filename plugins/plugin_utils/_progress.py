@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Show on the terminal what a long module is doing on its host.
+"""Show on the terminal what a long module is doing on its host: lines that are redrawn; elsewhere one every ten seconds.
 
 The module appends JSON lines to a file; a thread reads the last of them over a second channel of the same connection. Progress is a
 courtesy: nothing that goes wrong here may fail the work.
@@ -12,21 +12,19 @@ from __future__ import annotations
 import copy
 import json
 import os
-import sys
 import threading
 import time
 import typing as t
 
+from ansible import constants as C
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import QUIET_SECONDS
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._terminal import board
 
-QUIET_SECONDS = 2.0
-"""Work that takes no longer than this shows nothing."""
 LINE_SECONDS = 10.0
 """The longest time without a line in a file or under AWX; a new stage has one at once."""
-TERMINAL_SECONDS = 2.0
-"""The same on a terminal."""
 _POLL_SECONDS = 1.0
 _LONGEST_LINE = 4096
 
@@ -109,6 +107,7 @@ class ProgressAction(ActionBase):
             )
         # Only root writes there, so nobody else can have put a link in its place.
         path = f"/run/virtuoso-progress-{os.urandom(8).hex()}"
+        begin = time.monotonic()
         ended = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(path, ended, task_vars), daemon=True)
         watcher.start()
@@ -118,7 +117,7 @@ class ProgressAction(ActionBase):
         finally:
             ended.set()
             watcher.join(_POLL_SECONDS)
-        if result.get("changed") or result.get("failed"):
+        if time.monotonic() - begin >= QUIET_SECONDS and (result.get("changed") or result.get("failed")):
             self._low_level_execute_command(f"rm -f -- {path}", sudoable=True)
         return result
 
@@ -126,19 +125,26 @@ class ProgressAction(ActionBase):
         begin = time.monotonic()
         display = Display()
         host = self._task.delegate_to or task_vars.get("inventory_hostname", "host")
-        watcher = Watcher(str(host), TERMINAL_SECONDS if sys.stdout.isatty() else LINE_SECONDS)
+        lines = board(C.DEFAULT_LOCAL_TMP)
+        watcher = Watcher(str(host), LINE_SECONDS if lines is None else 0.0)
         # A copy, because the one in use belongs to the module that is running; the file can be read without privileges.
         channel = copy.copy(self._connection)
         channel.become = None
         pause = QUIET_SECONDS
-        while not ended.wait(pause):
-            pause = _POLL_SECONDS
-            try:
+        try:
+            while not ended.wait(pause):
+                pause = _POLL_SECONDS
                 code, stdout, dummy = channel.exec_command(f"tail -n 1 -- {path}", in_data=None, sudoable=False)
                 event = read_event(stdout.decode("utf-8", "replace")) if code == 0 else None
                 line = watcher.line(event, time.monotonic() - begin) if event else None
-                if line and not ended.is_set():
+                if not line or ended.is_set():
+                    continue
+                if lines is None:
                     display.display(line)
-            except Exception as exc:  # pylint: disable=broad-except
-                display.vvv(f"{host}: progress can't be shown: {exc}")
-                return
+                else:
+                    lines.show(str(host), line)
+        except Exception as exc:  # pylint: disable=broad-except
+            display.vvv(f"{host}: progress can't be shown: {exc}")
+        finally:
+            if lines is not None:
+                lines.end(str(host))

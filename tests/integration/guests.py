@@ -43,6 +43,22 @@ def reading() -> bytes:
     return _disk(_READ)
 
 
+COUNTER = 0x500
+"""Where in its memory :func:`counting` counts."""
+
+_COUNT = bytes.fromhex(
+    "31c0 8ed8"  # xor ax,ax; mov ds,ax
+    "66c706 0005 00000000"  # mov dword [0x500],0
+    "fb"  # sti
+    "f4 66ff06 0005 ebf8"  # again: hlt; inc dword [0x500]; jmp again
+)
+
+
+def counting() -> bytes:
+    """A raw disk whose guest counts the ticks of its clock, 18 a second, at :data:`COUNTER`, and doesn't hear the power button."""
+    return _disk(_COUNT)
+
+
 def polite() -> bytes:
     """A raw disk whose guest writes :data:`MESSAGE` on the screen and powers off when the button is pressed."""
     return _disk(_PRINT + _OBEY + _SLEEP + MESSAGE)

@@ -52,7 +52,7 @@ def test_create_repeat_change_restart_remove_repeat(each_provider):
     assert provider.run(wanted)["changed"] is False
     assert provider.run(wanted, check=True)["changed"] is False
     modes = provider.shell(f"stat -c %a,%U {provider.path}/machines/*/* {provider.path}/images/layers/*").split()
-    assert modes == ["600,libvirt-qemu"] * 4 + ["640,root"] * 2
+    assert modes == ["600,libvirt-qemu"] * 4 + ["640,root"] * 4
 
     changed = [
         provider.machine(

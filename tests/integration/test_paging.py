@@ -8,24 +8,22 @@ The guest reads its disk without end, so that it stands still as soon as what it
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 
 import guests
+import libvirt
 import pytest
-from conftest import task
-from walking import until
+from conftest import OF_THE_LAB, shell, task
+from walking import LAB, until
 
 SERVER = os.environ.get("VIRTUOSO_TEST_IMAGE_SERVER", "home1")
 RAW = "/var/lib/virtuoso-test-paging.raw"
 DEPOT = "/var/lib/virtuoso"
 
 
-def shell(host, script):
-    done = task(host, "ansible.builtin.shell", {"_raw_params": script})
-    assert not done.get("failed"), done
-    return done["stdout"]
-
-
+@functools.lru_cache
 def address(host):
     # what the firewall and the certificates know a host by
     return task(host, "ansible.builtin.debug", {"msg": "{{ virtuoso_address | default(ansible_host) }}"})["msg"]
@@ -52,8 +50,9 @@ class Paged:
         self.provider, self.image, self.digest = provider, image, image["digest"]
         self.home, self.here = address(SERVER), address(provider.host)
 
-    def export(self, **options):
-        source = task(SERVER, "virtuoso.grid.image_export", {"address": self.home, "exports": [{"digest": self.digest}]})
+    def export(self, holder=SERVER, **options):
+        """Of the image by who holds it, and of that on the provider."""
+        source = task(holder, "virtuoso.grid.image_export", {"address": address(holder), "exports": [{"digest": self.digest}]})
         assert not source.get("failed"), source
         pager = task(
             self.provider.host, "virtuoso.grid.image_export",
@@ -80,10 +79,10 @@ class Paged:
     def info(self):
         return self.provider.info(["it-paged"])[0]
 
-    def transfer(self):
+    def transfer(self, host=None, path=None):
         done = task(
-            self.provider.host, "virtuoso.grid.image_transfer",
-            {"path": self.provider.path, "source": {"host": self.home, "name": SERVER},
+            host or self.provider.host, "virtuoso.grid.image_transfer",
+            {"path": path or self.provider.path, "source": {"host": self.home, "name": SERVER},
              "images": [{"name": self.image["reference"], "digest": self.digest, "size": self.image["size"]}]},
         )  # fmt: skip
         assert not done.get("failed"), done
@@ -104,6 +103,10 @@ class Paged:
         return True
 
 
+def forget(provider, path, image):
+    provider.shell(f"rm -rf {path}/images/layers/{image['digest'].replace(':', '-')}.* {path}/images/manifests/it-paging@*")
+
+
 def _paging(provider, image):
     provider.shell(f"mkdir -p {provider.path}/machines")
     paged = Paged(provider, image)
@@ -111,7 +114,7 @@ def _paging(provider, image):
     yield paged
     provider.wipe()
     paged.stop(force=True)
-    provider.shell(f"rm -rf {provider.path}/images/layers/{paged.digest.replace(':', '-')}.* {provider.path}/images/manifests")
+    forget(provider, provider.path, image)
 
 
 @pytest.fixture(name="paged")
@@ -165,6 +168,59 @@ def test_another_address_of_the_export(paged_once):
     paged_once.export(ports="10870-10872")
     assert paged_once.run()["actions"] == ["repoint", "resume"]
     assert paged_once.info()["pages"]["port"] == paged_once.pager["port"] and paged_once.run()["changed"] is False
+
+
+def test_the_source_alone_is_lost_and_another_holder_takes_its_place(paged_once, other_provider):
+    holder = other_provider.host
+    paged_once.transfer(holder, DEPOT)
+    try:
+        # The guest is new to the pager, so that its first read is what waits for the source in vain.
+        task(SERVER, "virtuoso.grid.image_export", {"state": "absent", "force": True, "exports": [{"digest": paged_once.digest}]})
+        paged_once.run()
+        lost = until("the guest stands still", lambda: paged_once.info() if paged_once.info()["state"] == "paused" else None, deadline=60)
+        assert lost["failure"]["code"] == "source_lost" and lost["paused_reason"] == "io_error"
+        dummy, pager = paged_once.export(holder)
+        assert pager["exports"][0]["actions"] == ["replace"]
+        assert paged_once.run()["actions"] == ["resume"]
+        assert paged_once.info()["state"] == "running" and "failure" not in paged_once.info()
+    finally:
+        task(holder, "virtuoso.grid.image_export", {"state": "absent", "force": True, "exports": [{"digest": paged_once.digest}]})
+        forget(other_provider, DEPOT, paged_once.image)
+
+
+@pytest.mark.skipif(not OF_THE_LAB, reason="the controller's way to libvirt on both hosts is the lab's")
+def test_a_live_migration_meanwhile(paged_once, other_provider):
+    """As docs/paging.md has it: with the overlay alone; the target pages from the first provider's pager, and settles."""
+    paged_once.run()
+    here, there = paged_once.provider, other_provider
+    directory = f"{here.path}/machines/{paged_once.entry(False)['uuid']}"
+    backing = json.loads(here.shell(f"qemu-img info -U --output=json {directory}/disk.paging.qcow2"))["backing-filename"]
+    seed = here.shell(f"gzip -c {directory}/seed.iso | base64 -w0")
+    there.shell(
+        f"mkdir -p {directory} && cd {directory} && qemu-img create -q -f qcow2 -u -b '{backing}' -F raw disk.paging.qcow2 2M && "
+        f"echo {seed} | base64 -d | gunzip >seed.iso && chmod 0711 .. . && chown libvirt-qemu *"
+    )
+    wanted = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE | libvirt.VIR_MIGRATE_NON_SHARED_INC
+    uris = [f"qemu+ssh://root@{address(each.host)}/system?keyfile={LAB}/id_ed25519&no_verify=1&no_tty=1" for each in (here, there)]
+    source, target = map(libvirt.open, uris)
+    try:
+        source.lookupByName("it-paged").migrate3(target, {libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://{address(there.host)}"}, wanted)
+    finally:
+        source.close()
+        target.close()
+    pager = paged_once.pager
+    assert here.domains() == []
+    try:
+        paged_once.provider = there
+        moved = paged_once.info()
+        assert moved["state"] == "running" and moved["pages"]["host"] == pager["host"]
+        paged_once.transfer()
+        assert paged_once.run(paging=False)["actions"] == ["settle"] and paged_once.settled()
+        assert paged_once.info()["state"] == "running"
+    finally:
+        there.wipe()
+        forget(there, there.path, paged_once.image)
+        paged_once.provider = here
 
 
 def test_killed_while_the_disk_moves(paged_once):

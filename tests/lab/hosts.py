@@ -150,7 +150,14 @@ def admit(host: Host) -> None:
     names = {host.name, host.address}
     lines = KNOWN_HOSTS.read_text(encoding="utf-8").splitlines() if KNOWN_HOSTS.exists() else []
     kept = [line for line in lines if not names & set(line.split(" ")[0].split(","))]
-    KNOWN_HOSTS.write_text("\n".join([*kept, f"{host.address},{host.name} {kind} {key}"]) + "\n", encoding="utf-8")
+    _write_known([*kept, f"{host.address},{host.name} {kind} {key}"])
+
+
+def _write_known(lines: list[str]) -> None:
+    """Whole or not at all: others read it meanwhile."""
+    new = KNOWN_HOSTS.with_suffix(".new")
+    new.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    new.rename(KNOWN_HOSTS)
 
 
 def address_of(name: str) -> str:
@@ -164,7 +171,7 @@ def forget_key(name: str) -> None:
     if KNOWN_HOSTS.exists():
         lines = KNOWN_HOSTS.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if not line.split(" ")[0].endswith(f",{name}")]
-        KNOWN_HOSTS.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        _write_known(kept)
 
 
 def admitted(host: Host) -> bool:

@@ -109,13 +109,25 @@ class Events:
             libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2,
             libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
         )
+        self._reboots: dict[str, int] = {}
         self._registered = [conn.domainEventRegisterAny(None, number, self._told, None) for number in ids]
+        self._registered.append(conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._rebooted, None))
 
     def _told(self, _conn: t.Any, domain: t.Any, *_rest: t.Any) -> None:
         uuid = domain.UUIDString()
         with self._lock:
             for wake in (*self._waiting.get(uuid, ()), *self._waiting.get(_ANY, ())):
                 wake.set()
+
+    def _rebooted(self, conn: t.Any, domain: t.Any, *dummy: t.Any) -> None:
+        with self._lock:
+            self._reboots[domain.UUIDString()] = self._reboots.get(domain.UUIDString(), 0) + 1
+        self._told(conn, domain)
+
+    def reboots(self, uuid: str) -> int:
+        """How often the machine began anew, without being started, since this connection was opened."""
+        with self._lock:
+            return self._reboots.get(uuid, 0)
 
     @contextlib.contextmanager
     def of(self, uuid: str = _ANY) -> t.Iterator[threading.Event]:

@@ -12,11 +12,11 @@ from __future__ import annotations
 import typing as t
 import xml.etree.ElementTree as ET
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import disk_io, metadata
 
 Model = t.Dict[str, t.Any]
 
-FIELDS = ("vcpus", "memory", "network", "display", "display_password", "cpu_shares", "cpu_limit")
+FIELDS = ("vcpus", "memory", "network", "display", "display_password", "cpu_shares", "cpu_limit", "disk_io")
 """What this collection manages in a domain beside its metadata."""
 
 ROOT_DISK = "vda"
@@ -158,6 +158,7 @@ def build(wanted: Model, values: metadata.Metadata) -> ET.Element:
         _set_limit(domain, wanted["cpu_limit"])
     _platform(domain, wanted)
     _devices(domain, wanted)
+    disk_io.put(_root(domain), wanted.get("disk_io"))
     return domain
 
 
@@ -226,7 +227,7 @@ def set_disk(domain: ET.Element, path: str, layers: t.Sequence[str], pages: Mode
 def read(domain: ET.Element) -> Model:
     """What libvirt has, in the terms of :data:`FIELDS`, and ``mac``, ``machine_type``, ``virtualization``, ``disk_path``, ``pages``.
 
-    ``cpu_limit`` is ``{period, quota}`` of each virtual CPU, in microseconds. It,
+    ``disk_io`` has the limits of the disk, ``None`` where there is none. ``cpu_limit`` is ``{period, quota}`` of each virtual CPU, in microseconds. It,
     ``cpu_shares`` and ``display_password`` are ``None`` where the domain says nothing of them.
     """
     interface = _interface(domain)
@@ -241,6 +242,7 @@ def read(domain: ET.Element) -> Model:
         "display_password": _attribute(vnc, "passwd"),
         "cpu_shares": int(shares) if shares else None,
         "cpu_limit": _limit(domain),
+        "disk_io": disk_io.read(_root(domain)),
         "mac": _attribute(interface.find("mac"), "address") if interface is not None else None,
         "machine_type": _attribute(domain.find("os/type"), "machine"),
         "virtualization": domain.get("type"),
@@ -341,6 +343,7 @@ _SETTERS: dict[str, t.Callable[[ET.Element, t.Any], None]] = {
     "display_password": _set_password,
     "cpu_shares": lambda domain, shares: _set_text(domain, "cputune/shares", str(shares)),
     "cpu_limit": _set_limit,
+    "disk_io": lambda domain, limits: disk_io.put(_root(domain), limits),
 }
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import select
 import subprocess
@@ -18,7 +17,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import MAX_MANIFEST
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.send import DATA, FRAME, WORD
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.send import DATA, FRAME, WORD, widen
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import BOUND_TO_US, missing_remedy
 
@@ -46,7 +45,7 @@ class Link:
             )
         except FileNotFoundError as exc:
             raise GridError("program_missing", "ssh or setpriv is not installed", remedy=missing_remedy("ssh")) from exc
-        _widen(self._process.stdout)
+        widen(self._process.stdout)
 
     def __enter__(self) -> Link:
         return self
@@ -153,12 +152,6 @@ class Link:
         return plan.blame(self.source, code, self._stderr.read(65536).decode("utf-8", "replace"))
 
 
-def _widen(pipe: t.Any) -> None:
-    """Let a pipe take more before its writer has to wait; pipe(7), fcntl(2). Where that isn't allowed it works all the same."""
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(pipe, 1031, _READ)  # F_SETPIPE_SZ; Python has the name since 3.10
-
-
 def _unpacked(parts: t.Iterator[bytes]) -> t.Iterator[bytes]:
     """The content of a zstd stream. What goes wrong with the stream is raised here."""
     failed: list[BaseException] = []
@@ -167,7 +160,7 @@ def _unpacked(parts: t.Iterator[bytes]) -> t.Iterator[bytes]:
             [*BOUND_TO_US, "zstd", "-d", "-q", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             bufsize=0,
         )
-        _widen(process.stdout)
+        widen(process.stdout)
     except FileNotFoundError as exc:
         raise GridError("program_missing", "zstd is not installed", remedy=missing_remedy("zstd")) from exc
 

@@ -10,26 +10,33 @@ import time
 import typing as t
 
 
+QUIET_SECONDS = 2.0
+"""Work that takes no longer than this shows nothing."""
+
+
 class Progress:
     """Writes one line per stage; does nothing without a file, and never fails the work that it reports on.
 
     A line is ``{"time": seconds since 1970, "name": ..., "stage": ..., "done": bytes, "total": bytes}``; ``done`` and
-    ``total`` are there where they are known.
+    ``total`` are there where they are known. Work that ends within ``quiet`` seconds leaves no file, so that nobody has to remove it.
     """
 
-    def __init__(self, path: str | None, name: str = "", *, interval: float = 0.5) -> None:
+    def __init__(self, path: str | None, name: str = "", *, interval: float = 0.5, quiet: float = 0.0) -> None:
         self.path = path
         self.name = name
         self.interval = interval
         self._last = 0.0
+        self._loud = time.monotonic() + quiet
 
     def about(self, name: str) -> Progress:
         """The same file, lines about another object."""
-        return Progress(self.path, name, interval=self.interval)
+        other = Progress(self.path, name, interval=self.interval)
+        other._loud = self._loud
+        return other
 
     def stage(self, stage: str, **facts: t.Any) -> None:
         """A stage begins, or has got so far."""
-        if self.path is None:
+        if self.path is None or time.monotonic() < self._loud:
             return
         line = json.dumps({"time": round(time.time(), 3), "name": self.name, "stage": stage, **facts})
         try:

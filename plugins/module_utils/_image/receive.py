@@ -8,6 +8,7 @@ What an interrupted run left is looked at block by block as well, so nothing is 
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 import queue
@@ -21,6 +22,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.layout import
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.layout import plan as lay_out
 
 _QUEUE = 16
+_EARLY = 2**26
+"""Bytes that are written before they are sent on to the disk."""
 Reader = t.Callable[[str, int], bytes]
 """Reads a block of a layer that is here: its digest, the block's number."""
 
@@ -77,6 +80,7 @@ class Incoming:
         wrong: list[int] = []
         failed: list[BaseException] = []
         pieces: queue.Queue[tuple[t.Sequence[int], bytes] | None] = queue.Queue(_QUEUE)
+        early = _Early(self._descriptor)
 
         def work() -> None:
             while True:
@@ -86,6 +90,7 @@ class Incoming:
                 if not failed:
                     try:
                         wrong.extend(self._place(*piece))
+                        early.written(len(piece[1]))
                     except BaseException as exc:  # pylint: disable=broad-except
                         failed.append(exc)
 
@@ -104,6 +109,7 @@ class Incoming:
         finally:
             pieces.put(None)
             worker.join()
+            early.close()
         if failed:
             raise failed[0]
         return wrong
@@ -120,6 +126,31 @@ class Incoming:
                 done = os.pwrite(self._descriptor, view[start : start + length], to)
                 start, to, length = start + done, to + done, length - done
         return sorted(wrong)
+
+
+class _Early:
+    """Has what was written go to the disk while more comes, so that there is little left to wait for at the end."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._pool = concurrent.futures.ThreadPoolExecutor(1)
+        self._flush: concurrent.futures.Future[None] | None = None
+        self._waiting = 0
+
+    def written(self, size: int) -> None:
+        """So many bytes more. :raises OSError: where earlier ones could not be written."""
+        self._waiting += size
+        if self._waiting >= _EARLY and (self._flush is None or self._flush.done()):
+            if self._flush is not None:
+                self._flush.result()
+            self._waiting = 0
+            self._flush = self._pool.submit(os.fdatasync, self._descriptor)
+
+    def close(self) -> None:
+        """Nothing more comes. The kernel tells only once that it could not write, so it is told on from here."""
+        self._pool.shutdown()
+        if self._flush is not None:
+            self._flush.result()
 
 
 def _blocks(stream: t.Iterable[bytes]) -> t.Iterator[bytes]:

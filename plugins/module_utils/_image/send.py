@@ -8,7 +8,7 @@ connection. It stands alone (standard library only). Requests are lines of JSON 
 
 * ``{"get": "manifest", "name": "tiny@1"}``, ``{"get": "index", "digest": "sha256:..."}``: a small file, whole
 * ``{"get": "ranges", "digest": ..., "ranges": [[offset, bytes], ...], "level": 0, "rate": null}``: parts of a layer's file, one after the
-  other, through zstd of that level if it isn't 0, at most ``rate`` bytes a second
+  other, at most ``rate`` bytes a second; if the level isn't 0 through zstd, which begins with that level and adapts it to the link
 
 Answers are frames: a byte (0 data, 1 a word in JSON), the length as four bytes, that much. The last frame of an answer is a word
 with ``end`` or ``error``. ``waiting`` is said while this host gives to as many others as it may.
@@ -34,6 +34,8 @@ DATA, WORD = 0, 1
 PIECE = 2**18
 LARGE = 2**20
 """Bytes of a piece that the kernel moves by itself."""
+HIGHEST = 9
+"""The highest level of zstd: those above take thrice the work for a hundredth of the bytes."""
 MAX_REQUEST = 2**26
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}@[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
@@ -69,9 +71,17 @@ class Pace:
 def compressor(level: int) -> list[str]:
     """zstd(1), with a window that finds repetitions far apart; a receiver needs no option for it up to 27.
 
-    On one thread it compresses what it has; on several it would wait for four windows of input first, and keep all of them in memory.
+    It raises its level while its output waits, and lowers it while its output is waited for. On two threads it would wait for four
+    windows of input first, and keep all of them in memory, if its jobs weren't made small; it finds what lies far back all the same.
     """
-    return ["zstd", "-q", "-c", "--single-thread", f"-{level}", "--long=27"]
+    threads = min(2, len(os.sched_getaffinity(0)))
+    return ["zstd", "-q", "-c", f"-T{threads}", f"--adapt=min=1,max={HIGHEST}", f"-{min(level, HIGHEST)}", "--long=27", "-B8M"]
+
+
+def widen(pipe: t.Any) -> None:
+    """Let a pipe take more before its writer has to wait; pipe(7), fcntl(2). Where that isn't allowed it works all the same."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe, 1031, LARGE)  # F_SETPIPE_SZ; Python has the name since 3.10
 
 
 class Sender:
@@ -157,20 +167,20 @@ class Sender:
             begin = time.monotonic()
             pace = Pace(None if rate is None else float(rate))
             if level:
-                sent, made = self._compressed(self._pieces(descriptor, ranges), level, pace)
+                sent, made = self._compressed(descriptor, ranges, level, pace)
             else:
                 sent, made = self._plain(descriptor, ranges, pace), None
             return {"sent": sent, "seconds": time.monotonic() - begin, "compressing": made}
 
     @staticmethod
-    def _pieces(descriptor: int, ranges: t.Iterable[tuple[int, int]]) -> t.Iterator[bytes]:
+    def _pour(descriptor: int, ranges: t.Iterable[tuple[int, int]], into: int) -> None:
+        """Write parts of a file to a pipe, without a copy through this process."""
         for at, length in ranges:
             while length:
-                text = os.pread(descriptor, min(length, PIECE), at)
-                if not text:
+                done = os.sendfile(into, descriptor, at, min(length, LARGE))
+                if done == 0:
                     raise Refused("cut_off", "the layer's file became shorter")
-                at, length = at + len(text), length - len(text)
-                yield text
+                at, length = at + done, length - done
 
     def _paced(self, text: bytes, pace: Pace) -> None:
         pause = pace.pause(len(text))
@@ -204,18 +214,18 @@ class Sender:
                 return
             at, length = at + done, length - done
 
-    def _compressed(self, pieces: t.Iterable[bytes], level: int, pace: Pace) -> tuple[int, float]:
+    def _compressed(self, descriptor: int, ranges: t.Iterable[tuple[int, int]], level: int, pace: Pace) -> tuple[int, float]:
         """Bytes sent, and the seconds in which the compressor was waited for: more is the link's fault."""
         sent, waited = 0, 0.0
         with subprocess.Popen(compressor(level), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             stdin, stdout = t.cast(t.BinaryIO, process.stdin), t.cast(t.BinaryIO, process.stdout)
+            widen(stdin)
             failed: list[BaseException] = []
 
             def feed() -> None:
                 try:
                     with stdin:
-                        for text in pieces:
-                            stdin.write(text)
+                        self._pour(descriptor, ranges, stdin.fileno())
                 except (OSError, Refused) as exc:
                     failed.append(exc)
 

@@ -81,11 +81,11 @@ class Account:
 
 
 def get(
-    depot: Depot, source: plan.Source, items: t.Sequence[plan.Item], progress: Progress, bandwidth: int | None = None
+    depot: Depot, source: plan.Source, items: t.Sequence[plan.Item], progress: Progress, cap: plan.Cap = plan.Cap()
 ) -> list[Outcome]:
     """Have the images here; for each, in order, what came and how (see :class:`Account`), or the error.
 
-    :param bandwidth: the most bytes a second, ``None`` for as many as the link takes.
+    :param cap: the most that it takes of the link.
     """
     with disk_errors(depot.images):
         depot.prepare()
@@ -102,7 +102,7 @@ def get(
         for item in items:
             try:
                 with disk_errors(depot.images):
-                    transfer = _Transfer(depot, source, link, progress.about(reference(item.name, item.version)), bandwidth)
+                    transfer = _Transfer(depot, source, link, progress.about(reference(item.name, item.version)), cap)
                     outcomes.append(transfer.run(item))
             except GridError as exc:
                 outcomes.append(exc)
@@ -117,13 +117,15 @@ class _Transfer:
     """One image."""
 
     def __init__(
-        self, depot: Depot, source: plan.Source, link: t.Callable[[], Link], progress: Progress, bandwidth: int | None
+        self, depot: Depot, source: plan.Source, link: t.Callable[[], Link], progress: Progress, cap: plan.Cap
     ) -> None:
         self.depot = depot
         self.source = source
         self.link = link
         self.progress = progress
-        self.bandwidth = bandwidth
+        self.cap = cap
+        self.free: float | None = None
+        """What the link gave before it was capped, in bytes a second."""
         self.account = Account()
         self.measured = plan.Measured()
 
@@ -214,12 +216,14 @@ class _Transfer:
         wrong: list[int] = []
         self.account.fetched += len(numbers) * BLOCK
         done = 0
-        for count in plan.stretches(len(numbers)):
+        while done < len(numbers):
             packing = self._packing(len(numbers))
+            count = plan.stretch(packing, len(numbers) - done)
             part = numbers[done : done + count]
             wrong += self._part(digest, incoming, part, packing.level, (done, len(numbers)))
             link = self.link()
-            self.measured.see(packing.level, count * BLOCK, link.measured, link.end["sent"], link.end.get("compressing"))
+            self.measured.see(packing.level, count * BLOCK, link.measured, link.end.get("compressing"))
+            self.free = self.free or self.measured.link
             self.account.link = self.measured.link
             self.account.packing = packing
             done += count
@@ -227,14 +231,12 @@ class _Transfer:
 
     def _packing(self, count: int) -> plan.Packing:
         if count < plan.WORTH_MEASURING:
-            return plan.Packing(plan.QUICK, "too little to measure the link with")
-        if self.measured.link is None:
-            return plan.Packing(0, "to see whether the link is fast")
-        return self.measured.packing(self.bandwidth)
+            return plan.Packing(plan.QUICK, count, "too little to measure the link with")
+        return self.measured.packing(self.cap.limit(self.free))
 
     def _part(self, digest: str, incoming: Incoming, numbers: list[int], level: int, span: tuple[int, int]) -> list[int]:
         ranges = plan.ranges_of(numbers, incoming.layout.offsets)
-        stream = self.link().ranges(digest, ranges, level, self.bandwidth)
+        stream = self.link().ranges(digest, ranges, level, self.cap.limit(self.free))
         came = [0]
 
         def told(count: int) -> None:

@@ -19,6 +19,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference imp
     split_reference,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import check, check_path, shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
 
 CONNECT_TIMEOUT = 15
 
@@ -201,105 +202,114 @@ GLANCE = 8
 """Blocks that are sent first, as they are: enough to see whether the link is so fast that nothing else matters."""
 
 PROBE = 64
-"""Blocks that are sent next, packed quickly, to measure the link and the compressor."""
+"""Blocks that go through the compressor next where it isn't clear which of the two is faster."""
 
-STRETCH = 2048
-"""Blocks after which both are looked at again: what else the hosts do, and what the data are, changes on the way."""
+TRY = 256
+"""Blocks that are sent as they are where the link waits for the compressor, to see whether it takes more without."""
+
+STRETCH = 8192
+"""Blocks after which link and compressor are looked at again: what else the hosts do changes on the way. The source adapts the
+level by itself, all the time."""
 
 WORTH_MEASURING = 4 * PROBE
 """For fewer blocks than this the answer would come too late."""
 
-QUICK = 1
-"""The level for the probe, and for what isn't worth measuring."""
+QUICK, MIDDLE = 1, 4
+"""Levels to begin with: where the compressor may be what is waited for, and where the link clearly is."""
 
-FAST = 250e6
-"""Bytes a second from which on a link is faster than one thread compresses for it."""
+FAST, SLOW = 250e6, 40e6
+"""Bytes a second: a link of the first is faster than a compressor; for one of the second a compressor is always fast enough."""
 
-# How fast zstd is at a level with a window of 128 MiB, and how large its output, relative to level 1, measured on the disk of a Debian
-# system. What is sent next may be another kind of data, so not all of the speed is counted on.
-_LEVELS = {12: (0.064, 0.843), 9: (0.17, 0.856), 6: (0.26, 0.883), 3: (0.70, 0.936), 1: (1.0, 1.0)}
-_MARGIN = 0.7
-# The link is not what was waited for where it took at least this part of what the compressor gave.
-_AS_FAST = 0.85
-_HARDLY = 0.97
-_SAME = 1.03
+# The source's compressor is what is waited for where that took at least this part of the time.
+_WAITED = 0.5
+
+
+class Cap(t.NamedTuple):
+    """The most that a transfer takes: bytes a second, and a part of what the link gives."""
+
+    rate: int | None = None
+    share: float | None = None
+
+    def limit(self, link: float | None) -> int | None:
+        """Bytes a second, where the link gives ``link`` without a cap, as far as that is known."""
+        shared = None if self.share is None or link is None else max(1, int(self.share * link))
+        return min((rate for rate in (self.rate, shared) if rate is not None), default=None)
+
+
+_SHARE = re.compile(r"\s*([1-9][0-9]?)\s*%\s*", re.ASCII)
+
+
+def parse_cap(value: str | None) -> Cap:
+    """The option ``bandwidth``: a size such as ``10 MiB``, or a share such as ``40 %``. :raises GridError: ``invalid_size``."""
+    found = _SHARE.fullmatch(value or "")
+    if found:
+        return Cap(share=int(found[1]) / 100)
+    return Cap(parse_size(value, "bandwidth", minimum=1) if value else None)
 
 
 class Packing(t.NamedTuple):
-    """The level of zstd, 0 for none, and why."""
+    """The level of zstd to begin with, 0 for none, how many blocks to send so, and why."""
 
     level: int
+    blocks: int
     why: str
-
-
-def choose_packing(link: float, compressor: float, ratio: float) -> Packing:
-    """How to send the rest, from what the probe showed: what takes the least time; of what takes the same, the fewest bytes.
-
-    :param link: bytes a second that came. :param compressor: bytes of the disk that level 1 took a second at the source.
-    :param ratio: bytes sent by bytes of the disk.
-    """
-    if link >= _AS_FAST * compressor * ratio:
-        return Packing(0, f"the link takes {_mib(link)}/s, as much as the compressor gives: faster without")
-    if ratio > _HARDLY:
-        return Packing(0, f"it can't be compressed (to {100 * ratio:.0f} % only)")
-    seconds = {level: max(1 / (_MARGIN * speed * compressor), ratio * size / link) for level, (speed, size) in _LEVELS.items()}
-    seconds[0] = 1 / link
-    level = max(level for level, each in seconds.items() if each <= _SAME * min(seconds.values()))
-    if level == 0:
-        return Packing(0, f"the link takes {_mib(link)}/s, and the compressor is slower")
-    return Packing(level, f"the link takes {_mib(link)}/s, and the compressor keeps up with it at level {level}")
 
 
 @dataclasses.dataclass
 class Measured:
-    """What is known of the link and the compressor: bytes a second that came, and of what level 1 would give at the source."""
+    """What is known of the link and the compressor, in bytes a second: ``link`` those that came, ``plain`` and ``packed`` those of the disk
+    that they stood for, sent as they are or compressed. ``waits``: the last were waited for because of the compressor."""
 
     link: float | None = None
-    compressor: float | None = None
-    ratio: float = 1.0
+    plain: float | None = None
+    packed: float | None = None
+    waits: bool = False
 
-    def see(self, level: int, content: int, came: tuple[int, float], sent: int, waited: float | None) -> None:
+    def see(self, level: int, content: int, came: tuple[int, float], waited: float | None) -> None:
         """Take in how a part came.
 
         :param level: that it was packed with. :param content: its bytes on the disk. :param came: bytes, and the seconds they took.
-        :param sent: bytes that the source gave. :param waited: seconds in which the source waited for its compressor.
+        :param waited: seconds in which the source waited for its compressor.
         """
-        link = came[0] / max(came[1], 1e-6)
-        if level == 0 or waited is None:
+        seconds = max(came[1], 1e-6)
+        link = came[0] / seconds
+        if level == 0:
             self.link = link
+            if content >= TRY * BLOCK:
+                self.plain = content / seconds
             return
-        speed, size = _LEVELS[level]
-        self.compressor = content / max(waited, 1e-6) / speed
-        self.ratio = sent / content / size
+        self.packed = content / seconds
+        self.waits = waited is not None and waited > _WAITED * seconds
         # While the compressor is waited for, the link may be faster than what it is given.
-        self.link = max(link, self.link or 0.0) if waited > 0.8 * came[1] else link
+        self.link = max(link, self.link or 0.0) if self.waits else link
 
     def packing(self, bandwidth: int | None) -> Packing:
-        """How to send what comes next."""
-        link = self.link or 0.0
-        if bandwidth is not None:
-            link = min(link, float(bandwidth))
-        if self.compressor is None:
-            return Packing(0, f"the link takes {_mib(link)}/s: faster without") if link >= FAST else Packing(QUICK, "to measure the link")
-        return choose_packing(link, self.compressor, self.ratio)
+        """How to send what comes next: the way that was the faster of the two, as far as both are known."""
+        if self.link is None:
+            return Packing(0, GLANCE, "to see whether the link is fast")
+        link = self.link if bandwidth is None else min(self.link, float(bandwidth))
+        takes = f"the link takes {_mib(link)}/s"
+        if self.packed is None:
+            if link >= FAST:
+                return Packing(0, STRETCH, f"{takes}: faster without")
+            if link > SLOW:
+                return Packing(QUICK, PROBE, f"{takes}: to see whether the compressor keeps up with it")
+            return Packing(MIDDLE, STRETCH, f"{takes}, for which the compressor is fast enough")
+        gives = f"through the compressor come {_mib(self.packed)} of the disk a second"
+        if self.plain is None and self.waits:
+            return Packing(0, TRY, f"{gives}: to see whether the link takes more without")
+        if self.plain is not None and self.plain > self.packed:
+            return Packing(0, STRETCH, f"{gives}, without it {_mib(self.plain)}")
+        return Packing(QUICK if self.waits else MIDDLE, STRETCH, f"{takes}, and {gives}")
 
 
 def _mib(rate: float) -> str:
     return f"{rate / 2**20:.1f} MiB"
 
 
-def stretches(count: int) -> t.Iterator[int]:
-    """How many blocks are sent between one look at the link and the next: few first, then ever more."""
-    if count < WORTH_MEASURING:
-        sizes = [count]
-    else:
-        sizes = [GLANCE, PROBE, STRETCH // 2]
-    while count:
-        size = min(sizes.pop(0) if sizes else STRETCH, count)
-        # A short end goes with what comes before it
-        size = count if count - size < PROBE else size
-        yield size
-        count -= size
+def stretch(packing: Packing, left: int) -> int:
+    """How many of the blocks that are left go in this way; a short end goes with what comes before it."""
+    return left if left - packing.blocks < PROBE else packing.blocks
 
 
 def ranges_of(numbers: t.Sequence[int], offsets: t.Mapping[int, int]) -> list[tuple[int, int]]:

@@ -19,7 +19,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import
 
 Row = t.Dict[str, t.Any]
 
-STATES = ("running", "stopped", "paused", "absent")
+STATES = ("running", "stopped", "paused", "hibernated", "absent")
 KINDS = ("provider", "home")
 
 MEASURED = frozenset(

@@ -95,7 +95,8 @@ def memory_available(host: Expression, now: str) -> Expression:
     )
     booked = (
         sa.select(sa.func.coalesce(sa.func.sum(reserved.c.memory), 0))
-        .where(reserved.c.provider == host.c.uuid, reserved.c.machine.is_(None), reserved.c.begin <= now, reserved.c.end > now)
+        .where(reserved.c.provider == host.c.uuid, reserved.c.machine.is_(None), reserved.c.state == "admitted")
+        .where(reserved.c.begin <= now, reserved.c.end > now)
         .correlate(host)
         .scalar_subquery()
     )

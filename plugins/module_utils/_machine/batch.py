@@ -15,7 +15,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import capabilities, domain_xml
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk, observe, reconcile
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk, hibernate, observe, reconcile
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import check_password, label, parse_entry
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.lifecycle import Host, Machine
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
@@ -137,7 +137,8 @@ class Batch:
         self, host: Host, observed: reconcile.Observed, uuid: str | None, wanted: t.Any, state: str
     ) -> reconcile.Decision:
         if wanted is None or state == "absent":
-            return reconcile.decide_power(observed, state)
+            decision = reconcile.decide_power(observed, state, self.params.get("discard", False))
+            return self._checked_memory(observed, decision, uuid)
         desired = self._desired(wanted, uuid)
         shares = desired["cpu_shares"]
         layer_path = self.depot.layer(wanted["image"]["digest"])
@@ -151,9 +152,18 @@ class Batch:
             layer_path=layer_path,
             missing=self.depot.chain(wanted["image"]["digest"]).missing,
             layer_may_come=self.check_mode,
+            discard=self.params.get("discard", False),
         )
         if any(step.kind == "define" or step.field == "network" for step in decision.steps):
             self._require_network(host, wanted["network"])
+        return self._checked_memory(observed, decision, uuid)
+
+    def _checked_memory(self, observed: reconcile.Observed, decision: reconcile.Decision, uuid: str | None) -> reconcile.Decision:
+        """The decision, if a memory that it resumes from belongs to the machine as it is: before anything is touched, in check mode too."""
+        if any(step.kind == "wake" for step in decision.steps):
+            values = t.cast("dict[str, t.Any]", observed.metadata)
+            path = t.cast("dict[str, t.Any]", observed.config)["disk_path"]
+            hibernate.check(self.depot, t.cast(str, uuid), values["generation"], path)
         return decision
 
     def _require_network(self, host: Host, network: str) -> None:
@@ -181,7 +191,8 @@ class Batch:
         if machine.domain is not None and state != "absent":
             with translated("look at the machine afterwards"):
                 tree = observe.running(machine.domain)
-                state = state if self.check_mode else observe.state_of(machine.domain)
+                if not self.check_mode and state != "hibernated":
+                    state = observe.state_of(machine.domain)
             now = domain_xml.read(tree)
             display, mac, pages = domain_xml.display_of(tree), now["mac"], now["pages"] is not None
         return {
@@ -196,6 +207,7 @@ class Batch:
             "pages": pages,
             "display": display,
             "mac": mac,
+            "clock_set": machine.clock_set,
         }
 
     def _difference(self, name: str, wanted: t.Any, observed: reconcile.Observed, decision: reconcile.Decision) -> Result:

@@ -145,6 +145,7 @@ def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
         "user": check_text("user", user) if user else None,
         "python": _matching("python", python, _PYTHON, "Give the absolute path of an interpreter") if python else None,
         **cpu_tuning(spec["performance"], now()),
+        "disk_io": spec["performance"].get("disk_io") or None,
         "mac": mac_address(spec["network"], site, uuid),
         "mtu": _mtu(entry.get("mtu")),
         "exists": bool(entry.get("exists")),
@@ -156,7 +157,8 @@ def parse_entry(entry: t.Any) -> tuple[str | None, str | None, Entry | None]:
     """An entry as (uuid, name, specification); the last is ``None`` where it only says which machine is meant.
 
     The specification is the canonical order with ``image`` as ``{name, digest}``, ``uuid``, ``site``, ``generation``, ``user``,
-    ``python``, ``cpu_shares``, ``cpu_limit``, ``mac``, ``mtu``, ``exists`` and ``pages`` (the export from which it may page, or ``None``). Numbers may come
+    ``python``, ``cpu_shares``, ``cpu_limit``, ``disk_io``, ``mac``, ``mtu``, ``exists`` and ``pages`` (the export from which it may page, or
+    ``None``). Numbers may come
     as text, as templates make them.
 
     :raises GridError: ``invalid_...``.

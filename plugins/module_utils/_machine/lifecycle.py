@@ -13,10 +13,10 @@ import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import disk_io, domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import chain, disk, observe, paging, seed
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import Decision, Step
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import chain, disk, hibernate, observe, paging, power, seed
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import LIVE, WHEN_RUNNING, Decision, Step
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
 # Seconds after which a guest is asked again to shut down: one that is still booting hears nothing.
@@ -87,6 +87,8 @@ class Machine:
         self.wanted = wanted
         self.domain = domain
         self.tree = tree
+        self.clock_set: bool | None = None
+        """Whether the guest was told the time after it was woken; ``None`` where it wasn't woken."""
 
     def perform(self, decision: Decision) -> None:
         """Do the steps, in their order.
@@ -104,12 +106,20 @@ class Machine:
             "define": self._define,
             "stop": lambda dummy: self.stop(),
             "start": self._start,
-            "resume": lambda dummy: self._resume(),
+            "resume": lambda dummy: self._continue(),
+            "pause": lambda dummy: power.pause(self),
+            "reboot": lambda dummy: power.reboot(self),
+            "reset": lambda dummy: power.reset(self),
+            "hibernate": lambda dummy: power.sleep(self),
+            "wake": self._wake,
+            "compress_memory": lambda dummy: power.compress(self),
+            "discard_memory": lambda dummy: hibernate.discard(self.host.depot, self.uuid),
             "remove": lambda dummy: self._remove(),
         }
         created = any(step.kind in ("create_disk", "create_paging_disk") for step in steps)
         # One that has to shut down first may take its time: the others don't wait for it.
-        coming = any(step.kind == "start" for step in steps) and not any(step.kind == "stop" for step in steps)
+        started = any(step.kind == "start" for step in steps)
+        coming = started and not any(step.kind == "stop" for step in steps)
         if coming:
             self.host.starts.announce()
         try:
@@ -123,7 +133,7 @@ class Machine:
         finally:
             if coming:
                 self.host.starts.over()
-        if any(step.kind == "start" for step in steps):
+        if started and not any(step.kind == "pause" for step in steps):
             self.host.starts.wait()
             with translated("let the guest run"):
                 self._resume()
@@ -190,6 +200,9 @@ class Machine:
             # A quota below 0 lifts the limit.
             limit = {"vcpu_quota": -1} if step.after is None else {"vcpu_period": step.after["period"], "vcpu_quota": step.after["quota"]}
             self.domain.setSchedulerParametersFlags(limit, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        elif step.field == "disk_io":
+            limits = disk_io.parameters(step.after)
+            self.domain.setBlockIoTune(domain_xml.ROOT_DISK, limits, libvirt.VIR_DOMAIN_AFFECT_LIVE)
         elif step.field == "display_password":
             text = domain_xml.graphics_with_password(observe.running(self.domain), step.after)
             self.domain.updateDeviceFlags(text, libvirt.VIR_DOMAIN_AFFECT_LIVE)
@@ -233,6 +246,22 @@ class Machine:
             self.domain.pMWakeup(0)
         elif state == libvirt.VIR_DOMAIN_PAUSED:
             chain.resume(self)
+
+    def _continue(self) -> None:
+        """Let a paused guest run. A memory that is still here was left by a run that was killed between restoring it and this."""
+        hibernate.discard(self.host.depot, self.uuid)
+        self._resume()
+
+    def _wake(self, decision: Decision) -> None:
+        power.wake(self)
+        # What was changed meanwhile, or is being changed, and can be while it runs
+        for step in decision.steps:
+            if step.kind == "change" and WHEN_RUNNING[step.field] == LIVE:
+                self._change_live(step)
+        if any(step.kind == "pause" for step in decision.steps):
+            return
+        self._resume()
+        self.clock_set = power.set_clock(self)
 
     def _ask(self) -> None:
         """Ask the guest to shut down: its agent if that is there, else the power button."""

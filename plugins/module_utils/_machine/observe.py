@@ -11,8 +11,9 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, state_word, translated
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import hibernate, memory
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import Depot, layer_of, read_qcow2
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import Observed
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import KEPT, SAVED, Observed
 
 Model = t.Dict[str, t.Any]
 
@@ -117,4 +118,8 @@ def observe(conn: t.Any, depot: Depot, uuid: str | None, name: str | None) -> tu
         state = state_of(domain)
         live = with_shares(domain_xml.read(running(domain))) if state != "stopped" else None
     config = with_shares(domain_xml.read(tree))
-    return domain, tree, Observed(state, config, live, metadata.read(tree), disk, seed, files, missing, leftover)
+    names = hibernate.files(depot, uuid)
+    kept = KEPT if memory.MEMORY in names else SAVED if names else None
+    if kept and state == "stopped":
+        state = "hibernated"
+    return domain, tree, Observed(state, config, live, metadata.read(tree), disk, seed, files, missing, leftover, kept)

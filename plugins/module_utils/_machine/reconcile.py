@@ -18,6 +18,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine import pagi
 Model = t.Dict[str, t.Any]
 
 LIVE, NEXT_START, NOW = "live", "next start", "now"
+KEPT, SAVED = "kept", "saved"
+
+POWER_STATES = ("present", "running", "paused", "stopped", "restarted", "rebooted", "reset", "hibernated", "absent")
 
 WHEN_RUNNING = {
     "vcpus": NEXT_START,
@@ -27,6 +30,7 @@ WHEN_RUNNING = {
     "display_password": LIVE,
     "cpu_shares": LIVE,
     "cpu_limit": LIVE,
+    "disk_io": LIVE,
 }
 """When a changed field of the domain takes effect while the machine runs; on a stopped one it is at once."""
 
@@ -51,7 +55,8 @@ class Disk:
 class Observed:
     """What is there of one machine. ``config`` is ``None`` where no domain is defined, ``live`` where it doesn't run.
 
-    ``missing`` is the digest of a layer that the disk lies on and that isn't here; ``leftover`` tells of another disk beside it.
+    ``missing`` is the digest of a layer that the disk lies on and that isn't here; ``leftover`` tells of another disk beside it;
+    ``memory`` of a kept memory, KEPT or SAVED (whole, and not compressed yet): of a machine that is off it makes a hibernated one.
     """
 
     state: str = "absent"
@@ -63,11 +68,13 @@ class Observed:
     files: bool = False
     missing: t.Optional[str] = None
     leftover: bool = False
+    memory: t.Optional[str] = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One effect: ``create_disk create_paging_disk write_seed define change metadata grow_disk settle repoint stop start resume remove``.
+    """One effect: ``create_disk create_paging_disk write_seed define change metadata grow_disk settle repoint stop start resume
+    pause reboot reset hibernate wake compress_memory discard_memory remove``.
 
     ``when`` is LIVE, NEXT_START or NOW for changes; ``field``, ``before`` and ``after`` are theirs as well.
     """
@@ -101,22 +108,46 @@ class Decision:
         return [str(step) for step in self.steps]
 
 
-def _power(state: str, now: str) -> list[Step]:
-    """The steps to the wanted power state; ``now`` is ``absent`` for a machine that was only just defined."""
-    off = now in ("stopped", "absent")
-    if state == "running":
-        return [Step("start")] if off else [Step("resume")] if now == "paused" else []
-    if state == "restarted":
-        return [Step("start")] if off else [Step("stop"), Step("start")]
-    if state == "stopped":
-        return [] if off else [Step("stop")]
-    return []
+_POWER: dict[str, dict[str, tuple[str, ...]]] = {
+    "running": {"stopped": ("start",), "paused": ("resume",), "hibernated": ("wake",)},
+    "paused": {"stopped": ("start", "pause"), "running": ("pause",), "hibernated": ("wake", "pause")},
+    "stopped": {"running": ("stop",), "paused": ("stop",), "hibernated": ("wake", "stop")},
+    "restarted": {"stopped": ("start",), "running": ("stop", "start"), "paused": ("stop", "start"), "hibernated": ("wake", "stop", "start")},
+    "rebooted": {"stopped": ("start",), "running": ("reboot",), "paused": ("resume", "reboot"), "hibernated": ("wake", "reboot")},
+    "reset": {"stopped": ("start",), "running": ("reset",), "paused": ("reset", "resume"), "hibernated": ("wake", "reset")},
+    "hibernated": {"running": ("hibernate",), "paused": ("hibernate",)},
+}
+"""The steps to a power state, by what the machine is now; ``docs/machines.md`` shows the same."""
+
+_ENDS = {"restarted": "running", "rebooted": "running", "reset": "running", "present": None}
+
+
+def _power(state: str, now: str, memory: str | None = None, discard: bool = False) -> list[Step]:
+    """The steps to the wanted power state; ``now`` is ``absent`` for a machine that was only just defined.
+
+    :param discard: the memory of a hibernated machine may be lost.
+    """
+    now = "stopped" if now == "absent" else now
+    before = []
+    if discard and now == "hibernated" and state in _POWER and state != "hibernated":
+        before, now = [Step("discard_memory")], "stopped"
+    elif state == "hibernated" and now == "hibernated" and memory == SAVED:
+        return [Step("compress_memory")]
+    return [*before, *(Step(kind) for kind in _POWER.get(state, {}).get(now, ()))]
 
 
 def _end(state: str, now: str) -> str:
-    return {"running": "running", "restarted": "running", "stopped": "stopped", "absent": "absent"}.get(
-        state, "stopped" if now == "absent" else now
-    )
+    """The state in which a machine is afterwards. One that is off has no memory that could be kept."""
+    off = now in ("absent", "stopped")
+    wanted = _ENDS.get(state, state)
+    if wanted is None or (wanted == "hibernated" and off):
+        return "stopped" if off else now
+    return wanted
+
+
+def _not_kept(state: str, now: str) -> dict[str, str]:
+    asked = state == "hibernated" and now in ("absent", "stopped")
+    return {"state": "the machine is off: it has no memory that could be kept"} if asked else {}
 
 
 def pending(config: Model, live: Model | None) -> dict[str, list[t.Any]]:
@@ -158,6 +189,17 @@ def _disk_steps(wanted: Model, disk: Disk, when: str) -> list[Step]:
             wanted=size,
         )
     return [Step("grow_disk", "disk", disk.size, size, when)]
+
+
+def _refuse_hibernated(wanted: Model, observed: Observed) -> None:
+    """The kept memory knows the disk as it is."""
+    if observed.state == "hibernated" and (wanted.get("disk") or 0) > observed.disk.size:
+        raise GridError(
+            "machine_hibernated",
+            "the disk of a hibernated machine can't grow: its memory knows the disk as it is",
+            tried="change the disk's size",
+            remedy="Resume the machine first: virtuoso.grid.power with state running; its disk grows while it runs",
+        )
 
 
 def _refuse_fixed(wanted: Model, values: Model) -> None:
@@ -266,7 +308,7 @@ def _require_layers(image: Model, missing: str | None) -> None:
         )
 
 
-def decide_power(observed: Observed, state: str) -> Decision:
+def decide_power(observed: Observed, state: str, discard: bool = False) -> Decision:
     """What to do where only the machine is named: its power changes, or it goes.
 
     :raises GridError: ``machine_unknown``.
@@ -279,16 +321,16 @@ def decide_power(observed: Observed, state: str) -> Decision:
             "no such machine on this host",
             remedy="Deploy it: virtuoso.grid.deploy; or look where it is: virtuoso.grid.machine_info",
         )
-    steps = _power(state, observed.state)
+    steps = _power(state, observed.state, observed.memory, discard)
     _require_disk(observed, steps)
-    off = _end(state, observed.state) == "stopped" or state == "restarted"
-    return Decision(
-        steps, _end(state, observed.state), {}, {} if off else pending(observed.config, observed.live), observed.metadata
-    )
+    end = _end(state, observed.state)
+    off = end in ("stopped", "hibernated") or state == "restarted"
+    waiting = {} if off else pending(observed.config, observed.live)
+    return Decision(steps, end, _not_kept(state, observed.state), waiting, observed.metadata)
 
 
 def _require_disk(observed: Observed, steps: list[Step]) -> None:
-    if not any(step.kind == "start" for step in steps):
+    if not any(step.kind in ("start", "wake") for step in steps):
         return
     _require_layers(observed.metadata["image"], observed.missing)
     if observed.disk is None:
@@ -308,6 +350,7 @@ def decide(
     layer_path: str,
     missing: str | None = None,
     layer_may_come: bool = False,
+    discard: bool = False,
 ) -> Decision:
     """What to do to have the machine as ``wanted`` and in power state ``state``.
 
@@ -319,24 +362,26 @@ def decide(
         ``stale_generation``.
     """
     if state == "absent":
-        return decide_power(observed, state)
+        return decide_power(observed, state, discard)
     if observed.config is None:
         pages = wanted.get("pages") if missing is not None else None
         if pages is None and not layer_may_come:
             _require_layers(wanted["image"], missing)
         steps = [*_creation(wanted, observed, layer, layer_path, pages), *_power(state, "absent")]
         end = _end(state, "absent")
-        return Decision(steps, end, {}, {}, metadata.of_spec(wanted, False))
+        return Decision(steps, end, _not_kept(state, "absent"), {}, metadata.of_spec(wanted, False))
     _refuse_fixed(wanted, observed.metadata)
     steps = _changes(wanted, observed)
     if observed.disk is not None:
+        _refuse_hibernated(wanted, observed)
         steps += _disk_steps(wanted, observed.disk, LIVE if observed.live is not None else NOW)
     steps += _paging_steps(wanted, observed, missing)
     after, ignored = _metadata_steps(wanted, observed, steps)
-    power = _power(state, observed.state)
+    power = _power(state, observed.state, observed.memory, discard)
     _require_disk(observed, power)
     waiting: dict[str, list[t.Any]] = {}
-    if _end(state, observed.state) != "stopped" and state != "restarted":
+    if _end(state, observed.state) not in ("stopped", "hibernated") and state != "restarted":
         config = {**observed.config, **{step.field: step.after for step in steps if step.kind == "change"}}
         waiting = pending(config, observed.live)
+    ignored.update(_not_kept(state, observed.state))
     return Decision([*steps, *power], _end(state, observed.state), ignored, waiting, after)

@@ -17,7 +17,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import 
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import Blocks, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import Manifest, reference
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.version import next_layer
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk, hibernate
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshot import Found, Resting, layer_below
 
 Result = t.Dict[str, t.Any]
@@ -26,7 +26,7 @@ Image = t.Mapping[str, str]
 
 def require_stopped(state: str) -> None:
     """:raises GridError: ``machine_running``."""
-    if state != "stopped":
+    if state not in ("stopped", "hibernated"):
         raise GridError(
             "machine_running", f"the machine is {state}", remedy="Stop it first: virtuoso.grid.power with state stopped"
         )
@@ -114,7 +114,7 @@ def roll_back(
     size = max(manifest["virtual_size"], own.size)
     if actions == ["roll back"]:
         refuse_loss(there.content, size, _versions(store), discard or there.pristine)
-        _refuse_saved(found, discard)
+        _refuse_saved(found, depot, discard)
     if actions and not check_mode:
         _do(hypervisor, depot, found, layers, image, size if actions == ["roll back"] else None)
     return {
@@ -128,9 +128,9 @@ def roll_back(
     }
 
 
-def _refuse_saved(found: Found, discard: bool) -> None:
+def _refuse_saved(found: Found, depot: disk.Depot, discard: bool) -> None:
     """A machine that was put to sleep would wake up with a memory that doesn't fit its disk."""
-    if found.domain.hasManagedSaveImage(0) and not discard:
+    if (found.domain.hasManagedSaveImage(0) or hibernate.present(depot, found.uuid)) and not discard:
         raise GridError(
             "unsaved_changes",
             "the machine's memory was saved, and would be lost",
@@ -151,6 +151,7 @@ def _do(
         if size is not None:
             if found.domain.hasManagedSaveImage(0):
                 found.domain.managedSaveRemove(0)
+            hibernate.discard(depot, found.uuid)
             domain_xml.set_chain(tree, None)
             conn.defineXML(domain_xml.to_text(tree))
             path = domain_xml.read(tree)["disk_path"] or depot.disk(found.uuid)

@@ -84,8 +84,9 @@ def source_of(
     values = t.cast("dict[str, t.Any]", found.observed.metadata)
     facts = {"machine": found.uuid, "below": layer_below(found), "user": values["user"], "python": values["python"]}
     path = domain_xml.read(found.tree)["disk_path"] or depot.disk(found.uuid)
-    if found.observed.state == "stopped":
-        return Resting(**facts, consistent="stopped", path=path, depot=depot, domain=found.domain)
+    if found.observed.state in ("stopped", "hibernated"):
+        consistent = "stopped" if found.observed.state == "stopped" else "crash"
+        return Resting(**facts, consistent=consistent, path=path, depot=depot, domain=found.domain)
     events = t.cast(Events, hypervisor.events)
     return Running(
         **facts,

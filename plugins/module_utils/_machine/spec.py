@@ -25,6 +25,8 @@ SHARES_RANGE = (1, 10000)
 # https://libvirt.org/formatdomain.html#cpu-tuning, period and quota
 PERIOD_RANGE = (1000, 1000000)
 SLICE_LEAST = 1000
+# A guest that can read nothing hangs: 64 KiB and ten requests a second are the least.
+DISK_IO_RANGES = {"bytes": (2**16, 2**40), "iops": (10, 10**7)}
 
 GOALS = ("balance", "pack", "price", "interactivity")
 DISPLAYS = ("vnc", "none")
@@ -48,8 +50,16 @@ RESERVATION_OPTIONS: Spec = {
     "to": {"type": "raw"},
 }
 
+DISK_IO_OPTIONS: Spec = {
+    "read_bytes": {"type": "str"},
+    "write_bytes": {"type": "str"},
+    "read_iops": {"type": "int"},
+    "write_iops": {"type": "int"},
+}
+
 PERFORMANCE_OPTIONS: Spec = {
     "cpu_shares": {"type": "int"},
+    "disk_io": {"type": "dict", "options": DISK_IO_OPTIONS},
     "reservation": {"type": "dict", "options": RESERVATION_OPTIONS},
 }
 
@@ -169,10 +179,28 @@ def parse_reservation(given: t.Mapping[str, t.Any]) -> Spec:
     return reservation
 
 
+def parse_disk_io(given: t.Mapping[str, t.Any]) -> Spec:
+    """What a machine may read and write at most in a second, what isn't limited left out (pure).
+
+    :raises GridError: ``invalid_size``, ``invalid_disk_io``.
+    """
+    limits: Spec = {}
+    for field in DISK_IO_OPTIONS:
+        if given.get(field) is None:
+            continue
+        if field.endswith("_bytes"):
+            limits[field] = parse_size(given[field], f"{field} of disk_io", minimum=DISK_IO_RANGES["bytes"][0], maximum=DISK_IO_RANGES["bytes"][1])
+        else:
+            limits[field] = _check_range("disk_io", given[field], DISK_IO_RANGES["iops"])
+    return limits
+
+
 def _performance(given: Spec, memory: int) -> Spec:
     performance = {key: value for key, value in given.items() if value is not None}
     if "cpu_shares" in performance:
         _check_range("cpu_shares", performance["cpu_shares"], SHARES_RANGE)
+    if "disk_io" in performance:
+        performance["disk_io"] = parse_disk_io(performance["disk_io"])
     if "reservation" in performance:
         reservation = performance["reservation"] = parse_reservation(performance["reservation"])
         if reservation.get("memory", 0) > memory:

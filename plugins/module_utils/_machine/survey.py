@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
 import threading
 import typing as t
@@ -12,7 +14,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import chain, observe, paging
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import chain, hibernate, observe, paging, usage
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.address import NOWHERE, Finder, Found
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import read_qcow2
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import pending
@@ -39,20 +41,33 @@ def facts(domain: t.Any) -> tuple[Facts, t.Any]:
     live = domain_xml.read(live_tree) if live_tree is not None else None
     waiting = pending(config, live)
     now = live or config
+    kept = _kept(config["disk_path"]) if state == "stopped" else None
+    if kept is not None:
+        identity["state"] = "hibernated"
     return {
         **identity,
         "foreign": False,
+        "memory_file": kept,
         **{key: values[key] for key in _CARRIED},
-        **{key: now[key] for key in ("vcpus", "memory", "network", "mac", "cpu_shares", "cpu_limit", "machine_type", "virtualization")},
+        **{key: now[key] for key in ("vcpus", "memory", "network", "mac", "cpu_shares", "cpu_limit", "disk_io", "machine_type", "virtualization")},
         "disk": _disk_size(now["disk_path"]),
         "pages": now["pages"],
         "paused_reason": observe.paused_reason(domain),
         "display": domain_xml.display_of(live_tree if live_tree is not None else tree),
+        "usage": None,
         "addresses": [],
         "address_source": None,
         "restart_required": bool(waiting),
         "pending": waiting,
     }, live_tree
+
+
+def _kept(disk: str | None) -> dict[str, t.Any] | None:
+    """The file with a hibernated machine's memory."""
+    for path in hibernate.beside(disk).values():
+        with contextlib.suppress(OSError):
+            return {"path": path, "size": os.path.getsize(path)}
+    return None
 
 
 def _disk_size(path: str | None) -> int | None:
@@ -167,6 +182,11 @@ class Survey:
         told.update(error.on(host=platform.node(), object=f"machine {told['name']}").result())
         return True
 
+    def watch(self, window: float) -> None:
+        """See what the running machines use in ``window`` seconds; nothing where that is 0."""
+        if window > 0:
+            usage.watch({uuid: pair[0] for uuid, pair in self._running.items()}, self.found, window)
+
     def _mark(self, uuid: str, timeout: float | None) -> None:
         told = self.found[uuid]
         error = GridError(
@@ -186,11 +206,12 @@ class Survey:
         told.update(error.result())
 
 
-def survey(uri: str, wanted: t.Sequence[str] | None, timeout: float) -> list[Facts]:
+def survey(uri: str, wanted: t.Sequence[str] | None, timeout: float, window: float = 0) -> list[Facts]:
     """The facts of machines on this host, as the module ``machine_info`` returns them."""
     with connect(uri, events=timeout > 0) as hypervisor:
         work = Survey(hypervisor)
         with translated("read the machines"):
             results = work.look(wanted)
         work.addresses(timeout)
+        work.watch(window)
         return results

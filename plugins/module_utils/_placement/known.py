@@ -92,7 +92,7 @@ def reservations(connection: sa.Connection, since: str) -> list[query.Row]:
     wanted = (
         sa.select(*columns, provider.c.name.label("provider"), provider.c.uuid.label("provider_uuid"))
         .join_from(table, provider, provider.c.uuid == table.c.provider)
-        .where(table.c.end > since)
+        .where(table.c.end > since, table.c.state == "admitted")
         .order_by(table.c.begin, table.c.uuid)
     )
     return [dict(row) for row in connection.execute(wanted).mappings()]

@@ -33,6 +33,16 @@ def test_a_name_that_was_not_given():
     assert "version" not in work("p1", capture="web1")["captured"][0]
 
 
+def test_the_image_server_gets_what_was_captured():
+    good = {"reference": "web@1", "digest": "sha256:1", "changed": True}
+    captured = {
+        "p1": {"images": [good, {"name": "x", "failed": True}, {"reference": "live@2", "digest": None}]},
+        "p2": {"skipped": True},
+        "server": {"images": [good]},
+    }
+    assert play.to_publish(captured, "server") == [{"source": "p1", "images": [{"name": "web@1", "digest": "sha256:1"}]}]
+
+
 def test_roll_back():
     wish = {"rollback": "web3", "name": "web", "version": "2"}
     assert work("p2", **wish)["rolled_back"] == [{"machine": "u3", "name": "web", "version": "2"}]

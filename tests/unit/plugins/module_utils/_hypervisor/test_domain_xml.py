@@ -22,7 +22,7 @@ SPEC = {
     "uuid": UUID, "name": "web1", "owner": "alice", "site": "site-a", "network": "virtuoso", "goal": "balance", "generation": 3,
     "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64}, "tags": ["a", "b"], "packages": ["nginx"], "users": [USER],
     "user": None, "python": "/usr/bin/python3", "vcpus": 2, "memory": 512 * 2**20, "disk": None, "display": "vnc", "cpu_shares": None,
-    "cpu_limit": None, "mac": "d2:ff:bf:00:00:01",
+    "cpu_limit": None, "disk_io": None, "mac": "d2:ff:bf:00:00:01",
 }  # fmt: skip
 MODEL = {
     **SPEC, "display_password": "secret", "virtualization": "qemu", "machine_type": "pc-q35-7.2", "disk_path": "/d/disk.qcow2",
@@ -51,6 +51,18 @@ def test_a_limit_is_read_edited_and_lifted_again():
     assert domain_xml.read(domain)["cpu_limit"] is None and domain.find("cputune/period") is None
     domain_xml.edit(domain, {"cpu_limit": limit})
     assert [domain.findtext(f"cputune/{tag}") for tag in ("shares", "period", "quota")] == ["10000", "50000", "10000"]
+
+
+def test_a_disk_s_limits_are_read_edited_and_lifted_again():
+    limits = {"read_bytes": 2**20, "write_iops": 50}
+    domain = built(disk_io=limits)
+    assert domain_xml.read(domain)["disk_io"] == limits
+    ET.SubElement(domain.find("devices/disk/iotune"), "group_name").text = "others"
+    domain_xml.edit(domain, {"disk_io": {"read_iops": 10}})
+    assert domain_xml.read(domain)["disk_io"] == {"read_iops": 10}
+    domain_xml.edit(domain, {"disk_io": None})
+    assert domain_xml.read(domain)["disk_io"] is None and domain.findtext("devices/disk/iotune/group_name") == "others"
+    assert all(int(each.text) for each in built(disk_io=limits).findall("devices/disk/iotune/*"))
 
 
 def test_a_period_without_a_quota_limits_nothing():
@@ -112,7 +124,7 @@ def test_processor_follows_acceleration(kind, mode):
 
 CHANGES = [
     {"vcpus": 4}, {"memory": 2**30}, {"network": "lan"}, {"display": "none"}, {"display_password": "other"}, {"cpu_shares": 300},
-    {"cpu_limit": {"period": 100000, "quota": 20000}},
+    {"cpu_limit": {"period": 100000, "quota": 20000}}, {"disk_io": {"read_bytes": 2**20, "write_iops": 50}},
 ]  # fmt: skip
 
 

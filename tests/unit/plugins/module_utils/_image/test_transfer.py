@@ -78,7 +78,7 @@ class Wire:
 
     def get(self, *manifests, bandwidth=None):
         items = [plan.Item("x", manifest["version"], manifest["layers"][-1], None, None) for manifest in manifests]
-        return transfer.get(self.target, SOURCE, items, Progress(None), bandwidth)
+        return transfer.get(self.target, SOURCE, items, Progress(None), plan.Cap(bandwidth))
 
     def one(self, manifest, **options):
         outcome = self.get(manifest, **options)[0]

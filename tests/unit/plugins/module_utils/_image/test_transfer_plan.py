@@ -136,49 +136,69 @@ def test_of_equal_blocks_here_the_first_layer_counts():
     assert plan.nearest(plan.plan_fetch(Index(2**30, None, {7: D}), set(), places)) is None
 
 
+def seen(*parts):
+    measured = plan.Measured()
+    for level, content, came, seconds, waited in parts:
+        measured.see(level, content, (came, seconds), waited)
+    return measured
+
+
+GLANCED = (0, 8 * BLOCK, 8 * BLOCK)
+BIG = 64 * 2**20
+
+
 @pytest.mark.parametrize(
-    ("link", "compressor", "ratio", "level"),
+    ("parts", "level", "blocks"),
     [
-        (500e6, 300e6, 0.36, 0),  # faster than what is compressed for it
-        (117e6, 400e6, 0.36, 1),  # 1 Gbit/s
-        (11.7e6, 480e6, 0.36, 9),  # 100 Mbit/s
-        (11.7e6, 300e6, 0.36, 6),  # the same, where the source has other work
-        (1.2e6, 300e6, 0.36, 12),  # 10 Mbit/s
-        (1.2e6, 300e6, 0.999, 0),  # what is compressed already
-        (1.2e6, 1e6, 0.36, 0),  # a very slow source
+        ([], 0, plan.GLANCE),
+        ([(*GLANCED, 0.001, None)], 0, plan.STRETCH),  # faster than what is compressed for it
+        ([(*GLANCED, 0.006, None)], plan.QUICK, plan.PROBE),  # 1 Gbit/s: it isn't clear
+        ([(*GLANCED, 0.05, None)], plan.MIDDLE, plan.STRETCH),  # 100 Mbit/s
+        # the compressor is waited for: does the link take more?
+        ([(*GLANCED, 0.006, None), (1, BIG, BIG // 4, 0.2, 0.19)], 0, plan.TRY),
+        # it does
+        ([(*GLANCED, 0.006, None), (1, BIG, BIG // 4, 0.2, 0.19), (0, BIG, BIG, 0.1, None)], 0, plan.STRETCH),
+        # it doesn't: what is compressed goes faster although it is waited for
+        ([(*GLANCED, 0.006, None), (1, BIG, BIG // 4, 0.2, 0.19), (0, BIG, BIG, 0.6, None)], plan.QUICK, plan.STRETCH),
+        # the link is what is waited for
+        ([(*GLANCED, 0.006, None), (1, BIG, BIG // 4, 0.2, 0.01)], plan.MIDDLE, plan.STRETCH),
+        # it was fast, and isn't any more
+        ([(*GLANCED, 0.001, None), (0, BIG, BIG, 5.0, None)], plan.MIDDLE, plan.STRETCH),
     ],
 )
-def test_packing_follows_the_link(link, compressor, ratio, level):
-    packing = plan.choose_packing(link, compressor, ratio)
-    assert packing.level == level and packing.why
+def test_packing_follows_what_was_seen(parts, level, blocks):
+    packing = seen(*parts).packing(None)
+    assert packing[:2] == (level, blocks) and packing.why
 
 
-def test_a_fast_link_is_seen_at_once_and_a_slow_one_measured():
-    measured = plan.Measured()
-    measured.see(0, 8 * BLOCK, (8 * BLOCK, 0.001), 8 * BLOCK, None)
-    assert measured.packing(None).level == 0
-    assert measured.packing(12 * 2**20).level == plan.QUICK
-    measured.see(0, 8 * BLOCK, (8 * BLOCK, 0.05), 8 * BLOCK, None)
-    assert measured.packing(None) == (plan.QUICK, "to measure the link")
+@pytest.mark.parametrize(
+    ("text", "link", "limit"),
+    [(None, 1e6, None), ("", None, None), ("10 MiB", 1e9, 10 * 2**20), ("40 %", None, None), ("40%", 1e7, 4000000), ("1 %", 3.0, 1)],
+)
+def test_caps(text, link, limit):
+    assert plan.parse_cap(text).limit(link) == limit
 
 
-def test_packing_follows_what_changes_on_the_way():
-    measured = plan.Measured()
-    size = 64 * 2**20
-    measured.see(1, size, (size // 3, size / 3 / 11.7e6), size // 3, size / 480e6)
-    assert measured.packing(None).level == 9
-    # the source has other work: at level 9 its compressor is what is waited for
-    measured.see(9, size, (size // 4, size / 20e6), size // 4, size / 20e6)
-    assert measured.packing(None).level < 9
-    assert measured.link == pytest.approx(11.7e6)
-    # and then the link becomes fast
-    measured.see(3, size, (size // 3, 0.1), size // 3, 0.09)
-    assert measured.packing(None).level <= 1
+@pytest.mark.parametrize("text", ["0 %", "100 %", "-5 %", "fast", "0"])
+def test_a_cap_that_is_none(text):
+    with pytest.raises(GridError) as caught:
+        plan.parse_cap(text)
+    assert caught.value.code == "invalid_size"
 
 
-@pytest.mark.parametrize(("count", "sizes"), [(0, []), (5, [5]), (255, [255]), (300, [8, 292 - 228, 228]), (5000, [8, 64, 1024, 2048, 1856])])
-def test_stretches(count, sizes):
-    assert list(plan.stretches(count)) == sizes and sum(sizes) == count
+def test_a_cap_is_a_slow_link():
+    assert seen((*GLANCED, 0.001, None)).packing(12 * 2**20).level == plan.MIDDLE
+
+
+def test_a_link_that_waits_for_the_compressor_is_not_taken_for_slow():
+    fast, slow = 400e6, 20e6
+    assert seen((0, BIG, BIG, BIG / fast, None), (1, BIG, BIG // 4, BIG / 4 / slow, BIG / 4 / slow)).link == pytest.approx(fast)
+    assert seen((0, BIG, BIG, BIG / fast, None), (1, BIG, BIG // 4, BIG / 4 / slow, 0.1)).link == pytest.approx(slow)
+
+
+@pytest.mark.parametrize(("blocks", "left", "count"), [(8, 300, 8), (64, 292, 64), (64, 100, 100), (8192, 5000, 5000), (8192, 9000, 8192)])
+def test_a_short_end_goes_with_what_comes_before_it(blocks, left, count):
+    assert plan.stretch(plan.Packing(1, blocks, ""), left) == count
 
 
 def test_neighbours_are_one_range():

@@ -358,3 +358,20 @@ def snapshot(store: Store):
         if connection.dialect.name == "sqlite":
             assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
         return {table.name: len(connection.execute(table.select()).all()) for table in schema.METADATA.sorted_tables}
+
+
+def test_only_an_admitted_reservation_takes_memory_from_what_is_available(tmp_path):
+    world = World(str(tmp_path / "grid.db"))
+    provider = world.ask(of="provider", where=["memory_available is known"], limit=1)["found"][0]["uuid"]
+
+    def available():
+        return world.ask(of="provider", where=[f"uuid == {provider}", "memory_available is known"], columns=["memory_available"])["found"][0]["memory_available"]
+
+    before = available()
+    for state, less in (("ended", 0), ("admitted", MIB)):
+        row = {"uuid": record.new_uuid(), "owner": "alice", "provider": provider, "memory": MIB, "begin": "2020-01-01T00:00:00Z"}
+        row.update(end="2999-01-01T00:00:00Z", state=state, created="2020-01-01T00:00:00Z")
+        with world.store.writing() as connection:
+            record.add_objects(connection, "reservation", [row])
+            record.insert(connection, schema.RESERVATION, [row])
+        assert available() == before - less

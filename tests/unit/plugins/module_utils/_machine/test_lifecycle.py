@@ -11,6 +11,13 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine import life
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import LIVE, Step
 
 
+def test_the_disk_s_limits_are_told_live_and_those_not_named_are_lifted(mocker):
+    machine = mocker.Mock()
+    lifecycle.Machine._change_live(machine, Step("change", "disk_io", None, {"read_bytes": 2**20}, LIVE))
+    told = {"read_bytes_sec": 2**20, "write_bytes_sec": 0, "read_iops_sec": 0, "write_iops_sec": 0}
+    machine.domain.setBlockIoTune.assert_called_once_with("vda", told, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
 @pytest.mark.parametrize(
     ("field", "after", "told"),
     [

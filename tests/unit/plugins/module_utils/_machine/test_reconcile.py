@@ -18,10 +18,10 @@ LAYER = "/depot/images/layers/sha256-0.qcow2"
 WANTED = {
     "uuid": "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11", "name": "web1", "owner": "alice", "site": "site-a", "generation": 1,
     "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64}, "vcpus": 1, "memory": GIB, "disk": None, "packages": [], "users": [],
-    "network": "virtuoso", "display": "vnc", "display_password": None, "cpu_shares": 100, "cpu_limit": None,
+    "network": "virtuoso", "display": "vnc", "display_password": None, "cpu_shares": 100, "cpu_limit": None, "disk_io": None,
     "goal": "balance", "tags": [], "user": None, "python": None,
 }  # fmt: skip
-MODEL = {**{field: WANTED[field] for field in ("vcpus", "memory", "network", "display", "cpu_shares", "cpu_limit")}, "display_password": "now"}
+MODEL = {**{field: WANTED[field] for field in ("vcpus", "memory", "network", "display", "cpu_shares", "cpu_limit", "disk_io")}, "display_password": "now"}
 
 
 def observed(state="stopped", started=True, live=None, **changes):
@@ -60,6 +60,27 @@ def code(*args, **kwargs):
         ("paused", "stopped", ["stop"], "stopped"),
         ("paused", "restarted", ["stop", "start"], "running"),
         ("paused", "absent", ["remove"], "absent"),
+        ("stopped", "paused", ["start", "pause"], "paused"),
+        ("running", "paused", ["pause"], "paused"),
+        ("paused", "paused", [], "paused"),
+        ("stopped", "rebooted", ["start"], "running"),
+        ("running", "rebooted", ["reboot"], "running"),
+        ("paused", "rebooted", ["resume", "reboot"], "running"),
+        ("stopped", "reset", ["start"], "running"),
+        ("running", "reset", ["reset"], "running"),
+        ("paused", "reset", ["reset", "resume"], "running"),
+        ("stopped", "hibernated", [], "stopped"),
+        ("running", "hibernated", ["hibernate"], "hibernated"),
+        ("paused", "hibernated", ["hibernate"], "hibernated"),
+        ("hibernated", "present", [], "hibernated"),
+        ("hibernated", "hibernated", [], "hibernated"),
+        ("hibernated", "running", ["wake"], "running"),
+        ("hibernated", "paused", ["wake", "pause"], "paused"),
+        ("hibernated", "stopped", ["wake", "stop"], "stopped"),
+        ("hibernated", "restarted", ["wake", "stop", "start"], "running"),
+        ("hibernated", "rebooted", ["wake", "reboot"], "running"),
+        ("hibernated", "reset", ["wake", "reset"], "running"),
+        ("hibernated", "absent", ["remove"], "absent"),
     ],
 )
 def test_power(now, state, actions, end):
@@ -105,6 +126,7 @@ CHANGES = [
     ("network", "lan", "change network at next start", "change network"),
     ("display", "none", "change display at next start", "change display"),
     ("display_password", "new", "change display_password live", "change display_password"),
+    ("disk_io", {"read_iops": 100}, "change disk_io live", "change disk_io"),
     ("cpu_shares", 300, "change cpu_shares live", "change cpu_shares"),
     ("cpu_limit", {"period": 100000, "quota": 20000}, "change cpu_limit live", "change cpu_limit"),
     ("disk", 2 * GIB, "grow disk live", "grow disk"),
@@ -239,3 +261,23 @@ def test_in_check_mode_the_layer_may_still_come():
     assert code(None, absent, "running", layer=None, missing=BELOW) == "image_missing"
     decision = decide(WANTED, absent, "running", layer=None, layer_path=LAYER, missing=BELOW, layer_may_come=True)
     assert decision.actions == ["create disk", "write seed", "define", "start"]
+
+
+@pytest.mark.parametrize("state, actions", [("running", ["discard memory", "start"]), ("stopped", ["discard memory"]), ("hibernated", []), ("present", [])])
+def test_a_memory_is_lost_only_where_that_was_said(state, actions):
+    assert decide_power(observed("hibernated"), state, discard=True).actions == actions
+
+
+def test_a_memory_that_another_run_left_uncompressed():
+    assert decide_power(observed("hibernated", memory="saved"), "hibernated").actions == ["compress memory"]
+    assert decide_power(observed("hibernated", memory="saved"), "running").actions == ["wake"]
+
+
+def test_what_is_off_has_no_memory_to_keep():
+    for decision in (decided(there=observed("stopped"), state="hibernated"), decide_power(observed("stopped"), "hibernated")):
+        assert "state" in decision.ignored and not decision.steps
+
+
+def test_the_disk_of_a_hibernated_machine_stays():
+    assert code({"disk": 2 * GIB}, there=observed("hibernated")) == "machine_hibernated"
+    assert decided({"disk": GIB}, observed("hibernated")).actions == []
