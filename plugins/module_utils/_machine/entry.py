@@ -157,7 +157,8 @@ def parse_entry(entry: t.Any) -> tuple[str | None, str | None, Entry | None]:
     """An entry as (uuid, name, specification); the last is ``None`` where it only says which machine is meant.
 
     The specification is the canonical order with ``image`` as ``{name, digest}``, ``uuid``, ``site``, ``generation``, ``user``,
-    ``python``, ``cpu_shares``, ``cpu_limit``, ``disk_io``, ``mac``, ``mtu``, ``exists`` and ``pages`` (the export from which it may page, or ``None``). Numbers may come
+    ``python``, ``cpu_shares``, ``cpu_limit``, ``disk_io``, ``mac``, ``mtu``, ``exists`` and ``pages`` (the export from which it may page, or
+    ``None``). Numbers may come
     as text, as templates make them.
 
     :raises GridError: ``invalid_...``.
