@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run make targets, all of them, and end with one count of what passed and failed.
 
-Two lanes, side by side: what needs the lab's hosts waits for them most of the time, and what only needs the controller, or hosts of its own, runs meanwhile. What
-the second lane says is printed when a part of it has ended.
+Two lanes, side by side: what needs the lab's hosts waits for them most of the time, and what only needs the controller, or hosts of
+its own, runs meanwhile. What the second lane says is printed when a part of it has ended.
 
-A target that writes JUnit files counts with its tests, any other as one. Skipped tests are failures here: a test that can't run where everything is installed is
-missing something.
+A target that writes JUnit files counts with its tests, any other as one. Skipped tests are failures here: a test that
+can't run where everything is installed is missing something.
 """
 
 from __future__ import annotations
