@@ -9,7 +9,8 @@ DOCUMENTATION = r"""
 module: overlay
 short_description: Bring a host to its part of the networks
 description:
-  - Makes bridges, links, forwarding entries and rules on a host as the filter P(virtuoso.grid.overlay_plan#filter) planned them, and removes those that it made before
+  - Makes bridges, links, forwarding entries and rules on a host as the filter P(virtuoso.grid.overlay_plan#filter) planned them, and removes those
+    that it made before
     and that are not planned any more. What others made is left alone.
   - It is one transaction. Where a step fails the host goes back to the part before. So it does by itself where O(state=confirmed) doesn't come within
     O(rollback) seconds, because the controller has lost its way to the host.
@@ -129,7 +130,12 @@ OPTIONS = {
         "state": {"type": "str", "default": "present", "choices": ["present", "absent", "prepared", "confirmed", "followed", "announced"]},
         "part": {"type": "dict"},
         "name": {"type": "str"},
-        "machines": {"type": "list", "elements": "dict", "default": [], "options": {key: {"type": "str", "required": True} for key in ("provider", "network", "mac")}},
+        "machines": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {key: {"type": "str", "required": True} for key in ("provider", "network", "mac")},
+        },
         "macs": {"type": "list", "elements": "str", "default": []},
         "uri": {"type": "str"},
         "rollback": {"type": "int", "default": 60},

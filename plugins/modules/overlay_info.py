@@ -44,7 +44,8 @@ part:
   returned: success
   type: dict
 links:
-  description: Its links, each with C(device), C(network), C(peer), C(role), C(transport), C(reason), C(state), and C(rx_bytes), C(tx_bytes), C(rx_packets), C(tx_packets).
+  description: Its links, each with C(device), C(network), C(peer), C(role), C(transport), C(reason), C(state), and C(rx_bytes), C(tx_bytes),
+    C(rx_packets), C(tx_packets).
   returned: success
   type: list
   elements: dict

@@ -108,7 +108,10 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
         found = probe(params["name"], params["peers"], seconds=params["seconds"], port=params["port"])
     except OSError as exc:
         raise GridError(
-            "probe_failed", f"UDP port {params['port']} can't be used: {exc}", tried="probe the other hosts", remedy="Free the port, or wait for the other play to end"
+            "probe_failed",
+            f"UDP port {params['port']} can't be used: {exc}",
+            tried="probe the other hosts",
+            remedy="Free the port, or wait for the other play to end",
         ) from exc
     try:
         with open(_HOST_KEY, encoding="ascii") as file:

@@ -64,7 +64,8 @@ options:
     default: []
   networks:
     description:
-      - All networks of the overlay, each a mapping of C(name), C(home) (the name of a host), C(vni), C(mtu) and C(sites). Those that the store has beside them are
+      - All networks of the overlay, each a mapping of C(name), C(home) (the name of a host), C(vni), C(mtu) and C(sites). Those that the store has
+        beside them are
         deleted. Without it they stay.
     type: list
     elements: dict

@@ -22,7 +22,16 @@ VXLAN, TAP = "vt00000000f1", "tap77001"
 
 def part(**changed: t.Any) -> dict[str, t.Any]:
     """A network with one plain link, to nobody."""
-    link = {"device": VXLAN, "network": NETWORK, "peer": "nobody", "role": "tree", "transport": "vxlan", "reason": "a test", "remote": "198.18.0.99", "vni": 16000001}
+    link = {
+        "device": VXLAN,
+        "network": NETWORK,
+        "peer": "nobody",
+        "role": "tree",
+        "transport": "vxlan",
+        "reason": "a test",
+        "remote": "198.18.0.99",
+        "vni": 16000001,
+    }
     whole = {
         "networks": [{"name": NETWORK, "bridge": BRIDGE, "mtu": 1450, "spoofing": False}],
         "links": [link], "guests": [], "forwarding": [], "peers": ["198.18.0.99"],
@@ -44,7 +53,8 @@ def left() -> str:
     """Whatever of an overlay is on the host: interfaces, rules, sessions, keys, timers."""
     return shell(
         "ip -br link | grep -E '^(vb|vt|vw|vwg|tap)' ; nft list tables | grep -E 'virtuoso_(overlay|traffic)';"
-        "systemctl list-units --all --plain --no-legend 'virtuoso-overlay-*' | grep -v '^$'; find /etc/virtuoso/overlay -type f 2>/dev/null; ls /run/virtuoso-overlay.nft 2>/dev/null; true"
+        "systemctl list-units --all --plain --no-legend 'virtuoso-overlay-*' | grep -v '^$';"
+        "find /etc/virtuoso/overlay -type f 2>/dev/null; ls /run/virtuoso-overlay.nft 2>/dev/null; true"
     )
 
 
@@ -133,7 +143,17 @@ def test_two_plays_at_once_take_turns():
 def test_another_host_key_is_refused_and_the_journal_says_so_without_secrets():
     real = " ".join(shell("cat /etc/ssh/ssh_host_ed25519_key.pub").split()[:2])
     wrong = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKAvoXb0sbRv8LMyLVoHhxJgIKBoRkx3fr7prbzJlcD0"
-    link = {"device": TAP, "network": NETWORK, "peer": "self", "role": "tree", "transport": "ssh", "reason": "a test", "remote": "127.0.0.1", "port": 22, "end": "client"}
+    link = {
+        "device": TAP,
+        "network": NETWORK,
+        "peer": "self",
+        "role": "tree",
+        "transport": "ssh",
+        "reason": "a test",
+        "remote": "127.0.0.1",
+        "port": 22,
+        "end": "client",
+    }
     wanted = part(links=[{**link, "host_key": wrong}], peers=[])
     keys = conftest.task(HOST, "virtuoso.grid.overlay", {"state": "prepared", "part": wanted})["keys"]
     assert keys[TAP].startswith("ssh-ed25519 ") and real != wrong

@@ -4,7 +4,8 @@
 """Brings a host's part of the overlay to what a file says: a program of its own, installed by the role ``overlay``, run by systemd at every boot.
 
 ``overlay.py apply`` converges; ``overlay.py rollback`` goes back to the part before. Standard library only. What is decided is in pure functions
-(:mod:`interfaces`, :mod:`rules`, :mod:`sessions`, :mod:`wireguard`); everything that is made here has the alias ``virtuoso-overlay``, and nothing else is ever touched.
+(:mod:`interfaces`, :mod:`rules`, :mod:`sessions`, :mod:`wireguard`); everything that is made here has the alias ``virtuoso-overlay``, and nothing
+else is ever touched.
 """
 
 from __future__ import annotations
@@ -22,7 +23,16 @@ import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import sessions, wireguard
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import ACCOUNT, MARK, Link, Part, foreign, forwarding_steps, steps, wanted_links
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import (
+    ACCOUNT,
+    MARK,
+    Link,
+    Part,
+    foreign,
+    forwarding_steps,
+    steps,
+    wanted_links,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.rules import rules
 
 DIRECTORY = "/etc/virtuoso/overlay"
@@ -58,7 +68,9 @@ def check(part: Part) -> Part:
     words += [(key, _KEY, each) for key in ("client_key", "host_key") for each in links if each.get(key)]
     for key, form, entry in words:
         if not form.fullmatch(str(entry.get(key))):
-            raise OverlayError("invalid_part", f"{str(entry.get(key))[:40]!r} is no {key}: run the playbook virtuoso.grid.overlay, which writes the file")
+            raise OverlayError(
+                "invalid_part", f"{str(entry.get(key))[:40]!r} is no {key}: run the playbook virtuoso.grid.overlay, which writes the file"
+            )
     found = {key: list(part.get(key) or []) for key in ("networks", "links", "guests", "forwarding", "peers")}
     return {**found, "wireguard": part["wireguard"]} if part.get("wireguard") else found
 
@@ -82,8 +94,13 @@ def observe() -> t.Dict[str, Link]:
         data = info.get("info_data") or {}
         port = ports.get(entry["ifname"]) or {}
         found[entry["ifname"]] = {
-            "alias": entry.get("ifalias"), "kind": info.get("info_kind"), "mtu": entry.get("mtu"), "master": entry.get("master"),
-            "up": "UP" in entry.get("flags", ()), "id": data.get("id"), "remote": data.get("remote") or data.get("remote6"),
+            "alias": entry.get("ifalias"),
+            "kind": info.get("info_kind"),
+            "mtu": entry.get("mtu"),
+            "master": entry.get("master"),
+            "up": "UP" in entry.get("flags", ()),
+            "id": data.get("id"),
+            "remote": data.get("remote") or data.get("remote6"),
             "role": tuple("on" if port.get(key) else "off" for key in ("flood", "learning")) if port else None,
         }
         if found[entry["ifname"]]["kind"] != "vxlan":
@@ -95,7 +112,9 @@ def observe() -> t.Dict[str, Link]:
 def static_entries(devices: t.Container[str]) -> t.Set[t.Tuple[str, str]]:
     """(device, MAC address) of the bridges' static entries on these devices."""
     told = json.loads(run(["bridge", "-json", "fdb", "show"]) or "[]")
-    return {(entry["ifname"], entry["mac"]) for entry in told if entry.get("state") == "static" and entry.get("master") and entry["ifname"] in devices}
+    return {
+        (entry["ifname"], entry["mac"]) for entry in told if entry.get("state") == "static" and entry.get("master") and entry["ifname"] in devices
+    }
 
 
 def _read(path: str) -> str | None:
@@ -145,7 +164,11 @@ def files_of(part: Part, directory: str = DIRECTORY) -> t.Dict[str, str]:
 
 def _stale(part: Part, files: t.Mapping[str, str], directory: str) -> t.List[str]:
     there = [f"{directory}/ssh/{name}" for name in os.listdir(f"{directory}/ssh")] if os.path.isdir(f"{directory}/ssh") else []
-    there += [f"{directory}/{name}" for name in ("authorized_keys", "wireguard.conf", "wireguard.address", "wireguard.key") if os.path.exists(f"{directory}/{name}")]
+    there += [
+        f"{directory}/{name}"
+        for name in ("authorized_keys", "wireguard.conf", "wireguard.address", "wireguard.key")
+        if os.path.exists(f"{directory}/{name}")
+    ]
     # An empty part is none: so it is after going back to before the first one.
     there += [f"{directory}/part.json"] if not part["networks"] and os.path.exists(f"{directory}/part.json") else []
     kept = {f"{directory}/ssh/{name}.key" for name in sessions.clients(part)}
@@ -163,7 +186,8 @@ def _units(part: Part, changed: t.Collection[str]) -> t.Dict[str, t.List[str]]:
     # One that is between two attempts has been started, and goes on trying by itself.
     running = {name for name, state in states.items() if state in ("active", "activating")}
     return {
-        "start": [name for name in mine if name not in running], "restart": [name for name in mine if name in running and name in touched],
+        "start": [name for name in mine if name not in running],
+        "restart": [name for name in mine if name in running and name in touched],
         "stop": sorted(name for name in states if name not in mine and (name in running or states[name] == "failed")),
     }
 
@@ -176,15 +200,22 @@ def differences(part: Part, directory: str = DIRECTORY) -> t.Dict[str, t.Any]:
     wanted, there = wanted_links(part), observe()
     others = foreign(wanted, there)
     if others:
-        raise OverlayError("foreign_interface", f"{', '.join(others)}: somebody else's interface has the name that is needed. Rename or remove it, and run again")
+        raise OverlayError(
+            "foreign_interface", f"{', '.join(others)}: somebody else's interface has the name that is needed. Rename or remove it, and run again"
+        )
     lines = steps(wanted, there)
     remade = {line.split()[-1] for line in lines if line.startswith("link delete")}
     devices = {name for name, link in wanted.items() if link.get("role")} - remade
     files = files_of(part, directory)
     changed = sorted(path for path, text in files.items() if _read(path) != text)
     return {
-        "ip": lines, "bridge": forwarding_steps(part, static_entries(devices)), "rules": _rules_differ(part), "files": changed,
-        "stale": _stale(part, files, directory), "tun": _tun_closed(part), **_units(part, changed),
+        "ip": lines,
+        "bridge": forwarding_steps(part, static_entries(devices)),
+        "rules": _rules_differ(part),
+        "files": changed,
+        "stale": _stale(part, files, directory),
+        "tun": _tun_closed(part),
+        **_units(part, changed),
     }
 
 
@@ -259,8 +290,10 @@ def wireguard_run(directory: str = DIRECTORY) -> int:
     """Have WireGuard as long as this runs: the kernel's, or else that of the packaged program ``wireguard-go``."""
     device, there = wireguard.DEVICE, observe()
     if device in there and there[device]["alias"] != MARK:
-        raise OverlayError("foreign_interface", f"{device}: somebody else's interface has the name that is needed. Rename or remove it, and run again")
-    signal.signal(signal.SIGTERM, lambda *dummy: sys.exit(0))
+        raise OverlayError(
+            "foreign_interface", f"{device}: somebody else's interface has the name that is needed. Rename or remove it, and run again"
+        )
+    signal.signal(signal.SIGTERM, lambda *dummy: sys.exit(0))  # pylint: disable=ansible-bad-function
     run(["ip", "link", "delete", "dev", device], must=False)
     program = None
     try:
@@ -296,10 +329,10 @@ def main(arguments: t.Sequence[str]) -> int:
             part = read_part(current)
             carry_out(part, differences(part))
     except OverlayError as exc:
-        print(exc, file=sys.stderr)
+        print(exc, file=sys.stderr)  # pylint: disable=ansible-bad-function
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))  # pylint: disable=ansible-bad-function

@@ -24,7 +24,9 @@ def follow(part: Part, host: str, machines: t.Sequence[Machine], gone: t.Collect
     :param host: whose part it is. :param machines: ``provider``, ``network`` and ``mac`` of each. :param gone: MAC addresses of machines that are no more.
     """
     here = {network["name"] for network in part.get("networks") or []}
-    told = {machine["mac"].lower(): machine for machine in machines if machine.get("network") in here and machine.get("provider") and machine.get("mac")}
+    told = {
+        machine["mac"].lower(): machine for machine in machines if machine.get("network") in here and machine.get("provider") and machine.get("mac")
+    }
     without = {*told, *(mac.lower() for mac in gone)}
     guests = [guest for guest in part.get("guests") or [] if guest["mac"] not in without]
     guests += [
@@ -38,14 +40,17 @@ def follow(part: Part, host: str, machines: t.Sequence[Machine], gone: t.Collect
         if link["role"] == "shortcut" and link["peer"] == machine["provider"] and link["network"] == machine["network"]
     ]
     return {
-        **part, "guests": sorted(guests, key=lambda guest: guest["mac"]), "forwarding": sorted(forwarding, key=lambda entry: (entry["device"], entry["mac"])),
+        **part,
+        "guests": sorted(guests, key=lambda guest: guest["mac"]),
+        "forwarding": sorted(forwarding, key=lambda entry: (entry["device"], entry["mac"])),
     }
 
 
 def overlay_machines(shares: t.Mapping[str, t.Sequence[Machine]], known: t.Sequence[Machine] = ()) -> list[dict[str, t.Any]]:
     """Machines as the module ``overlay`` takes them.
 
-    :param shares: entries of the module ``machine`` by provider. :param known: ``uuid`` and ``mac`` of those whose MAC address is known: one that moved keeps it.
+    :param shares: entries of the module ``machine`` by provider. :param known: ``uuid`` and ``mac`` of those whose MAC address is known: one that
+        moved keeps it.
     """
     macs = {row.get("uuid"): row["mac"] for row in known if row.get("mac")}
     return [
@@ -63,6 +68,7 @@ def with_mtu(machines: t.Sequence[Machine], part: Part) -> list[dict[str, t.Any]
 
 
 def overlay_lacks(infos: t.Sequence[t.Mapping[str, t.Any]], given: t.Sequence[t.Mapping[str, t.Any]], hosts: t.Sequence[str]) -> bool:
-    """Whether a host lacks a network that it is to have. :param infos: results of ``overlay_info``, in the order of ``hosts``. :param given: ``virtuoso_networks``."""
+    """Whether a host lacks a network that it is to have. :param infos: results of ``overlay_info``, in the order of ``hosts``. :param given:
+    ``virtuoso_networks``."""
     there = {host: {network["name"] for network in (info.get("part") or {}).get("networks") or []} for host, info in zip(hosts, infos)}
     return any(entry.get("name") not in there[host] for entry in given for host in entry.get("hosts") or hosts if host in there)

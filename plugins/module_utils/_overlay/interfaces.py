@@ -20,6 +20,7 @@ ACCOUNT = "virtuoso-tap"
 ROLES = {"tree": ("on", "on"), "standby": ("off", "off"), "shortcut": ("off", "off")}
 """Flooding and learning of a link's port."""
 
+
 def wanted_links(part: Part) -> t.Dict[str, Link]:
     """Every interface that is to be there, by name: ``kind``, ``mtu`` and what makes it another one."""
     mtu = {network["name"]: network["mtu"] for network in part["networks"]}

@@ -8,10 +8,13 @@ from __future__ import annotations
 import typing as t
 import xml.etree.ElementTree as ET
 
-import libvirt
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import bridge_name
 
+try:
+    import libvirt
+except ImportError:
+    pass  # on hosts that are no providers; the module is only asked with a URI
 
 
 def text(name: str, bridge: str) -> str:

@@ -104,18 +104,30 @@ def parse_network(given: t.Any, hosts: t.Collection[str]) -> Network:
     name = given["name"]
     known = {"name", "home", "hosts", "topology", "encrypted", "spoofing", "vni", "mtu", "shortcuts", "transports"}
     if set(given) - known:
-        raise _bad("invalid_network", name, f"unknown fields: {', '.join(sorted(map(str, set(given) - known)))}", f"It has {', '.join(sorted(known))}")
+        raise _bad(
+            "invalid_network", name, f"unknown fields: {', '.join(sorted(map(str, set(given) - known)))}", f"It has {', '.join(sorted(known))}"
+        )
     topology, chosen = given.get("topology") or "star", list(given.get("hosts") or hosts)
     shortcuts = sorted(tuple(sorted(map(str, pair))) for pair in given.get("shortcuts") or [])
-    transports = {tuple(sorted((str(each.get("between", ["", ""])[0]), str(each.get("between", ["", ""])[-1])))): each.get("transport") for each in given.get("transports") or []}
+    transports = {
+        tuple(sorted((str(each.get("between", ["", ""])[0]), str(each.get("between", ["", ""])[-1])))): each.get("transport")
+        for each in given.get("transports") or []
+    }
     if topology not in TOPOLOGIES or set(transports.values()) - set(TRANSPORTS):
-        raise _bad("invalid_network", name, "its topology or a transport is unknown", f"Topologies: {', '.join(TOPOLOGIES)}; transports: {', '.join(TRANSPORTS)}")
+        raise _bad(
+            "invalid_network",
+            name,
+            "its topology or a transport is unknown",
+            f"Topologies: {', '.join(TOPOLOGIES)}; transports: {', '.join(TRANSPORTS)}",
+        )
     if given.get("home") and given["home"] not in chosen:
         chosen.append(given["home"])
     named = {*chosen, *(host for pair in (*shortcuts, *transports) for host in pair)}
     if not given.get("home") or named - set(hosts):
         missing = ", ".join(sorted(named - set(hosts))) or "a home"
-        raise _bad("unknown_host", name, f"it has no {missing} among the hosts of this run", "Give its home, and only hosts that are in the inventory")
+        raise _bad(
+            "unknown_host", name, f"it has no {missing} among the hosts of this run", "Give its home, and only hosts that are in the inventory"
+        )
     if any(len(set(pair)) != 2 for pair in (*shortcuts, *transports)) or {host for pair in shortcuts for host in pair} - set(chosen):
         raise _bad("invalid_network", name, "a shortcut is not between two hosts of the network", "Give pairs such as [provider1, provider2]")
     return {

@@ -49,7 +49,9 @@ class Design:
         self.choices: dict[Edge, transport.Choice] = {}
         self.troubles: dict[Edge, GridError] = {}
         self.now = _links_now(network["name"], parts, hosts)
-        self._mtu_now = min((entry["mtu"] for part in parts.values() for entry in part.get("networks") or [] if entry["name"] == network["name"]), default=None)
+        self._mtu_now = min(
+            (entry["mtu"] for part in parts.values() for entry in part.get("networks") or [] if entry["name"] == network["name"]), default=None
+        )
         members = [host for host in network["hosts"] if host in hosts]
         self._choose(members, hosts, facts)
         site = {host: hosts[host].get("site") or host for host in members}
@@ -57,7 +59,9 @@ class Design:
         def seconds(one: str, other: str) -> float | None:
             return -1.0 if self.choices[edge(one, other)].get("kept") else transport.latency(facts, one, other)
 
-        self.tree = topology.tree_of(network["topology"], network["home"], members, site, seconds, lambda one, other: edge(one, other) in self.choices)
+        self.tree = topology.tree_of(
+            network["topology"], network["home"], members, site, seconds, lambda one, other: edge(one, other) in self.choices
+        )
         self._require_paths([host for host in members if _reached(hosts, host)])
         self.shortcuts = {edge(*pair) for pair in network["shortcuts"]} - self.tree
         for pair in sorted(self.shortcuts - set(self.choices)):
@@ -88,8 +92,12 @@ class Design:
         if lost:
             told = [str(exc) for pair, exc in sorted(self.troubles.items()) if set(pair) & set(lost)]
             raise GridError(
-                "no_path", f"{', '.join(lost)} can't be linked with it: {' '.join(told)}", object=f"network {self.network['name']}",
-                tried="plan its links", remedy="Admit UDP port 4789 both ways, or TCP to the SSH server of one of each two", hosts=lost,
+                "no_path",
+                f"{', '.join(lost)} can't be linked with it: {' '.join(told)}",
+                object=f"network {self.network['name']}",
+                tried="plan its links",
+                remedy="Admit UDP port 4789 both ways, or TCP to the SSH server of one of each two",
+                hosts=lost,
             )
 
     def _mtu(self) -> int:
@@ -99,8 +107,12 @@ class Design:
         # Over TCP any size goes, but where it is chosen for want of another, frames stay as others make them.
         if wanted is not None and any(size is not None and wanted > size for size in sizes):
             raise GridError(
-                "mtu_too_large", f"frames of {wanted} bytes are asked for, and its links carry {largest}", object=f"network {self.network['name']}",
-                tried="compute its MTU", remedy=f"Give mtu: {largest} or less, or leave it out", mtu=largest,
+                "mtu_too_large",
+                f"frames of {wanted} bytes are asked for, and its links carry {largest}",
+                object=f"network {self.network['name']}",
+                tried="compute its MTU",
+                remedy=f"Give mtu: {largest} or less, or leave it out",
+                mtu=largest,
             )
         return wanted or largest
 
@@ -130,8 +142,13 @@ class Design:
             return {**before, "role": role} if before else None
         name, peer = self.network["name"], pair[0] if pair[1] == host else pair[1]
         link = {
-            "device": model.link_device(kind, name, *pair), "network": name, "peer": peer, "role": role, "transport": kind,
-            "reason": choice["reason"], "remote": hosts[peer]["address"],
+            "device": model.link_device(kind, name, *pair),
+            "network": name,
+            "peer": peer,
+            "role": role,
+            "transport": kind,
+            "reason": choice["reason"],
+            "remote": hosts[peer]["address"],
         }
         if kind == "ssh":
             return {**link, "end": "client" if choice["client"] == host else "server", "port": int(hosts[peer].get("port") or 22)}
@@ -169,7 +186,8 @@ def overlay_plan(
 ) -> dict[str, t.Any]:
     """What is to be done on each host.
 
-    :param given: ``virtuoso_networks``. :param hosts: by name: ``address``, ``port`` of SSH, ``site``. :param facts: what the module ``overlay_probe`` found, by host.
+    :param given: ``virtuoso_networks``. :param hosts: by name: ``address``, ``port`` of SSH, ``site``. :param facts: what the module
+        ``overlay_probe`` found, by host.
     :param parts: what each host has now. :param machines: ``provider``, ``network`` and ``mac`` of each.
     :param known_keys: the hosts' SSH keys as the grid knows them.
     :returns: ``phases``, each a part by host; ``links``, one row each with its reason; ``networks`` with their MTU.
@@ -190,18 +208,31 @@ def overlay_plan(
         phases.append({host: _part(host, designs, roles, hosts, guests) for host in hosts if _reached(hosts, host)})
     rows = [
         {
-            "network": design.network["name"], "between": list(pair), "sites": [hosts[host].get("site") or host for host in pair], "kind": "tree" if pair in design.tree else "shortcut",
-            **{key: design.choices[pair].get(key) for key in ("transport", "reason", "rtt")}, "mtu": design.mtu,
+            "network": design.network["name"],
+            "between": list(pair),
+            "sites": [hosts[host].get("site") or host for host in pair],
+            "kind": "tree" if pair in design.tree else "shortcut",
+            **{key: design.choices[pair].get(key) for key in ("transport", "reason", "rtt")},
+            "mtu": design.mtu,
             "vni": model.link_vni(design.network["vni"], *pair),
         }
         for design in designs
         for pair in sorted(design.tree | design.shortcuts)
     ]
-    shown = [{**{key: design.network[key] for key in ("name", "home", "vni", "topology")}, "mtu": design.mtu, "sites": sorted({hosts[host].get("site") or host for host in design.network["hosts"]})} for design in designs]
+    shown = [
+        {
+            **{key: design.network[key] for key in ("name", "home", "vni", "topology")},
+            "mtu": design.mtu,
+            "sites": sorted({hosts[host].get("site") or host for host in design.network["hosts"]}),
+        }
+        for design in designs
+    ]
     return {"phases": phases, "links": rows, "networks": shown}
 
 
-def _part(host: str, designs: t.Sequence[Design], roles: t.Sequence[dict[Edge, str]], hosts: t.Mapping[str, Host], guests: t.Mapping[str, list[Part]]) -> Part:
+def _part(
+    host: str, designs: t.Sequence[Design], roles: t.Sequence[dict[Edge, str]], hosts: t.Mapping[str, Host], guests: t.Mapping[str, list[Part]]
+) -> Part:
     mine = [design for design in designs if host in design.network["hosts"]]
     if not mine:
         return dict(EMPTY)
@@ -209,7 +240,9 @@ def _part(host: str, designs: t.Sequence[Design], roles: t.Sequence[dict[Edge, s
     links = [end for end in ends if end is not None]
     networks = [
         {
-            "name": design.network["name"], "bridge": model.bridge_name(design.network["name"]), "mtu": design.mtu,
+            "name": design.network["name"],
+            "bridge": model.bridge_name(design.network["name"]),
+            "mtu": design.mtu,
             "spoofing": design.network["spoofing"],
         }
         for design in mine
@@ -234,8 +267,13 @@ def check_host_keys(facts: transport.Facts, parts: t.Mapping[str, Part], known: 
         before, shown = known.get(host, linked.get(host)), seen.get("host_key")
         if before and shown and before != shown:
             raise GridError(
-                "host_key_changed", "its SSH host key is another one than the grid knows", host=host, object=f"host {host}", tried="link it with others",
-                remedy=f"If the host was made anew, run virtuoso.grid.setup on it and then this with virtuoso_overlay_new_keys=['{host}']; if not, somebody else answers",
+                "host_key_changed",
+                "its SSH host key is another one than the grid knows",
+                host=host,
+                object=f"host {host}",
+                tried="link it with others",
+                remedy=f"If the host was made anew, run virtuoso.grid.setup on it and then this "
+                f"with virtuoso_overlay_new_keys=['{host}']; if not, somebody else answers",
             )
 
 
@@ -246,8 +284,12 @@ def _check_unused(networks: t.Sequence[model.Network], parts: t.Mapping[str, Par
         users = sorted(machine.get("name") or machine["mac"] for machine in machines if machine.get("network") == name)
         if users:
             raise GridError(
-                "network_in_use", f"machines are on it: {', '.join(users)}", object=f"network {name}", tried="take it away",
-                remedy="Retire the machines or order them onto another network first", machines=users,
+                "network_in_use",
+                f"machines are on it: {', '.join(users)}",
+                object=f"network {name}",
+                tried="take it away",
+                remedy="Retire the machines or order them onto another network first",
+                machines=users,
             )
 
 
@@ -260,12 +302,18 @@ def _check_vnis(designs: t.Sequence[Design]) -> None:
             for host in pair:
                 if seen.setdefault((host, number), name) != name:
                     raise GridError(
-                        "vni_overlap", f"link {name} has the VNI of link {seen[host, number]} on {host}", object=f"network {design.network['name']}",
-                        tried="plan its links", remedy="Give the network another vni", other=seen[host, number],
+                        "vni_overlap",
+                        f"link {name} has the VNI of link {seen[host, number]} on {host}",
+                        object=f"network {design.network['name']}",
+                        tried="plan its links",
+                        remedy="Give the network another vni",
+                        other=seen[host, number],
                     )
 
 
-def with_keys(phases: t.Sequence[t.Mapping[str, Part]], keys: t.Mapping[str, t.Mapping[str, str]], host_keys: t.Mapping[str, str]) -> list[dict[str, Part]]:
+def with_keys(
+    phases: t.Sequence[t.Mapping[str, Part]], keys: t.Mapping[str, t.Mapping[str, str]], host_keys: t.Mapping[str, str]
+) -> list[dict[str, Part]]:
     """The phases with what links need to know each other: an SSH server the client's key, its client the server's host key, WireGuard its peers' keys.
 
     :param keys: by host and device, the public key of the link's client; WireGuard's is called ``wireguard``. :param host_keys: by host.

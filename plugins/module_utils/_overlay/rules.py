@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The nftables rules that keep networks, guests and the host apart, and that count who talks to whom (pure).
 
-Ports are named one by one: not every kernel can ask for a frame's bridge (``meta ibrname``). Whatever port is not named can't exchange a frame with one that is.
+Ports are named one by one: not every kernel can ask for a frame's bridge (``meta ibrname``). Whatever port is not named can't exchange a frame with
+one that is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces 
 
 HOME = '"vh*"'
 """The cables to homes' own LANs, which the role ``home`` makes."""
-_GONE = "".join(f"table {family} {name}\ndelete table {family} {name}\n" for family, name in (("bridge", "virtuoso_overlay"), ("inet", "virtuoso_overlay")))
+_GONE = "".join(
+    f"table {family} {name}\ndelete table {family} {name}\n" for family, name in (("bridge", "virtuoso_overlay"), ("inet", "virtuoso_overlay"))
+)
 
 
 def _set(name: str, kind: str, elements: t.Iterable[str]) -> str:
@@ -63,7 +66,8 @@ def rules(part: Part) -> str:
 
 def _counting(guests: t.Sequence[str]) -> str:
     """Once for each frame, where it comes from its sender. The set is never replaced: its counters outlive changes of the rules."""
-    text = "table bridge virtuoso_traffic {\n  set matrix {\n    type ether_addr . ether_addr\n    size 65535\n    flags dynamic,timeout\n    timeout 1h\n    counter\n  }\n"
+    text = "table bridge virtuoso_traffic {\n  set matrix {\n    type ether_addr . ether_addr\n    size 65535\n"
+    text += "    flags dynamic,timeout\n    timeout 1h\n    counter\n  }\n"
     text += "  chain count {\n    type filter hook prerouting priority 0; policy accept;\n  }\n}\nflush chain bridge virtuoso_traffic count\n"
     update = "update @matrix { ether saddr . ether daddr }\n"
     if guests:

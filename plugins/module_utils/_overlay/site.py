@@ -82,7 +82,16 @@ def _arm(seconds: int) -> None:
     """Go back by itself, unless :func:`confirm` comes first."""
     command(["systemctl", "stop", f"{apply.ROLLBACK}.timer"], accept=range(256))
     command(["systemctl", "reset-failed", f"{apply.ROLLBACK}.service"], accept=range(256))
-    argv = ["systemd-run", "--quiet", f"--unit={apply.ROLLBACK}", f"--on-active={seconds}s", "--timer-property=AccuracySec=1s", "/usr/bin/python3", PROGRAM, "rollback"]
+    argv = [
+        "systemd-run",
+        "--quiet",
+        f"--unit={apply.ROLLBACK}",
+        f"--on-active={seconds}s",
+        "--timer-property=AccuracySec=1s",
+        "/usr/bin/python3",
+        PROGRAM,
+        "rollback",
+    ]
     command(argv, code="overlay_failed")
 
 

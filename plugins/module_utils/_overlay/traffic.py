@@ -32,7 +32,8 @@ def read_matrix(text: str) -> list[Row]:
 
 
 def matrix() -> list[Row]:
-    """Bytes and packets of each pair of MAC addresses, as counted at the machine that sent them, since the last mark; pairs that were silent for an hour are forgotten."""
+    """Bytes and packets of each pair of MAC addresses, as counted at the machine that sent them, since the last mark; pairs that were silent for an
+    hour are forgotten."""
     return read_matrix(command(["nft", "--json", "list", "set", *_TABLE, "matrix"], accept=(0, 1)))
 
 

@@ -3,6 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """By what two hosts are linked: chosen from what probing found, with the reason (pure)."""
 
+# Each pair is looked at from both ends.
+# pylint: disable=arguments-out-of-order
+
 from __future__ import annotations
 
 import typing as t

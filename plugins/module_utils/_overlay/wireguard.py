@@ -34,7 +34,13 @@ def settings(part: Part) -> str:
     for peer in sorted(own["peers"], key=lambda each: each["address"]):
         if not _KEY.fullmatch(peer["key"] or ""):
             continue
-        lines += ["[Peer]", f"PublicKey = {peer['key']}", f"Endpoint = {peer['remote']}:{peer['port']}", f"AllowedIPs = {peer['address']}/128", "PersistentKeepalive = 5"]
+        lines += [
+            "[Peer]",
+            f"PublicKey = {peer['key']}",
+            f"Endpoint = {peer['remote']}:{peer['port']}",
+            f"AllowedIPs = {peer['address']}/128",
+            "PersistentKeepalive = 5",
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -9,16 +9,57 @@ import json
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import apply, interfaces, libvirt_networks, model, probe, sessions, site, traffic, wireguard
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import (
+    apply,
+    interfaces,
+    libvirt_networks,
+    model,
+    probe,
+    sessions,
+    site,
+    traffic,
+    wireguard,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.rules import rules
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKAvoXb0sbRv8LMyLVoHhxJgIKBoRkx3fr7prbz"
 PART = {
     "networks": [{"name": "lan", "bridge": "vb0000000001", "mtu": 1450, "spoofing": False}],
     "links": [
-        {"device": "vt0000000001", "network": "lan", "peer": "p1", "role": "tree", "transport": "vxlan", "reason": "", "remote": "192.0.2.2", "vni": 7},
-        {"device": "tap12", "network": "lan", "peer": "p2", "role": "shortcut", "transport": "ssh", "reason": "", "remote": "192.0.2.3", "port": 22, "end": "client", "host_key": KEY},
-        {"device": "tap13", "network": "lan", "peer": "p3", "role": "tree", "transport": "ssh", "reason": "", "remote": "192.0.2.4", "port": 22, "end": "server", "client_key": KEY},
+        {
+            "device": "vt0000000001",
+            "network": "lan",
+            "peer": "p1",
+            "role": "tree",
+            "transport": "vxlan",
+            "reason": "",
+            "remote": "192.0.2.2",
+            "vni": 7,
+        },
+        {
+            "device": "tap12",
+            "network": "lan",
+            "peer": "p2",
+            "role": "shortcut",
+            "transport": "ssh",
+            "reason": "",
+            "remote": "192.0.2.3",
+            "port": 22,
+            "end": "client",
+            "host_key": KEY,
+        },
+        {
+            "device": "tap13",
+            "network": "lan",
+            "peer": "p3",
+            "role": "tree",
+            "transport": "ssh",
+            "reason": "",
+            "remote": "192.0.2.4",
+            "port": 22,
+            "end": "server",
+            "client_key": KEY,
+        },
     ],
     "guests": [{"device": "vm020000000001", "mac": "02:00:00:00:00:01", "network": "lan"}],
     "forwarding": [{"device": "tap12", "mac": "02:00:00:00:00:02"}],
@@ -38,7 +79,9 @@ def there(**changed):
 def test_ports_have_their_role_before_they_are_up_and_bridges_come_first():
     lines = interfaces.steps(interfaces.wanted_links(PART), {})
     assert lines[0].startswith("link add name vb0000000001 type bridge")
-    assert lines.index("link set dev tap12 type bridge_slave flood off mcast_flood off bcast_flood off learning off") < lines.index("link set dev tap12 up")
+    assert lines.index("link set dev tap12 type bridge_slave flood off mcast_flood off bcast_flood off learning off") < lines.index(
+        "link set dev tap12 up"
+    )
     assert "link add name vt0000000001 type vxlan id 7 remote 192.0.2.2 dstport 4789 nolearning" in lines
 
 
@@ -49,7 +92,9 @@ def test_nothing_is_done_where_all_is_as_it_should_be_and_what_is_not_wanted_goe
     assert all(line.startswith("link delete") for line in lines) and lines[-1].endswith("vb0000000001") and not any("eth0" in line for line in lines)
 
 
-@pytest.mark.parametrize(("changed", "line"), [({"mtu": 1400}, "mtu 1450"), ({"remote": "192.0.2.9"}, "link delete dev vt0000000001"), ({"up": False}, "vt0000000001 up")])
+@pytest.mark.parametrize(
+    ("changed", "line"), [({"mtu": 1400}, "mtu 1450"), ({"remote": "192.0.2.9"}, "link delete dev vt0000000001"), ({"up": False}, "vt0000000001 up")]
+)
 def test_only_what_differs_is_changed(changed, line):
     lines = interfaces.steps(interfaces.wanted_links(PART), there(vt0000000001={**there()["vt0000000001"], **changed}))
     assert line in lines[0]
@@ -99,7 +144,12 @@ def test_a_part_with_words_that_are_none_is_refused(broken):
 
 
 def test_wireguards_settings_have_no_secret_and_only_peers_with_keys():
-    part = {"wireguard": {"port": 51820, "peers": [{"remote": "192.0.2.2", "port": 51820, "address": "fd76::1", "key": key} for key in ("A" * 43 + "=", "")]}}
+    part = {
+        "wireguard": {
+            "port": 51820,
+            "peers": [{"remote": "192.0.2.2", "port": 51820, "address": "fd76::1", "key": key} for key in ("A" * 43 + "=", "")],
+        }
+    }
     text = wireguard.settings(part)
     assert text.count("[Peer]") == 1 and "PrivateKey" not in text and "AllowedIPs = fd76::1/128" in text
     assert wireguard.address("p1") == wireguard.address("p1") != wireguard.address("p2")
@@ -120,7 +170,10 @@ def test_the_matrix_is_read_from_what_nft_says():
 def test_libvirts_networks_come_and_go_and_a_foreign_one_is_left_alone():
     bridge = model.bridge_name("lan")
     text = libvirt_networks.text("lan", bridge)
-    assert libvirt_networks.read(text) == (bridge, True) and libvirt_networks.read("<network><name>lan</name><bridge name='virbr0'/></network>") == ("virbr0", False)
+    assert libvirt_networks.read(text) == (bridge, True) and libvirt_networks.read("<network><name>lan</name><bridge name='virbr0'/></network>") == (
+        "virbr0",
+        False,
+    )
     assert libvirt_networks.decide({"lan": bridge}, {}) == [("define", "lan"), ("start", "lan")]
     assert libvirt_networks.decide({"lan": bridge}, {"lan": (bridge, True, True)}) == []
     assert libvirt_networks.decide({}, {"lan": (bridge, True, True), "virtuoso": ("virtuoso0", True, False)}) == [("remove", "lan")]
