@@ -365,7 +365,8 @@ def test_only_an_admitted_reservation_takes_memory_from_what_is_available(tmp_pa
     provider = world.ask(of="provider", where=["memory_available is known"], limit=1)["found"][0]["uuid"]
 
     def available():
-        return world.ask(of="provider", where=[f"uuid == {provider}", "memory_available is known"], columns=["memory_available"])["found"][0]["memory_available"]
+        where = [f"uuid == {provider}", "memory_available is known"]
+        return world.ask(of="provider", where=where, columns=["memory_available"])["found"][0]["memory_available"]
 
     before = available()
     for state, less in (("ended", 0), ("admitted", MIB)):
