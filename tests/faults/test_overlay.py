@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from overlays import BRIDGE, HOME, HOSTS, Overlay, lab, on_host, plug, storm
+from overlays import BRIDGE, HOME, HOSTS, Overlay, Pinging, lab, on_host, plug, storm
 from walking import PROVIDERS, until
 
 SHORTCUT = [list(PROVIDERS)]
@@ -68,5 +68,47 @@ def test_a_host_that_lost_its_power_comes_back(overlay, host):
         targets.append(_address(host, 20))
     for target in targets:
         overlay.back(target, f"{host} after a loss of power", begin)
+    again = overlay.make()
+    assert not any(again.changed.values()), again.story()
+
+
+@pytest.fixture(scope="module", name="names")
+def _names(overlay):
+    return overlay.two_machines()
+
+
+def _exactly_once(sender, found):
+    for host, row in found.items():
+        expected = 0 if host == sender else row["sent"]
+        assert (row["once"], row["more"]) == (expected, 0), (sender, found)
+
+
+def test_a_shortcut_comes_and_goes_without_loss_and_is_as_fast_as_the_direct_path(overlay, names):
+    one, other = names
+    direct = float(on_host("provider1", "ping -q -c 10 -i 0.1 198.18.0.22").split("= ")[1].split("/")[0])
+    around = overlay.ping(one, overlay.addresses[other])["rtt"]
+    assert around > 1.8 * direct, "the star goes round the home"
+    with Pinging(overlay, one, other) as pinging:
+        overlay.make(shortcuts=[list(PROVIDERS)])
+    assert pinging.missing == []
+    assert overlay.ping(one, overlay.addresses[other])["rtt"] <= 1.1 * direct
+    for sender in (HOME, "provider1"):
+        _exactly_once(sender, storm(sender, seconds=2))
+    with Pinging(overlay, one, other) as pinging:
+        overlay.make()
+    assert pinging.missing == []
+    assert overlay.ping(one, overlay.addresses[other])["rtt"] > 1.8 * direct
+
+
+def test_a_rebooted_provider_comes_back_and_a_second_run_changes_nothing(overlay, names):  # pylint: disable=unused-argument
+    lab("reboot", "provider2")
+    begin = time.monotonic()
+    plugging = (
+        f"test -d /sys/class/net/{BRIDGE} && ip link add vhit0 type veth peer name vhit1 && ip link set vhit0 master {BRIDGE} up"
+        " && ip addr add 198.18.77.9/24 dev vhit1 && ip link set vhit1 up && echo done"
+    )
+    until("the bridge", lambda: on_host("provider2", plugging, check=False).strip() == "done", deadline=10)
+    overlay.back("198.18.77.9", "the rebooted provider", begin)
+    on_host("provider2", "ip link del vhit0")
     again = overlay.make()
     assert not any(again.changed.values()), again.story()

@@ -73,6 +73,17 @@ class Overlay:
         on_host(HOME, f"cat >{KEY} <<'END'\n{(LAB / 'id_ed25519').read_text(encoding='utf-8')}END\nchmod 600 {KEY}")
         return run
 
+    def two_machines(self) -> list[str]:
+        """Make the network, and a machine on each provider."""
+        self.make()
+        key = (LAB / "id_ed25519.pub").read_text(encoding="utf-8").strip()
+        names = self.grid.names(2)
+        users = [{"name": "root", "ssh_authorized_keys": [key]}]
+        machines = self.grid.machines(2, network=NETWORK, users=users)
+        machines[0]["anti_affinity"] = [names[1]]
+        self.deploy(machines)
+        return names
+
     def inside(self, name: str, command: str, *, check: bool = True) -> str:
         """What a command says on a machine, which is reached from home."""
         options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ConnectTimeout=10"
@@ -103,7 +114,7 @@ for unit in $(systemctl list-units --all --plain --no-legend 'virtuoso-overlay-s
 done
 rm -rf /etc/virtuoso/overlay/part*.json /etc/virtuoso/overlay/ssh/* /etc/virtuoso/overlay/authorized_keys
 rm -rf /etc/virtuoso/home/{NETWORK} /var/lib/virtuoso-home/{NETWORK}.leases
-for link in $(ip -br link | grep -oE '^(vb|vt|vh|vl|vm|tap)[0-9a-f]+|^vhit0|^{LAN}'); do ip link delete $link; done
+for link in $(ip -br link | grep -oE '^(vb|vt|vh|vl|tap)[0-9a-f]+|^vhit0|^{LAN}'); do ip link delete $link; done
 nft list tables | grep virtuoso_ | while read -r line; do nft delete $line; done
 rm -f {KEY} /root/it_frames.py /run/virtuoso-overlay.*
 """
