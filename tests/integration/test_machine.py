@@ -66,6 +66,7 @@ def test_create_repeat_change_restart_remove_repeat(each_provider):
     first = done["machines"][0]
     assert first["actions"] == [
         "change vcpus at next start", "change memory at next start", "change cpu_shares live", "grow disk live", "change owner live", "change tags live",
+            "change wishes live",
     ]  # fmt: skip
     assert first["restart_required"] and first["pending"] == {"memory": [32 * MIB, 48 * MIB], "vcpus": [1, 2]}
     # What becomes of it in the kernel is up to systemd, which can't set it in every container.
