@@ -65,9 +65,9 @@ def test_create_repeat_change_restart_remove_repeat(each_provider):
     assert foretold(said) == foretold(done)
     first = done["machines"][0]
     assert first["actions"] == [
-        "change vcpus at next start", "change memory at next start", "change cpu_shares live", "grow disk live", "change owner live", "change tags live",
-            "change wishes live",
-    ]  # fmt: skip
+        *("change vcpus at next start", "change memory at next start", "change cpu_shares live", "grow disk live"),
+        *("change owner live", "change tags live", "change wishes live"),
+    ]
     assert first["restart_required"] and first["pending"] == {"memory": [32 * MIB, 48 * MIB], "vcpus": [1, 2]}
     # What becomes of it in the kernel is up to systemd, which can't set it in every container.
     assert provider.shell("virsh dumpxml it-a; virsh dumpxml --inactive it-a").count("<shares>300</shares>") == 2
