@@ -100,7 +100,7 @@ def _platform(domain: ET.Element, wanted: Model) -> None:
     _sub(power, "suspend-to-disk", enabled="no")
 
 
-def _tap(mac: str) -> str:
+def guest_device(mac: str) -> str:
     """The host's end of the card: named by the MAC address, so that rules can hold the two together."""
     return "vm" + mac.replace(":", "").lower()
 
@@ -112,7 +112,7 @@ def _devices(domain: ET.Element, wanted: Model) -> None:
     interface = _sub(devices, "interface", type="network")
     _sub(interface, "mac", address=wanted["mac"])
     _sub(interface, "source", network=wanted["network"])
-    _sub(interface, "target", dev=_tap(wanted["mac"]))
+    _sub(interface, "target", dev=guest_device(wanted["mac"]))
     _sub(interface, "model", type="virtio")
     if wanted.get("mtu"):
         _sub(interface, "mtu", size=str(wanted["mtu"]))
@@ -317,7 +317,7 @@ def _set_network(domain: ET.Element, network: str) -> None:
         interface.set("type", "network")
     mac = _attribute(interface.find("mac"), "address") if interface is not None else None
     if mac is not None and interface.find("target") is None:
-        _sub(interface, "target", dev=_tap(mac))
+        _sub(interface, "target", dev=guest_device(mac))
 
 
 def _set_display(domain: ET.Element, display: str) -> None:

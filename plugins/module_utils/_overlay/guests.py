@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.domain_xml import guest_device
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import model
 
 Part = t.Dict[str, t.Any]
@@ -30,7 +31,7 @@ def follow(part: Part, host: str, machines: t.Sequence[Machine], gone: t.Collect
     without = {*told, *(mac.lower() for mac in gone)}
     guests = [guest for guest in part.get("guests") or [] if guest["mac"] not in without]
     guests += [
-        {"device": model.guest_device(mac), "mac": mac, "network": machine["network"]} for mac, machine in told.items() if machine["provider"] == host
+        {"device": guest_device(mac), "mac": mac, "network": machine["network"]} for mac, machine in told.items() if machine["provider"] == host
     ]
     forwarding = [entry for entry in part.get("forwarding") or [] if entry["mac"] not in without]
     forwarding += [

@@ -55,11 +55,6 @@ def bridge_name(network: str) -> str:
     return f"vb{_bits('bridge', network, 40):010x}"
 
 
-def guest_device(mac: str) -> str:
-    """The host's end of a machine's network card: named by its MAC address, so that a rule can hold the two together."""
-    return "vm" + mac.replace(":", "").lower()
-
-
 def _pair(network: str, one: str, other: str) -> str:
     return "\0".join((network, *sorted((one, other))))
 

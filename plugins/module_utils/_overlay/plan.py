@@ -11,6 +11,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.domain_xml import guest_device
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import model, topology, transport, wireguard
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.topology import Edge, edge
 
@@ -160,7 +161,7 @@ def _guests(networks: t.Collection[str], machines: t.Iterable[Host]) -> dict[str
     found: dict[str, list[Part]] = {}
     for machine in machines:
         if machine.get("network") in networks and machine.get("provider") and machine.get("mac"):
-            entry = {"device": model.guest_device(machine["mac"]), "mac": machine["mac"].lower(), "network": machine["network"]}
+            entry = {"device": guest_device(machine["mac"]), "mac": machine["mac"].lower(), "network": machine["network"]}
             found.setdefault(machine["provider"], []).append(entry)
     return {host: sorted(entries, key=lambda entry: entry["mac"]) for host, entries in found.items()}
 
