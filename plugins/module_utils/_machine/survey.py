@@ -17,7 +17,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connecti
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import chain, hibernate, observe, paging, usage
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.address import NOWHERE, Finder, Found
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import read_qcow2
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import pending
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.changes import pending
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
 Facts = t.Dict[str, t.Any]
@@ -36,9 +36,10 @@ def facts(domain: t.Any) -> tuple[Facts, t.Any]:
     identity = {"name": domain.name(), "uuid": domain.UUIDString(), "state": state}
     if values is None or values["uuid"] != identity["uuid"]:
         return {**identity, "foreign": True}, None
-    config = domain_xml.read(tree)
+    autostart = {"autostart": bool(domain.autostart())}
+    config = {**domain_xml.read(tree), **autostart}
     live_tree = observe.running(domain) if state != "stopped" else None
-    live = domain_xml.read(live_tree) if live_tree is not None else None
+    live = {**domain_xml.read(live_tree), **autostart} if live_tree is not None else None
     waiting = pending(config, live)
     now = live or config
     kept = _kept(config["disk_path"]) if state == "stopped" else None

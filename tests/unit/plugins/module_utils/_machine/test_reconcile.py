@@ -19,9 +19,14 @@ WANTED = {
     "uuid": "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11", "name": "web1", "owner": "alice", "site": "site-a", "generation": 1,
     "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64}, "vcpus": 1, "memory": GIB, "disk": None, "packages": [], "users": [],
     "network": "virtuoso", "display": "vnc", "display_password": None, "cpu_shares": 100, "cpu_limit": None, "disk_io": None,
-    "goal": "balance", "tags": [], "user": None, "python": None,
+    "goal": "balance", "tags": [], "user": None, "python": None, "vcpus_max": None, "memory_max": None, "extra_networks": [], "boot": ["disk"],
+    "description": None, "autostart": None,
 }  # fmt: skip
-MODEL = {**{field: WANTED[field] for field in ("vcpus", "memory", "network", "display", "cpu_shares", "cpu_limit", "disk_io")}, "display_password": "now"}
+SAME = ("vcpus", "memory", "network", "display", "cpu_shares", "cpu_limit", "disk_io", "memory_max", "extra_networks", "boot", "description")
+MODEL = {
+    **{field: WANTED[field] for field in SAME}, "display_password": "now", "vcpus_max": 2, "vcpus_removable": 0, "memory_base": GIB,
+    "memory_ceiling": GIB, "balloon": True, "free_ports": 1, "autostart": False,
+}  # fmt: skip
 
 
 def observed(state="stopped", started=True, live=None, **changes):
@@ -121,7 +126,13 @@ def test_an_interrupted_removal_is_finished():
 
 CHANGES = [
     # field, wanted, while it runs, while it is off
-    ("vcpus", 2, "change vcpus at next start", "change vcpus"),
+    ("vcpus", 3, "change vcpus at next start", "change vcpus"),
+    ("vcpus_max", 8, "change vcpus_max at next start", "change vcpus_max"),
+    ("memory_max", 4 * GIB, "change memory_max at next start", "change memory_max"),
+    ("extra_networks", ["a", "b"], "change extra_networks at next start", "change extra_networks"),
+    ("boot", ["network", "disk"], "change boot at next start", "change boot"),
+    ("description", "web", "change description live", "change description"),
+    ("autostart", True, "change autostart live", "change autostart"),
     ("memory", 2 * GIB, "change memory at next start", "change memory"),
     ("network", "lan", "change network at next start", "change network"),
     ("display", "none", "change display at next start", "change display"),
