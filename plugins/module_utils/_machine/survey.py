@@ -14,7 +14,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import chain, hibernate, observe, paging, usage
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import chain, hibernate, observe, paging, snapshot_files, usage
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.address import NOWHERE, Finder, Found
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import read_qcow2
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.changes import pending
@@ -55,6 +55,7 @@ def facts(domain: t.Any) -> tuple[Facts, t.Any]:
         "pages": now["pages"],
         "paused_reason": observe.paused_reason(domain),
         "display": domain_xml.display_of(live_tree if live_tree is not None else tree),
+        "snapshots": snapshot_files.listed(domain, config["disk_path"]),
         "usage": None,
         "addresses": [],
         "address_source": None,
