@@ -27,6 +27,12 @@ _LOOK = 0.5
 
 _CARRIED = ("owner", "image", "generation", "site", "goal", "tags", "user", "python", "packages", "users", "address", "wishes")
 
+_NOW = (
+    *("vcpus", "vcpus_max", "memory", "memory_max", "network", "extra_networks", "mac", "boot", "autostart", "description"),
+    *("cpu_shares", "cpu_limit", "disk_io", "machine_type", "virtualization"),
+)
+"""What a machine has now, or will have at its next start where it doesn't run."""
+
 
 def facts(domain: t.Any) -> tuple[Facts, t.Any]:
     """A domain's facts without its addresses, and its live XML tree where it runs."""
@@ -50,12 +56,14 @@ def facts(domain: t.Any) -> tuple[Facts, t.Any]:
         "foreign": False,
         "memory_file": kept,
         **{key: values[key] for key in _CARRIED},
-        **{key: now[key] for key in ("vcpus", "memory", "network", "mac", "cpu_shares", "cpu_limit", "disk_io", "machine_type", "virtualization")},
+        **{key: now[key] for key in _NOW},
         "disk": _disk_size(now["disk_path"]),
         "pages": now["pages"],
         "paused_reason": observe.paused_reason(domain),
         "display": domain_xml.display_of(live_tree if live_tree is not None else tree),
         "snapshots": snapshot_files.listed(domain, config["disk_path"]),
+        "ordered": usage.ordered(values, config),
+        "given": usage.given(domain, live),
         "usage": None,
         "addresses": [],
         "address_source": None,

@@ -151,9 +151,11 @@ CHANGES = [
 
 @pytest.mark.parametrize("field, value, running, off", CHANGES, ids=[change[0] for change in CHANGES])
 def test_when_a_change_takes_effect(field, value, running, off):
-    assert decided({field: value}, observed("running")).actions == [running]
-    assert decided({field: value}, observed("paused")).actions == [running]
-    assert decided({field: value}, observed("stopped")).actions == [off]
+    # What nothing else in the domain tells is told in its metadata as well.
+    told = field in metadata.GROWTH
+    assert decided({field: value}, observed("running")).actions == [running, *["change wishes live"] * told]
+    assert decided({field: value}, observed("paused")).actions == [running, *["change wishes live"] * told]
+    assert decided({field: value}, observed("stopped")).actions == [off, *["change wishes"] * told]
 
 
 @pytest.mark.parametrize("field, value", [(change[0], change[1]) for change in CHANGES if "next start" in change[2]])
@@ -292,3 +294,45 @@ def test_what_is_off_has_no_memory_to_keep():
 def test_the_disk_of_a_hibernated_machine_stays():
     assert code({"disk": 2 * GIB}, there=observed("hibernated")) == "machine_hibernated"
     assert decided({"disk": GIB}, observed("hibernated")).actions == []
+
+
+def test_a_change_that_asks_the_guest_is_made_only_while_it_is_there():
+    two = {"vcpus": 2, "vcpus_removable": 1}
+    config = {**MODEL, "vcpus": 2}
+    for now, state, when in (
+        ("running", "running", "live"), ("running", "present", "live"), ("paused", "running", "live"), ("paused", "present", "next start"),
+        ("running", "paused", "next start"), ("running", "stopped", "next start"), ("running", "restarted", "next start"), ("running", "hibernated", "next start"),
+    ):  # fmt: skip
+        decision = decided({"vcpus": 1}, observed(now, live=two, config=config), state)
+        (change,) = decision.changes
+        assert change == {"field": "vcpus", "before": 2, "after": 1, "when": when}, (now, state)
+        assert decision.steps[0].asks == (when == "live")
+    # It is kept, and the next run has nothing to do while the guest stands still.
+    again = decided({"vcpus": 1}, observed("paused", live=two), "present")
+    assert (again.actions, again.pending) == ([], {"vcpus": [2, 1]})
+
+
+def test_a_password_is_in_no_result():
+    (change,) = decided({"display_password": "new"}, observed("running")).changes
+    assert change == {"field": "display_password", "before": None, "after": None, "when": "live"}
+
+
+def test_what_is_live_is_not_told_as_waiting():
+    decision = decided({"vcpus": 2, "memory": 2 * GIB}, observed("running"))
+    assert decision.actions == ["change vcpus live", "change memory at next start"] and decision.pending == {"memory": [GIB, 2 * GIB]}
+
+
+def test_the_file_system_follows_where_somebody_is_there_to_do_it():
+    def grown(there, ask=True):
+        return decide({**WANTED, "disk": 2 * GIB}, there, "present", layer=Disk(GIB), layer_path=LAYER, grow_filesystem=ask)
+
+    assert grown(observed("running", agent=True)).actions == ["grow disk live", "grow filesystem"]
+    without = grown(observed("running"))
+    assert without.actions == ["grow disk live"] and "next boot" in without.ignored["grow_filesystem"]
+    assert grown(observed("running", agent=True), ask=False).actions == ["grow disk live"]
+    assert grown(observed("stopped")).actions == ["grow disk"] and not grown(observed("stopped")).ignored
+    assert decide(WANTED, observed("running", agent=True), "present", layer=Disk(GIB), layer_path=LAYER, grow_filesystem=True).actions == []
+
+
+def test_a_hibernated_machine_is_not_started_with_its_provider():
+    assert decided({"autostart": True}, observed("hibernated")).actions == ["change wishes"]
