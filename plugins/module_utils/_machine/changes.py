@@ -121,6 +121,9 @@ def pending(config: Model, live: t.Optional[Model]) -> dict[str, list[t.Any]]:
         lower = rule.field in _BOUNDS and (then or 0) < (now or 0)
         if rule.live != ALWAYS and now != then and not lower:
             waiting[rule.field] = [now, then]
+    if "vcpus" in waiting:
+        # It brings its bound along.
+        waiting.pop("vcpus_max", None)
     return waiting
 
 

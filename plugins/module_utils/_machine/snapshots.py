@@ -141,7 +141,7 @@ class Machine:
         if awake:
             self.domain.suspend()
         try:
-            # The disk first: QEMU gives up its disks when a memory was saved, until the guest runs again.
+            # The disk first: QEMU gives up its disks when a memory was saved, until the guest runs.
             self._monitor("blockdev-snapshot-internal-sync", name=name)
             self.domain.snapshotCreateXML(_memory_only(name, saved), libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA)
         except (GridError, libvirt.libvirtError):
@@ -149,8 +149,10 @@ class Machine:
                 os.unlink(saved)
             raise
         finally:
-            if awake:
-                self.domain.resume()
+            # One that was paused must run for an instant too: it couldn't be hibernated, nor its disk be used, otherwise.
+            self.domain.resume()
+            if not awake:
+                self.domain.suspend()
         facts = {"snapshot": name, "awake": awake}
         hibernate.compress_file(self.conn, self.depot, self.tree, saved, os.path.join(place, f"{name}.zst"), facts)
 
