@@ -211,6 +211,22 @@ def _each_provider(request: pytest.FixtureRequest) -> t.Iterator[Provider]:
 def _cleaned(request: pytest.FixtureRequest) -> t.Iterator[None]:
     """No machine is left on the providers that a test used."""
     yield
-    for name in ("provider", "each_provider"):
+    for name in ("provider", "each_provider", "older_provider", "newer_provider"):
         if name in request.fixturenames:
             request.getfixturevalue(name).wipe()
+
+
+EACH = bool(os.environ.get("VIRTUOSO_TEST_EACH"))
+"""Whether long tests run on both providers (``make test-each``); else on one, some on the older release, some on the newer."""
+
+
+@pytest.fixture(scope="module", name="older_provider", params=PROVIDERS if EACH else PROVIDERS[:1])
+def _older_provider(request: pytest.FixtureRequest) -> t.Iterator[Provider]:
+    """The provider of the earlier release of Debian; with :data:`EACH` each in turn."""
+    yield from provider_of(request.param)
+
+
+@pytest.fixture(scope="module", name="newer_provider", params=PROVIDERS if EACH else PROVIDERS[-1:])
+def _newer_provider(request: pytest.FixtureRequest) -> t.Iterator[Provider]:
+    """The provider of the later release of Debian; with :data:`EACH` each in turn."""
+    yield from provider_of(request.param)

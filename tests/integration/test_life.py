@@ -150,9 +150,9 @@ def read_bytes(provider):
     return int(next(line.split()[2] for line in said.splitlines() if " rd_bytes " in line))
 
 
-def test_it_changes_while_it_runs_and_keeps_that_over_sleep_and_snapshots(each_provider):
+def test_it_changes_while_it_runs_and_keeps_that_over_sleep_and_snapshots(newer_provider):
     """Processors and a card are plugged in; asleep, and in a snapshot's memory, they are kept."""
-    provider = each_provider
+    provider = newer_provider
     plain = provider.machine("it-c", "counting")
     provider.run([plain])
     counted(provider)
