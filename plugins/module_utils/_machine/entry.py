@@ -11,7 +11,7 @@ import uuid as uuids
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import ORDER_OPTIONS, check_text, parse_order, shorten
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import MTU_RANGE, mac_address
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import MTU_RANGE, card_mac, mac_address
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import FOREVER, now
 
 Entry = t.Dict[str, t.Any]
@@ -119,6 +119,11 @@ def _mtu(value: t.Any) -> int | None:
     return int(text)
 
 
+def cards(networks: t.Iterable[str] | None, mac: str) -> dict[str, str]:
+    """MAC addresses of a machine's cards beside its first. :param mac: of the first."""
+    return {network: card_mac(network, mac) for network in networks or ()}
+
+
 def _growing(spec: Entry) -> Entry:
     """Fields of an order that say nothing are what a machine has without them."""
     most = spec.get("memory_max")
@@ -161,7 +166,7 @@ def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
         "disk_io": spec["performance"].get("disk_io") or None,
         "mac": mac_address(spec["network"], site, uuid),
         **_growing(spec),
-        "cards": {network: mac_address(network, site, uuid) for network in spec.get("extra_networks") or ()},
+        "cards": cards(spec.get("extra_networks"), mac_address(spec["network"], site, uuid)),
         "mtu": _mtu(entry.get("mtu")),
         "exists": bool(entry.get("exists")),
         "pages": _paging(entry.get("paging"), image["digest"]),

@@ -28,6 +28,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine import (
     seed,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.changes import LIVE
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import cards
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import Decision, Step
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
@@ -195,7 +196,9 @@ class Machine:
         if not changed and not told:
             return
         if "extra_networks" in changed:
-            changed["extra_networks"] = self.wanted["cards"]
+            # One that moved has kept its MAC address.
+            mac = domain_xml.read(self.tree)["mac"] or self.wanted["mac"]
+            changed["extra_networks"] = cards(self.wanted["extra_networks"], mac)
         domain_xml.edit(self.tree, changed)
         if told:
             domain_xml.put_metadata(self.tree, decision.metadata)
