@@ -62,7 +62,7 @@ def cell(row: Row, column: str) -> str:
         usage = row.get("usage") or {}
         value = f"{usage['cpu']} of {usage['cpu_ceiling']} %" if usage.get("cpu") is not None else None
     elif column == "snapshots":
-        value = [each.get("name") if isinstance(each, t.Mapping) else each for each in value or []]
+        value = [each.get("name") if isinstance(each, t.Mapping) else each for each in value or []] or None
     elif column == "memory":
         size = value or spec.get("memory")
         value = format_size(size) if size else None

@@ -34,7 +34,6 @@ options:
   all:
     description: Whether to delete all snapshots of the machines, with O(state=absent).
     type: bool
-    default: false
   memory:
     description:
       - Whether to keep what the guest has in memory. Its machine must run, or be paused.
@@ -146,7 +145,7 @@ OPTIONS = {
     "argument_spec": {
         "state": {"type": "str", "default": "present", "choices": list(STATES)},
         "snapshot": {"type": "str"},
-        "all": {"type": "bool", "default": False},
+        "all": {"type": "bool"},
         "memory": {"type": "bool", "default": False},
         "description": {"type": "str"},
         "machines": {"type": "list", "elements": "dict", "required": True},

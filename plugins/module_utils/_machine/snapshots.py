@@ -234,7 +234,7 @@ class Batch:
 
     def run(self) -> Result:
         """Handle all machines; see the module's RETURN."""
-        if self.params["snapshot"] is not None:
+        if not self.params["all"]:
             snapshot_plan.check_name(self.params["snapshot"])
         wanted = self.params["machines"]
         if not wanted:
