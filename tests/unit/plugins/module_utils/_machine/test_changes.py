@@ -18,6 +18,7 @@ RUNNING = {
     "vcpus": 2, "vcpus_max": 4, "vcpus_removable": 1, "memory": 512 * MIB, "memory_base": 512 * MIB, "memory_ceiling": 1024 * MIB, "memory_max": 1024 * MIB,
     "balloon": True, "extra_networks": ["a"], "free_ports": 1, "network": "n", "boot": ["disk"], "display": "vnc", "display_password": None,
     "cpu_shares": 100, "cpu_limit": None, "disk_io": None, "description": None, "autostart": False,
+    "virtualization": "kvm",
 }  # fmt: skip
 
 
@@ -64,6 +65,8 @@ def test_when(field, want, awake, when):
 
 def test_what_the_guest_can_not_do():
     assert changes.when("vcpus", {**RUNNING, "vcpus_removable": 0}, 1) == NEXT_START
+    assert changes.when("vcpus", {**RUNNING, "virtualization": "qemu"}, 1) == NEXT_START
+    assert changes.when("vcpus", {**RUNNING, "virtualization": "qemu"}, 4) == LIVE
     assert changes.when("memory", {**RUNNING, "balloon": False}, 256 * MIB) == NEXT_START
     assert changes.when("memory", {**RUNNING, "balloon": False}, 768 * MIB) == LIVE
 

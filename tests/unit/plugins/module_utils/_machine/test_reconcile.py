@@ -25,7 +25,7 @@ WANTED = {
 SAME = ("vcpus", "memory", "network", "display", "cpu_shares", "cpu_limit", "disk_io", "memory_max", "extra_networks", "boot", "description")
 MODEL = {
     **{field: WANTED[field] for field in SAME}, "display_password": "now", "vcpus_max": 2, "vcpus_removable": 0, "memory_base": GIB,
-    "memory_ceiling": GIB, "balloon": True, "free_ports": 1, "autostart": False,
+    "memory_ceiling": GIB, "balloon": True, "free_ports": 1, "autostart": False, "virtualization": "kvm",
 }  # fmt: skip
 
 
