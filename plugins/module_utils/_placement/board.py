@@ -133,8 +133,10 @@ class Board:
             return "did not report what it has"
         if provider.architecture != demand.architecture:
             return f"is {provider.architecture}, the image is made for {demand.architecture}"
-        if provider.networks is not None and demand.network is not None and demand.network not in provider.networks:
-            return f"has no active network {demand.network} (it has {', '.join(sorted(provider.networks)) or 'none'})"
+        wanted = demand.extra_networks | ({demand.network} if demand.network is not None else frozenset())
+        if provider.networks is not None and not wanted <= provider.networks:
+            missing = ", ".join(sorted(wanted - provider.networks))
+            return f"has no active network {missing} (it has {', '.join(sorted(provider.networks)) or 'none'})"
         if demand.site is not None and provider.site != demand.site:
             return f"is at site {provider.site or 'unknown'}, not at {demand.site}"
         lacking = sorted(demand.features - provider.features)

@@ -53,6 +53,13 @@ def only(demands, providers, **options):
     return answers[0]
 
 
+def test_it_goes_where_all_its_networks_are():
+    there = provider("p2", networks=frozenset({"virtuoso", "lan"}))
+    wanted = demand(extra_networks=frozenset({"lan"}))
+    assert where([wanted], [provider("p1"), there]) == ["p2"]
+    assert only([wanted], [provider("p1")]).reasons == {"p1": "has no active network lan (it has virtuoso)"}
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
