@@ -67,6 +67,7 @@ class FilterModule:
             "migrate_outcome": steps.outcome,
             "migrate_placed": migration.placed,
             "migrate_plan": migration.plan,
+            "migrate_speechless": migration.speechless,
             "migrate_settled": migration.settled,
             "migrate_still": migration.still,
             "migrate_to_place": migration.to_place,

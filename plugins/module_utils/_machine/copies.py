@@ -21,7 +21,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 View = t.Mapping[str, t.Any]
 
 RESTORE = "restore"
-"""Take the mark off, and let the guest go on if the move had stopped it."""
+"""Take the mark off, if it has one, and let the guest go on if the move had stopped it or put it to sleep."""
 RELEASE = "release"
 """Remove the copy, for a newer one is known to be elsewhere."""
 DISCARD = "discard"
@@ -47,6 +47,8 @@ class Copy:
     generation: int = 0
     moving: t.Optional[View] = None
     incoming: t.Optional[View] = None
+    slept: t.Optional[str] = None
+    """What it was before it was put to sleep for a journey that it may not have begun."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +65,7 @@ def copy_of(host: str, view: View | None) -> Copy:
     """A copy from what the module ``machine_migrate`` returned of the machine on a host; ``None``: the host says nothing."""
     if view is None:
         return Copy(host, answers=False)
-    keys = ("state", "generation", "moving", "incoming")
+    keys = ("state", "generation", "moving", "incoming", "slept")
     return Copy(host, **{key: view[key] for key in keys if view.get(key) is not None})
 
 
@@ -105,6 +107,8 @@ def decide(copies: t.Sequence[Copy], known: View | None = None, dead: t.Containe
         actions[true.host] = RESTORE
     elif true.incoming:
         actions[true.host] = FINISH
+    elif true.slept:
+        actions[true.host] = RESTORE
     return _others(copies, true, actions)
 
 

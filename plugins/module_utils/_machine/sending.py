@@ -187,7 +187,6 @@ class Sender:
             given = offering.offer(uuid, files, self.target["name"], parse_ports(self.params["ports"]))
         except GridError:
             marking.restore(conn, self.depot, domain)
-            if actions:
-                sleeping.wake(conn, self.depot, domain)
+            sleeping.rouse(conn, self.depot, domain, sleeping.slept(self.depot, uuid))
             raise
         return {"changed": True, "actions": [*actions, "offer"], **given, "autostart": autostart}
