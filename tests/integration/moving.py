@@ -218,21 +218,27 @@ def hit(bed: Bed, mode: str, victim: str, point: tuple[str, float], number: int)
         if state != "running":
             bed.power("running")
         writer = until("the guest", lambda: _writer(bed, number), 60, 1)
+    begin = time.monotonic()
     run = bed.start(target, mode)
     task, delay = point
-    began = run.wait_for_task(task, 60)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        run.process.wait(delay)
-    late = run.process.poll() is not None
-    kill(bed, victim, source, run)
-    run.wait(120)
+    try:
+        began = run.wait_for_task(task, 60)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.process.wait(delay)
+        late = run.process.poll() is not None
+        kill(bed, victim, source, run)
+        # libvirt itself waits two minutes for a connection that nobody refuses.
+        run.wait(200)
+    finally:
+        heal(source)
     times = [time.monotonic()]
     first = "succeeded" if run.returncode == 0 else bed.grid_code(run) or f"ended with {run.returncode}"
-    heal(source)
     after = bed.finish(target)
     times.append(time.monotonic())
     assert after.returncode == 0, f"{mode}, {victim} at {point}, first run {first}: {after.story()}"
     state = bed.whole(target)
+    if not victim.endswith("qemu"):
+        assert state == ("shut off" if mode == "cold" else "running"), f"{mode}, {victim} at {point}: it is {state}"
     broken = ""
     if writer is None:
         said = on_host(target, f"qemu-io -f qcow2 -c 'read -P {pattern} 70M 256k' {DEPOT}/machines/{bed.uuid}/disk.qcow2")
@@ -247,6 +253,9 @@ def hit(bed: Bed, mode: str, victim: str, point: tuple[str, float], number: int)
         assert written[: last] == list(range(1, last + 1)), f"{last} writes were acknowledged, the guest has {written[-3:]} of them"
     if times[1] - times[0] > 20:
         broken += f", the second run took {times[1] - times[0]:.0f} s"
+    seconds = times[0] - begin
+    if seconds > 60:
+        broken += f", the first run took {seconds:.0f} s"
     return f"{'' if began else 'not reached, '}{'after its end, ' if late else ''}{first}; then {after.row(bed.name)['state']}{broken}"
 
 

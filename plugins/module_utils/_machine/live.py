@@ -10,6 +10,7 @@ connections make for this one run, so no provider has standing power over anothe
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 import typing as t
@@ -23,6 +24,9 @@ View = t.Mapping[str, t.Any]
 
 _POLL = 0.25
 _MIB = 2**20
+_PORT = 49215
+"""The last of libvirt's own range, which the firewall of the role provider admits."""
+_PATIENCE = 5.0
 _PASSES = 4
 """How often all memory is sent before it is said that this leads to no end."""
 
@@ -112,6 +116,25 @@ class Watch:
                 self.progress.stage("post-copy")
                 with contextlib.suppress(libvirt.libvirtError):
                     self.domain.migrateStartPostCopy(0)
+
+
+def require_way(address: str, port: int = _PORT, patience: float = _PATIENCE) -> None:
+    """See that the target answers at all: libvirt would wait two minutes for a connection that nobody refuses, and can't be called back from that.
+
+    :param port: one of those that QEMU listens on for a machine that comes; that nobody does yet is an answer as well.
+    :raises GridError: ``target_unreachable``.
+    """
+    try:
+        socket.create_connection((address, port), timeout=patience).close()
+    except ConnectionRefusedError:
+        pass
+    except OSError as exc:
+        raise GridError(
+            "target_unreachable",
+            f"{address} can't be reached from here on the ports of live moves (port {port}: {exc})",
+            remedy="See that the two hosts reach each other, then run again; or move it hibernated: its files can go through the controller",
+            copy="source",
+        ) from exc
 
 
 def diverges(stats: View, seconds: float, flight: Flight) -> bool:

@@ -87,6 +87,7 @@ class Sender:
 
     def _live(self, entry: View, domain: t.Any, autostart: bool) -> Result:
         there = self._reach()
+        live.require_way(self.target["address"])
         flight = live.Flight(
             address=self.target["address"],
             bandwidth=self.params["bandwidth"],

@@ -1,0 +1,50 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What libvirt is told of a live move, when one doesn't converge, and whether there is a way to the target."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import live
+
+FLIGHT = live.Flight(address="192.0.2.7", bandwidth=None, downtime=None, postcopy=True, postcopy_after=30.0, stall=30.0)
+
+
+def test_what_libvirt_is_told():
+    tree = domain_xml.parse("<domain><name>web1</name></domain>")
+    told = live.parameters(FLIGHT, tree, tree)
+    assert told["migrate_uri"] == "tcp://192.0.2.7" and told["migrate_disks"] == [domain_xml.ROOT_DISK] and "bandwidth" not in told
+    told = live.parameters(FLIGHT._replace(address="2001:db8::7", bandwidth=50 * 2**20), tree, tree)
+    assert told["migrate_uri"] == "tcp://[2001:db8::7]" and told["bandwidth"] == 50
+    # libvirt counts in MiB; less than one is one, for none means no limit.
+    assert live.parameters(FLIGHT._replace(bandwidth=1000), tree, tree)["bandwidth"] == 1
+
+
+@pytest.mark.parametrize(
+    ("postcopy", "passes", "seconds", "answer"),
+    [(True, 4, 31, True), (True, 4, 29, False), (True, 3, 31, False), (False, 9, 99, False)],
+)
+def test_when_one_does_not_converge(postcopy, passes, seconds, answer):
+    assert live.diverges({"memory_iteration": passes}, seconds, FLIGHT._replace(postcopy=postcopy)) is answer
+
+
+def test_a_port_on_which_nobody_listens_yet_is_an_answer():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        live.require_way("127.0.0.1", taken.getsockname()[1])
+        taken.listen()
+        live.require_way("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_target_that_does_not_answer_is_told_before_anything_is_touched(monkeypatch):
+    def silent(*dummy, **_more):
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", silent)
+    with pytest.raises(live.GridError) as caught:
+        live.require_way("192.0.2.7")
+    assert caught.value.code == "target_unreachable" and caught.value.details["copy"] == "source" and "hibernated" in caught.value.remedy
