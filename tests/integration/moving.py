@@ -13,7 +13,8 @@ import typing as t
 from walking import DEPOT, LAB, PROVIDERS, Grid, Run, on_host, until
 
 ADDRESSES = {PROVIDERS[0]: "198.18.0.21", PROVIDERS[1]: "198.18.0.22"}
-RANGES = {PROVIDERS[0]: "198.18.101.", PROVIDERS[1]: "198.18.102."}
+RANGES = {"198.18.101.": PROVIDERS[0], "198.18.102.": PROVIDERS[1], "198.18.77.": "home1"}
+"""From which host the addresses of a network are reached."""
 TUNNEL = "itmove"
 CUT = "itcut"
 
@@ -31,6 +32,11 @@ POINTS: dict[str, tuple[tuple[str, float], ...]] = {
 
 FLIGHT = {"virtuoso_migrate_bandwidth": "24 MiB", "virtuoso_migrate_stall_timeout": 5}
 """Slow enough to be hit in the middle."""
+
+
+def gate(address: str) -> str:
+    """The host from which a guest is reached. A provider's network has a range of its own, and the address comes from where the guest was started."""
+    return next(host for start, host in RANGES.items() if address.startswith(start))
 
 
 def other(provider: str) -> str:
@@ -86,9 +92,7 @@ class Writer:
             "ssh", "-F", "none", "-i", str(LAB / "id_ed25519"), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
             "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=60", "-o", "ConnectTimeout=20", "-o", "IdentitiesOnly=yes",
         ]  # fmt: skip
-        # Each provider's network has a range of its own, and the address comes from where the guest was started.
-        gate = next(provider for provider in PROVIDERS if address.startswith(RANGES[provider]))
-        jump = " ".join([*ssh, "-W", "%h:%p", f"root@{ADDRESSES[gate]}"])
+        jump = " ".join([*ssh, "-W", "%h:%p", f"root@{ {**ADDRESSES, 'home1': '198.18.0.11'}[gate(address)]}"])
         return [*ssh, "-o", f"ProxyCommand={jump}", f"{cls.USER}@{address}"]
 
     def move_to(self, address: str) -> None:
@@ -233,6 +237,7 @@ def hit(bed: Bed, mode: str, victim: str, point: tuple[str, float], number: int)
         heal(source)
     times = [time.monotonic()]
     first = "succeeded" if run.returncode == 0 else bed.grid_code(run) or f"ended with {run.returncode}"
+    print(f"first run: {run.story()}")
     after = bed.finish(target)
     times.append(time.monotonic())
     assert after.returncode == 0, f"{mode}, {victim} at {point}, first run {first}: {after.story()}"

@@ -204,7 +204,7 @@ class Journey:
         finally:
             # The copy here is the true one in any case; one that can't go on sleeps on, to be looked at as any other that sleeps.
             arriving.finish(self.depot, entry["uuid"], domain, bool(entry.get("autostart")))
-        return self._arrived(domain, entry, ["finish", *(["resume"] if roused else [])])
+        return {**self._arrived(domain, entry, ["finish", *(["resume"] if roused else [])]), "changed": bool(told) or roused}
 
     def _arrived(self, domain: t.Any, entry: View, actions: list[str]) -> Result:
         told, dummy = survey.facts(domain)
@@ -226,16 +226,17 @@ class Journey:
         domain, dummy = observe.find_domain(self.conn, uuid, None)
         if action == copies.RELEASE:
             self._require_released(entry, domain)
+            there = domain is not None or os.path.isdir(self.depot.machine(uuid))
             marking.release(self.depot, self.conn, uuid, domain)
-            return {"changed": True, "actions": [action]}
+            return {"changed": there, "actions": [action]}
         if domain is None:
             raise GridError("machine_unknown", "the machine isn't here any more", remedy="Run again")
         moving = (metadata.read(observe.configured(domain)) or {}).get("moving")
         if moving and entry.get("attempt") not in (None, moving["attempt"]):
             raise GridError("move_undone", "another run has begun to move the machine anew", remedy="Run again when that has ended")
-        marking.restore(self.conn, self.depot, domain)
-        sleeping.rouse(self.conn, self.depot, domain, sleeping.slept(self.depot, uuid))
-        return {"changed": True, "actions": [action], "facts": survey.facts(domain)[0]}
+        restored = marking.restore(self.conn, self.depot, domain)
+        roused = sleeping.rouse(self.conn, self.depot, domain, sleeping.slept(self.depot, uuid))
+        return {"changed": restored or roused, "actions": [action], "facts": survey.facts(domain)[0]}
 
     def _require_released(self, entry: View, domain: t.Any) -> None:
         """Only a marked copy is removed, and only by the move that marked it or a later one."""

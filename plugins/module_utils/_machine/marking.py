@@ -36,8 +36,8 @@ def mark(conn: t.Any, depot: disk.Depot, domain: t.Any, moving: View) -> None:
             domain.setAutostart(0)
 
 
-def restore(conn: t.Any, depot: disk.Depot, domain: t.Any) -> None:
-    """Take the mark off. A guest that stands still because of the move goes on."""
+def restore(conn: t.Any, depot: disk.Depot, domain: t.Any) -> bool:
+    """Take the mark off. A guest that stands still because of the move goes on. Whether there was anything to be done."""
     uuid = domain.UUIDString()
     offering.withdraw(uuid)
     tree = observe.configured(domain)
@@ -50,10 +50,12 @@ def restore(conn: t.Any, depot: disk.Depot, domain: t.Any) -> None:
             conn.defineXML(domain_xml.to_text(tree))
             if moving["autostart"]:
                 domain.setAutostart(1)
-        if domain.isActive() and looking.paused_by_move(domain):
+        stands = bool(domain.isActive()) and looking.paused_by_move(domain)
+        if stands:
             domain.resume()
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(depot.machine(uuid), FILE))
+    return bool(moving) or stands
 
 
 def definition(domain: t.Any, source: str, target: str, site: str | None, generation: int, *, live: bool = False) -> t.Any:
