@@ -10,7 +10,7 @@ import uuid
 
 import pytest
 from conftest import task
-from moving import FLIGHT, SEND, Bed, other
+from moving import SEND, Bed, other
 from walking import DEPOT, PROVIDERS, Grid, Row, machine_files, on_host, until
 
 MODULE = "virtuoso.grid.machine_migrate"
@@ -57,7 +57,7 @@ def test_the_target_refuses_with_its_own_eyes(bed: Bed, entry: Row):
     target = other(bed.place[0])
     before = machine_files(target)
     entries = [{**entry, "uuid": str(uuid.uuid4()), "name": f"it-refused-{number}", **changes} for number, changes in enumerate(BAD.values(), 10)]
-    rows = task(target, MODULE, {"step": "prepare", "name": target, "machines": entries}, check=True)["machines"]
+    rows = task(target, MODULE, {"step": "prepare", "name": target, "machines": entries})["machines"]
     assert [row["failure"]["code"] for row in rows] == list(BAD)
     assert all(row["failure"]["remedy"] for row in rows)
     assert machine_files(target) == before
@@ -84,7 +84,7 @@ def test_one_that_is_on_its_way_is_not_moved_by_another_run(bed: Bed):
     """The second waits for the first, and finds the machine where that has brought it, or says that it is busy."""
     source = bed.place[0]
     target = other(source)
-    first = bed.grid.start("migrate", "-e", f"machines={bed.name}", "-e", f"to={target}", **FLIGHT)
+    first = bed.grid.start("migrate", "-e", f"machines={bed.name}", "-e", f"to={target}", virtuoso_migrate_bandwidth="2 MiB")
     assert first.wait_for_task(SEND, 60)
     until("the mark", lambda: "moving" in on_host(source, f"virsh dumpxml --inactive {bed.name}", check=False), 20, 0.1)
     args = {"state": "stopped", "timeout": 5, "machines": [{"uuid": bed.uuid, "name": bed.name}]}

@@ -46,7 +46,7 @@ class Busy(Writer):
     """The guest also changes more of its memory in a second than the link carries."""
 
     def script(self) -> str:
-        dirty = "dd if=/dev/zero of=/tmp/big bs=1M count=32 2>/dev/null; while :; do tr '\\\\000-\\\\377' '\\\\001-\\\\377\\\\000' </tmp/big >/tmp/big2; mv /tmp/big2 /tmp/big; done"
+        dirty = "dd if=/dev/zero of=/tmp/big bs=1M count=10 2>/dev/null; while :; do tr '\\\\000-\\\\377' '\\\\001-\\\\377\\\\000' </tmp/big >/tmp/big2; mv /tmp/big2 /tmp/big; done"
         return f"mount -t tmpfs none /tmp; ({dirty}) </dev/null >/dev/null 2>&1 & {super().script()}"
 
 

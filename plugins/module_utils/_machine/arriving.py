@@ -93,6 +93,7 @@ def take(depot: disk.Depot, entry: View, source: View, progress: Progress, *, ba
     """
     uuid = entry["uuid"]
     _require_welcome(entry["attempt"])
+    offering.require_way(source)
 
     def fill(staging: str) -> None:
         for name, about in entry["files"].items():
@@ -129,11 +130,10 @@ def define(conn: t.Any, depot: disk.Depot, uuid: str, attempt: str | None) -> t.
 
 
 def undo(conn: t.Any, depot: disk.Depot, uuid: str, attempt: str) -> None:
-    """Throw away what was taken and perhaps defined: the source goes on with its own copy.
+    """Throw away what was taken and perhaps defined: the source goes on with its own copy, or the same is tried another way.
 
     :raises GridError: ``machine_here`` where the guest was let go on here, so that it may have done something.
     """
-    refuse(attempt)
     told = looking.incoming(depot, uuid)
     if told and told["attempt"] != attempt:
         # Another run has undone this one, and is at it anew.
@@ -142,7 +142,7 @@ def undo(conn: t.Any, depot: disk.Depot, uuid: str, attempt: str) -> None:
     if domain is not None and not domain.isActive() and told:
         with translated("undo the definition of the machine"):
             domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
-    discard(conn, depot, uuid, attempt)
+    discard(conn, depot, uuid, None)
 
 
 def finish(depot: disk.Depot, uuid: str, domain: t.Any, autostart: bool) -> None:

@@ -31,6 +31,9 @@ FINISH = "finish"
 ADOPT = "adopt"
 """Make what came the machine, because its source is dead: only on somebody's word."""
 
+HIDDEN = ".moving"
+"""What the name of a disk ends with in a definition that must not start; no such file is ever there."""
+
 OFF = ("stopped", "hibernated", "paused")
 
 
@@ -59,6 +62,16 @@ class Verdict:
     actions: t.Dict[str, str] = dataclasses.field(default_factory=dict)
     stale: t.Tuple[str, ...] = ()
     problem: t.Optional[GridError] = None
+
+
+def hidden(path: str) -> str:
+    """The name of a disk that isn't there."""
+    return path if path.endswith(HIDDEN) else path + HIDDEN
+
+
+def shown(path: str) -> str:
+    """The name of the disk that it stands for."""
+    return path[: -len(HIDDEN)] if path.endswith(HIDDEN) else path
 
 
 def copy_of(host: str, view: View | None) -> Copy:

@@ -10,6 +10,7 @@ connections make for this one run, so no provider has standing power over anothe
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
 View = t.Mapping[str, t.Any]
 
@@ -142,6 +144,44 @@ def diverges(stats: View, seconds: float, flight: Flight) -> bool:
     return bool(flight.postcopy and seconds > flight.postcopy_after and stats.get("memory_iteration", 0) >= _PASSES)
 
 
+def leftovers(nodes: t.Sequence[View], jobs: t.Sequence[View]) -> tuple[list[str], list[str]]:
+    """What an earlier move has left in QEMU when libvirt was killed under way (pure): block jobs to end, then nodes to remove, in their order.
+
+    :param nodes: QEMU's ``query-named-block-nodes``. :param jobs: its ``query-block-jobs``.
+    """
+    names = [str(node.get("node-name")) for node in nodes]
+    stale = [name for kind in ("-format", "-storage") for name in names if name.startswith("migration-") and name.endswith(kind)]
+    return [str(job["device"]) for job in jobs if job.get("type") == "mirror"], stale
+
+
+def sweep(domain: t.Any) -> bool:
+    """Remove what an earlier move has left in QEMU, which libvirt doesn't know any more when it was started anew; whether there was anything."""
+    import libvirt_qemu
+
+    def ask(command: str, **arguments: t.Any) -> t.Any:
+        said = libvirt_qemu.qemuMonitorCommand(domain, json.dumps({"execute": command, "arguments": arguments}), 0)
+        return json.loads(said).get("return")
+
+    jobs, nodes = leftovers(ask("query-named-block-nodes", flat=True) or [], ask("query-block-jobs") or [])
+    if not nodes:
+        return False
+    for job in jobs:
+        ask("block-job-cancel", device=job, force=True)
+
+    def over() -> None:
+        if leftovers([], ask("query-block-jobs") or [])[0]:
+            raise Pending("a block job is still there")
+
+    wait_for(over, _PATIENCE, what="the end of an earlier move's block jobs", interval=0.1)
+    for node in nodes:
+        ask("blockdev-del", **{"node-name": node})
+    return True
+
+
+def _is_leftover(exc: t.Any) -> bool:
+    return "migration-" in str(exc) and "node-name" in str(exc)
+
+
 def completed(domain: t.Any) -> View:
     """What libvirt says of the move that is over: milliseconds of silence, bytes, passes."""
     try:
@@ -168,6 +208,15 @@ def fly(domain: t.Any, target: t.Any, flight: Flight, live: t.Any, persistent: t
     if flight.downtime:
         with contextlib.suppress(libvirt.libvirtError):
             domain.migrateSetMaxDowntime(flight.downtime, 0)
+    try:
+        return _fly(domain, target, flight, live, persistent, progress)
+    except libvirt.libvirtError as exc:
+        if not _is_leftover(exc) or not sweep(domain):
+            raise
+    return _fly(domain, target, flight, live, persistent, progress)
+
+
+def _fly(domain: t.Any, target: t.Any, flight: Flight, live: t.Any, persistent: t.Any, progress: Progress) -> View:
     with Watch(domain, flight, progress) as watch:
         try:
             domain.migrate3(target, parameters(flight, live, persistent), _flags(flight))

@@ -16,27 +16,14 @@ import zlib
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import capabilities, domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk, memory, migration, observe, sleeping, survey
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import copies, disk, memory, migration, observe, sleeping, survey
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.address import Finder
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import check_uuid
 
 View = t.Dict[str, t.Any]
 
-HIDDEN = ".moving"
-"""What the name of a disk ends with in a definition that must not start; no such file is ever there."""
-
 _USERFAULT = "/proc/sys/vm/unprivileged_userfaultfd"
 _SEED_LIMIT = 16 * 2**20
-
-
-def hidden(path: str) -> str:
-    """The name of a disk that isn't there."""
-    return path if path.endswith(HIDDEN) else path + HIDDEN
-
-
-def shown(path: str) -> str:
-    """The name of the disk that it stands for."""
-    return path[: -len(HIDDEN)] if path.endswith(HIDDEN) else path
 
 
 def incoming(depot: disk.Depot, uuid: str) -> View | None:
@@ -133,7 +120,7 @@ def machine(conn: t.Any, depot: disk.Depot, uuid: str | None, name: str | None) 
         autostart = bool(domain.autostart())
     now = live if live is not None else tree
     model = domain_xml.read(now)
-    path = shown(model["disk_path"] or depot.disk(uuid))
+    path = copies.shown(model["disk_path"] or depot.disk(uuid))
     file = disk.read_qcow2(path)
     chain = depot.chain(disk.layer_of(file))
     return {

@@ -67,6 +67,8 @@ class Sender:
         """
         domain, tree = observe.find_domain(self.hypervisor.conn, entry["uuid"], entry["name"])
         if domain is None:
+            if entry["mode"] == migration.LIVE and self._there_already(entry):
+                return {"changed": True, "actions": ["migrate live", "release"], "stats": {}, "autostart": False}
             raise GridError("machine_unknown", "no such machine on this host", remedy="Run virtuoso.grid.refresh")
         values = t.cast("dict[str, t.Any]", metadata.read(tree))
         if values["generation"] != int(entry["generation"]) - 1:
@@ -77,6 +79,12 @@ class Sender:
             )
         way = self._live if entry["mode"] == migration.LIVE else self._offer
         return way(entry, domain, bool(domain.autostart()))
+
+    def _there_already(self, entry: View) -> bool:
+        """Whether this very step has moved the machine: Ansible gives a step again whose connection broke."""
+        found, tree = observe.find_domain(self._reach(), entry["uuid"], None)
+        values = metadata.read(tree) if found is not None and not looking.arriving(found) else None
+        return bool(values) and t.cast("dict[str, t.Any]", values)["generation"] == int(entry["generation"])
 
     def _moving(self, entry: View) -> View:
         return {"generation": int(entry["generation"]), "to": self.target["name"], "attempt": entry["attempt"]}

@@ -13,7 +13,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata, portable
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import hibernate, memory, observe
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import copies, hibernate, memory, observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import Depot
 
 
@@ -36,7 +36,9 @@ def check(conn: t.Any, depot: Depot, uuid: str) -> None:
 
 def _check(depot: Depot, uuid: str, tree: t.Any) -> None:
     values = metadata.read(tree)
-    hibernate.check(depot, uuid, values["generation"] if values else 0, domain_xml.read(tree)["disk_path"])
+    path = domain_xml.read(tree)["disk_path"]
+    # Marked already where a step is given again, as Ansible does whose connection broke.
+    hibernate.check(depot, uuid, values["generation"] if values else 0, path and copies.shown(path))
 
 
 def sleep(conn: t.Any, depot: Depot, domain: t.Any) -> None:

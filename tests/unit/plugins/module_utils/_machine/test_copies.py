@@ -164,3 +164,8 @@ def test_a_copy_on_its_way_is_not_touched():
         with pytest.raises(copies.GridError) as caught:
             copies.refuse_moving(moving, incoming)
         assert caught.value.code == "stale_generation" and word in caught.value.msg
+
+
+def test_the_disk_of_a_marked_copy_is_known_by_its_name():
+    for path in ("/d/disk.qcow2", "/d/disk.qcow2.moving"):
+        assert copies.hidden(path) == "/d/disk.qcow2.moving" and copies.shown(path) == "/d/disk.qcow2"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 
 import pytest
@@ -48,3 +49,55 @@ def test_a_target_that_does_not_answer_is_told_before_anything_is_touched(monkey
     with pytest.raises(live.GridError) as caught:
         live.require_way("192.0.2.7")
     assert caught.value.code == "target_unreachable" and caught.value.details["copy"] == "source" and "hibernated" in caught.value.remedy
+
+
+def test_what_an_interrupted_move_leaves_in_qemu_is_found():
+    nodes = [{"node-name": name} for name in ("libvirt-1-format", "migration-vda-storage", "migration-vda-format", "libvirt-1-storage")] + [{}]
+    jobs = [{"device": "drive-virtio-disk0", "type": "mirror"}, {"device": "other", "type": "stream"}]
+    assert live.leftovers(nodes, jobs) == (["drive-virtio-disk0"], ["migration-vda-format", "migration-vda-storage"])
+    assert live.leftovers(nodes[:1], jobs[1:]) == ([], [])
+
+
+class Qemu:
+    """libvirt and QEMU after libvirtd was killed while it moved the machine: the first move fails, until what is left is removed."""
+
+    def __init__(self):
+        self.nodes, self.jobs, self.moves, self.asked = ["migration-vda-format", "migration-vda-storage"], ["mirror"], 0, []
+
+    def migrate3(self, *dummy):
+        self.moves += 1
+        if self.nodes:
+            raise live.libvirt.libvirtError("Duplicate nodes with node-name='migration-vda-storage'")
+
+    def jobStats(self, _flags):  # pylint: disable=invalid-name
+        return {"type": 0, "downtime": 5}
+
+    def command(self, _domain, text, _flags):
+        told = json.loads(text)
+        self.asked.append(told["execute"])
+        answer = None
+        if told["execute"] == "query-named-block-nodes":
+            answer = [{"node-name": name} for name in self.nodes]
+        elif told["execute"] == "query-block-jobs":
+            answer = [{"device": "vda", "type": kind} for kind in self.jobs]
+        elif told["execute"] == "block-job-cancel":
+            self.jobs = []
+        elif told["execute"] == "blockdev-del":
+            assert not self.jobs, "the node is in use"
+            self.nodes.remove(told["arguments"]["node-name"])
+        return json.dumps({"return": answer})
+
+
+class Quiet:
+    def stage(self, *_dummy):
+        pass
+
+
+def test_a_move_after_an_interrupted_one_clears_what_that_left(monkeypatch):
+    import libvirt_qemu
+
+    qemu, tree = Qemu(), domain_xml.parse("<domain/>")
+    monkeypatch.setattr(libvirt_qemu, "qemuMonitorCommand", qemu.command)
+    monkeypatch.setattr(live, "_flags", lambda flight: 0)
+    assert live.fly(qemu, None, FLIGHT, tree, tree, Quiet())["downtime"] == 5
+    assert qemu.moves == 2 and qemu.nodes == []
