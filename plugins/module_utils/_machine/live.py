@@ -16,6 +16,7 @@ import threading
 import time
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt
@@ -26,8 +27,8 @@ View = t.Mapping[str, t.Any]
 
 _POLL = 0.25
 _MIB = 2**20
-_PORT = 49215
-"""The last of libvirt's own range, which the firewall of the role provider admits."""
+_PORTS = (49152, 49215)
+"""libvirt's own range, which the firewall of the role provider admits."""
 _PATIENCE = 5.0
 _PASSES = 4
 """How often all memory is sent before it is said that this leads to no end."""
@@ -72,7 +73,10 @@ def _flags(flight: Flight) -> int:
 
 
 class Watch:
-    """Looks at a move while it is under way: tells how far it is, ends one that stands still, switches one that doesn't converge."""
+    """Looks at a move while it is under way: tells how far it is, ends one that stands still, switches one that doesn't converge.
+
+    One thread asks libvirt, the other looks at the time, because where QEMU waits for the network libvirt doesn't answer either.
+    """
 
     def __init__(self, domain: t.Any, flight: Flight, progress: Progress) -> None:
         self.domain = domain
@@ -80,47 +84,74 @@ class Watch:
         self.progress = progress
         self.stalled = False
         self.switched = False
-        self.seen: dict[str, t.Any] = {}
+        self._moved = self._begin = time.monotonic()
+        self._last: t.Any = None
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._ask, self._guard)]
 
     def __enter__(self) -> Watch:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *dummy: t.Any) -> None:
         self._over.set()
-        self._thread.join(5)
+        for thread in self._threads:
+            thread.join(5)
 
-    def _run(self) -> None:
-        begin = moved = time.monotonic()
-        last: t.Any = None
+    def _ask(self) -> None:
         while not self._over.wait(_POLL):
             try:
                 stats = self.domain.jobStats(0)
             except libvirt.libvirtError:
                 continue
-            if stats.get("type") in (None, libvirt.VIR_DOMAIN_JOB_NONE):
-                continue
-            self.seen = stats
-            done = stats.get("data_processed", 0)
-            now = time.monotonic()
-            if done != last:
-                last, moved = done, now
-                self.progress.bytes("migrate", done, stats.get("data_total") or None)
-            elif now - moved > self.flight.stall and not self.switched:
+            if stats.get("type") not in (None, libvirt.VIR_DOMAIN_JOB_NONE):
+                self._see(stats)
+
+    def _see(self, stats: View) -> None:
+        done = stats.get("data_processed", 0)
+        if done != self._last:
+            self._last, self._moved = done, time.monotonic()
+            self.progress.bytes("migrate", done, stats.get("data_total") or None)
+        if diverges(stats, time.monotonic() - self._begin, self.flight) and not self.switched:
+            self.switched = True
+            self.progress.stage("post-copy")
+            with contextlib.suppress(libvirt.libvirtError):
+                self.domain.migrateStartPostCopy(0)
+
+    def _guard(self) -> None:
+        while not self._over.wait(_POLL):
+            # After the switch to post-copy there is no way back.
+            if time.monotonic() - self._moved > self.flight.stall and not self.switched:
                 self.stalled = True
+                hang_up(self.domain, self.flight.address)
                 with contextlib.suppress(libvirt.libvirtError):
                     self.domain.abortJob()
-                moved = now
-            if diverges(stats, now - begin, self.flight) and not self.switched:
-                self.switched = True
-                self.progress.stage("post-copy")
-                with contextlib.suppress(libvirt.libvirtError):
-                    self.domain.migrateStartPostCopy(0)
+                self._moved = time.monotonic()
 
 
-def require_way(address: str, port: int = _PORT, patience: float = _PATIENCE) -> None:
+def local_ports(text: str, pid: int) -> list[int]:
+    """The local ports of a process's connections, of what ``ss -H -t -n -p`` says (pure)."""
+    found = []
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) >= 5 and f"pid={pid}," in line:
+            found.append(int(words[3].rpartition(":")[2]))
+    return found
+
+
+def hang_up(domain: t.Any, address: str) -> None:
+    """End the connections of a machine's QEMU to the target. While QEMU waits for an answer there, it can't be told to end the move: and its guest waits
+    as well, for its network and its disk."""
+    with contextlib.suppress(OSError, ValueError, GridError, libvirt.libvirtError):
+        with open(f"/run/libvirt/qemu/{domain.name()}.pid", encoding="ascii") as file:
+            pid = int(file.read())
+        wanted = ["dst", address, "dport", ">=", f":{_PORTS[0]}", "dport", "<=", f":{_PORTS[1]}"]
+        for port in local_ports(command(["ss", "-H", "-t", "-n", "-p", *wanted], timeout=10), pid):
+            command(["ss", "-K", "-H", "-t", "-n", "dst", address, "sport", "=", f":{port}"], timeout=10)
+
+
+def require_way(address: str, port: int = _PORTS[1], patience: float = _PATIENCE) -> None:
     """See that the target answers at all: libvirt would wait two minutes for a connection that nobody refuses, and can't be called back from that.
 
     :param port: one of those that QEMU listens on for a machine that comes; that nobody does yet is an answer as well.
@@ -158,8 +189,8 @@ def sweep(domain: t.Any) -> bool:
     """Remove what an earlier move has left in QEMU, which libvirt doesn't know any more when it was started anew; whether there was anything."""
     import libvirt_qemu
 
-    def ask(command: str, **arguments: t.Any) -> t.Any:
-        said = libvirt_qemu.qemuMonitorCommand(domain, json.dumps({"execute": command, "arguments": arguments}), 0)
+    def ask(verb: str, **arguments: t.Any) -> t.Any:
+        said = libvirt_qemu.qemuMonitorCommand(domain, json.dumps({"execute": verb, "arguments": arguments}), 0)
         return json.loads(said).get("return")
 
     jobs, nodes = leftovers(ask("query-named-block-nodes", flat=True) or [], ask("query-block-jobs") or [])

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
+import time
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
@@ -101,3 +103,41 @@ def test_a_move_after_an_interrupted_one_clears_what_that_left(monkeypatch):
     monkeypatch.setattr(live, "_flags", lambda flight: 0)
     assert live.fly(qemu, None, FLIGHT, tree, tree, Quiet())["downtime"] == 5
     assert qemu.moves == 2 and qemu.nodes == []
+
+
+def test_the_connections_of_one_qemu_are_told_from_others():
+    text = """ESTAB 0 0 198.18.0.22:41556 198.18.0.21:49153 users:(("qemu-system-x86",pid=13057,fd=29))
+SYN-SENT 0 1 [2001:db8::1]:41557 [2001:db8::2]:49154 users:(("qemu-system-x86",pid=13057,fd=30))
+ESTAB 0 0 198.18.0.22:41558 198.18.0.21:49155 users:(("qemu-system-x86",pid=130571,fd=29))
+ESTAB 0 0 198.18.0.22:41559 198.18.0.21:49156
+"""
+    assert live.local_ports(text, 13057) == [41556, 41557] and live.local_ports("", 1) == []
+
+
+class Stuck:
+    """A machine whose QEMU waits for the network: libvirt says nothing of it either, until its connections are ended."""
+
+    def __init__(self):
+        self.free = threading.Event()
+
+    def name(self):
+        return "web1"
+
+    def jobStats(self, _flags=0):  # pylint: disable=invalid-name
+        self.free.wait(5)
+        raise live.libvirt.libvirtError("cannot acquire state change lock")
+
+    abortJob = jobStats  # pylint: disable=invalid-name
+
+    def migrate3(self, *dummy):
+        self.jobStats(0)
+
+
+def test_a_move_in_which_nothing_gets_through_is_ended(monkeypatch):
+    stuck, tree = Stuck(), domain_xml.parse("<domain/>")
+    monkeypatch.setattr(live, "_flags", lambda flight: 0)
+    monkeypatch.setattr(live, "hang_up", lambda domain, address: domain.free.set())
+    begin = time.monotonic()
+    with pytest.raises(live.GridError) as caught:
+        live.fly(stuck, None, FLIGHT._replace(stall=0.5), tree, tree, Quiet())
+    assert caught.value.code == "link_lost" and time.monotonic() - begin < 3
