@@ -57,10 +57,10 @@ def _bed() -> t.Iterator[Bed]:
     try:
         overlay.make()
         users = [{"name": "alice", "ssh_authorized_keys": [key]}]
-        patient = {"virtuoso_screenshots": False, "virtuoso_address_timeout": 280}
+        patient = {"virtuoso_screenshots": False, "virtuoso_address_timeout": 400}
         grid.play("deploy", "--limit", PROVIDERS[0], machines=grid.machines(1, users=users), **patient).succeeded()
         bed = Bed(grid, grid.names(1)[0])
-        until("the guest's SSH server", lambda: _writes(bed), 180, 3)
+        until("the guest's SSH server", lambda: _writes(bed), 300, 3)
         yield bed
     finally:
         grid.clean()
@@ -111,8 +111,8 @@ def test_nothing_that_was_written_is_lost_when_it_moves_shut_down(bed: Bed):
     bed.grid.play("migrate", "-e", f"machines={bed.name}", "-e", f"to={target}").succeeded()
     assert bed.whole(target) == "shut off" and admitted(bed) == [target]
     address = bed.address
-    bed.grid.play("power", "-e", f"machines={bed.name}", "-e", "state=running", virtuoso_address_timeout=280).succeeded()
+    bed.grid.play("power", "-e", f"machines={bed.name}", "-e", "state=running", virtuoso_address_timeout=400).succeeded()
     bed.learn_address()
     assert bed.address == address, "the machine has another address at home"
-    until("the guest's SSH server", lambda: _writes(bed), 180, 3)
+    until("the guest's SSH server", lambda: _writes(bed), 300, 3)
     assert database.written()[:last] == list(range(1, last + 1))
