@@ -115,12 +115,14 @@ class Writer:
         """What the guest has on its disk."""
 
         def probe() -> str | None:
-            done = subprocess.run(
-                [*self.argv, self.reader()], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=40, check=False
-            )
-            return done.stdout if done.returncode == 0 else None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                done = subprocess.run(
+                    [*self.argv, self.reader()], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+                )
+                return done.stdout if done.returncode == 0 else None
+            return None
 
-        return [int(line) for line in until("the guest's SSH server", probe, 60, 1).split()]
+        return [int(line) for line in until("the guest's SSH server", probe, 120, 1).split()]
 
 
 class Bed:
