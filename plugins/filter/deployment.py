@@ -32,6 +32,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image_play import (
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.guests import overlay_lacks, overlay_machines, with_mtu
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import bridge_name
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import overlay_plan, with_keys
+from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_forwarding as forwarding
 from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_play as migration
 from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_steps as steps
 
@@ -69,6 +70,12 @@ class FilterModule:
             "migrate_outcome": steps.outcome,
             "migrate_placed": migration.placed,
             "migrate_plan": migration.plan,
+            "migrate_speechless": migration.speechless,
+            "migrate_announced": forwarding.announced,
+            "migrate_came_to_rest": forwarding.came_to_rest,
+            "migrate_forwarded": forwarding.forwarded,
+            "migrate_moved": forwarding.moved,
+            "migrate_told": forwarding.told,
             "migrate_settled": migration.settled,
             "migrate_still": migration.still,
             "migrate_to_place": migration.to_place,
