@@ -120,3 +120,17 @@ def test_a_rebooted_provider_comes_back_and_a_second_run_changes_nothing(overlay
     on_host("provider2", "ip link del vhit0")
     again = overlay.make()
     assert not any(again.changed.values()), again.story()
+
+
+def test_a_retired_machine_leaves_no_static_entry(overlay, names):
+    overlay.make(shortcuts=SHORTCUT)
+    macs = {row["name"]: row["mac"] for row in overlay.grid.rows("SELECT name, json_extract(facts, '$.mac') AS mac FROM host WHERE kind = 'machine'")}
+    ((place, dummy),) = overlay.grid.domains()[names[1]]
+    other = next(provider for provider in PROVIDERS if provider != place)
+    assert f"{macs[names[1]]} dev tap" in on_host(other, "bridge fdb show")
+    traffic = overlay.grid.play("traffic").succeeded()
+    assert f"{names[0]} > {names[1]}" in {row["name"] for row in traffic.report["machines"]}
+    overlay.grid.play("retire", virtuoso_select=[names[1]], virtuoso_networks=[overlay.network(shortcuts=SHORTCUT)]).succeeded()
+    for host in HOSTS:
+        assert macs[names[1]] not in on_host(host, "bridge fdb show; cat /etc/virtuoso/overlay/part.json")
+    assert not any(overlay.make(shortcuts=SHORTCUT).changed.values())

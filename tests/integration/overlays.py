@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import os
 import random
 import re
 import subprocess
@@ -89,6 +90,14 @@ class Overlay:
         options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ConnectTimeout=10"
         return on_host(HOME, f"ssh -n -i {KEY} {options} root@{self.addresses[name]} '{command}'", check=check)
 
+    def by_inventory(self, command: str) -> str:
+        """What ``ansible machines`` says of a command: the inventory alone knows the way."""
+        argv = ["ansible", "-i", str(self.grid.inventory), "machines", "-m", "ansible.builtin.raw", "-a", command, "-e", f"virtuoso_lab_dir={LAB}"]
+        env = {**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_COLLECTIONS_PATH": str(CHECKOUT / "build" / "collections")}
+        done = subprocess.run(argv, cwd=CHECKOUT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
     def ping(self, name: str, target: str, count: int = 10, interval: float = 0.1) -> Row:
         """Sent, received and the least round trip of a ping from a machine."""
         return read_ping(self.inside(name, f"ping -c {count} -i {interval} {target}", check=False))
@@ -109,12 +118,12 @@ class Overlay:
 
 
 CLEAN = f"""
-for unit in $(systemctl list-units --all --plain --no-legend 'virtuoso-overlay-ssh@*' 'virtuoso-home*' | cut -d ' ' -f 1); do
+for unit in $(systemctl list-units --all --plain --no-legend 'virtuoso-overlay-ssh@*' 'virtuoso-overlay-wireguard*' 'virtuoso-home*' | cut -d ' ' -f 1); do
     systemctl disable --now $unit
 done
-rm -rf /etc/virtuoso/overlay/part*.json /etc/virtuoso/overlay/ssh/* /etc/virtuoso/overlay/authorized_keys
+rm -rf /etc/virtuoso/overlay/part*.json /etc/virtuoso/overlay/ssh/* /etc/virtuoso/overlay/authorized_keys /etc/virtuoso/overlay/wireguard.*
 rm -rf /etc/virtuoso/home/{NETWORK} /var/lib/virtuoso-home/{NETWORK}.leases
-for link in $(ip -br link | grep -oE '^(vb|vt|vh|vl|tap)[0-9a-f]+|^vhit0|^{LAN}'); do ip link delete $link; done
+for link in $(ip -br link | grep -oE '^(vb|vt|vw|vh|vl|tap)[0-9a-f]+|^vwg0|^vhit0|^{LAN}'); do ip link delete $link; done
 nft list tables | grep virtuoso_ | while read -r line; do nft delete $line; done
 rm -f {KEY} /root/it_frames.py /run/virtuoso-overlay.*
 """
@@ -189,9 +198,9 @@ def storm(sender: str, *, seconds: float, rate: int = 1000) -> dict[str, Row]:
 def leftovers(host: str) -> str:
     """Whatever of networks is on a host: interfaces, rules, units, keys; empty where there is nothing."""
     script = f"""
-    ip -br link | grep -oE '^(vb|vt|vh|vl|vm|tap)[0-9a-f]+|^{LAN}'
+    ip -br link | grep -oE '^(vb|vt|vw|vh|vl|vm|tap)[0-9a-f]+|^vwg0|^{LAN}'
     nft list tables | grep virtuoso_
-    systemctl list-units --all --plain --no-legend 'virtuoso-overlay-ssh@*' 'virtuoso-home*' 'virtuoso-overlay-rollback*' | cut -d ' ' -f 1
+    systemctl list-units --all --plain --no-legend 'virtuoso-overlay-*' 'virtuoso-home*' | cut -d ' ' -f 1
     find /etc/systemd/system -name 'virtuoso-overlay-ssh@tap*' -o -name 'virtuoso-home*@{NETWORK}*'
     find /etc/virtuoso/overlay /etc/virtuoso/home /var/lib/virtuoso-home -type f 2>/dev/null
     """
