@@ -42,6 +42,17 @@ class Source(t.NamedTuple):
     key_name: str | None = None
 
 
+SSH = {
+    "port": 22,
+    "user": "virtuoso",
+    "identity_file": "/etc/virtuoso/transfer_ed25519",
+    "known_hosts_file": "/etc/virtuoso/known_hosts",
+    "name": None,
+    "key_name": None,
+}
+"""How a source is reached where nothing else is said."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Item:
     """One image that is to be here: its name, the digest of its topmost layer, and bytes of its files if they are known."""
@@ -150,7 +161,7 @@ class Fetch:
     """Where the blocks of a layer come from.
 
     ``here``: number of a block and where it lies on this host, as (digest of the layer, number there). ``order``: numbers of the
-    blocks that are asked for, ascending. ``repeats``: number of a block that is like one of ``order``, and that one's number.
+    blocks that are asked for, in the order in which they are to come. ``repeats``: number of a block that is like one of ``order``, and that one's number.
     """
 
     here: dict[int, tuple[str, int]]
@@ -158,16 +169,19 @@ class Fetch:
     repeats: dict[int, int]
 
 
-def plan_fetch(index: Index, whole: t.Container[int], local: t.Mapping[bytes, tuple[str, int]]) -> Fetch:
+def plan_fetch(
+    index: Index, whole: t.Container[int], local: t.Mapping[bytes, tuple[str, int]], first: t.Sequence[int] = ()
+) -> Fetch:
     """Ask for nothing that is on this host already, and for nothing twice.
 
     :param whole: numbers of the blocks that an interrupted transfer has brought. :param local: layer and number by hash.
+    :param first: numbers of the layer's blocks that are to come before the others, in this order.
     """
     here: dict[int, tuple[str, int]] = {}
     order: list[int] = []
     repeats: dict[int, int] = {}
     first: dict[bytes, int] = {}
-    for number in index.data:
+    for number in dict.fromkeys([*first, *index.data]):
         found = index.blocks[number]
         if number in whole:
             first.setdefault(found, number)
@@ -179,6 +193,16 @@ def plan_fetch(index: Index, whole: t.Container[int], local: t.Mapping[bytes, tu
             first[found] = number
             order.append(number)
     return Fetch(here, order, repeats)
+
+
+def only(fetch: Fetch, wanted: t.Container[int]) -> Fetch:
+    """Of what is to be fetched these blocks alone."""
+    repeats = {number: like for number, like in fetch.repeats.items() if number in wanted}
+    return Fetch(
+        {number: place for number, place in fetch.here.items() if number in wanted},
+        [number for number in fetch.order if number in wanted],
+        repeats,
+    )
 
 
 def places_by_hash(layers: t.Mapping[str, Index]) -> dict[bytes, tuple[str, int]]:
