@@ -22,7 +22,7 @@ import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import boot, header
+from ansible_collections.virtuoso.grid.plugins.module_utils._image import header
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import Index, decode
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.lock import hold
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import (
@@ -89,33 +89,6 @@ class Depot:
     def boot_path(self, digest: str) -> str:
         """Where the record of what a boot reads is, or would be."""
         return os.path.join(self.layers, boot_file(digest))
-
-    def boot_record(self, digest: str | None) -> list[int] | None:
-        """What a boot of the image with this topmost layer reads, or one of the nearest layer below that has a record."""
-        for dummy in range(MAX_LAYERS):
-            if digest is None:
-                break
-            with contextlib.suppress(OSError, GridError), open(self.boot_path(digest), "rb") as stream:
-                return boot.parse(stream.read(boot.MAX_TEXT + 1))
-            try:
-                digest = self.index(digest).parent
-            except GridError:
-                break
-        return None
-
-    def record_boot(self, digest: str, numbers: t.Sequence[int]) -> bool:
-        """Keep what a boot read, with what others read; whether that says more than what was there. Only beside a layer that is here."""
-        with self.locked():
-            known = self.boot_record(digest) or []
-            merged = boot.merge(known, numbers)
-            if not self.has(digest) or merged == known:
-                return False
-            temporary = os.path.join(self.staging, f"{boot_file(digest)}.{os.getpid()}.new")
-            with open(temporary, "wb") as stream:
-                stream.write(boot.encode(merged))
-            share(temporary, 0o640)
-            os.replace(temporary, self.boot_path(digest))
-            return True
 
     def has(self, digest: str, size: int | None = None) -> bool:
         """Whether the layer is there, its file with ``size`` bytes if that is known. The layers below it are not looked at."""

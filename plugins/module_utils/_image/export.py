@@ -17,6 +17,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import boot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import export_plan as plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.ahead import fetch_ahead
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.boot_store import record_boot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.qemu_img import extents
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import disk_errors
@@ -46,7 +47,7 @@ class Exports:
         self.ports = ports
 
     def _cache(self, digest: str) -> str:
-        return os.path.join(self.depot.images, ".paging", digest[len("sha256:") :], "cache.qcow2")
+        return os.path.join(self.depot.images, ".paging", digest[len("sha256:") :], plan.CACHE_NAME)
 
     @contextlib.contextmanager
     def locked(self) -> t.Iterator[None]:
@@ -124,13 +125,13 @@ class Exports:
         numbers: list[int] = []
         with contextlib.suppress(GridError, OSError):
             numbers = boot.read_order(extents(self._cache(digest)))
-            self.depot.record_boot(digest, numbers)
+            record_boot(self.depot, digest, numbers)
         return boot.runs_of(numbers)
 
     def learn(self, digest: str, runs: t.Any, check_mode: bool) -> Result:
         """Keep what a boot read on another host; :raises GridError: ``invalid_record``, ``invalid_digest``."""
         numbers = boot.numbers_of(runs)
-        learnt = not check_mode and bool(numbers) and self.depot.has(digest) and self.depot.record_boot(digest, numbers)
+        learnt = not check_mode and bool(numbers) and self.depot.has(digest) and record_boot(self.depot, digest, numbers)
         return {"digest": digest, "changed": learnt, "actions": ["learn"] if learnt else [], "blocks": len(numbers)}
 
     def _clients(self, unit: plan.Unit) -> int:

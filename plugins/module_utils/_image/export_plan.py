@@ -27,6 +27,9 @@ QMP = "qmp"
 CACHE, CACHE_FILE, ORIGIN = "cache", "file", "source"
 """Nodes of a pager: what it keeps, the file of that, and what it reads when it hasn't got it."""
 
+CACHE_NAME = "cache.qcow2"
+"""The name of that file."""
+
 RECONNECT = 10
 """Seconds for which a pager lets reads wait for its source to come back; then they fail, and the guest pauses."""
 

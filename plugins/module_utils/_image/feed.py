@@ -19,15 +19,20 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.content import write_tables
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot, share
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.export_plan import CACHE, CACHE_FILE, ORIGIN, PAGER, QMP, unit_name
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.export_plan import CACHE, CACHE_FILE, CACHE_NAME, ORIGIN, PAGER, QMP, unit_name
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.receive import Incoming
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import layer_file
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.send import Pace
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.view import View
 
 _PATIENCE = 30.0
 """Seconds for an answer; a pager that has lost its source answers after those that it waits for it."""
 
 _VIEW = "view-"
+QUIET = 3.0
+"""Seconds without a new read after which machines count as booted."""
+
+_LOOK_AGAIN = 0.25
 _OFTEN, _SELDOM = 0.25, 2.0
 """Seconds between two views: while a boot's blocks come, and afterwards."""
 
@@ -47,6 +52,13 @@ class Pager:
     def there(self) -> bool:
         """Whether it runs."""
         return os.path.exists(self.socket)
+
+    def kept(self) -> int:
+        """Bytes of what it keeps; they become more with whatever is read for the first time."""
+        try:
+            return os.stat(os.path.join(self.directory, CACHE_NAME)).st_size
+        except FileNotFoundError:
+            return 0
 
     def link(self, layer: str) -> str:
         """Where it has the file of a layer that is coming."""
@@ -134,6 +146,8 @@ class Feed:
         self.early = early
         self._layers: list[_Shown] = []
         self._due = 0.0
+        self._pace = Pace(None)
+        self._kept, self._read_at = -1, 0.0
 
     def begin(self, digest: str, incoming: Incoming, hidden: t.Container[int]) -> None:
         """A layer begins to come, above those that came before it; its file is nobody else's."""
@@ -146,6 +160,23 @@ class Feed:
     def end(self, digest: str) -> None:
         """It is whole."""
         self._layers = [shown for shown in self._layers if shown.path != self.pager.link(digest)]
+
+    def give_way(self, came: int, rate: float | None) -> None:
+        """Take no more than a rate, of which ``came`` bytes are just taken, while machines read what nobody has read before, as they do when they boot.
+
+        Whoever doesn't take what comes makes its sender wait.
+        """
+        pace = self._pace if rate is not None and self._pace.rate == rate else Pace(rate, time.monotonic)
+        self._pace = pace
+        end = time.monotonic() + pace.pause(came)
+        while True:
+            now = time.monotonic()
+            kept = self.pager.kept()
+            if kept != self._kept:
+                self._kept, self._read_at = kept, now
+            if now >= end or now - self._read_at > QUIET:
+                return
+            time.sleep(min(_LOOK_AGAIN, end - now))
 
     def _placed(self, shown: _Shown, numbers: t.Iterable[int]) -> None:
         shown.view.show(numbers)

@@ -22,7 +22,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.layout import
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.layout import plan as lay_out
 
 _QUEUE = 16
-_EARLY = 2**26
+_EARLY = 2**24
 """Bytes that are written before they are sent on to the disk."""
 Reader = t.Callable[[str, int], bytes]
 """Reads a block of a layer that is here: its digest, the block's number."""

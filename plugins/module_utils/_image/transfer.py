@@ -12,7 +12,7 @@ import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import boot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image import boot, fetch_plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.content import damaged, read_exactly
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import PART, Depot, Made
@@ -226,15 +226,15 @@ class _Transfer:
     def _fill(self, digest: str, incoming: Incoming) -> None:
         kept = incoming.kept()
         first = [] if self.feed is None else boot.wanted_first(self.record, incoming.index.data)
-        fetch = plan.plan_fetch(incoming.index, kept, plan.places_by_hash(self._layers_here(incoming.index.parent)), first)
+        fetch = fetch_plan.plan_fetch(incoming.index, kept, fetch_plan.places_by_hash(self._layers_here(incoming.index.parent)), first)
         if self.ahead:
-            fetch = plan.only(fetch, set(first))
+            fetch = fetch_plan.only(fetch, set(first))
         check_space(self.depot.images, (len(incoming.layout.offsets) - len(kept)) * BLOCK, "the image")
         with contextlib.ExitStack() as stack:
             wrong = incoming.copy(fetch.here, _Readers(self.depot, stack).read)
         self.account.copied += (len(fetch.here) - len(wrong)) * BLOCK
         self.account.resumed += len(kept) * BLOCK
-        self.account.base = plan.nearest(fetch) or self.account.base
+        self.account.base = fetch_plan.nearest(fetch) or self.account.base
         wanted = [*fetch.order, *wrong]
         for dummy in range(2):
             if wanted:
@@ -245,7 +245,8 @@ class _Transfer:
 
     def _layers_here(self, parent: str | None) -> dict[str, Index]:
         """Indexes of the layers here that may have blocks of the wanted one, the chain below it first."""
-        found = self.depot.chain(parent) if parent is not None else {}
+        # Ahead of the rest the layer below may not be here either
+        found = self.depot.chain(parent) if parent is not None and self.depot.has(parent) else {}
         for layer in self.depot.read_layers()[:_MOST_LAYERS_LOOKED_AT]:
             with contextlib.suppress(GridError):
                 found.setdefault(layer["digest"], self.depot.index(layer["digest"]))
@@ -272,16 +273,29 @@ class _Transfer:
     def _packing(self, count: int) -> plan.Packing:
         if count < plan.WORTH_MEASURING:
             return plan.Packing(plan.QUICK, count, "too little to measure the link with")
-        return self.measured.packing(self.cap.limit(self.free))
+        return self.measured.packing(self._limit())
+
+    @property
+    def _yields(self) -> Feed | None:
+        """Machines that read what comes meanwhile; to them the rest of it gives way."""
+        return None if self.ahead else self.feed
+
+    def _limit(self) -> int | None:
+        """Bytes a second at most; a share of the link is kept to only while machines read."""
+        return (plan.Cap(self.cap.rate) if self._yields is not None else self.cap).limit(self.free)
 
     def _part(self, digest: str, incoming: Incoming, numbers: list[int], level: int, span: tuple[int, int]) -> list[int]:
         ranges = plan.ranges_of(numbers, incoming.layout.offsets)
-        spare = self.feed is not None and not self.ahead
-        stream = self.link().ranges(digest, ranges, level, self.cap.limit(self.free), spare)
-        came = [0]
+        feed = self._yields
+        stream = self.link().ranges(digest, ranges, level, self._limit(), feed is not None)
+        came, taken = [0], [self.link().received]
 
         def told(count: int) -> None:
             came[0] = count
+            if feed is not None:
+                received = self.link().received
+                feed.give_way(received - taken[0], self.cap.limit(self.free))
+                taken[0] = received
             self.progress.bytes("transfer", (span[0] + count) * BLOCK, span[1] * BLOCK)
 
         wrong = incoming.take(numbers, stream, told)
