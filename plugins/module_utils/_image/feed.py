@@ -184,6 +184,13 @@ class Feed:
         if time.monotonic() >= self._due:
             self.update()
 
+    def complete(self) -> None:
+        """Nothing more comes; a pager that is only just being started is waited for."""
+        end = time.monotonic() + _PATIENCE
+        while not self.pager.there() and time.monotonic() < end:
+            time.sleep(_LOOK_AGAIN)
+        self.update()
+
     def update(self) -> None:
         """Show what has come. What fails here costs nothing but time: the pager has its source."""
         begin = time.monotonic()

@@ -205,7 +205,7 @@ class _Transfer:
                 self._fill(digest, incoming)
                 if self.feed is not None:
                     if self.ahead:
-                        self.feed.update()
+                        self.feed.complete()
                         return
                     self.feed.end(digest)
                 withdraw(self.depot, digest)

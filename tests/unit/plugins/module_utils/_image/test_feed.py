@@ -68,7 +68,7 @@ class Pager:
     def __init__(self, path, depot, digest, fails=()):
         self.asked, self.nodes, self.fails = [], {}, fails
         self.pages = {}
-        os.makedirs(feed.directory(depot, digest))
+        os.makedirs(feed.directory(depot, digest), exist_ok=True)
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(str(path / "qmp"))
         self.socket.listen()
@@ -139,6 +139,18 @@ def test_what_a_boot_reads_comes_first_and_is_shown_and_the_rest_is_resumed(wire
     assert came["resumed"] == 3 * BLOCK and came["content"] == 37 * BLOCK and wire.same(one)
     assert pager.backing == "source" and not pager.nodes, "its file was taken away before it got its final tables"
     assert os.listdir(feed.directory(wire.target, digest)) == []
+
+
+def test_a_pager_that_starts_late_is_waited_for(wire, tmp_path):
+    one = wire.put("1", noise(1, 10))
+    (digest,) = one["layers"]
+    os.makedirs(feed.directory(wire.target, digest))
+    begun = []
+    timer = threading.Timer(1, lambda: begun.append(Pager(tmp_path, wire.target, digest)))
+    timer.start()
+    get(wire, one, ahead=True)
+    timer.join()
+    assert begun[0].shown(wire.source.index(digest)) == list(range(1, 11))
 
 
 def test_a_source_without_a_record_gives_the_beginning(wire, tmp_path, monkeypatch):
