@@ -22,13 +22,14 @@ SCENARIOS := $(sort $(patsubst extensions/molecule/%/molecule.yml,%,$(wildcard e
 # Scenarios that leave the lab's hosts alone: make test runs them beside those that don't.
 OWN_HOSTS := order provider
 
-.PHONY: help setup lab demo picture test lint test-sanity test-unit test-integration test-molecule test-faults bench \
+.PHONY: help setup lab demo picture test lint test-sanity test-unit test-integration test-molecule test-faults test-each bench \
 	package clean distclean
 
 help:
 	@echo "make demo              the main job end to end, in a lab of its own"
 	@echo "make test              lint, test-sanity, test-unit, test-integration, test-molecule"
 	@echo "make test-faults       the long matrix of faults"
+	@echo "make test-each         long tests on both providers, which make test runs on one"
 	@echo "make bench             every benchmark beside its peers; AREA=images runs one, with CASE=slow-first the cases of images that begin so"
 	@echo "make lab               start the lab; make setup only prepares the controller"
 	@echo "make package           the collection as an archive in build/"
@@ -70,6 +71,10 @@ test-molecule: $(if $(APART),setup,lab)
 
 test-faults: lab
 	@$(PYTEST) tests/faults $(JUNIT) $(ARGS)
+
+# tests that make test runs on one provider only, of the older or the newer release
+test-each: lab
+	@VIRTUOSO_TEST_EACH=1 $(PYTEST) tests/integration/test_versions.py tests/integration/test_paging.py $(ARGS)
 
 bench: lab
 	@python tests/bench/bench.py $(AREA)

@@ -30,6 +30,7 @@ class ActionModule(ActionBase):
                     "default": ["name", "reference", "image", "provider", "state", "address", "console"],
                 },
                 "title": {"type": "str"},
+                "warnings": {"type": "list", "elements": "str", "default": []},
             }
         )
         rows = join(arguments["results"])
@@ -42,6 +43,8 @@ class ActionModule(ActionBase):
             display.display(line)
         failed = [row for row in rows if row.get("failed")]
         result.update(changed=False, machines=rows, table=lines)
+        if arguments["warnings"]:
+            result["warnings"] = [*result.get("warnings", ()), *arguments["warnings"]]
         if failed:
             result.update(
                 failed=True,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._deployment import (
+    asides,
     by_source,
     identities,
     pager_exports,
@@ -53,6 +54,7 @@ class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Name to function."""
         return {
+            "asides": asides,
             "by_source": by_source,
             "identities": identities,
             "migrate_advance": steps.advance,

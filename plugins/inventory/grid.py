@@ -113,9 +113,7 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 from ansible.utils.unsafe_proxy import wrap_var
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information import inventory as view
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import matching
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import listing
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_duration
 
 _UNTRUSTED = hasattr(BaseInventoryPlugin, "trusted_by_default")
@@ -176,23 +174,40 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
         location = str(
             self.get_option("store") or os.path.join(os.environ.get("XDG_DATA_HOME") or "~/.local/share", "virtuoso", "grid.db")
         )
-        try:
-            store = Store(location, directory=os.path.dirname(os.path.abspath(path)))
-            with store.reading() as connection:
-                machines, hosts = query.machines(connection), query.hosts(connection)
-                where, scope = self.get_option("where"), self.get_option("scope")
-                if where or scope:
-                    asked = {"of": "machine", "where": where, "scope": scope, "include": ["virtual", "future"]}
-                    chosen = matching(connection, asked)
-                    machines = [row for row in machines if row["uuid"] in chosen]
-        except GridError as exc:
-            if exc.code == "store_missing":
-                self.display.warning(f"{exc}; the inventory has no machines yet")
-                return []
-            raise AnsibleParserError(f"{path}: {exc}") from exc
-        beside = f"{store.location.path}.known_hosts" if store.location.path else "~/.ssh/virtuoso_known_hosts"
-        known_hosts = self.get_option("known_hosts") or beside
-        return view.entries(machines, hosts, include=self.get_option("include"), known_hosts=known_hosts)
+        directory = os.path.dirname(os.path.abspath(path))
+        file = listing.file_of(location, directory)
+        selected = self.get_option("where") or self.get_option("scope")
+        read = None if file is None or selected else listing.read(file)
+        if read is None:
+            try:
+                file, read = self._read_store(location, directory)
+            except GridError as exc:
+                if exc.code == "store_missing":
+                    self.display.warning(f"{exc}; the inventory has no machines yet")
+                    return []
+                raise AnsibleParserError(f"{path}: {exc}") from exc
+        known_hosts = self.get_option("known_hosts") or (f"{file}.known_hosts" if file else "~/.ssh/virtuoso_known_hosts")
+        return view.entries(*read, include=self.get_option("include"), known_hosts=known_hosts)
+
+    def _read_store(self, location: str, directory: str) -> tuple[str | None, tuple[list[view.Row], list[view.Row]]]:
+        """The store's file, if it is one, then machines and hosts: the way for servers, conditions, and whatever is wrong.
+
+        :raises GridError: as :class:`Store`, and as :func:`find.matching`.
+        """
+        # Only here: loading SQLAlchemy takes longer than all else that this plugin does.
+        from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
+        from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import matching
+        from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+
+        store = Store(location, directory=directory)
+        with store.reading() as connection:
+            machines, hosts = query.machines(connection), query.hosts(connection)
+            where, scope = self.get_option("where"), self.get_option("scope")
+            if where or scope:
+                asked = {"of": "machine", "where": where, "scope": scope, "include": ["virtual", "future"]}
+                chosen = matching(connection, asked)
+                machines = [row for row in machines if row["uuid"] in chosen]
+        return store.location.path, (machines, hosts)
 
     def _add(self, entry: view.Entry, providers: bool) -> dict[str, t.Any]:
         """Add a host with its groups and variables; returns the variables. :param providers: as the option."""

@@ -295,3 +295,32 @@ def step_rows(result: t.Mapping[str, t.Any], machines: t.Sequence[t.Mapping[str,
         }
         for machine in machines
     ]
+
+
+def asides(hosts: t.Mapping[str, t.Mapping[str, t.Any]], steps: t.Mapping[str, str]) -> list[str]:
+    """What went wrong beside the machines: steps without which a machine runs all the same, so that none of them has failed.
+
+    :param hosts: the variables of each host of the play. :param steps: registered results by the name of their variable, and what each step was to do.
+    :returns: a sentence each; what ran once for all hosts is told once.
+    """
+    told: dict[str, None] = {}
+    for host, variables in hosts.items():
+        for variable, what in steps.items():
+            registered = variables.get(variable) or {}
+            for result in registered.get("results") or [registered]:
+                for part in [result, *(result.get("machines") or ())]:
+                    text = _trouble(part)
+                    if text is not None:
+                        item = result.get("item")
+                        where = item if isinstance(item, str) else item.get("home", host) if isinstance(item, dict) else host
+                        told[f"{where}: could not {what}: {text}"] = None
+    return list(told)
+
+
+def _trouble(result: t.Any) -> str | None:
+    """What a result says of its failure, whether its task was allowed to fail or not; ``None`` if there was none."""
+    if not isinstance(result, dict) or not any(result.get(key) for key in ("failure", "exception", "unreachable", "failed")):
+        return None
+    code = (result.get("failure") or {}).get("code")
+    lines = str(result.get("msg") or "it ended with an exception").strip().splitlines()
+    return f"{lines[0]} ({code})" if code else lines[0]

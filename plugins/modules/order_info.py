@@ -133,7 +133,7 @@ machines:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import STORE, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, views
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, Result, run_module
 
@@ -150,7 +150,7 @@ def work(module: AnsibleModule) -> Result:
     wanted = None if uuids is None else [uuid.lower().removeprefix("urn:uuid:") for uuid in uuids]
     with Store(module.params["store"]).reading(empty_if_missing=True) as connection:
         rows = query.machines(connection, names=module.params["names"], uuids=wanted)
-    return {"changed": False, "machines": [query.machine_view(row) for row in rows]}
+    return {"changed": False, "machines": [views.machine_view(row) for row in rows]}
 
 
 def main() -> None:

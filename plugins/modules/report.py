@@ -37,6 +37,11 @@ options:
   title:
     description: A line before the table.
     type: str
+  warnings:
+    description: What else went wrong, and made no machine fail; shown as Ansible's warnings.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""

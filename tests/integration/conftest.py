@@ -200,3 +200,19 @@ def _other_provider() -> t.Iterator[Provider]:
 def _each_provider(request: pytest.FixtureRequest) -> t.Iterator[Provider]:
     """Each provider of the lab in turn: they differ in their versions of libvirt and QEMU."""
     yield from provider_of(request.param)
+
+
+EACH = bool(os.environ.get("VIRTUOSO_TEST_EACH"))
+"""Whether long tests run on both providers (``make test-each``); else on one, some on the older release, some on the newer."""
+
+
+@pytest.fixture(scope="module", name="older_provider", params=PROVIDERS if EACH else PROVIDERS[:1])
+def _older_provider(request: pytest.FixtureRequest) -> t.Iterator[Provider]:
+    """The provider of the earlier release of Debian; with :data:`EACH` each in turn."""
+    yield from provider_of(request.param)
+
+
+@pytest.fixture(scope="module", name="newer_provider", params=PROVIDERS if EACH else PROVIDERS[-1:])
+def _newer_provider(request: pytest.FixtureRequest) -> t.Iterator[Provider]:
+    """The provider of the later release of Debian; with :data:`EACH` each in turn."""
+    yield from provider_of(request.param)

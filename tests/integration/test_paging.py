@@ -119,8 +119,8 @@ def _paging(provider, image):
 
 
 @pytest.fixture(name="paged")
-def _paged(each_provider, image):
-    yield from _paging(each_provider, image)
+def _paged(newer_provider, image):
+    yield from _paging(newer_provider, image)
 
 
 @pytest.fixture(name="paged_once")

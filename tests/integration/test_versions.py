@@ -86,10 +86,10 @@ def codes(result):
 
 
 @pytest.fixture(name="bench")
-def _bench(each_provider):
-    bench = Bench(each_provider)
+def _bench(older_provider):
+    bench = Bench(older_provider)
     yield bench
-    each_provider.wipe()
+    older_provider.wipe()
 
 
 def test_capture_stopped_boot_a_second_flatten_roll_back_prune(bench):

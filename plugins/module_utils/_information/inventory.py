@@ -10,7 +10,7 @@ import re
 import shlex
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import views
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import reference
 
 Row = t.Dict[str, t.Any]
@@ -97,7 +97,7 @@ def _machine_connection(row: Row, provider: Row | None, known_hosts: str) -> Row
 
 def machine_entry(row: Row, provider: Row | None, known_hosts: str) -> Entry:
     """A machine. ``row`` is as :func:`query.machines` returns it, ``provider`` a row of ``host``."""
-    view = query.machine_view(row)
+    view = views.machine_view(row)
     spec, facts = row["spec"] or {}, row["facts"] or {}
     image = (view["image"] or {}).get("name") or spec.get("image")
     tags = facts.get("tags") if row["owner"] is None else spec.get("tags")

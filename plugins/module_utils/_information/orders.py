@@ -12,7 +12,7 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import changed_keys, diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, record, schema, views
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import (
     Spec,
     check_text,
@@ -198,7 +198,7 @@ def decide_absent(entry: t.Any, known: Known) -> Decision:
 def result_of(decision: Decision) -> Result:
     """One machine's return value; ``uuid`` and ``reference`` are ``None`` for what has none yet (check mode)."""
     row, gone = decision.row, decision.spec is None
-    state = "absent" if gone else query.state_of(row) if row else "future"
+    state = "absent" if gone else views.state_of(row) if row else "future"
     image = None if gone or row is None or row["future"] else (row["facts"] or {}).get("image")
     return {
         "changed": decision.action is not None,
@@ -209,7 +209,7 @@ def result_of(decision: Decision) -> Result:
         "spec": decision.spec,
         "image": image,
         "provider": None if gone or row is None else row["provider"],
-        "generation": query.generation_of(row) if row else 1,
+        "generation": views.generation_of(row) if row else 1,
     }
 
 

@@ -20,16 +20,14 @@ import typing as t
 import urllib.parse
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import migrations, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import listing, migrations, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.listing import BUSY_TIMEOUT
 
 try:
     import sqlalchemy as sa
     from sqlalchemy import event, pool
 except ImportError:
     pass  # schema.SQLALCHEMY_ERROR tells
-
-BUSY_TIMEOUT = 60.0
-"""Seconds that a writer waits for its turn. A turn takes milliseconds; fifty plays at once stay far below."""
 
 CONNECT_TIMEOUT = 10
 """Seconds that a server has to answer; a URL may name another number (connect_timeout)."""
@@ -187,13 +185,11 @@ class Store:
     def _open_file(self, write: bool) -> sqlite3.Connection:
         """The file as it is: neither made nor, by a reader, changed. isolation_level None: SQLAlchemy's events begin transactions."""
         path = t.cast(str, self.location.path)
-        options = "mode=rw" if write else "mode=ro"
-        if not write and not os.access(os.path.dirname(path), os.W_OK) and not os.path.exists(path + "-wal"):
-            # A reader of a write-ahead log must be able to make its index beside it, unless nothing can be written at all.
-            options = "mode=ro&immutable=1"
-        connection = sqlite3.connect(
-            f"file:{urllib.parse.quote(path)}?{options}", uri=True, timeout=self.timeout, isolation_level=None
-        )
+        if write:
+            url = f"file:{urllib.parse.quote(path)}?mode=rw"
+            connection = sqlite3.connect(url, uri=True, timeout=self.timeout, isolation_level=None)
+        else:
+            connection = listing.open_to_read(path, self.timeout)
         connection.execute("PRAGMA foreign_keys=ON")
         return connection
 

@@ -15,7 +15,7 @@ import functools
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, record, schema, views
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.orders import check_twice, places_of, shown_name
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement import search
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.known import PLACED, Known, read_known
@@ -89,7 +89,7 @@ def _result(demand: Demand, answer: Answer, sites: t.Mapping[str, str | None], r
         "provider": answer.provider,
         "site": sites.get(answer.provider or ""),
         "reasons": dict(answer.reasons),
-        "generation": query.generation_of(row) if row else 1,
+        "generation": views.generation_of(row) if row else 1,
     }
 
 

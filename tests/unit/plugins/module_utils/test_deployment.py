@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ansible_collections.virtuoso.grid.plugins.module_utils import _deployment as deployment
 from ansible_collections.virtuoso.grid.plugins.module_utils._deployment import (
+    asides,
     UNKNOWN_DIGEST,
     identities,
     placement_entries,
@@ -189,3 +190,23 @@ def test_machines_settle_when_their_image_has_come():
     assert [row["failure"]["code"] for row in after["rows"]] == ["source_unreachable"]
     foretold = deployment.settling(machines[:1], transfers, True)
     assert foretold["machines"] == [] and foretold["rows"][0]["actions"] == ["settle"]
+
+
+def test_what_no_machine_depends_on_is_told_once_and_where_it_was():
+    steps = {"announced": "announce machines", "exports": "stop exports", "homes": "tell the home", "displays": "photograph"}
+    broken = {"failed": False, "failed_when_result": False, "msg": "nft said no\nmore", "failure": {"code": "nft_failed"}}
+    crashed = {"failed": False, "exception": "Traceback...", "msg": "Module result deserialization failed"}
+    once = {"msg": "no such unit", "failure": {"code": "export_failed"}}
+    hosts = {
+        "p1": {"announced": broken, "exports": {"skipped": True}, "homes": {"results": [{**once, "item": "home1"}, {"item": "home2"}]}},
+        "p2": {"announced": {"changed": True}, "exports": crashed, "homes": {"results": [{**once, "item": "home1"}]}},
+        "p3": {"displays": {"machines": [{"name": "a"}, {"name": "b", "failed": True, "msg": "b: no VNC"}]}, "announced": {"unreachable": True, "msg": "no route"}},
+        "p4": {},
+    }
+    assert asides(hosts, steps) == [
+        "p1: could not announce machines: nft said no (nft_failed)",
+        "home1: could not tell the home: no such unit (export_failed)",
+        "p2: could not stop exports: Module result deserialization failed",
+        "p3: could not announce machines: no route",
+        "p3: could not photograph: b: no VNC",
+    ]

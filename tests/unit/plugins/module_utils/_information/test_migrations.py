@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import migrations, query, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import migrations, query, schema, views
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
 
 VERSION_1 = Path(__file__).with_name("version_1.sql").read_text(encoding="utf-8")
@@ -100,7 +100,7 @@ def test_what_release_0_1_0_left_is_there_afterwards(location):
         ).all()
         events = query.events(connection, machines["web3"]["uuid"])
         assert migrations.version_of(connection) == migrations.VERSION
-    assert {name: (row["owner"], query.state_of(row), row["provider"], row["cpus"]) for name, row in machines.items()} == {
+    assert {name: (row["owner"], views.state_of(row), row["provider"], row["cpus"]) for name, row in machines.items()} == {
         "web1": ("alice", "running", "provider1", 1),
         "web2": ("alice", "placed", "provider2", 1),
         "web3": ("alice", "future", None, 2),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid as uuids
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, refresh, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, refresh, schema, views
 
 OTHER = str(uuids.uuid4())
 
@@ -36,7 +36,7 @@ def test_a_machine_that_its_provider_has_no_more_has_vanished(grid, seen):
     assert check == result == [{"name": "web1", "uuid": uuid, "provider": "provider1", "changed": True, "actions": ["vanish"]}]
     assert "vanished" in grid.diffs[0]["after"]
     row = grid.machine("web1")
-    assert (row["state"], query.state_of(row), row["provider"]) == ("vanished", "vanished", "provider1") and row["missing"]
+    assert (row["state"], views.state_of(row), row["provider"]) == ("vanished", "vanished", "provider1") and row["missing"]
     assert grid.register(complete=["provider1"])["vanished"] == [] and grid.diffs == []
     assert {table: count for table, count in grid.counts().items() if count != before[table]} == {"event": before["event"] + 1}
     assert events(grid, uuid)[-1] == "vanished"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import orders, query
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import orders, query, views
 
 GIB = 2**30
 IMAGE = {"name": "tiny@1", "digest": "sha256:" + "a" * 64, "size": GIB, "virtual_size": 2 * GIB}
@@ -23,7 +23,7 @@ def test_a_placed_machine_holds_its_room(plays):
     result = plays.place(machines, {})[0]
     assert (result["provider"], result["site"], result["actions"], result["reasons"]) == ("p1", "north", ["place"], {})
     row = plays.row("web1")
-    assert (row["provider"], row["site"], row["disk"], query.state_of(row)) == ("p1", "north", 2 * GIB, "placed")
+    assert (row["provider"], row["site"], row["disk"], views.state_of(row)) == ("p1", "north", 2 * GIB, "placed")
 
 
 def test_again_changes_nothing(plays):

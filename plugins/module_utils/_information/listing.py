@@ -1,0 +1,91 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All machines and hosts from a store that is a file, with Python's own sqlite3: the inventory's quick way.
+
+Loading SQLAlchemy takes longer than reading thousands of rows, and an inventory is read at the start of each play. What is here
+gives the same rows as :mod:`query` or nothing at all: whatever is not a whole store of this version is for :mod:`store`, which
+says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import typing as t
+import urllib.parse
+
+Row = t.Dict[str, t.Any]
+
+VERSION = 2
+"""The version of the store that these statements are for; a test holds it against :data:`migrations.VERSION`."""
+
+BUSY_TIMEOUT = 60.0
+"""Seconds that a reader or writer waits for its turn. A turn takes milliseconds; fifty plays at once stay far below."""
+
+# Of two columns of the same name, the later is kept: a site is told by its name.
+MACHINES = """
+SELECT host.*, site.name AS site, orders.owner, orders.spec, orders.created, orders.updated, orders.generation AS ordered_generation,
+  futures.uuid IS NOT NULL AS future, provider.name AS provider, provider.uuid AS provider_uuid, made_from.constituent AS image_uuid
+FROM host
+  LEFT JOIN site ON site.uuid = host.site
+  LEFT JOIN orders ON orders.uuid = host.uuid
+  LEFT JOIN futures ON futures.uuid = host.uuid
+  LEFT JOIN virtualization AS placed ON placed."virtual" = host.uuid AND placed.role = 'provider'
+  LEFT JOIN host AS provider ON provider.uuid = placed.constituent
+  LEFT JOIN virtualization AS made_from ON made_from."virtual" = host.uuid AND made_from.role = 'image'
+WHERE host.kind = 'machine' ORDER BY host.name
+"""
+
+HOSTS = """
+SELECT host.*, site.name AS site FROM host LEFT JOIN site ON site.uuid = host.site
+WHERE host.kind IN ('provider', 'home') ORDER BY host.name
+"""
+
+
+def open_to_read(path: str, timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
+    """The file as it is, neither made nor changed. No transaction is begun (``isolation_level`` is ``None``). :raises sqlite3.Error:"""
+    options = "mode=ro"
+    if not os.access(os.path.dirname(path), os.W_OK) and not os.path.exists(path + "-wal"):
+        # A reader of a write-ahead log must be able to make its index beside it, unless nothing can be written at all.
+        options = "mode=ro&immutable=1"
+    return sqlite3.connect(f"file:{urllib.parse.quote(path)}?{options}", uri=True, timeout=timeout, isolation_level=None)
+
+
+def file_of(store: str, directory: str) -> str | None:
+    """The path that the option ``store`` names, or ``None`` where it is not a plain path. :param directory: what it is relative to."""
+    path = os.path.expanduser(os.path.expandvars(store))
+    if "://" in store or not path.strip() or "\0" in path:
+        return None
+    return os.path.abspath(os.path.join(directory, path))
+
+
+def read(path: str) -> tuple[list[Row], list[Row]] | None:
+    """Machines, then providers and homes, as :func:`query.machines` and :func:`query.hosts` return them; of one state of the store.
+
+    :returns: ``None`` if the file isn't there, isn't a store, is of another version, damaged or locked.
+    """
+    if not os.path.isfile(path):
+        return None
+    try:
+        with contextlib.closing(open_to_read(path)) as connection:
+            connection.execute("BEGIN")
+            if connection.execute("SELECT version FROM schema_version").fetchall() != [(VERSION,)]:
+                return None
+            return _rows(connection, MACHINES), _rows(connection, HOSTS)
+    except (sqlite3.Error, ValueError, OSError):
+        return None
+
+
+def _rows(connection: sqlite3.Connection, statement: str) -> list[Row]:
+    cursor = connection.execute(statement)
+    names = [column[0] for column in cursor.description]
+    rows = [dict(zip(names, values)) for values in cursor]
+    for row in rows:
+        row["facts"] = json.loads(row["facts"])
+        if "future" in row:
+            row["spec"] = None if row["spec"] is None else json.loads(row["spec"])
+            row["future"] = bool(row["future"])
+    return rows
