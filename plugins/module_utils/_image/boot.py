@@ -22,7 +22,7 @@ MOST = 4096
 """Blocks of a record: 256 MiB. What is read later isn't the boot's."""
 
 FIRST = 512
-"""Blocks that come first where there is no record: of a disk with a kernel at its beginning, where boot loaders and we put it, these have that."""
+"""Blocks that come first where there is no long record: of a disk with a kernel at its beginning, where boot loaders and we put it, these have that."""
 
 MAX_TEXT = 2**20
 
@@ -87,11 +87,13 @@ def merge(known: t.Sequence[int], new: t.Sequence[int]) -> list[int]:
 
 
 def wanted_first(record: t.Sequence[int] | None, data: t.Sequence[int]) -> list[int]:
-    """Which of a layer's blocks, ``data``, a boot is to have first, in that order."""
-    if record is None:
-        return list(data[:FIRST])
+    """Which of a layer's blocks, ``data``, a boot is to have first, in that order.
+
+    A record is short where the image was there before the boot had ended: then the beginning of the disk follows.
+    """
     there = set(data)
-    return [number for number in record if number in there]
+    known = [number for number in record or [] if number in there]
+    return list(dict.fromkeys([*known, *data[:FIRST]]))[: max(len(known), FIRST)]
 
 
 def _bad(why: str) -> GridError:

@@ -49,7 +49,9 @@ def test_two_records_become_one_with_the_longer_first():
 
 def test_without_a_record_the_beginning_of_the_disk_comes_first():
     assert boot.wanted_first(None, range(10, 5000)) == list(range(10, 10 + boot.FIRST))
-    assert boot.wanted_first([30, 5, 12], [5, 11, 30]) == [30, 5]
+    assert boot.wanted_first([30, 5, 12], [5, 11, 30]) == [30, 5, 11], "nor where the record is short"
+    record = range(9000, 9000 + boot.FIRST)
+    assert boot.wanted_first(record, [*range(10), *record]) == list(record)
 
 
 def test_records_lie_beside_layers_and_go_with_them(tmp_path, monkeypatch):

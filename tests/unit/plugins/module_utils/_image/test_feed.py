@@ -115,6 +115,7 @@ class Pager:
 
 @pytest.fixture(name="wire")
 def _wire(tmp_path, monkeypatch):
+    monkeypatch.setattr(boot, "FIRST", 3)
     monkeypatch.setattr(feed, "QMP", str(tmp_path / "qmp"))
     return Wire(tmp_path, monkeypatch)
 
@@ -150,7 +151,7 @@ def test_a_pager_that_starts_late_is_waited_for(wire, tmp_path):
     timer.start()
     get(wire, one, ahead=True)
     timer.join()
-    assert begun[0].shown(wire.source.index(digest)) == list(range(1, 11))
+    assert begun[0].shown(wire.source.index(digest)) == [1, 2, 3]
 
 
 def test_a_source_without_a_record_gives_the_beginning(wire, tmp_path, monkeypatch):
@@ -199,7 +200,8 @@ def test_a_transfer_for_somebody_else_takes_the_file_from_the_pager_first(wire, 
     assert pager.backing == "source" and wire.same(one)
 
 
-def test_a_killed_run_is_gone_on_with_while_a_pager_has_its_file(wire, tmp_path):
+def test_a_killed_run_is_gone_on_with_while_a_pager_has_its_file(wire, tmp_path, monkeypatch):
+    monkeypatch.setattr(boot, "FIRST", 500)
     one = wire.put("1", noise(1, 600), size=1000 * BLOCK)
     (digest,) = one["layers"]
     pager = Pager(tmp_path, wire.target, digest)
