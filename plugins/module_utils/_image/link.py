@@ -86,7 +86,7 @@ class Link:
     ) -> t.Iterator[bytes]:
         """Parts of a layer's file, one after the other, in pieces of any length. :raises GridError: ``layer_missing``.
 
-        :param spare: leave the processors to others where they want them.
+        :param spare: leave the processors to others: here machines boot.
         """
         request = {"get": "ranges", "digest": digest, "ranges": ranges, "level": level, "rate": rate, "spare": spare}
         answer = self.ask(request, "layer_missing")

@@ -9,7 +9,7 @@ connection. It stands alone (standard library only). Requests are lines of JSON 
 * ``{"get": "manifest", "name": "tiny@1"}``, ``{"get": "index", "digest": "sha256:..."}``, ``"boot"`` likewise: a small file, whole
 * ``{"get": "ranges", "digest": ..., "ranges": [[offset, bytes], ...], "level": 0, "rate": null, "spare": false}``: parts of a layer's file, one after the
   other, at most ``rate`` bytes a second; if the level isn't 0 through zstd, which begins with that level and adapts it to the link; with
-  ``spare`` in what time the processors have left
+  ``spare`` on one thread, at a low one
 
 Answers are frames: a byte (0 data, 1 a word in JSON), the length as four bytes, that much. The last frame of an answer is a word
 with ``end`` or ``error``. ``waiting`` is said while this host gives to as many others as it may.
@@ -74,11 +74,13 @@ class Pace:
 def compressor(level: int, spare: bool) -> list[str]:
     """zstd(1), with a window that finds repetitions far apart; a receiver needs no option for it up to 27.
 
+    :param spare: on one thread, at a level that takes little work, however slow the link is.
+
     It raises its level while its output waits, and lowers it while its output is waited for. On two threads it would wait for four
     windows of input first, and keep all of them in memory, if its jobs weren't made small; it finds what lies far back all the same.
     """
     if spare:
-        return ["nice", "-n", "15", "zstd", "-q", "-c", "-T1", f"-{min(level, FRUGAL)}", "--long=27"]
+        return ["zstd", "-q", "-c", "-T1", f"-{min(level, FRUGAL)}", "--long=27"]
     threads = min(2, len(os.sched_getaffinity(0)))
     return ["zstd", "-q", "-c", f"-T{threads}", f"--adapt=min=1,max={HIGHEST}", f"-{min(level, HIGHEST)}", "--long=27", "-B8M"]
 

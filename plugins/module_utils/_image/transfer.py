@@ -287,7 +287,7 @@ class _Transfer:
     def _part(self, digest: str, incoming: Incoming, numbers: list[int], level: int, span: tuple[int, int]) -> list[int]:
         ranges = plan.ranges_of(numbers, incoming.layout.offsets)
         feed = self._yields
-        stream = self.link().ranges(digest, ranges, level, self._limit(), feed is not None)
+        stream = self.link().ranges(digest, ranges, level, self._limit(), self.feed is not None)
         came, taken = [0], [self.link().received]
 
         def told(count: int) -> None:
