@@ -74,10 +74,10 @@ class Pace:
 def compressor(level: int, spare: bool) -> list[str]:
     """zstd(1), with a window that finds repetitions far apart; a receiver needs no option for it up to 27.
 
-    :param spare: on one thread, at a level that takes little work, however slow the link is.
-
     It raises its level while its output waits, and lowers it while its output is waited for. On two threads it would wait for four
     windows of input first, and keep all of them in memory, if its jobs weren't made small; it finds what lies far back all the same.
+
+    :param spare: on one thread, at a level that takes little work, however slow the link is.
     """
     if spare:
         return ["zstd", "-q", "-c", "-T1", f"-{min(level, FRUGAL)}", "--long=27"]
