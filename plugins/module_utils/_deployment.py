@@ -95,7 +95,7 @@ def placement_entries(orders: t.Sequence[t.Mapping[str, t.Any]], images: t.Seque
             {
                 **{key: order.get(key) for key in ("name", "uuid")},
                 **{key: spec[key] for key in ("vcpus", "memory", "disk", "network", "goal")},
-                **{key: spec[key] for key in (*WHERE, "owner", "tags", "performance") if spec.get(key)},
+                **{key: spec[key] for key in (*WHERE, "owner", "tags", "performance", "extra_networks") if spec.get(key)},
                 "image": {"name": image.get("reference"), **{key: image.get(key) for key in ("digest", "size", "virtual_size")}},
             }
         )
