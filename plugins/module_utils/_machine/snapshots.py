@@ -35,6 +35,9 @@ except ImportError:
 
 Result = t.Dict[str, t.Any]
 
+# Seconds for a guest's agent to bring its file systems to rest
+_FREEZE_PATIENCE = 20
+
 def _inner(path: str) -> frozenset[str]:
     """The names of snapshots in a disk's file, that QEMU may have open."""
     said = command(["qemu-img", "info", "-U", "-f", "qcow2", "--output=json", path], timeout=60, code="disk_failed", remedy="See what qemu-img said; then run again")
@@ -119,6 +122,9 @@ class Machine:
         """The guest's file systems, where its agent does that, at rest for a moment."""
         frozen = False
         if self.observed.state == "running" and self.observed.agent:
+            # One that is connected and hangs would hold us for a minute.
+            with contextlib.suppress(libvirt.libvirtError, AttributeError):
+                self.domain.agentSetResponseTimeout(_FREEZE_PATIENCE, 0)
             with contextlib.suppress(libvirt.libvirtError):
                 self.domain.fsFreeze(None, 0)
                 frozen = True
