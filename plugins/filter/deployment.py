@@ -31,7 +31,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image_play import (
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.guests import overlay_lacks, overlay_machines, with_mtu
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import bridge_name
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.matrix import traffic_rows
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import overlay_plan, with_keys
+from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_forwarding as forwarding
 from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_play as migration
 from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_steps as steps
 
@@ -69,6 +71,12 @@ class FilterModule:
             "migrate_outcome": steps.outcome,
             "migrate_placed": migration.placed,
             "migrate_plan": migration.plan,
+            "migrate_speechless": migration.speechless,
+            "migrate_announced": forwarding.announced,
+            "migrate_came_to_rest": forwarding.came_to_rest,
+            "migrate_forwarded": forwarding.forwarded,
+            "migrate_moved": forwarding.moved,
+            "migrate_told": forwarding.told,
             "migrate_settled": migration.settled,
             "migrate_still": migration.still,
             "migrate_to_place": migration.to_place,
@@ -86,6 +94,7 @@ class FilterModule:
             "overlay_machines": overlay_machines,
             "overlay_mtu": with_mtu,
             "overlay_plan": _told(overlay_plan),
+            "overlay_traffic": traffic_rows,
             "pager_exports": pager_exports,
             "placement_entries": placement_entries,
             "provider_share": provider_share,

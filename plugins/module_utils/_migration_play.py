@@ -28,6 +28,38 @@ def failed_row(machine: View, error: GridError, host: str | None = None) -> Item
     return {"name": machine["name"], "uuid": machine.get("uuid"), "changed": False, **exc.result()}
 
 
+def reason(result: View | None) -> tuple[str, str]:
+    """Code and message of a step that says nothing of its machines: whether its host can't be reached, or the step failed there, is not the same."""
+    told = result or {}
+    failure = told.get("failure") or {}
+    if told.get("unreachable") or not told:
+        return "host_unreachable", str(told.get("msg") or "it does not answer")[:1000]
+    last = str(told.get("exception") or told.get("module_stderr") or told.get("module_stdout") or "").strip().splitlines()[-1:]
+    said = " ".join(dict.fromkeys(str(part).strip() for part in (told.get("msg") or "the step failed without a word", *last)))
+    return str(failure.get("code") or "step_failed"), said[:1000]
+
+
+def speechless(looked: t.Mapping[str, View]) -> Items:
+    """A row for each host that can be reached, and on which the step failed as a whole."""
+    rows = []
+    for host, result in looked.items():
+        if not isinstance(result.get("machines"), list) and not result.get("unreachable"):
+            code, said = reason(result)
+            error = GridError(code, said, host=host, object=f"provider {host}", tried="look for machines on their way", remedy="Mend what is wrong there, then run again")
+            rows.append({"name": host, "uuid": None, "provider": host, "changed": False, **error.result()})
+    return rows
+
+
+def _why_silent(error: GridError, looked: t.Mapping[str, View]) -> GridError:
+    """The error of hosts that said nothing of a machine; where one of them could be reached, it is what went wrong there."""
+    for host in error.details.get("hosts") or ():
+        result = looked.get(host)
+        if error.code == "host_unreachable" and result and not result.get("unreachable") and not isinstance(result.get("machines"), list):
+            code, said = reason(result)
+            return GridError(code, f"{host} can't tell of the machine: {said}", remedy="Mend what is wrong there, then run again", hosts=[host])
+    return error
+
+
 def by_host(registered: t.Sequence[View | None]) -> dict[str, View]:
     """Results of a step that was looped over hosts (variable ``migrate__item``), by host; later ones of one host are added to the first."""
     found: dict[str, Item] = {}
@@ -107,7 +139,7 @@ def in_turn(verdict: copies.Verdict, rows: t.Mapping[str, View]) -> t.Iterator[t
     """
     actions = dict(verdict.actions)
     restored = [host for host, action in actions.items() if action == copies.RESTORE]
-    files = bool(restored) and rows[restored[0]]["state"] not in ("running", "paused")
+    files = bool(restored) and bool(rows[restored[0]].get("moving")) and rows[restored[0]]["state"] not in ("running", "paused")
     if files:
         to = rows[restored[0]]["moving"]["to"]
         if to in rows and rows[to]["state"] == "absent":
@@ -145,8 +177,6 @@ def settle_entry(move: View, rows: t.Mapping[str, View], verdict: copies.Verdict
         "action": action,
         "generation": true.get("generation", 0),
         "attempt": marks[0]["attempt"] if marks else None,
-        # One that sleeps only because it was to move is woken where it stays.
-        "start": False,
         "autostart": bool(marks and marks[0].get("autostart")),
         "lease": next((row["lease"] for row in rows.values() if row.get("lease")), None),
     }
@@ -187,7 +217,7 @@ def plan(
         for turn, (host, action) in in_turn(verdict, rows):
             answer["settle"][turn].setdefault(host, []).append(settle_entry(move, rows, verdict, host, action))
         if verdict.problem is not None:
-            answer["rows"].append(failed_row(move, verdict.problem))
+            answer["rows"].append(failed_row(move, _why_silent(verdict.problem, looked)))
         elif not verdict.actions:
             _next(answer, move, verdict, rows, looked, promised, mode, sites or {}, speeds or {}, parse_size(reserve, "reserve"))
     return answer
@@ -214,8 +244,8 @@ def _next(
         return
     there = (looked.get(target) or {}).get("host")
     if there is None:
-        reason = (looked.get(target) or {}).get("msg") or "it does not answer"
-        error = GridError("target_unreachable", f"{target} can't take the machine: {str(reason)[:300]}", remedy="See that the host is up, then run again")
+        said = reason(looked.get(target))[1]
+        error = GridError("target_unreachable", f"{target} can't take the machine: {said[:300]}", remedy="See that the host is up, then run again")
         answer["rows"].append(failed_row(move, error))
         return
     way = mode if mode in migration.MODES else migration.choose_mode(view["state"], view["memory"], {"speed": speeds.get(f"{source}>{target}")})
@@ -273,10 +303,11 @@ def to_place(wanted: t.Sequence[View], looked: t.Mapping[str, View], sites: View
 def placed(wanted: t.Sequence[View], results: t.Sequence[View]) -> dict[str, Items]:
     """The moves with the targets that the module ``placement`` has chosen, and the rows of those for which there is none."""
     rows = {row["name"]: row for result in results for row in result.get("machines") or ()}
+    broken = next((reason(result) for result in results if not isinstance(result.get("machines"), list)), None)
     found: Items = []
     failed: Items = []
     for move in wanted:
-        row = rows.get(move["name"]) or {}
+        row = rows.get(move["name"]) or ({"failure": {"code": broken[0]}, "msg": broken[1]} if broken else {})
         if move["target"] is not None:
             found.append(dict(move))
         elif row.get("provider"):

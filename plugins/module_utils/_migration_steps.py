@@ -13,7 +13,7 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import copies, migration
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration_play import failed_row
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration_play import failed_row, reason
 
 Item = t.Dict[str, t.Any]
 Items = t.List[Item]
@@ -98,11 +98,9 @@ def advance(wave: t.Sequence[View], step: str, results: t.Mapping[str, View]) ->
 def _lost(machine: View, result: View, host: str) -> Item:
     """A row where the step as a whole failed."""
     failure = result.get("failure") or {}
-    error = GridError(
-        failure.get("code") or ("host_unreachable" if result.get("unreachable") else "step_failed"),
-        str(result.get("msg") or "the host could not be reached")[:1000],
-        remedy=failure.get("remedy") or "See that the host is up, then run again: that finds the one true copy, and finishes the move or undoes it",
-    )
+    code, said = reason(result)
+    first = "See that the host is up" if code == "host_unreachable" else "Mend what is wrong there"
+    error = GridError(code, said, remedy=failure.get("remedy") or f"{first}, then run again: that finds the one true copy, and finishes the move or undoes it")
     return failed_row(machine, error, host)
 
 
@@ -117,7 +115,7 @@ def _advanced(machine: View, step: str, action: str, row: View | None, result: V
         if step == "send":
             undo = machine["mode"] == migration.LIVE and (row["failure"].get("copy") == "source" or row["failure"].get("copy", "?") == "?")
             return {**machine, "status": "undo" if undo else "failed", "row": told}
-        if step == "receive" and action == "take":
+        if step == "receive" and action == "take" and row["failure"].get("copy") == "source":
             return {**machine, "status": "restore", "row": told}
         return {**machine, "status": "failed", "row": {**told, **({"provider": machine["target"]} if step == "settle" else {})}}
     if step == "prepare":

@@ -5,23 +5,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 import time
 import typing as t
 
 import pytest
-from moving import LAB, MODES, POINTS, VICTIMS, Bed, hit, joined
-from walking import CHECKOUT, PROVIDERS, Grid
+from moving import LAB, MODES, POINTS, VICTIMS, Bed, heal, hit, joined
+from walking import CHECKOUT, PROVIDERS, Grid, until
 
 TABLE = CHECKOUT / "build" / "migrate-kills.txt"
 
 CASES = [
     (mode, victim, number)
+    # One that is broken off has been at each victim of each mode.
+    for number in range(max(map(len, POINTS.values())))
     for mode in MODES
     for victim in VICTIMS
-    for number in range(len(POINTS[mode]))
     # A machine that is shut down has no QEMU.
-    if not (mode == "cold" and victim.endswith("qemu"))
+    if number < len(POINTS[mode]) and not (mode == "cold" and victim.endswith("qemu"))
 ]
 
 
@@ -48,6 +51,15 @@ def test_there_are_sixty_cases():
     assert all(len(POINTS[mode]) >= 5 for mode in MODES)
 
 
+def recover(bed: Bed) -> None:
+    """One case that failed is not to be the next one's failure too."""
+    for provider in PROVIDERS:
+        heal(provider)
+    with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+        until("one copy", lambda: len(bed.grid.domains().get(bed.name, [])) == 1, 150, 3)
+        bed.finish(bed.place[0])
+
+
 @pytest.mark.parametrize(("mode", "victim", "number"), CASES)
 def test_one_copy_with_all_its_writes(bed: Bed, mode: str, victim: str, number: int):
     point = POINTS[mode][number]
@@ -55,6 +67,10 @@ def test_one_copy_with_all_its_writes(bed: Bed, mode: str, victim: str, number: 
     outcome = "FAILED"
     try:
         outcome = hit(bed, mode, victim, point, CASES.index((mode, victim, number)) + 1)
+    except Exception as exc:
+        outcome = f"FAILED: {str(exc)[:2000]}"
+        recover(bed)
+        raise
     finally:
         row = f"{mode:10}  {victim:15}  {point[0][:24]:24} +{point[1]:.1f} s  {time.monotonic() - begin:5.1f} s  {outcome}"
         bed.rows.append(row)  # type: ignore[attr-defined]

@@ -13,7 +13,8 @@ import typing as t
 from walking import DEPOT, LAB, PROVIDERS, Grid, Run, on_host, until
 
 ADDRESSES = {PROVIDERS[0]: "198.18.0.21", PROVIDERS[1]: "198.18.0.22"}
-RANGES = {PROVIDERS[0]: "198.18.101.", PROVIDERS[1]: "198.18.102."}
+RANGES = {"198.18.101.": PROVIDERS[0], "198.18.102.": PROVIDERS[1], "198.18.77.": "home1"}
+"""From which host the addresses of a network are reached."""
 TUNNEL = "itmove"
 CUT = "itcut"
 
@@ -31,6 +32,11 @@ POINTS: dict[str, tuple[tuple[str, float], ...]] = {
 
 FLIGHT = {"virtuoso_migrate_bandwidth": "24 MiB", "virtuoso_migrate_stall_timeout": 5}
 """Slow enough to be hit in the middle."""
+
+
+def gate(address: str) -> str:
+    """The host from which a guest is reached. A provider's network has a range of its own, and the address comes from where the guest was started."""
+    return next(host for start, host in RANGES.items() if address.startswith(start))
 
 
 def other(provider: str) -> str:
@@ -86,9 +92,7 @@ class Writer:
             "ssh", "-F", "none", "-i", str(LAB / "id_ed25519"), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
             "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=60", "-o", "ConnectTimeout=20", "-o", "IdentitiesOnly=yes",
         ]  # fmt: skip
-        # Each provider's network has a range of its own, and the address comes from where the guest was started.
-        gate = next(provider for provider in PROVIDERS if address.startswith(RANGES[provider]))
-        jump = " ".join([*ssh, "-W", "%h:%p", f"root@{ADDRESSES[gate]}"])
+        jump = " ".join([*ssh, "-W", "%h:%p", f"root@{ {**ADDRESSES, 'home1': '198.18.0.11'}[gate(address)]}"])
         return [*ssh, "-o", f"ProxyCommand={jump}", f"{cls.USER}@{address}"]
 
     def move_to(self, address: str) -> None:
@@ -111,12 +115,14 @@ class Writer:
         """What the guest has on its disk."""
 
         def probe() -> str | None:
-            done = subprocess.run(
-                [*self.argv, self.reader()], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=40, check=False
-            )
-            return done.stdout if done.returncode == 0 else None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                done = subprocess.run(
+                    [*self.argv, self.reader()], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+                )
+                return done.stdout if done.returncode == 0 else None
+            return None
 
-        return [int(line) for line in until("the guest's SSH server", probe, 60, 1).split()]
+        return [int(line) for line in until("the guest's SSH server", probe, 120, 1).split()]
 
 
 class Bed:
@@ -218,21 +224,28 @@ def hit(bed: Bed, mode: str, victim: str, point: tuple[str, float], number: int)
         if state != "running":
             bed.power("running")
         writer = until("the guest", lambda: _writer(bed, number), 60, 1)
+    begin = time.monotonic()
     run = bed.start(target, mode)
     task, delay = point
-    began = run.wait_for_task(task, 60)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        run.process.wait(delay)
-    late = run.process.poll() is not None
-    kill(bed, victim, source, run)
-    run.wait(120)
+    try:
+        began = run.wait_for_task(task, 60)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.process.wait(delay)
+        late = run.process.poll() is not None
+        kill(bed, victim, source, run)
+        # libvirt itself waits two minutes for a connection that nobody refuses.
+        run.wait(200)
+    finally:
+        heal(source)
     times = [time.monotonic()]
     first = "succeeded" if run.returncode == 0 else bed.grid_code(run) or f"ended with {run.returncode}"
-    heal(source)
+    print(f"first run: {run.story()}")
     after = bed.finish(target)
     times.append(time.monotonic())
     assert after.returncode == 0, f"{mode}, {victim} at {point}, first run {first}: {after.story()}"
     state = bed.whole(target)
+    if not victim.endswith("qemu"):
+        assert state == ("shut off" if mode == "cold" else "running"), f"{mode}, {victim} at {point}: it is {state}"
     broken = ""
     if writer is None:
         said = on_host(target, f"qemu-io -f qcow2 -c 'read -P {pattern} 70M 256k' {DEPOT}/machines/{bed.uuid}/disk.qcow2")
@@ -247,6 +260,9 @@ def hit(bed: Bed, mode: str, victim: str, point: tuple[str, float], number: int)
         assert written[: last] == list(range(1, last + 1)), f"{last} writes were acknowledged, the guest has {written[-3:]} of them"
     if times[1] - times[0] > 20:
         broken += f", the second run took {times[1] - times[0]:.0f} s"
+    seconds = times[0] - begin
+    if seconds > 60:
+        broken += f", the first run took {seconds:.0f} s"
     return f"{'' if began else 'not reached, '}{'after its end, ' if late else ''}{first}; then {after.row(bed.name)['state']}{broken}"
 
 

@@ -11,7 +11,7 @@ import typing as t
 
 import pytest
 from conftest import task
-from moving import LAB, POINTS, RANGES, Bed, Writer, hit, joined, other
+from moving import LAB, POINTS, Bed, Writer, gate, hit, joined, other
 from walking import DEPOT, PROVIDERS, Grid, machine_files, on_host, until
 
 QUIET = {"virtuoso_screenshots": False}
@@ -36,9 +36,8 @@ class Ping:
 
     def __init__(self, address: str) -> None:
         lab = str(LAB.parents[1] / "tests" / "lab" / "lab.py")
-        gate = next(provider for provider in PROVIDERS if address.startswith(RANGES[provider]))
         self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-            ["python3", lab, "ssh", gate, f"ping -D -i 0.01 {address}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+            ["python3", lab, "ssh", gate(address), f"ping -D -i 0.01 {address}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
         )
         assert "bytes of data" in t.cast(t.IO[str], self.process.stdout).readline()
 

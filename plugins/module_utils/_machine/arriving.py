@@ -33,7 +33,9 @@ def _note(directory: str, told: View, complete: bool) -> None:
 
 
 def _told(entry: View) -> View:
-    return {key: entry[key] for key in ("generation", "source", "attempt")}
+    """What the note says. A machine that sleeps only for its journey is to be woken as what it ``was``."""
+    was = {"was": "paused" if entry.get("was") == "paused" else "running"} if entry.get("start") else {}
+    return {**{key: entry[key] for key in ("generation", "source", "attempt")}, **was}
 
 
 def free(conn: t.Any, depot: disk.Depot, uuid: str, name: str) -> None:
@@ -91,6 +93,7 @@ def take(depot: disk.Depot, entry: View, source: View, progress: Progress, *, ba
     """
     uuid = entry["uuid"]
     _require_welcome(entry["attempt"])
+    offering.require_way(source)
 
     def fill(staging: str) -> None:
         for name, about in entry["files"].items():
@@ -106,8 +109,8 @@ def take(depot: disk.Depot, entry: View, source: View, progress: Progress, *, ba
         disk.make(depot, uuid, fill)
 
 
-def define(conn: t.Any, depot: disk.Depot, uuid: str, attempt: str | None, autostart: bool) -> t.Any:
-    """The machine's domain from what came of it, and nothing tells any more that it is on its way; the domain.
+def define(conn: t.Any, depot: disk.Depot, uuid: str, attempt: str | None) -> t.Any:
+    """The machine's domain from what came of it; it is on its way until :func:`finish`.
 
     :raises GridError: ``move_undone``, ``incoming_invalid``.
     """
@@ -123,15 +126,30 @@ def define(conn: t.Any, depot: disk.Depot, uuid: str, attempt: str | None, autos
     if values is None or values["uuid"] != uuid or values["moving"]:
         raise GridError("incoming_invalid", f"what came has the definition of something else: {path}", remedy="Run again")
     with translated("define the machine"):
-        domain = conn.defineXML(domain_xml.to_text(tree))
-        finish(depot, uuid, domain, autostart)
-    return domain
+        return conn.defineXML(domain_xml.to_text(tree))
+
+
+def undo(conn: t.Any, depot: disk.Depot, uuid: str, attempt: str) -> None:
+    """Throw away what was taken and perhaps defined: the source goes on with its own copy, or the same is tried another way.
+
+    :raises GridError: ``machine_here`` where the guest was let go on here, so that it may have done something.
+    """
+    told = looking.incoming(depot, uuid)
+    if told and told["attempt"] != attempt:
+        # Another run has undone this one, and is at it anew.
+        return
+    domain, dummy = observe.find_domain(conn, uuid, None)
+    if domain is not None and not domain.isActive() and told:
+        with translated("undo the definition of the machine"):
+            domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
+    discard(conn, depot, uuid, None)
 
 
 def finish(depot: disk.Depot, uuid: str, domain: t.Any, autostart: bool) -> None:
-    """The copy here is the true one."""
-    if autostart and not domain.autostart():
-        domain.setAutostart(1)
+    """The copy here is the true one; nothing tells any more that it is on its way."""
+    with translated("have the machine start with its host"):
+        if autostart and not domain.autostart():
+            domain.setAutostart(1)
     for path in (depot.incoming(uuid), os.path.join(depot.machine(uuid), marking.FILE)):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)

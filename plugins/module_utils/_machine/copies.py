@@ -21,7 +21,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 View = t.Mapping[str, t.Any]
 
 RESTORE = "restore"
-"""Take the mark off, and let the guest go on if the move had stopped it."""
+"""Take the mark off, if it has one, and let the guest go on if the move had stopped it or put it to sleep."""
 RELEASE = "release"
 """Remove the copy, for a newer one is known to be elsewhere."""
 DISCARD = "discard"
@@ -30,6 +30,9 @@ FINISH = "finish"
 """A copy that came and is the true one: nothing is to tell that it was on its way."""
 ADOPT = "adopt"
 """Make what came the machine, because its source is dead: only on somebody's word."""
+
+HIDDEN = ".moving"
+"""What the name of a disk ends with in a definition that must not start; no such file is ever there."""
 
 OFF = ("stopped", "hibernated", "paused")
 
@@ -47,6 +50,8 @@ class Copy:
     generation: int = 0
     moving: t.Optional[View] = None
     incoming: t.Optional[View] = None
+    slept: t.Optional[str] = None
+    """What it was before it was put to sleep for a journey that it may not have begun."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +64,21 @@ class Verdict:
     problem: t.Optional[GridError] = None
 
 
+def hidden(path: str) -> str:
+    """The name of a disk that isn't there."""
+    return path if path.endswith(HIDDEN) else path + HIDDEN
+
+
+def shown(path: str) -> str:
+    """The name of the disk that it stands for."""
+    return path[: -len(HIDDEN)] if path.endswith(HIDDEN) else path
+
+
 def copy_of(host: str, view: View | None) -> Copy:
     """A copy from what the module ``machine_migrate`` returned of the machine on a host; ``None``: the host says nothing."""
     if view is None:
         return Copy(host, answers=False)
-    keys = ("state", "generation", "moving", "incoming")
+    keys = ("state", "generation", "moving", "incoming", "slept")
     return Copy(host, **{key: view[key] for key in keys if view.get(key) is not None})
 
 
@@ -105,6 +120,8 @@ def decide(copies: t.Sequence[Copy], known: View | None = None, dead: t.Containe
         actions[true.host] = RESTORE
     elif true.incoming:
         actions[true.host] = FINISH
+    elif true.slept:
+        actions[true.host] = RESTORE
     return _others(copies, true, actions)
 
 

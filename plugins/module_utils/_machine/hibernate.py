@@ -21,7 +21,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import d
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import BOUND_TO_US, check_space, flush, missing_remedy, tool
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import memory
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import Depot, write_whole
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import now
 
 Head = memory.Head
@@ -128,13 +128,19 @@ def _portable(domain: t.Any) -> str:
     return domain_xml.to_text(tree)
 
 
-def hibernate(conn: t.Any, depot: Depot, domain: t.Any) -> None:
+def hibernate(conn: t.Any, depot: Depot, domain: t.Any, note: bytes | None = None) -> None:
     """Keep a running or paused machine's memory, and end its run. It is resumed as it was, running or paused.
 
+    :param note: kept as :data:`memory.JOURNEY` where the machine sleeps only to be moved, so that whoever finds it wakes it.
     :raises GridError: ``disk_full``, ``libvirt_error``: the machine runs on.
     """
     uuid = domain.UUIDString()
     discard(depot, uuid)
+    if note is None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_path(depot, uuid, memory.JOURNEY))
+    else:
+        write_whole(_path(depot, uuid, memory.JOURNEY), note)
     path = _path(depot, uuid, memory.SAVED)
     # What is saved is at most the guest's memory, and its compressed copy is made beside it.
     check_space(os.path.dirname(path), domain.maxMemory() * 1024 * 3 // 2, "the machine's memory")

@@ -12,6 +12,7 @@ import threading
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import arriving, copies, disk, looking, migration, observe, survey
@@ -161,37 +162,49 @@ class Journey:
         if entry["action"] == "take":
             arriving.free(self.conn, self.depot, uuid, entry["name"])
             try:
-                source = {**self.params["source"], "port": entry["port"]}
-                limits = {"bandwidth": self.params["bandwidth"], "stall": self.params["stall_timeout"]}
-                arriving.take(self.depot, entry, source, self.progress.about(entry["name"]), **limits)
-                sleeping.adopt(self.depot, uuid, int(entry["generation"]))
-                domain = arriving.define(self.conn, self.depot, uuid, entry.get("attempt"), bool(entry.get("autostart")))
-            except GridError:
-                # The source goes on with its own copy.
-                arriving.discard(self.conn, self.depot, uuid, entry["attempt"])
+                with translated("take the machine"):
+                    return self._take(entry)
+            except GridError as exc:
+                # The source goes on with its own copy, if nothing has happened with the one here.
+                arriving.undo(self.conn, self.depot, uuid, entry["attempt"])
+                exc.details["copy"] = "source"
                 raise
-            return self._woken(domain, entry)
         return self._finish(entry)
+
+    def _take(self, entry: View) -> Result:
+        """Get the machine's files, and make them the machine; it goes on if it slept only for its journey."""
+        uuid = entry["uuid"]
+        source = {**self.params["source"], "port": entry["port"]}
+        limits = {"bandwidth": self.params["bandwidth"], "stall": self.params["stall_timeout"]}
+        arriving.take(self.depot, entry, source, self.progress.about(entry["name"]), **limits)
+        sleeping.adopt(self.depot, uuid, int(entry["generation"]))
+        return self._defined(entry, entry.get("attempt"))
 
     def _adopt(self, entry: View) -> Result:
         """Make what came the machine."""
         sleeping.adopt(self.depot, entry["uuid"], int((looking.incoming(self.depot, entry["uuid"]) or {}).get("generation") or 0))
-        return self._woken(arriving.define(self.conn, self.depot, entry["uuid"], None, bool(entry.get("autostart"))), entry)
+        return self._defined(entry, None)
 
-    def _woken(self, domain: t.Any, entry: View) -> Result:
-        """Let a machine that was put to sleep go on here."""
-        actions = ["take", "define"]
-        if sleeping.asleep(self.depot, domain) and entry.get("start"):
-            sleeping.wake(self.conn, self.depot, domain, entry.get("was") != "paused")
-            actions.append("resume")
-        return self._arrived(domain, entry, actions)
+    def _defined(self, entry: View, attempt: str | None) -> Result:
+        uuid = entry["uuid"]
+        told = looking.incoming(self.depot, uuid) or {}
+        domain = arriving.define(self.conn, self.depot, uuid, attempt)
+        # Until it goes on the note says that it is on its way: whoever is killed here leaves it to the next run, which finishes.
+        roused = sleeping.rouse(self.conn, self.depot, domain, told.get("was"))
+        arriving.finish(self.depot, uuid, domain, bool(entry.get("autostart")))
+        return self._arrived(domain, entry, ["take", "define", *(["resume"] if roused else [])])
 
     def _finish(self, entry: View) -> Result:
         domain, dummy = observe.find_domain(self.conn, entry["uuid"], None)
         if domain is None or looking.arriving(domain):
             raise GridError("machine_unknown", "the machine didn't come", remedy="Run again")
-        arriving.finish(self.depot, entry["uuid"], domain, bool(entry.get("autostart")))
-        return self._arrived(domain, entry, ["finish"])
+        told = looking.incoming(self.depot, entry["uuid"]) or {}
+        try:
+            roused = sleeping.rouse(self.conn, self.depot, domain, told.get("was"))
+        finally:
+            # The copy here is the true one in any case; one that can't go on sleeps on, to be looked at as any other that sleeps.
+            arriving.finish(self.depot, entry["uuid"], domain, bool(entry.get("autostart")))
+        return {**self._arrived(domain, entry, ["finish", *(["resume"] if roused else [])]), "changed": bool(told) or roused}
 
     def _arrived(self, domain: t.Any, entry: View, actions: list[str]) -> Result:
         told, dummy = survey.facts(domain)
@@ -213,14 +226,17 @@ class Journey:
         domain, dummy = observe.find_domain(self.conn, uuid, None)
         if action == copies.RELEASE:
             self._require_released(entry, domain)
+            there = domain is not None or os.path.isdir(self.depot.machine(uuid))
             marking.release(self.depot, self.conn, uuid, domain)
-            return {"changed": True, "actions": [action]}
+            return {"changed": there, "actions": [action]}
         if domain is None:
             raise GridError("machine_unknown", "the machine isn't here any more", remedy="Run again")
-        marking.restore(self.conn, self.depot, domain)
-        if entry.get("start") and sleeping.asleep(self.depot, domain):
-            sleeping.wake(self.conn, self.depot, domain)
-        return {"changed": True, "actions": [action], "facts": survey.facts(domain)[0]}
+        moving = (metadata.read(observe.configured(domain)) or {}).get("moving")
+        if moving and entry.get("attempt") not in (None, moving["attempt"]):
+            raise GridError("move_undone", "another run has begun to move the machine anew", remedy="Run again when that has ended")
+        restored = marking.restore(self.conn, self.depot, domain)
+        roused = sleeping.rouse(self.conn, self.depot, domain, sleeping.slept(self.depot, uuid))
+        return {"changed": restored or roused, "actions": [action], "facts": survey.facts(domain)[0]}
 
     def _require_released(self, entry: View, domain: t.Any) -> None:
         """Only a marked copy is removed, and only by the move that marked it or a later one."""

@@ -16,31 +16,18 @@ import zlib
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import capabilities, domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk, migration, observe, sleeping, survey
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import copies, disk, memory, migration, observe, sleeping, survey
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.address import Finder
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import check_uuid
 
 View = t.Dict[str, t.Any]
 
-HIDDEN = ".moving"
-"""What the name of a disk ends with in a definition that must not start; no such file is ever there."""
-
 _USERFAULT = "/proc/sys/vm/unprivileged_userfaultfd"
 _SEED_LIMIT = 16 * 2**20
 
 
-def hidden(path: str) -> str:
-    """The name of a disk that isn't there."""
-    return path if path.endswith(HIDDEN) else path + HIDDEN
-
-
-def shown(path: str) -> str:
-    """The name of the disk that it stands for."""
-    return path[: -len(HIDDEN)] if path.endswith(HIDDEN) else path
-
-
 def incoming(depot: disk.Depot, uuid: str) -> View | None:
-    """What came here of a machine and is nobody's yet: ``generation``, ``source``, ``attempt``, ``complete``."""
+    """What came here of a machine and is nobody's yet: ``generation``, ``source``, ``attempt``, ``complete``; what it ``was`` if it is to be woken."""
     try:
         with open(depot.incoming(uuid), encoding="utf-8") as file:
             told = json.load(file)
@@ -53,6 +40,7 @@ def incoming(depot: disk.Depot, uuid: str) -> View | None:
         "source": str(told.get("source") or ""),
         "attempt": str(told.get("attempt") or ""),
         "complete": bool(told.get("complete")),
+        "was": told.get("was") if told.get("was") in ("running", "paused") else None,
     }
 
 
@@ -132,7 +120,7 @@ def machine(conn: t.Any, depot: disk.Depot, uuid: str | None, name: str | None) 
         autostart = bool(domain.autostart())
     now = live if live is not None else tree
     model = domain_xml.read(now)
-    path = shown(model["disk_path"] or depot.disk(uuid))
+    path = copies.shown(model["disk_path"] or depot.disk(uuid))
     file = disk.read_qcow2(path)
     chain = depot.chain(disk.layer_of(file))
     return {
@@ -142,6 +130,7 @@ def machine(conn: t.Any, depot: disk.Depot, uuid: str | None, name: str | None) 
         "generation": values["generation"],
         "moving": values["moving"],
         "incoming": incoming(depot, uuid),
+        "slept": sleeping.slept(depot, uuid),
         "paused_by_move": paused_by_move(domain),
         **{key: values[key] for key in ("owner", "site", "image")},
         **{key: model[key] for key in ("vcpus", "memory", "machine_type", "virtualization", "network", "mac", "pages")},
@@ -200,7 +189,8 @@ def unsettled(conn: t.Any, depot: disk.Depot) -> list[View]:
         values = metadata.read(observe.configured(domain))
         if values is not None and values["moving"]:
             found[domain.UUIDString()] = {"uuid": domain.UUIDString(), "name": domain.name()}
-    for path in glob.glob(os.path.join(glob.escape(depot.machines), "*", "incoming.json")):
+    notes = (os.path.basename(depot.incoming("")), memory.JOURNEY)
+    for path in (path for note in notes for path in glob.glob(os.path.join(glob.escape(depot.machines), "*", note))):
         uuid = os.path.basename(os.path.dirname(path))
         try:
             found.setdefault(check_uuid(uuid), {"uuid": uuid, "name": None})

@@ -11,7 +11,7 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata, portable
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk, looking, observe, offering
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import copies, disk, looking, observe, offering
 
 View = t.Mapping[str, t.Any]
 
@@ -20,7 +20,7 @@ FILE = "move.xml"
 
 
 def _path(tree: t.Any, depot: disk.Depot, uuid: str) -> str:
-    return looking.shown(domain_xml.read(tree)["disk_path"] or depot.disk(uuid))
+    return copies.shown(domain_xml.read(tree)["disk_path"] or depot.disk(uuid))
 
 
 def mark(conn: t.Any, depot: disk.Depot, domain: t.Any, moving: View) -> None:
@@ -29,15 +29,15 @@ def mark(conn: t.Any, depot: disk.Depot, domain: t.Any, moving: View) -> None:
     values = t.cast("dict[str, t.Any]", metadata.read(tree))
     kept = values["moving"]["autostart"] if values["moving"] else bool(domain.autostart())
     metadata.put(tree, {**values, "moving": {**moving, "autostart": kept}})
-    portable.name_disk(tree, looking.hidden(_path(tree, depot, domain.UUIDString())))
+    portable.name_disk(tree, copies.hidden(_path(tree, depot, domain.UUIDString())))
     with translated("mark the machine as moving"):
         conn.defineXML(domain_xml.to_text(tree))
         if domain.autostart():
             domain.setAutostart(0)
 
 
-def restore(conn: t.Any, depot: disk.Depot, domain: t.Any) -> None:
-    """Take the mark off. A guest that stands still because of the move goes on."""
+def restore(conn: t.Any, depot: disk.Depot, domain: t.Any) -> bool:
+    """Take the mark off. A guest that stands still because of the move goes on. Whether there was anything to be done."""
     uuid = domain.UUIDString()
     offering.withdraw(uuid)
     tree = observe.configured(domain)
@@ -50,10 +50,12 @@ def restore(conn: t.Any, depot: disk.Depot, domain: t.Any) -> None:
             conn.defineXML(domain_xml.to_text(tree))
             if moving["autostart"]:
                 domain.setAutostart(1)
-        if domain.isActive() and looking.paused_by_move(domain):
+        stands = bool(domain.isActive()) and looking.paused_by_move(domain)
+        if stands:
             domain.resume()
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(depot.machine(uuid), FILE))
+    return bool(moving) or stands
 
 
 def definition(domain: t.Any, source: str, target: str, site: str | None, generation: int, *, live: bool = False) -> t.Any:
@@ -68,7 +70,7 @@ def definition(domain: t.Any, source: str, target: str, site: str | None, genera
     domain_xml.put_metadata(tree, {**values, "moving": None, "generation": generation, "site": site or values["site"]})
     path = domain_xml.read(tree)["disk_path"]
     if path:
-        portable.name_disk(tree, looking.shown(path))
+        portable.name_disk(tree, copies.shown(path))
     if source != target:
         portable.replace_prefix(tree, source, target)
     return tree

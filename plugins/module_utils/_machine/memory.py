@@ -20,6 +20,9 @@ Head = t.Dict[str, t.Any]
 MEMORY, SAVED = "memory.zst", "memory.save"
 """Names in the machine's directory: the memory as it is kept; and as libvirt saves it, until it is compressed."""
 
+JOURNEY = "asleep.json"
+"""The name of the note beside it that says what the machine was before it was put to sleep for a journey only."""
+
 FORMAT = 1
 HEAD_SIZE = 2**16
 # RFC 8878, section 3.1.2: a skippable frame

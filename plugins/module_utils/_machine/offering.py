@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import re
+import socket
 import subprocess
 import threading
 import time
@@ -32,6 +33,7 @@ _LOCK = "/run/virtuoso-offer.lock"
 _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 _LONGEST = "24h"
 _START_TIMEOUT = 20
+_PATIENCE = 5.0
 _PLAIN = re.compile(r"/[A-Za-z0-9/._-]{1,200}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}", re.ASCII)
 
@@ -91,7 +93,7 @@ def _sockets() -> dict[int, export_plan.Socket]:
 
 
 def _port(ports: range) -> int:
-    taken = {number for number, socket in _sockets().items() if socket.listens}
+    taken = {number for number, each in _sockets().items() if each.listens}
     for port in ports:
         if port not in taken:
             return port
@@ -144,6 +146,21 @@ def _stalled(seconds: float, source: str) -> GridError:
         f"nothing has come from {source} for {seconds:g} s",
         remedy="See that the two hosts reach each other, then run again",
     )
+
+
+def require_way(source: View, patience: float = _PATIENCE) -> None:
+    """See that the source's offer can be reached at all; a packet filter that says nothing would be waited for until the move is given up.
+
+    :raises GridError: ``source_unreachable``: there may be another way, through the controller.
+    """
+    try:
+        socket.create_connection((source["host"], int(source["port"])), timeout=patience).close()
+    except OSError as exc:
+        raise GridError(
+            "source_unreachable",
+            f"{source['host']} can't be reached from here on port {source['port']}: {exc}",
+            remedy="See that the hosts reach each other on the ports of virtuoso_provider_ports, then run again",
+        ) from exc
 
 
 def take(source: View, name: str, path: str, about: View, progress: Progress, *, bandwidth: int | None, stall: float) -> None:

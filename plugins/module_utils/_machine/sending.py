@@ -67,6 +67,8 @@ class Sender:
         """
         domain, tree = observe.find_domain(self.hypervisor.conn, entry["uuid"], entry["name"])
         if domain is None:
+            if entry["mode"] == migration.LIVE and self._there_already(entry):
+                return {"changed": True, "actions": ["migrate live", "release"], "stats": {}, "autostart": False}
             raise GridError("machine_unknown", "no such machine on this host", remedy="Run virtuoso.grid.refresh")
         values = t.cast("dict[str, t.Any]", metadata.read(tree))
         if values["generation"] != int(entry["generation"]) - 1:
@@ -78,6 +80,12 @@ class Sender:
         way = self._live if entry["mode"] == migration.LIVE else self._offer
         return way(entry, domain, bool(domain.autostart()))
 
+    def _there_already(self, entry: View) -> bool:
+        """Whether this very step has moved the machine: Ansible gives a step again whose connection broke."""
+        found, tree = observe.find_domain(self._reach(), entry["uuid"], None)
+        values = metadata.read(tree) if found is not None and not looking.arriving(found) else None
+        return bool(values) and t.cast("dict[str, t.Any]", values)["generation"] == int(entry["generation"])
+
     def _moving(self, entry: View) -> View:
         return {"generation": int(entry["generation"]), "to": self.target["name"], "attempt": entry["attempt"]}
 
@@ -87,6 +95,7 @@ class Sender:
 
     def _live(self, entry: View, domain: t.Any, autostart: bool) -> Result:
         there = self._reach()
+        live.require_way(self.target["address"])
         flight = live.Flight(
             address=self.target["address"],
             bandwidth=self.params["bandwidth"],
@@ -187,7 +196,6 @@ class Sender:
             given = offering.offer(uuid, files, self.target["name"], parse_ports(self.params["ports"]))
         except GridError:
             marking.restore(conn, self.depot, domain)
-            if actions:
-                sleeping.wake(conn, self.depot, domain)
+            sleeping.rouse(conn, self.depot, domain, sleeping.slept(self.depot, uuid))
             raise
         return {"changed": True, "actions": [*actions, "offer"], **given, "autostart": autostart}

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata, portable
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import hibernate, observe
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import copies, hibernate, memory, observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import Depot
 
 
@@ -33,12 +36,51 @@ def check(conn: t.Any, depot: Depot, uuid: str) -> None:
 
 def _check(depot: Depot, uuid: str, tree: t.Any) -> None:
     values = metadata.read(tree)
-    hibernate.check(depot, uuid, values["generation"] if values else 0, domain_xml.read(tree)["disk_path"])
+    path = domain_xml.read(tree)["disk_path"]
+    # Marked already where a step is given again, as Ansible does whose connection broke.
+    hibernate.check(depot, uuid, values["generation"] if values else 0, path and copies.shown(path))
 
 
 def sleep(conn: t.Any, depot: Depot, domain: t.Any) -> None:
-    """Keep the machine's memory, and stop it."""
-    hibernate.hibernate(conn, depot, domain)
+    """Keep the machine's memory, and stop it: only for its journey, which is noted beside the memory."""
+    hibernate.hibernate(conn, depot, domain, json.dumps({"was": observe.state_of(domain)}).encode())
+
+
+def _note(depot: Depot, uuid: str) -> str:
+    return os.path.join(depot.machine(uuid), memory.JOURNEY)
+
+
+def slept(depot: Depot, uuid: str) -> str | None:
+    """What the machine was before it was put to sleep for a journey; ``None`` where it wasn't, or where it goes on already."""
+    try:
+        with open(_note(depot, uuid), encoding="utf-8") as file:
+            return "paused" if json.load(file).get("was") == "paused" else "running"
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, AttributeError):
+        return "running"
+
+
+def rouse(conn: t.Any, depot: Depot, domain: t.Any, was: str | None) -> bool:
+    """Have a machine go on that was put to sleep for a journey, also where a run was killed while it did; whether there was anything to be done.
+
+    :param was: what it was before, ``None`` where it sleeps on.
+    """
+    uuid = domain.UUIDString()
+    done = False
+    if was is not None and asleep(depot, domain):
+        wake(conn, depot, domain, was == "running")
+        done = True
+    elif was is not None and domain.isActive():
+        # Restored, and paused until its memory's file is gone: the guest hasn't run on since.
+        hibernate.discard(depot, uuid)
+        if was == "running" and domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+            with translated("let the guest run"):
+                domain.resume()
+            done = True
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_note(depot, uuid))
+    return done
 
 
 def make_whole(conn: t.Any, depot: Depot, domain: t.Any) -> None:

@@ -104,6 +104,29 @@ def test_an_interrupted_move_of_files_tells_the_target_first(state, incoming):
     assert [entry["action"] for entry in then["p1"]] == ["restore"]
 
 
+def test_one_that_was_put_to_sleep_and_not_marked_is_woken_where_it_is():
+    (first, then), rows = (planned(looked(p1=[view(state="hibernated", slept="running")], p2=[absent()]))[key] for key in ("settle", "rows"))
+    assert [entry["action"] for entry in first["p1"]] == ["restore"] and then == {} and rows == []
+
+
+def test_a_step_that_failed_is_not_a_host_that_does_not_answer():
+    crashed = {"msg": "MODULE FAILURE", "module_stderr": "Traceback\nKeyError: 'x'", "failed": False}
+    (row,) = planned({**looked(p2=[absent()]), "p1": crashed})["rows"]
+    assert row["failure"]["code"] == "step_failed" and "MODULE FAILURE KeyError: 'x'" in row["msg"] and "answer" not in row["msg"]
+    (row,) = planned({**looked(p2=[absent()]), "p1": {"msg": "no libvirt", "failure": {"code": "libvirt_unreachable"}}})["rows"]
+    assert row["failure"]["code"] == "libvirt_unreachable"
+    (row,) = planned({**looked(p2=[absent()]), "p1": {"msg": "no route", "unreachable": True}})["rows"]
+    assert row["failure"]["code"] == "host_unreachable"
+    (row,) = planned({**looked(p1=[view()]), "p2": crashed})["rows"]
+    assert row["failure"]["code"] == "target_unreachable" and "KeyError" in row["msg"]
+    assert [row["name"] for row in play.speechless({"p1": crashed, "p2": {"unreachable": True}, "p3": {"machines": []}})] == ["p1"]
+    wanted = play.moves([order()], None, PROVIDERS)["moves"]
+    assert play.placed(wanted, [crashed])["failed"][0]["failure"]["code"] == "step_failed"
+    (wave,) = steps.waves([go("a")], 2, 2)
+    (row,) = steps.outcome(steps.advance(wave, "prepare", {"p1>p2": crashed}))["rows"]
+    assert row["failure"]["code"] == "step_failed" and "KeyError" in row["msg"]
+
+
 def test_what_arrived_is_finished_before_its_source_is_released():
     first, then = planned(looked(p1=[view(moving=MARK, state="stopped")], p2=[view(generation=2, incoming={"complete": False})]))["settle"]
     assert first["p2"][0]["action"] == "finish" and first["p2"][0]["autostart"] is True
@@ -193,7 +216,11 @@ def test_what_fails_is_undone():
     lost = through(wave, ("prepare", {}), ("send", {**BAD, "failure": {"code": "move_failed", "copy": None}}))
     assert steps.entries(lost[0], "receive") == []
     (wave,) = steps.waves([go("a", mode="cold", was="stopped")], 2, 2)
-    cold = through(wave, ("prepare", {}), ("send", {"files": {}, "port": 5}), ("receive", BAD))
+    # Only where the target says that it has nothing of it.
+    here = through(wave, ("prepare", {}), ("send", {"files": {}, "port": 5}), ("receive", BAD))
+    assert steps.entries(here[0], "settle") == [] and steps.outcome(here)["rows"][0]["failed"]
+    away = {**BAD, "failure": {"code": "x", "copy": "source"}}
+    cold = through(wave, ("prepare", {}), ("send", {"files": {}, "port": 5}), ("receive", away))
     (entry,) = steps.entries(cold[0], "settle")
     assert entry["action"] == "restore" and entry["start"] is False
     done = steps.outcome(through(cold, ("settle", FACTS)))

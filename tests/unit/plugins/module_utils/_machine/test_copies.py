@@ -18,8 +18,8 @@ def source_says():
     """All that the source of a move from generation 1 to 2 can say: nothing, nothing there, its copy with or without the mark."""
     yield copies.Copy("a", answers=False)
     yield copies.Copy("a")
-    for state, moving in itertools.product(STATES[1:], (None, MARK)):
-        yield copies.Copy("a", state=state, generation=1, moving=moving)
+    for state, moving, slept in itertools.product(STATES[1:], (None, MARK), (None, "running")):
+        yield copies.Copy("a", state=state, generation=1, moving=moving, slept=slept)
 
 
 def target_says():
@@ -61,7 +61,7 @@ def check(source, target, known, dead):
     # The source may come back to life only where the target is known to have no copy, or its own guest runs, or a person said so.
     if acted["a"] == copies.RESTORE:
         assert target.state == "absent"
-        assert target.answers or source.state == "running" or "b" in dead
+        assert target.answers or source.state == "running" or "b" in dead or not source.moving
     # It goes only where the target has a newer one.
     if acted["a"] == copies.RELEASE:
         assert source.moving and target.state != "absent" and verdict.host == "b"
@@ -97,6 +97,12 @@ def check(source, target, known, dead):
         ({}, {"state": "running", "generation": 2}, KNOWN[1], (), "b", {}),
         # files are all there, and nobody was told
         ({"state": "stopped", "moving": MARK}, {"incoming": {"complete": True}}, KNOWN[1], (), "a", {"a": "restore", "b": "discard"}),
+        # put to sleep for a journey that it didn't begin: it goes on, also where the target says nothing
+        ({"state": "hibernated", "slept": "running"}, {}, KNOWN[1], (), "a", {"a": "restore"}),
+        ({"state": "hibernated", "slept": "running"}, {"answers": False}, KNOWN[1], (), "a", {"a": "restore"}),
+        # it came, and sleeps still
+        ({"state": "hibernated", "moving": MARK, "slept": "running"}, {"state": "hibernated", "generation": 2, "incoming": {"complete": True}}, KNOWN[1], (),
+         "b", {"a": "release", "b": "finish"}),
         # the source is dead
         ({"answers": False}, {"incoming": {"complete": True}}, KNOWN[1], ("a",), "b", {"b": "adopt"}),
         ({"answers": False}, {"state": "stopped", "generation": 2}, KNOWN[1], (), "b", {}),
@@ -158,3 +164,8 @@ def test_a_copy_on_its_way_is_not_touched():
         with pytest.raises(copies.GridError) as caught:
             copies.refuse_moving(moving, incoming)
         assert caught.value.code == "stale_generation" and word in caught.value.msg
+
+
+def test_the_disk_of_a_marked_copy_is_known_by_its_name():
+    for path in ("/d/disk.qcow2", "/d/disk.qcow2.moving"):
+        assert copies.hidden(path) == "/d/disk.qcow2.moving" and copies.shown(path) == "/d/disk.qcow2"

@@ -88,6 +88,14 @@ def test_each_provider_that_can_not_hold_it_tells_one_reason(fields, reason):
     assert chosen.provider == "p2" and chosen.reasons == {"p1": reason}
 
 
+def test_a_network_that_nobody_has_is_named_and_so_is_what_to_do():
+    others = [provider(name, networks=frozenset({"default"})) for name in ("p1", "p2")]
+    error = only([demand()], others).error
+    assert "p1 has no active network virtuoso" in error.msg and "virtuoso_networks" in error.remedy
+    # Where one lacks something else, the network is not all there is to it.
+    assert "virtuoso_networks" not in only([demand()], [*others, provider("p3", measured=False)]).error.remedy
+
+
 def test_without_providers_the_error_says_so():
     error = only([demand()], []).error
     assert error.code == "no_provider" and "there is no provider" in error.msg
