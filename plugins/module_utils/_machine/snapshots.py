@@ -38,9 +38,11 @@ Result = t.Dict[str, t.Any]
 # Seconds for a guest's agent to bring its file systems to rest
 _FREEZE_PATIENCE = 20
 
+
 def _inner(path: str) -> frozenset[str]:
     """The names of snapshots in a disk's file, that QEMU may have open."""
-    said = command(["qemu-img", "info", "-U", "-f", "qcow2", "--output=json", path], timeout=60, code="disk_failed", remedy="See what qemu-img said; then run again")
+    words = ["qemu-img", "info", "-U", "-f", "qcow2", "--output=json", path]
+    said = command(words, timeout=60, code="disk_failed", remedy="See what qemu-img said; then run again")
     return frozenset(str(each["name"]) for each in json.loads(said).get("snapshots") or ())
 
 
@@ -93,7 +95,8 @@ class Machine:
         def ask(what: str, **given: t.Any) -> t.Any:
             said = json.loads(libvirt_qemu.qemuMonitorCommand(self.domain, json.dumps({"execute": what, "arguments": given}), 0))
             if "error" in said:
-                raise GridError("snapshot_failed", f"QEMU says: {said['error'].get('desc')}", remedy="See that the depot's file system has room, then run again")
+                why = said["error"].get("desc")
+                raise GridError("snapshot_failed", f"QEMU says: {why}", remedy="See that the depot's file system has room, then run again")
             return said["return"]
 
         inserted = (each.get("inserted") or {} for each in ask("query-block"))

@@ -15,7 +15,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine import agen
 
 MIB = 2**20
 XML = (
-    "<domain id='1'><memory>1048576</memory><currentMemory>524288</currentMemory><vcpu current='{vcpus}'>4</vcpu><devices><memballoon model='virtio'/>"
+    "<domain id='1'><memory>1048576</memory><currentMemory>{memory}</currentMemory><vcpu current='{vcpus}'>4</vcpu><devices><memballoon model='virtio'/>"
     "<memory model='virtio-mem'><target><size>524288</size><requested>{requested}</requested></target></memory>{card}</devices></domain>"
 )
 CARD = "<interface type='network'><mac address='d2:11:00:00:00:01'/><source network='lan'/><alias name='ua-net-lan'/></interface>"
@@ -30,7 +30,7 @@ class Domain:
         self.calls = []
 
     def XMLDesc(self, _flags):
-        return XML.format(vcpus=self.vcpus, requested=self.requested * 1024, card=self.card).replace("524288</currentMemory>", f"{self.memory * 1024}</currentMemory>")
+        return XML.format(vcpus=self.vcpus, memory=self.memory * 1024, requested=self.requested * 1024, card=self.card)
 
     def isActive(self):
         return True
