@@ -18,7 +18,7 @@ MODULE = "virtuoso.grid.machine_migrate"
 
 @pytest.fixture(scope="module", name="bed")
 def _bed() -> t.Iterator[Bed]:
-    grid = Grid("it-refused", machine={"memory": "64 MiB", "display": "none"})
+    grid = Grid("it-refused", machine={"memory": "96 MiB", "display": "none"})
     try:
         machines = grid.machines(2)
         grid.play("deploy", "--limit", PROVIDERS[0], machines=machines, virtuoso_screenshots=False, virtuoso_address_timeout=0).succeeded()
