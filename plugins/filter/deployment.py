@@ -31,6 +31,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image_play import (
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.guests import overlay_lacks, overlay_machines, with_mtu
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import bridge_name
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.matrix import traffic_rows
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import overlay_plan, with_keys
 from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_forwarding as forwarding
 from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_play as migration
@@ -93,6 +94,7 @@ class FilterModule:
             "overlay_machines": overlay_machines,
             "overlay_mtu": with_mtu,
             "overlay_plan": _told(overlay_plan),
+            "overlay_traffic": traffic_rows,
             "pager_exports": pager_exports,
             "placement_entries": placement_entries,
             "provider_share": provider_share,

@@ -11,7 +11,7 @@ short_description: Machines that were ordered, as hosts
 version_added: 0.1.0
 description:
   - Reads the store of the information service, and adds each machine as a host that any playbook can use. It is reached by SSH
-    through its provider; neither the machine nor the provider needs anything for that but SSH.
+    through its provider, or through the home of its network if that is registered; none of them needs anything for that but SSH.
   - Its configuration is a file whose name ends with C(grid.yml) or C(grid.yaml).
   - Machines are in the group C(machines), and in groups by state, site, owner, image and tag, C(state_running), C(site_north),
     C(owner_alice), C(image_debian_12), C(tag_web). Characters that names of groups can't have become underscores.

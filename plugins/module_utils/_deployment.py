@@ -95,7 +95,7 @@ def placement_entries(orders: t.Sequence[t.Mapping[str, t.Any]], images: t.Seque
             {
                 **{key: order.get(key) for key in ("name", "uuid")},
                 **{key: spec[key] for key in ("vcpus", "memory", "disk", "network", "goal")},
-                **{key: spec[key] for key in (*WHERE, "owner", "tags", "performance") if spec.get(key)},
+                **{key: spec[key] for key in (*WHERE, "owner", "tags", "performance", "extra_networks") if spec.get(key)},
                 "image": {"name": image.get("reference"), **{key: image.get(key) for key in ("digest", "size", "virtual_size")}},
             }
         )
@@ -207,11 +207,24 @@ def sources(results: t.Mapping[str, t.Mapping[str, t.Any] | None]) -> Items:
     ]
 
 
-def pager_exports(wanted: t.Sequence[t.Mapping[str, t.Any]], exports: t.Sequence[t.Mapping[str, t.Any]]) -> Items:
-    """What a provider is to page, as the module ``image_export`` takes it: each with the first source that there is."""
+def pager_exports(
+    wanted: t.Sequence[t.Mapping[str, t.Any]], exports: t.Sequence[t.Mapping[str, t.Any]], ports: t.Mapping[str, t.Any]
+) -> Items:
+    """What a provider is to page, as the module ``image_export`` takes it: each with the first source that there is.
+
+    :param ports: at which SSH servers listen, by host, where that isn't 22.
+    """
     by_digest = {export["digest"]: export for export in reversed(exports)}
     return [
-        {"digest": digest, "upstream": {key: by_digest[digest].get(key) for key in ("host", "port", "virtual_size")}}
+        {
+            "digest": digest,
+            "upstream": {key: by_digest[digest].get(key) for key in ("host", "port", "virtual_size")},
+            "ahead": {
+                "name": by_digest[digest]["source"],
+                "host": by_digest[digest]["host"],
+                "port": int(ports.get(by_digest[digest]["source"]) or 22),
+            },
+        }
         for digest in (item["digest"] for item in wanted)
         if digest in by_digest
     ]

@@ -58,6 +58,11 @@ def cell(row: Row, column: str) -> str:
         value = f"{display['type']} {display['host']}:{display['port']}" if isinstance(display, t.Mapping) and display.get("port") else None
     elif column == "screenshot":
         value = value.get("path") if isinstance(value, t.Mapping) else None
+    elif column == "cpu":
+        usage = row.get("usage") or {}
+        value = f"{usage['cpu']} of {usage['cpu_ceiling']} %" if usage.get("cpu") is not None else None
+    elif column == "snapshots":
+        value = [each.get("name") if isinstance(each, t.Mapping) else each for each in value or []] or None
     elif column == "memory":
         size = value or spec.get("memory")
         value = format_size(size) if size else None

@@ -30,8 +30,17 @@ options:
       - The exports, each a dictionary of C(digest), the topmost layer, and for a pager C(upstream), with C(host), C(port) and C(virtual_size) as this
         module returned them on the source.
       - Without it, V(absent) looks at all exports of the host.
+      - With C(ahead), the dictionary that M(virtuoso.grid.image_transfer) takes as C(source), a pager that is started is given at once what a boot of the image
+        reads, while the play goes on. Where it isn't known what that is, the disk's first 32 MiB.
     type: list
     elements: dict
+  learn:
+    description:
+      - What boots read, each a dictionary of C(digest) and C(read) as this module returned it for a pager. It is kept beside the layers that this host has,
+        for whoever brings them ahead.
+    type: list
+    elements: dict
+    default: []
   address:
     description: The address at which other hosts reach this one, for the result. The host's certificate must have it.
     type: str
@@ -78,6 +87,7 @@ EXAMPLES = r"""
     exports:
       - digest: "{{ sources.exports[0].digest }}"
         upstream: "{{ sources.exports[0] }}"
+        ahead: {name: home1, host: 198.18.0.11}
   register: pagers
 
 - name: Stop what is not in use any more
@@ -94,7 +104,7 @@ exports:
   contains:
     name: {description: The layer's digest., type: str, returned: always}
     changed: {description: "Whether something was done, or would be in check mode.", type: bool, returned: always}
-    actions: {description: "C(export), C(replace) where a pager has another source, or C(stop export).", type: list, elements: str, returned: success}
+    actions: {description: "C(export), C(replace) where a pager has another source, C(stop export), C(learn).", type: list, elements: str, returned: success}
     digest: {description: The layer's digest; the name of the export., type: str, returned: success}
     kind: {description: V(source) or V(pager)., type: str, returned: success}
     state: {description: V(exported) or V(absent)., type: str, returned: success}
@@ -102,12 +112,18 @@ exports:
     port: {description: Its port., type: int, returned: success}
     virtual_size: {description: Bytes of the disk., type: int, returned: when O(state=present)}
     clients: {description: "How many connections it has, when it was not stopped.", type: int, returned: when O(state=absent)}
+    read:
+      description: "What machines read through a pager that was stopped, in the order of the first reads: runs of blocks of 64 KiB, each a number and how many."
+      type: list
+      elements: list
+      returned: where a pager was stopped
+    blocks: {description: "How many blocks a record has that was to be learnt.", type: int, returned: for O(learn)}
     failed: {description: Present and true where it failed., type: bool, returned: failure}
     msg: {description: What is wrong and what to do., type: str, returned: failure}
     failure:
       description:
         - The same for programs. Its C(code) is among C(export_failed), C(source_lost) (a pager doesn't reach its source), C(layer_missing),
-          C(layer_corrupted), C(no_port), C(invalid_digest), C(invalid_export), C(disk_full), C(timed_out).
+          C(layer_corrupted), C(no_port), C(invalid_digest), C(invalid_export), C(invalid_record), C(disk_full), C(timed_out).
       type: dict
       returned: failure
 """
@@ -118,12 +134,14 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.export import Exports
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.export_plan import parse_export, parse_ports
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import check
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
 
 OPTIONS = {
     "argument_spec": {
         "state": {"type": "str", "default": "present", "choices": ["present", "absent"]},
         "exports": {"type": "list", "elements": "dict"},
+        "learn": {"type": "list", "elements": "dict", "default": []},
         "address": {"type": "str"},
         "ports": {"type": "str", "default": "10809-10872"},
         "tls_dir": {"type": "path", "default": "/etc/pki/qemu"},
@@ -162,6 +180,15 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
                 for name, unit in exports.units().items()
                 if names is None or unit.digest in names
             ]
+    results += [
+        attempt(
+            str(entry.get("digest"))[:80],
+            lambda entry=entry: exports.learn(check("digest", entry.get("digest")), entry.get("read"), module.check_mode),
+            kind="layer",
+            tried="keep what a boot of it reads",
+        )
+        for entry in params["learn"]
+    ]
     return {"changed": any(result["changed"] for result in results), "exports": results}
 
 

@@ -77,6 +77,7 @@ options:
   bandwidth:
     description:
       - The most that the transfer takes, bytes a second such as V(10 MiB), or a part of what the link gives such as V(40 %).
+      - A part is kept to only while machines here boot from a pager of the image (M(virtuoso.grid.image_export)), where there is one.
       - No limit when left out.
     type: str
   route:

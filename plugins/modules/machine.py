@@ -15,7 +15,7 @@ description:
   - Brings machines to what was ordered. Takes a list, opens one connection to libvirt, waits on its events, and returns a result per
     machine. One that fails does not keep the others from being served; the task fails when all are done.
   - What can change while a machine runs changes at once. What can't is kept for its next start and returned in RV(machines[].pending). What
-    can't change at all is an error. No disk is ever made anew or shrunk, and what others put into a domain stays.
+    can't change at all is an error. RV(machines[].changes) tells of each field when it changes; C(docs/machines.md) has the table. No disk is ever made anew or shrunk, and what others put into a domain stays.
   - Can be run again after it was interrupted, at whatever point.
 options:
   state:
@@ -41,8 +41,17 @@ options:
     description: Whether a hibernated machine may lose what it had in memory. It then begins with its disk as after a loss of power.
     type: bool
     default: false
+  grow_filesystem:
+    description:
+      - Whether the root file system of a running guest follows its disk when that grows. Its agent does it, with C(growpart) and C(resize2fs),
+        C(xfs_growfs) or C(btrfs). Where no agent answers, it grows at the guest's next boot, if its image does so, which is told in RV(machines[].ignored).
+    type: bool
+    default: false
+    version_added: 0.2.0
   timeout:
-    description: Seconds to wait for a guest to shut down, and for another run that works on the same machine.
+    description:
+      - Seconds to wait for a guest to shut down, to give back processors, memory or a card or to take memory, and for another run that works on the same
+        machine.
     type: int
     default: 120
   parallel:
@@ -72,8 +81,8 @@ options:
     description:
       - The machines, each either as ordered or, to act on its power only, by C(uuid) or C(name).
       - "As ordered: C(uuid), C(name), C(owner), C(image) (a dictionary of C(name) and C(digest)), C(vcpus), C(memory), C(disk), C(packages), C(users),
-        C(network), C(display), C(performance), C(goal), C(tags) with the meaning that they have in an order, and C(generation), C(site),
-        C(provider), C(user) (the image's login user) and C(python) (its interpreter)."
+        C(network), C(display), C(performance), C(goal), C(tags), C(vcpus_max), C(memory_max), C(extra_networks), C(boot), C(autostart), C(description)
+        with the meaning that they have in an order, and C(generation), C(site), C(provider), C(user) (the image's login user) and C(python) (its interpreter)."
       - C(mtu) is what the machine's network carries; its guest is told of it by its network card.
       - With C(exists) the machine was seen here before. If nothing of it is left, that is an error (C(machine_vanished)), and no empty disk takes its place.
       - "With C(paging), the result of M(virtuoso.grid.image_export) on this host, a machine whose image is not here is made all the same: it pages
@@ -156,6 +165,15 @@ machines:
       elements: str
       returned: success
       sample: [create disk, write seed, define, start]
+    changes:
+      description:
+        - Each field that changed, with its value C(before) and C(after), and C(when) it takes effect, V(live), V(next start), or V(now) where the machine
+          doesn't run. Of a display's password no value is told.
+      type: list
+      elements: dict
+      returned: success
+      sample: [{field: vcpus, before: 1, after: 2, when: live}]
+      version_added: 0.2.0
     state:
       description: V(running), V(paused), V(hibernated), V(stopped) or V(absent).
       type: str
@@ -201,9 +219,9 @@ machines:
       returned: failure
     failure:
       description:
-        - The same for programs. Its C(code) is among C(cannot_change), C(cannot_shrink), C(depot_missing), C(disk_conflict),
+        - The same for programs. Its C(code) is among C(agent_failed), C(cannot_change), C(cannot_shrink), C(depot_missing), C(disk_conflict),
           C(disk_failed), C(disk_invalid), C(disk_missing), C(disk_too_small),
-          C(duplicate_machine), C(foreign_domain), C(hibernation_failed), C(hibernation_foreign), C(hibernation_invalid), C(hibernation_stale),
+          C(duplicate_machine), C(foreign_domain), C(guest_refused), C(hibernation_failed), C(hibernation_foreign), C(hibernation_invalid), C(hibernation_stale),
           C(image_missing), C(invalid_...), C(io_error), C(library_missing), C(libvirt_busy), C(libvirt_error), C(libvirt_unreachable), C(machine_busy),
           C(machine_hibernated), C(machine_stopped), C(machine_unknown), C(machine_vanished), C(network_missing), C(disk_full),
           C(program_missing), C(reboot_refused), C(settle_failed), C(shutdown_refused), C(source_lost), C(stale_generation), C(timed_out).
@@ -222,6 +240,7 @@ OPTIONS = {
         "state": {"type": "str", "default": "present", "choices": list(POWER_STATES)},
         "force": {"type": "bool", "default": False},
         "discard": {"type": "bool", "default": False},
+        "grow_filesystem": {"type": "bool", "default": False},
         "timeout": {"type": "int", "default": 120},
         "parallel": {"type": "int"},
         "virtualization": {"type": "str", "default": "auto", "choices": ["auto", "kvm", "qemu"]},

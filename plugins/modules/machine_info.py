@@ -78,6 +78,8 @@ machines:
     image: {description: C(name) and C(digest) of its image., type: dict, returned: when it is there}
     vcpus: {description: Virtual processors., type: int, returned: when it is there}
     memory: {description: Memory., type: int, returned: when it is there}
+    vcpus_max: {description: "To how many they can grow while it runs.", type: int, returned: when it is there}
+    memory_max: {description: "To how much memory it can grow beyond that of its start while it runs, or V(none).", type: int, returned: when it is there}
     disk: {description: Virtual size of its disk., type: int, returned: when it is there}
     pages:
       description: The export from which it pages, as C(host), C(port) and C(export), V(none) where its disk lies on layers that are here.
@@ -96,13 +98,32 @@ machines:
       description: The most that it may read and write in a second (C(read_bytes), C(write_bytes), C(read_iops), C(write_iops)), or V(none).
       type: dict
       returned: when it is there
-    usage:
-      description:
-        - What it got in O(usage_window), V(none) without one or where it doesn't run. C(cpu) is CPU time in percent of one processor, QEMU's own
-          work included; C(cpu_ceiling) is the most that its processors and RV(machines[].cpu_limit) allow its guest; C(window) is in seconds.
+    ordered:
+      description: What was ordered of its provider's resources, C(vcpus), C(memory), and of C(performance) what was said.
       type: dict
       returned: when it is there
-      sample: {cpu: 24.8, cpu_ceiling: 25.0, window: 2.001}
+      sample: {vcpus: 1, memory: 536870912, reservation: {period: 100000, slice: 25000}}
+    given:
+      description: What libvirt has set of them, as it says (C(vcpus), C(memory), C(cpu_shares), C(cpu_limit), C(disk_io)); V(none) where it doesn't run.
+      type: dict
+      returned: when it is there
+    usage:
+      description:
+        - What it got of them in O(usage_window), V(none) without one or where it doesn't run. C(cpu) is CPU time in percent of one processor, QEMU's own
+          work included; C(cpu_ceiling) is the most that its processors and RV(machines[].cpu_limit) allow its guest; C(disk) has bytes a second, C(read) and
+          C(write); C(window) is in seconds.
+      type: dict
+      returned: when it is there
+      sample: {cpu: 24.8, cpu_ceiling: 25.0, disk: {read: 0, write: 4096}, window: 2.001}
+    snapshots:
+      description: Its snapshots, the oldest first, each with C(name), C(created), C(description), whether it has its C(memory), and C(memory_size) of that file.
+      type: list
+      elements: dict
+      returned: when it is there
+    boot: {description: What it boots from., type: list, elements: str, returned: when it is there}
+    autostart: {description: Whether libvirt starts it with its provider., type: bool, returned: when it is there}
+    description: {description: "Its description, or V(none).", type: str, returned: when it is there}
+    extra_networks: {description: "Networks on which it has a card beside RV(machines[].network).", type: list, elements: str, returned: when it is there}
     network: {description: Its network., type: str, returned: when it is there}
     mac: {description: MAC address of its network card., type: str, returned: when it is there}
     addresses: {description: "Its addresses, IPv4 first.", type: list, elements: str, returned: when it is there}

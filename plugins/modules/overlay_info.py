@@ -17,6 +17,10 @@ options:
     description: Begin to count anew, after what has been counted was read.
     type: bool
     default: false
+  names:
+    description: Names of machines by their MAC addresses, as M(virtuoso.grid.order_info) knows them from the store.
+    type: dict
+    default: {}
   kernel:
     description: Find out as well which transports can be had here, by making and removing an interface.
     type: bool
@@ -51,8 +55,8 @@ links:
   elements: dict
 traffic:
   description:
-    - Bytes and packets of each pair of MAC addresses, C(source) and C(destination), counted where the sender is. Pairs that were silent for an hour are
-      forgotten.
+    - Bytes and packets of each pair of MAC addresses, C(source) and C(destination), counted where the sender is; with C(source_name) and
+      C(destination_name), nothing where O(names) has none. Pairs that were silent for an hour are forgotten.
   returned: success
   type: list
   elements: dict
@@ -69,18 +73,26 @@ since:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import site, traffic
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import matrix, site, traffic
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.probe import kernel
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import now
 
-OPTIONS = {"argument_spec": {"mark": {"type": "bool", "default": False}, "kernel": {"type": "bool", "default": False}}, "supports_check_mode": True}
+OPTIONS = {
+    "argument_spec": {
+        "mark": {"type": "bool", "default": False},
+        "names": {"type": "dict", "default": {}},
+        "kernel": {"type": "bool", "default": False},
+    },
+    "supports_check_mode": True,
+}
 
 
 def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     """Look, then mark where asked to."""
     part = site.current()
-    result = {"changed": False, "part": part, "links": traffic.links(part), "traffic": traffic.matrix(), "since": traffic.since()}
+    pairs = matrix.named(traffic.matrix(), module.params["names"])
+    result = {"changed": False, "part": part, "links": traffic.links(part), "traffic": pairs, "since": traffic.since()}
     if module.params["kernel"]:
         result["kernel"] = kernel()
     if module.params["mark"] and not module.check_mode:

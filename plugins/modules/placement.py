@@ -34,7 +34,7 @@ attributes:
 options:
   machines:
     description:
-      - The machines, each a mapping of C(name), C(uuid), C(vcpus), C(memory), C(disk), C(network), C(goal) and optionally C(owner),
+      - The machines, each a mapping of C(name), C(uuid), C(vcpus), C(memory), C(disk), C(network), C(goal) and optionally C(extra_networks), C(owner),
         C(tags), C(site), C(architecture), C(features), C(affinity), C(anti_affinity), C(performance) as the module
         M(virtuoso.grid.order) returned them, and C(image), a mapping of C(name), C(digest), C(size), C(virtual_size) and optionally
         C(architecture) as the module M(virtuoso.grid.image) returned it.

@@ -64,9 +64,9 @@ options:
     default: []
   networks:
     description:
-      - All networks of the overlay, each a mapping of C(name), C(home) (the name of a host), C(vni), C(mtu) and C(sites). Those that the store has
-        beside them are
-        deleted. Without it they stay.
+      - All networks of the overlay, each a mapping of C(name), C(home) (the name of a host), C(vni), C(mtu) and C(sites); what is left out stays as it is.
+        The inventory reaches the machines of a network through its home, if that is registered (O(providers)).
+      - Those that the store has beside them are deleted. Without it they stay.
     type: list
     elements: dict
   links:
@@ -267,7 +267,7 @@ def work(module: AnsibleModule) -> Result:
             "samples": registration.see_samples(options["samples"]),
             "gone": registration.forget(options["gone"]),
         }
-        overlay = Overlay(connection)
+        overlay = Overlay(connection, [change.name for change in registration.host_changes])
         if options["networks"] is not None:
             result["networks"] = overlay.see_networks(options["networks"])
         if options["links"] is not None:

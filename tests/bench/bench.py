@@ -17,7 +17,7 @@ from measure import Row
 
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE.parents[1] / "build" / "bench.json"
-AREAS = ("machines", "images", "placement", "information", "overlay", "migration")
+AREAS = ("machines", "images", "placement", "information", "overlay", "migration", "life")
 
 
 def ratio(row: Row, rows: list[Row]) -> str:

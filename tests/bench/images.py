@@ -200,7 +200,7 @@ while b"login: " not in seen:
 LOGIN = f"python3 -c '{SEE_LOGIN}' $(virsh ttyconsole bench-boot)"
 
 
-SHARE = "40 %"
+SHARE = "10 %"
 """The default of virtuoso_paging_bandwidth."""
 
 
@@ -209,11 +209,15 @@ def power_up(image: dict[str, t.Any], what: str) -> list[Row]:
     meter = Meter(f"power-up of {what} to login prompt, 100 Mbit/s")
     entry = {**MACHINE, "uuid": str(uuid.uuid4()), "name": "bench-boot", "image": {"name": image["reference"], "digest": image["digest"]}}
     exported = {"exports": [{"digest": image["digest"]}]}
+    hosts = {"bench_source": SOURCE, "bench_target": TARGET, "bench_address": ADDRESS, "bench_target_address": TARGET_ADDRESS}
     pool = concurrent.futures.ThreadPoolExecutor(1)
     coming: list[concurrent.futures.Future[dict[str, t.Any]]] = []
 
-    def boot(**more: t.Any) -> None:
-        task(TARGET, "virtuoso.grid.machine", {"path": STORE, "state": "running", "machines": [{**entry, **more}]})
+    def start(paged: bool) -> None:
+        play("images_power_up", **hosts, bench_store=STORE, bench_machine=entry, bench_paged=paged)
+
+    def boot() -> None:
+        start(paged=False)
         on(TARGET, LOGIN)
 
     def bring_and_settle() -> dict[str, t.Any]:
@@ -226,11 +230,8 @@ def power_up(image: dict[str, t.Any], what: str) -> list[Row]:
         boot()
 
     def on_demand() -> None:
-        source = task(SOURCE, "virtuoso.grid.image_export", {"address": ADDRESS, **exported})["exports"][0]
-        upstream = {"exports": [{"digest": image["digest"], "upstream": source}]}
-        pager = task(TARGET, "virtuoso.grid.image_export", {"path": STORE, "address": TARGET_ADDRESS, **upstream})["exports"][0]
-        task(TARGET, "virtuoso.grid.machine", {"path": STORE, "state": "running", "machines": [{**entry, "paging": pager}]})
-        # As deploy does: the image comes while the machine boots, with a part of the link, and then the machine's disk moves to it.
+        start(paged=True)
+        # As deploy does: the image comes while the machine boots, and then the machine's disk moves to it.
         coming.append(pool.submit(bring_and_settle))
         on(TARGET, LOGIN)
 
@@ -239,10 +240,13 @@ def power_up(image: dict[str, t.Any], what: str) -> list[Row]:
             came = coming.pop().result()["images"][0]
             meter.add("virtuoso", "the image, while it boots", came["seconds"], "s")
         task(TARGET, "virtuoso.grid.machine", {"path": STORE, "state": "absent", "machines": [{"uuid": entry["uuid"]}]})
-        for host, path in ((TARGET, STORE), (SOURCE, "/var/lib/virtuoso")):
-            task(host, "virtuoso.grid.image_export", {"path": path, "state": "absent", "force": True, **exported})
+        gone = {"state": "absent", "force": True, **exported}
+        stopped = task(TARGET, "virtuoso.grid.image_export", {"path": STORE, **gone})["exports"]
+        task(SOURCE, "virtuoso.grid.image_export", {**gone, "learn": [export for export in stopped if export.get("read")]})
 
     try:
+        on(SOURCE, "rm -f /var/lib/virtuoso/images/layers/*.boot")
+        meter.run("virtuoso, the first that ever boots it", on_demand, EMPTY, check=away)
         meter.run("virtuoso", on_demand, EMPTY, check=away)
         meter.run("copy by our transfer, then boot", copy_then_boot, EMPTY, check=away)
         meter.run("image there", boot, "true", check=away)

@@ -5,7 +5,7 @@ Each is measured on the bare lab network and on the emulated WAN (100 Mbit/s, 20
 link is a network namespace plugged into the network's bridge, as a machine is. ``VNET`` is what the paper tells of the work that this one follows: a
 round trip of 1.6 x the physical path's.
 
-All sites are hosts of their own, containers with systemd and SSH, 32 as well: a namespace alone has no units that could come back after a reboot.
+``CASE=vxlan,connect`` keeps to cases that begin so. All sites are hosts of their own, containers with systemd and SSH, 32 as well: a namespace alone has no units that could come back after a reboot.
 """
 
 from __future__ import annotations
@@ -30,8 +30,13 @@ NAME = "bench"
 VNET = 1.6
 """A round trip over VNET as a multiple of the physical path's, as its authors measured it."""
 GOAL = 0.95
-KINDS = ("vxlan", "ssh")
+KINDS = ("vxlan", "wireguard", "ssh")
 NETWORKS = (("bare lab network", False), ("WAN 100 Mbit/s 20 ms", True))
+
+
+def wanted(case: str) -> bool:
+    """Whether the case is to be measured: all are, or those that begin with a word of the variable CASE, separated by commas."""
+    return case.startswith(tuple(os.environ.get("CASE", "").split(",")))
 
 
 def bridge_name(network: str) -> str:
@@ -48,7 +53,8 @@ def ours(kind: str) -> t.Iterator[int]:
         "transports": [{"between": [ways.NEAR, ways.FAR], "transport": kind}],
     }  # fmt: skip
     try:
-        play("overlay", virtuoso_networks=[network], virtuoso_home_networks=[])
+        # The package wireguard-go for a kernel without WireGuard; for the hand-made tunnel as well.
+        play("overlay", virtuoso_networks=[network], virtuoso_home_networks=[], virtuoso_overlay_wireguard="userspace" if kind == "wireguard" else "none")
         bridge = bridge_name(NAME)
         mtu = int(on(ways.NEAR, f"cat /sys/class/net/{bridge}/mtu"))
         with ways.plugged(dict.fromkeys(ways.ADDRESSES, bridge), mtu):
@@ -82,7 +88,7 @@ class Table:
 
 def links(table: Table) -> None:
     """Every transport on both networks."""
-    for network, wan in NETWORKS:
+    for network, wan in NETWORKS if any(map(wanted, KINDS)) else ():
         if wan:
             ways.lab("wan", "on", "--firewall", "home1=open", "--firewall", "provider2=open")
         try:
@@ -90,7 +96,7 @@ def links(table: Table) -> None:
             for offload in (True, False):
                 ways.offload(offload, False)
                 raw[offload] = median(False)
-            for kind in KINDS:
+            for kind in filter(wanted, KINDS):
                 found: dict[bool, dict[str, ways.Speed]] = {True: {}, False: {}}
                 with ours(kind) as mtu:
                     _both(found, "virtuoso")
@@ -121,7 +127,7 @@ def connect(table: Table) -> None:
     """Seconds from hosts that have nothing of it to a network over N of them, and of a run that changes nothing."""
     extra: list[str] = []
     try:
-        for count in SITES:
+        for count in (count for count in SITES if wanted(f"connect {count} sites")):
             while len(extra) + 2 < count:
                 name, number = f"site{len(extra):02}", 100 + len(extra)
                 ways.lab("host-up", name, "--image", "host-bookworm", "--address", f"198.18.0.{number}")

@@ -103,21 +103,34 @@ def _bridge(host: str, name: str, mtu: int) -> str:
 
 @contextlib.contextmanager
 def hand_made(kind: str, mtu: int) -> t.Iterator[None]:
-    """A tunnel between bridges `benchbr`, made as a knowing person would: `vxlan` or `ssh`."""
+    """A tunnel between bridges `benchbr`, made as a knowing person would: `vxlan`, `wireguard` (VXLAN inside) or `ssh`."""
     try:
         for host in ADDRESSES:
             on(host, "set -e;" + _bridge(host, "benchbr", mtu))
-        {"vxlan": _vxlan, "ssh": _ssh}[kind](mtu)
+        {"vxlan": _vxlan, "wireguard": _wireguard, "ssh": _ssh}[kind](mtu)
         with plugged(dict.fromkeys(ADDRESSES, "benchbr"), mtu):
             yield
     finally:
         for host in ADDRESSES:
-            on(host, "systemctl stop bench-tunnel 2>/dev/null; for link in benchvx tap77 benchbr; do ip link del $link 2>/dev/null; done; true")
+            on(host, "systemctl stop bench-tunnel 2>/dev/null; rm -f /root/.bench_wg; for link in benchvx tap77 benchwg benchbr; do ip link del $link 2>/dev/null; done; true")
 
 
 def _vxlan(mtu: int) -> None:
     for host, other in ((NEAR, FAR), (FAR, NEAR)):
         on(host, f"ip link add benchvx type vxlan id 7777 remote {ADDRESSES[other]} dstport 8472; ip link set benchvx mtu {mtu} master benchbr up")
+
+
+def _wireguard(mtu: int) -> None:
+    inner = {NEAR: "10.98.0.1", FAR: "10.98.0.2"}
+    public = {host: on(host, "umask 077; wg genkey >/root/.bench_wg; wg pubkey </root/.bench_wg").strip() for host in ADDRESSES}
+    for host, other in ((NEAR, FAR), (FAR, NEAR)):
+        begin = "ip link add benchwg type wireguard 2>/dev/null || systemd-run -q --unit=bench-tunnel wireguard-go -f benchwg;"
+        begin += "for n in $(seq 50); do wg show benchwg >/dev/null 2>&1 && break; sleep 0.1; done;"
+        peer = f"peer {public[other]} endpoint {ADDRESSES[other]}:51821 allowed-ips {inner[other]}/32"
+        up = f"wg set benchwg listen-port 51821 private-key /root/.bench_wg {peer}; ip addr add {inner[host]}/24 dev benchwg;"
+        up += f"ip link set benchwg mtu {mtu + 50} up;"
+        inside = f"ip link add benchvx type vxlan id 7777 remote {inner[other]} dstport 8472; ip link set benchvx mtu {mtu} master benchbr up"
+        on(host, begin + up + inside)
 
 
 def _ssh(mtu: int) -> None:

@@ -132,7 +132,7 @@ class Provider:
         self.shell(
             "for name in $(virsh list --all --name); do if virsh dumpxml $name | grep -q -e '"
             + self.path
-            + "' -e virtuoso-test-foreign; then virsh -q destroy $name; virsh -q undefine --managed-save $name; fi; done 2>/dev/null;"
+            + "' -e virtuoso-test-foreign; then virsh -q destroy $name; virsh -q undefine --managed-save --snapshots-metadata $name; fi; done 2>/dev/null;"
             + f"rm -rf {self.path}/machines; true"
         )
 
@@ -168,6 +168,11 @@ class Provider:
         args = {"path": self.path, "state": state, "machines": list(machines), "timeout": 60, **options}
         return task(self.host, "virtuoso.grid.machine", args, check=check, env=env)
 
+    def snapshot(self, machines: t.Sequence[str], state: str = "present", *, check: bool = False, **options: t.Any) -> Row:
+        """The result of the module ``machine_snapshot``."""
+        args = {"path": self.path, "state": state, "machines": [{"name": name} for name in machines], **options}
+        return task(self.host, "virtuoso.grid.machine_snapshot", args, check=check)
+
     def info(self, machines: t.Sequence[str], wait: int = 0, **options: t.Any) -> list[Row]:
         """The rows of the module ``machine_info``."""
         args = {"path": self.path, "machines": list(machines), "wait_for_address": wait, **options}
@@ -200,6 +205,15 @@ def _other_provider() -> t.Iterator[Provider]:
 def _each_provider(request: pytest.FixtureRequest) -> t.Iterator[Provider]:
     """Each provider of the lab in turn: they differ in their versions of libvirt and QEMU."""
     yield from provider_of(request.param)
+
+
+@pytest.fixture(name="cleaned")
+def _cleaned(request: pytest.FixtureRequest) -> t.Iterator[None]:
+    """No machine is left on the providers that a test used."""
+    yield
+    for name in ("provider", "each_provider", "older_provider", "newer_provider"):
+        if name in request.fixturenames:
+            request.getfixturevalue(name).wipe()
 
 
 EACH = bool(os.environ.get("VIRTUOSO_TEST_EACH"))

@@ -3,10 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Guests of one sector: they boot in a second even without KVM, and sleep until they are asked something.
 
-Disks of 1 MiB for tests of a machine's life, where no operating system is needed.
+Disks of 1 MiB for tests of a machine's life, where no operating system is needed; and what these tests read of the modules' results.
 """
 
 from __future__ import annotations
+
+import time
+import typing as t
 
 MESSAGE = b"virtuoso login: \0"
 
@@ -67,3 +70,39 @@ def polite() -> bytes:
 def deaf() -> bytes:
     """A raw disk whose guest does nothing, and doesn't hear the power button."""
     return _disk(_SLEEP)
+
+
+Row = t.Dict[str, t.Any]
+
+KEYS = ("name", "uuid", "changed", "actions", "changes", "state", "restart_required", "pending", "ignored", "mac", "snapshots")
+
+
+def only(result: Row) -> Row:
+    """The result of the one machine that there is."""
+    (machine,) = result["machines"]
+    return machine
+
+
+def codes(result: Row) -> list[str | None]:
+    """The failure of each machine, ``None`` for one that was served."""
+    return [machine["failure"]["code"] if machine.get("failed") else None for machine in result["machines"]]
+
+
+def foretold(result: Row) -> list[Row]:
+    """What check mode says of each machine, and the real run must say as well."""
+    return [{key: machine.get(key) for key in KEYS} for machine in result["machines"]]
+
+
+def count(provider: t.Any, name: str = "it-c") -> int:
+    """What the guest of :func:`counting` has counted."""
+    said = provider.shell(f"virsh qemu-monitor-command {name} --hmp 'xp /1wx {COUNTER:#x}'")
+    return int(said.split(":")[1].strip(), 16)
+
+
+def counted(provider: t.Any, least: int = 20) -> int:
+    """The same, once it is at least so much."""
+    end = time.monotonic() + 40
+    while (number := count(provider)) < least:
+        assert time.monotonic() < end, f"the guest has counted to {number} only"
+        time.sleep(0.1)
+    return number

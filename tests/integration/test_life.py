@@ -11,45 +11,10 @@ from __future__ import annotations
 
 import time
 
-import guests
 import pytest
+from guests import codes, count, counted, foretold, only
 
-KEYS = ("name", "uuid", "changed", "actions", "state", "restart_required", "pending", "ignored", "mac")
-
-
-@pytest.fixture(autouse=True)
-def _clean(request):
-    yield
-    for name in ("provider", "each_provider"):
-        if name in request.fixturenames:
-            request.getfixturevalue(name).wipe()
-
-
-def only(result):
-    (machine,) = result["machines"]
-    return machine
-
-
-def codes(result):
-    return [machine["failure"]["code"] if machine.get("failed") else None for machine in result["machines"]]
-
-
-def foretold(result):
-    return [{key: machine.get(key) for key in KEYS} for machine in result["machines"]]
-
-
-def count(provider, name="it-c"):
-    """What the guest has counted."""
-    said = provider.shell(f"virsh qemu-monitor-command {name} --hmp 'xp /1wx {guests.COUNTER:#x}'")
-    return int(said.split(":")[1].strip(), 16)
-
-
-def counted(provider, least=20):
-    """The same, once it is at least so much."""
-    end = time.monotonic() + 40
-    while (number := count(provider)) < least:
-        assert time.monotonic() < end, f"the guest has counted to {number} only"
-    return number
+pytestmark = pytest.mark.usefixtures("cleaned")
 
 
 def step(provider, wanted, state, actions, end, repeat=True, **options):
@@ -172,7 +137,8 @@ def test_resources_are_limited_while_it_runs_and_shown(each_provider):
     seconds = time.monotonic() - begin
     got = (read_bytes(provider) - before) / (time.monotonic() - begin)
     assert got < 1.5 * 2**20, f"{got:.0f} bytes a second over {seconds:.1f} s"
-    assert facts["disk_io"] == limits and facts["usage"]["cpu_ceiling"] == 100.0
+    assert facts["disk_io"] == limits == facts["given"]["disk_io"] == facts["ordered"]["disk_io"] and facts["usage"]["cpu_ceiling"] == 100.0
+    assert 0 < facts["usage"]["disk"]["read"] < 1.5 * 2**20 and facts["usage"]["disk"]["write"] == 0
     assert 2 <= facts["usage"]["window"] < 20 and facts["usage"]["cpu"] > 0
     step(provider, wanted, "running", ["change disk_io live", "change wishes live"], "running")
     assert provider.info(["it-r"])[0]["disk_io"] is None
@@ -182,3 +148,34 @@ def read_bytes(provider):
     """What the guest has read of its disk."""
     said = provider.shell("virsh domblkstat it-r vda")
     return int(next(line.split()[2] for line in said.splitlines() if " rd_bytes " in line))
+
+
+def test_it_changes_while_it_runs_and_keeps_that_over_sleep_and_snapshots(newer_provider):
+    """Processors and a card are plugged in; asleep, and in a snapshot's memory, they are kept."""
+    provider = newer_provider
+    plain = provider.machine("it-c", "counting")
+    provider.run([plain])
+    counted(provider)
+    more = {**plain, "vcpus": 2, "extra_networks": ["virtuoso"], "description": "a <web>", "autostart": True, "boot": ["network", "disk"]}
+    changed = ("vcpus live", "extra_networks live", "boot at next start", "description live", "autostart live", "wishes live")
+    done = step(provider, [more], "running", [f"change {each}" for each in changed], "running")
+    assert done["pending"] == {"boot": [["disk"], ["network", "disk"]]} and [change["when"] for change in done["changes"]].count("next start") == 1
+    told = provider.shell("virsh vcpucount it-c --current; virsh domiflist it-c; virsh desc it-c; virsh dominfo it-c")
+    assert told.startswith("2\n") and told.count(" network ") == 2 and "a <web>" in told and "Autostart:      enable" in told
+
+    # Paused, so that what it has counted is known.
+    provider.run([more], "paused")
+    before = count(provider)
+    taken = provider.snapshot(["it-c"], snapshot="s", memory=True)
+    assert (only(taken)["actions"], only(taken)["state"], only(taken)["consistent"]) == (["take s"], "paused", "memory"), taken
+    assert only(provider.run([more], "hibernated"))["state"] == "hibernated"
+    assert "Autostart:      disable" in provider.shell("virsh dominfo it-c")
+    assert only(provider.run([more]))["actions"] == ["wake"]
+    assert "Autostart:      enable" in provider.shell("virsh dominfo it-c")
+    counted(provider, before + 5)
+    back = provider.snapshot(["it-c"], "reverted", snapshot="s")
+    assert (only(back)["state"], count(provider)) == ("paused", before), back
+    assert provider.shell("virsh vcpucount it-c --current; virsh domiflist it-c").count(" network ") == 2
+    assert only(provider.snapshot(["it-c"], snapshot="s", memory=True))["changed"] is False
+    gone = only(provider.snapshot(["it-c"], "absent", all=True))
+    assert (gone["actions"], gone["snapshots"], only(provider.run([more]))["actions"]) == (["drop s"], [], ["resume"])

@@ -59,6 +59,13 @@ RESOLVE = (
 )
 
 
+def test_the_inventory_leads_to_them_through_the_home(overlay, names):
+    said = overlay.by_inventory("echo here is $(hostname)")
+    assert all(f"here is {name}" in said for name in names), said
+    (network,) = overlay.grid.rows("SELECT host.name FROM network JOIN host ON host.uuid = network.home")
+    assert network["name"] == HOME
+
+
 def test_overlay_info_says_which_transport_each_link_took_and_why(overlay, names, ansible):  # pylint: disable=unused-argument
     for host in HOSTS:
         told = ansible(host, "virtuoso.grid.overlay_info")

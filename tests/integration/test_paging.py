@@ -50,13 +50,14 @@ class Paged:
         self.provider, self.image, self.digest = provider, image, image["digest"]
         self.home, self.here = address(SERVER), address(provider.host)
 
-    def export(self, holder=SERVER, **options):
+    def export(self, holder=SERVER, ahead=False, **options):
         """Of the image by who holds it, and of that on the provider."""
         source = task(holder, "virtuoso.grid.image_export", {"address": address(holder), "exports": [{"digest": self.digest}]})
         assert not source.get("failed"), source
         pager = task(
             self.provider.host, "virtuoso.grid.image_export",
-            {"path": self.provider.path, "address": self.here, "exports": [{"digest": self.digest, "upstream": source["exports"][0]}], **options},
+            {"path": self.provider.path, "address": self.here, "exports": [{"digest": self.digest, "upstream": source["exports"][0],
+                                                                                    **({"ahead": {"name": holder, "host": address(holder)}} if ahead else {})}], **options},
         )  # fmt: skip
         assert not pager.get("failed"), pager
         self.pager = pager["exports"][0]
@@ -141,6 +142,27 @@ def test_boots_on_demand_and_settles(paged):
     assert paged.run(paging=False)["changed"] is False
     assert all(result["changed"] for result in paged.stop())
     assert not any(result["changed"] for result in paged.stop())
+
+
+def test_what_a_boot_reads_comes_ahead_and_is_taken_from_there(paged):
+    """With the source gone, all of the disk is read from what came ahead; the transfer goes on with it."""
+    digest, path, shell_ = paged.digest, paged.provider.path, paged.provider.shell
+    paged.stop(force=True)
+    paged.export(ahead=True)
+    part = f"{path}/images/.paging/{digest[len('sha256:'):]}/{digest.replace(':', '-')}.qcow2"
+    until("all has come", lambda: shell_(f"stat -c %b {part} 2>/dev/null || true").strip() not in ("", "0"), deadline=20)
+    job = f"{path}/images/.staging/get-{digest[len('sha256:'):][:32]}"
+    until("the run that brought it has ended", lambda: not shell_(f"ls {job}.lock 2>/dev/null || true"), deadline=20)
+    task(SERVER, "virtuoso.grid.image_export", {"state": "absent", "force": True, "exports": [{"digest": digest}]})
+    node = f"driver=nbd,server.type=inet,server.host={paged.here},server.port={paged.pager['port']},export={digest},tls-creds=t"
+    tls = "--object tls-creds-x509,id=t,endpoint=client,dir=/etc/pki/qemu"
+    read = shell_(f"timeout 20 qemu-img convert {tls} --image-opts -O raw {node} /tmp/it-read && sha256sum </tmp/it-read; rm -f /tmp/it-read")
+    assert read.split()[0] == shell(SERVER, f"sha256sum <{RAW}").split()[0]
+    paged.transfer()
+    assert shell_(f"ls {job} 2>/dev/null || true") == "" and shell_(f"ls {part} 2>/dev/null || true") == ""
+    (stopped, dummy) = paged.stop(force=True)
+    assert sum(count for dummy, count in stopped["exports"][0]["read"]) == 32
+    assert json.loads(shell_(f"cat {path}/images/layers/{digest.replace(':', '-')}.boot")) == stopped["exports"][0]["read"]
 
 
 def test_a_lost_source_is_reported_and_comes_back(paged):

@@ -124,8 +124,9 @@ def _domains(conn: t.Any) -> tuple[list[dict[str, t.Any]], int, int]:
     which = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_BALLOON | libvirt.VIR_DOMAIN_STATS_VCPU
     machines, memory, cpus = [], 0, 0
     for domain, stats in conn.getAllDomainStats(which, 0):
-        memory += stats.get("balloon.maximum", 0) * 1024
-        cpus += stats.get("vcpu.maximum", stats.get("vcpu.current", 0))
+        # What it has, not what it could be given while it runs: that is nobody's until it is ordered.
+        memory += stats.get("balloon.current", stats.get("balloon.maximum", 0)) * 1024
+        cpus += stats.get("vcpu.current", stats.get("vcpu.maximum", 0))
         try:
             domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, metadata.NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
         except libvirt.libvirtError:

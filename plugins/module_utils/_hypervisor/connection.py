@@ -104,6 +104,10 @@ class Events:
         self._lock = threading.Lock()
         self._waiting: dict[str, set[threading.Event]] = {}
         ids = (
+            libvirt.VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE,
+            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
+            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED,
+            libvirt.VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE,
             libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
             libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE,
             libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2,

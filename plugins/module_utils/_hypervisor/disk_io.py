@@ -39,3 +39,9 @@ def put(disk: ET.Element | None, limits: Limits | None) -> None:
 def parameters(limits: Limits | None) -> dict[str, int]:
     """The same for ``virDomainSetBlockIoTune``, where 0 lifts a limit."""
     return {tag: (limits or {}).get(field, 0) for field, tag in TAGS.items()}
+
+
+def told(parameters_there: t.Mapping[str, t.Any]) -> dict[str, int] | None:
+    """The limits among what ``virDomainGetBlockIoTune`` returned, ``None`` where there is none."""
+    found = {field: int(parameters_there.get(tag, 0)) for field, tag in TAGS.items()}
+    return {field: value for field, value in found.items() if value} or None

@@ -12,18 +12,21 @@ from __future__ import annotations
 import typing as t
 import xml.etree.ElementTree as ET
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import disk_io, metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import disk_io, hardware, metadata
 
 Model = t.Dict[str, t.Any]
 
-FIELDS = ("vcpus", "memory", "network", "display", "display_password", "cpu_shares", "cpu_limit", "disk_io")
+FIELDS = (
+    *("vcpus", "vcpus_max", "memory", "memory_max", "network", "extra_networks", "boot", "display", "display_password"),
+    *("cpu_shares", "cpu_limit", "disk_io", "description"),
+)
 """What this collection manages in a domain beside its metadata."""
 
 ROOT_DISK = "vda"
 SEED_DISK = "vdb"
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 LOOPBACK = "127.0.0.1"
-_KIB = 1024
+guest_device = hardware.guest_device
 
 
 def _sub(parent: ET.Element, tag: str, text: str | None = None, **attributes: str) -> ET.Element:
@@ -65,7 +68,6 @@ def _disk(
         return
     # On a full host the guest pauses and can be resumed; it would take the error for a broken disk otherwise.
     driver.attrib.update(discard="unmap", error_policy="stop")
-    _sub(disk, "boot", order="1")
 
 
 def _graphics(devices: ET.Element, password: str | None) -> None:
@@ -100,11 +102,6 @@ def _platform(domain: ET.Element, wanted: Model) -> None:
     _sub(power, "suspend-to-disk", enabled="no")
 
 
-def guest_device(mac: str) -> str:
-    """The host's end of the card: named by the MAC address, so that rules can hold the two together."""
-    return "vm" + mac.replace(":", "").lower()
-
-
 def _devices(domain: ET.Element, wanted: Model) -> None:
     devices = _sub(domain, "devices")
     _disk(devices, "qcow2", wanted["disk_path"], ROOT_DISK, wanted["layers"], wanted.get("pages"))
@@ -116,8 +113,8 @@ def _devices(domain: ET.Element, wanted: Model) -> None:
     _sub(interface, "model", type="virtio")
     if wanted.get("mtu"):
         _sub(interface, "mtu", size=str(wanted["mtu"]))
-    # Machines boot from their disk: without the card's boot ROM the BIOS is done sooner.
-    _sub(interface, "rom", enabled="no")
+    hardware.set_cards(domain, wanted.get("cards") or {})
+    hardware.set_boot(domain, _root(domain), wanted.get("boot") or ["disk"])
     _sub(devices, "controller", type="usb", model="qemu-xhci")
     _sub(_sub(devices, "serial", type="pty"), "target", port="0")
     _sub(_sub(devices, "console", type="pty"), "target", type="serial", port="0")
@@ -138,8 +135,8 @@ def title(values: metadata.Metadata) -> str:
 def build(wanted: Model, values: metadata.Metadata) -> ET.Element:
     """The ``<domain>`` element of a machine that is not defined yet.
 
-    :param wanted: ``vcpus``, ``memory`` (bytes), ``cpu_shares`` and ``cpu_limit`` (or ``None``), ``network``, ``mac``, ``display``,
-        ``display_password`` (or ``None``), ``virtualization`` (kvm, qemu), ``machine_type``, ``disk_path``, ``seed_path``,
+    :param wanted: ``vcpus``, ``vcpus_max`` (or ``None``), ``memory`` (bytes), ``memory_max`` (or ``None``), ``cpu_shares`` and ``cpu_limit`` (or
+        ``None``), ``network``, ``mac``, ``cards`` (other networks with their MAC addresses), ``boot``, ``description``, ``display``, ``display_password``, ``virtualization`` (kvm, qemu), ``machine_type``, ``disk_path``, ``seed_path``,
         ``layers`` (paths of what the disk is an overlay on, nearest first), ``pages`` (the export that it is an overlay on).
     :param values: its metadata.
     """
@@ -148,16 +145,18 @@ def build(wanted: Model, values: metadata.Metadata) -> ET.Element:
     _sub(domain, "uuid", values["uuid"])
     _sub(domain, "title", title(values))
     metadata.put(domain, values)
-    memory = str(wanted["memory"] // _KIB)
-    _sub(domain, "memory", memory, unit="KiB")
-    _sub(domain, "currentMemory", memory, unit="KiB")
-    _sub(domain, "vcpu", str(wanted["vcpus"]), placement="static")
+    if wanted.get("description"):
+        _sub(domain, "description", wanted["description"])
+    hardware.set_vcpus(domain, wanted["vcpus"], wanted.get("vcpus_max") or hardware.default_vcpus_max(wanted["vcpus"]))
     if wanted.get("cpu_shares") is not None:
         _sub(_sub(domain, "cputune"), "shares", str(wanted["cpu_shares"]))
     if wanted.get("cpu_limit") is not None:
         _set_limit(domain, wanted["cpu_limit"])
     _platform(domain, wanted)
     _devices(domain, wanted)
+    hardware.set_memory(domain, wanted["memory"], wanted.get("memory_max"))
+    if "q35" in wanted["machine_type"]:
+        hardware.add_ports(domain)
     disk_io.put(_root(domain), wanted.get("disk_io"))
     return domain
 
@@ -173,6 +172,7 @@ def to_text(domain: ET.Element) -> str:
 
 
 def _interface(domain: ET.Element) -> ET.Element | None:
+    """The machine's first card; libvirt keeps their order."""
     return domain.find("devices/interface")
 
 
@@ -225,7 +225,8 @@ def set_disk(domain: ET.Element, path: str, layers: t.Sequence[str], pages: Mode
 
 
 def read(domain: ET.Element) -> Model:
-    """What libvirt has, in the terms of :data:`FIELDS`, and ``mac``, ``machine_type``, ``virtualization``, ``disk_path``, ``pages``.
+    """What libvirt has, in the terms of :data:`FIELDS`, what :func:`hardware.read` knows beside them, and ``mac``, ``machine_type``,
+    ``virtualization``, ``disk_path``, ``pages``.
 
     ``disk_io`` has the limits of the disk, ``None`` where there is none. ``cpu_limit`` is ``{period, quota}`` of each virtual CPU, in microseconds. It,
     ``cpu_shares`` and ``display_password`` are ``None`` where the domain says nothing of them.
@@ -233,16 +234,16 @@ def read(domain: ET.Element) -> Model:
     interface = _interface(domain)
     vnc = _vnc(domain)
     shares = domain.findtext("cputune/shares")
+    root = _root(domain)
     return {
-        "vcpus": int(domain.findtext("vcpu", "1")),
-        # libvirt writes sizes in KiB, whatever unit they were given in
-        "memory": int(domain.findtext("memory", "0")) * _KIB,
+        **hardware.read(domain, root),
         "network": _attribute(interface.find("source"), "network") if interface is not None else None,
         "display": "none" if vnc is None else "vnc",
         "display_password": _attribute(vnc, "passwd"),
         "cpu_shares": int(shares) if shares else None,
         "cpu_limit": _limit(domain),
-        "disk_io": disk_io.read(_root(domain)),
+        "disk_io": disk_io.read(root),
+        "description": domain.findtext("description") or None,
         "mac": _attribute(interface.find("mac"), "address") if interface is not None else None,
         "machine_type": _attribute(domain.find("os/type"), "machine"),
         "virtualization": domain.get("type"),
@@ -294,18 +295,23 @@ def _set_text(domain: ET.Element, path: str, text: str) -> None:
     parent.text = text
 
 
-def _set_memory(domain: ET.Element, size: int) -> None:
-    for tag in ("memory", "currentMemory"):
-        _set_text(domain, tag, str(size // _KIB))
-        domain.find(tag).set("unit", "KiB")
+def _memory_max(domain: ET.Element, most: int | None) -> None:
+    hardware.set_memory(domain, read(domain)["memory"], most)
 
 
-def _set_vcpus(domain: ET.Element, number: int) -> None:
-    _set_text(domain, "vcpu", str(number))
-    domain.find("vcpu").attrib.pop("current", None)
-    # One description per processor: it would contradict the new number.
-    for each in domain.findall("vcpus"):
-        domain.remove(each)
+def _memory(domain: ET.Element, size: int) -> None:
+    hardware.set_memory(domain, size, read(domain)["memory_max"])
+
+
+def _vcpus_max(domain: ET.Element, most: int) -> None:
+    hardware.set_vcpus(domain, read(domain)["vcpus"], most)
+
+
+def _set_description(domain: ET.Element, text: str | None) -> None:
+    for old in domain.findall("description"):
+        domain.remove(old)
+    if text:
+        _set_text(domain, "description", text)
 
 
 def _set_network(domain: ET.Element, network: str) -> None:
@@ -336,19 +342,27 @@ def _set_password(domain: ET.Element, password: str) -> None:
 
 
 _SETTERS: dict[str, t.Callable[[ET.Element, t.Any], None]] = {
-    "vcpus": _set_vcpus,
-    "memory": _set_memory,
+    "vcpus": hardware.set_vcpus,
+    "vcpus_max": _vcpus_max,
+    "memory": _memory,
+    "memory_max": _memory_max,
     "network": _set_network,
+    "extra_networks": hardware.set_cards,
+    "boot": lambda domain, order: hardware.set_boot(domain, _root(domain), order),
     "display": _set_display,
     "display_password": _set_password,
     "cpu_shares": lambda domain, shares: _set_text(domain, "cputune/shares", str(shares)),
     "cpu_limit": _set_limit,
     "disk_io": lambda domain, limits: disk_io.put(_root(domain), limits),
+    "description": _set_description,
 }
 
 
 def edit(domain: ET.Element, changes: t.Mapping[str, t.Any]) -> None:
-    """Change the given :data:`FIELDS` in a ``<domain>`` element, in their order, and nothing else."""
+    """Change the given :data:`FIELDS` in a ``<domain>`` element, in their order, and nothing else.
+
+    :param changes: values as :func:`read` has them, but of ``extra_networks``, which come with their cards' MAC addresses.
+    """
     for field in FIELDS:
         if field in changes:
             _SETTERS[field](domain, changes[field])

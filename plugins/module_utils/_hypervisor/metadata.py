@@ -23,8 +23,9 @@ ET.register_namespace("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.
 Metadata = t.Dict[str, t.Any]
 
 _TEXTS = ("uuid", "name", "owner", "site", "network", "goal", "user", "python")
-WISHES = ("architecture", "features", "affinity", "anti_affinity", "performance")
-"""Fields of an order that only placement looks at; they are carried so that the order can be rebuilt with them."""
+GROWTH = ("vcpus_max", "memory_max", "extra_networks", "boot", "autostart", "description")
+WISHES = ("architecture", "features", "affinity", "anti_affinity", "performance", *GROWTH)
+"""Fields of an order that only placement looks at, or that can't be told from the domain; carried so that the order can be rebuilt with them."""
 FIELDS = (*_TEXTS, "generation", "image", "tags", "packages", "users", "address", "wishes", "started", "moving")
 # https://www.w3.org/TR/xml/#charsets, the characters that are not allowed
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -41,7 +42,7 @@ def _tag(name: str) -> str:
 
 def _wishes(spec: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
     """What the order says of where the machine may be. Its site is the provider's meanwhile, so the one that was ordered has a name of its own."""
-    found = {field: spec[field] for field in WISHES if spec.get(field)}
+    found = {field: spec[field] for field in WISHES if spec.get(field) and (field, spec[field]) != ("boot", ["disk"])}
     return {**found, "site": spec["ordered_site"]} if spec.get("ordered_site") else found
 
 

@@ -150,12 +150,12 @@ def write_layer(target: str, index: Index, sources: t.Sequence[tuple[int, t.Mapp
         stream.truncate(layout.size)
 
 
-def write_tables(descriptor: int, tables: bytes) -> None:
-    """Write all of a file's beginning."""
+def write_tables(descriptor: int, tables: bytes, at: int = 0) -> None:
+    """Write all of it, from byte ``at`` of the file on."""
     view = memoryview(tables)
-    at = 0
-    while at < len(view):
-        at += os.pwrite(descriptor, view[at:], at)
+    while view:
+        done = os.pwrite(descriptor, view, at)
+        view, at = view[done:], at + done
 
 
 def coalesce(moves: t.Iterable[tuple[int, int, int]]) -> t.Iterator[tuple[int, int, int]]:

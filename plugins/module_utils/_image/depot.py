@@ -17,6 +17,7 @@ import grp
 import hashlib
 import json
 import os
+import re
 import time
 import typing as t
 
@@ -27,6 +28,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.lock import h
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import (
     MAX_LAYERS,
     Manifest,
+    boot_file,
     index_file,
     layer_digest,
     layer_file,
@@ -43,6 +45,7 @@ PART = ".part"
 
 KEEP_PARTS = 7 * 24 * 3600.0
 _BLOCK = 2**20
+_ENDING = re.compile(r"\.(index|boot)\Z", re.ASCII)
 
 
 class Made(t.NamedTuple):
@@ -82,6 +85,10 @@ class Depot:
     def index_path(self, digest: str) -> str:
         """Where its index is, or would be."""
         return os.path.join(self.layers, index_file(digest))
+
+    def boot_path(self, digest: str) -> str:
+        """Where the record of what a boot reads is, or would be."""
+        return os.path.join(self.layers, boot_file(digest))
 
     def has(self, digest: str, size: int | None = None) -> bool:
         """Whether the layer is there, its file with ``size`` bytes if that is known. The layers below it are not looked at."""
@@ -181,7 +188,7 @@ class Depot:
         for path in (self.images, self.layers, self.manifests, self.staging):
             if not os.path.isdir(path):
                 os.makedirs(path, mode=0o755, exist_ok=True)
-                _share(path, 0o2750)
+                share(path, 0o2750)
 
     @contextlib.contextmanager
     def job(self, key: str) -> t.Iterator[str]:
@@ -230,7 +237,7 @@ class Depot:
             with open(made.path + ".index", "wb") as stream:
                 stream.write(made.index)
             for path in (made.path, made.path + ".index"):
-                _share(path, 0o640)
+                share(path, 0o640)
                 flush(path)
         with self.locked():
             if manifest is not None and new:
@@ -265,7 +272,7 @@ class Depot:
         with open(temporary, "w", encoding="ascii") as stream:
             json.dump(manifest, stream, indent=2, sort_keys=True)
             stream.write("\n")
-        _share(temporary, 0o640)
+        share(temporary, 0o640)
         flush(temporary)
         os.replace(temporary, target)
         flush(self.manifests)
@@ -293,9 +300,9 @@ class Depot:
     def unneeded(self, elsewhere: t.Iterable[str] = ()) -> list[str]:
         """Digests of the layers that nothing needs, and names of files among the layers that belong to none."""
         needed = self.needed(elsewhere)
-        wanted = {name for digest in needed for name in (layer_file(digest), index_file(digest))}
+        wanted = {name for digest in needed for name in (layer_file(digest), index_file(digest), boot_file(digest))}
         files = [file for file in _names(self.layers) if file not in wanted]
-        return list(dict.fromkeys(layer_digest(file.replace(".index", ".qcow2")) or file for file in files))
+        return list(dict.fromkeys(layer_digest(_ENDING.sub(".qcow2", file)) or file for file in files))
 
     def prunable(self, elsewhere: t.Iterable[str] = ()) -> list[str]:
         """What of :meth:`unneeded` can go now: what somebody is just reading stays until the next time, with all below it."""
@@ -310,7 +317,7 @@ class Depot:
     def files_of(self, digest: str) -> list[str]:
         """The files of a layer; of a file that is no layer its own."""
         known = digest.startswith("sha256:")
-        return [self.layer_path(digest), self.index_path(digest)] if known else [os.path.join(self.layers, digest)]
+        return [self.layer_path(digest), self.index_path(digest), self.boot_path(digest)] if known else [os.path.join(self.layers, digest)]
 
     def being_sent(self, digest: str) -> bool:
         """Whether somebody is just reading the layer to give it to another host."""
@@ -382,7 +389,7 @@ def _being_read(path: str) -> bool:
     return False
 
 
-def _share(path: str, mode: int) -> None:
+def share(path: str, mode: int) -> None:
     """Let the group that may read images have the file, where there is such a group."""
     with contextlib.suppress(KeyError, PermissionError):
         os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)

@@ -14,8 +14,12 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._image import boot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import export_plan as plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.ahead import fetch_ahead
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.boot_store import record_boot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.qemu_img import extents
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import disk_errors
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tree import remove_tree
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
@@ -43,7 +47,7 @@ class Exports:
         self.ports = ports
 
     def _cache(self, digest: str) -> str:
-        return os.path.join(self.depot.images, ".paging", digest[len("sha256:") :], "cache.qcow2")
+        return os.path.join(self.depot.images, ".paging", digest[len("sha256:") :], plan.CACHE_NAME)
 
     @contextlib.contextmanager
     def locked(self) -> t.Iterator[None]:
@@ -101,17 +105,34 @@ class Exports:
     def drop(self, unit_name: str, unit: plan.Unit, force: bool, check_mode: bool) -> Result:
         """Stop an export that nobody is connected to any more."""
         clients = 0 if force else self._clients(unit)
+        told: Result = {}
         if not clients and not check_mode:
             self._stop(unit_name)
             if unit.kind == plan.PAGER:
+                told["read"] = self._record(unit.digest)
                 remove_tree(os.path.dirname(self._cache(unit.digest)))
         return {
+            **told,
             "changed": not clients,
             "actions": [] if clients else ["stop export"],
             **self._told(unit.digest, unit.kind, unit.port),
             "clients": clients,
             "state": "exported" if clients else "absent",
         }
+
+    def _record(self, digest: str) -> boot.Runs:
+        """What machines read through a pager that has ended; kept beside the layer where that is here."""
+        numbers: list[int] = []
+        with contextlib.suppress(GridError, OSError):
+            numbers = boot.read_order(extents(self._cache(digest)))
+            record_boot(self.depot, digest, numbers)
+        return boot.runs_of(numbers)
+
+    def learn(self, digest: str, runs: t.Any, check_mode: bool) -> Result:
+        """Keep what a boot read on another host; :raises GridError: ``invalid_record``, ``invalid_digest``."""
+        numbers = boot.numbers_of(runs)
+        learnt = not check_mode and bool(numbers) and self.depot.has(digest) and record_boot(self.depot, digest, numbers)
+        return {"digest": digest, "changed": learnt, "actions": ["learn"] if learnt else [], "blocks": len(numbers)}
 
     def _clients(self, unit: plan.Unit) -> int:
         """How many are connected. One that has just gone may still be seen for a moment."""
@@ -137,6 +158,8 @@ class Exports:
         cache = self._cache(export.digest)
         if export.kind == plan.PAGER:
             self._make_cache(cache, export.size)
+            if export.ahead is not None and not self.depot.has(export.digest):
+                fetch_ahead(self.depot, export.ahead, export.digest)
         begin = int(time.time())
         command(
             plan.run_argv(export, port, self.tls_dir, self.depot.layer_path(export.digest), cache),

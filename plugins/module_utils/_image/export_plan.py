@@ -17,9 +17,19 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.header import MAX_VIRTUAL_SIZE
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import check, shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer_plan import SSH, Source, parse_source
 
 SOURCE, PAGER = "source", "pager"
 UNITS = "virtuoso-export-*.service"
+QMP = "qmp"
+"""The socket of a pager's monitor, in its unit's directory under /run."""
+
+CACHE, CACHE_FILE, ORIGIN = "cache", "file", "source"
+"""Nodes of a pager: what it keeps, the file of that, and what it reads when it hasn't got it."""
+
+CACHE_NAME = "cache.qcow2"
+"""The name of that file."""
+
 RECONNECT = 10
 """Seconds for which a pager lets reads wait for its source to come back; then they fail, and the guest pauses."""
 
@@ -72,6 +82,8 @@ class Export:
     digest: str
     upstream: str | None = None
     size: int = 0
+    ahead: Source | None = None
+    """Of a pager: whence what a boot reads comes at once."""
 
     @property
     def kind(self) -> str:
@@ -109,7 +121,7 @@ def unit_name(kind: str, digest: str) -> str:
 
 def parse_export(entry: t.Any) -> Export:
     """One item of the module's ``exports``. :raises GridError: ``invalid_export``, ``invalid_digest``."""
-    if not isinstance(entry, t.Mapping) or set(entry) - {"digest", "upstream", "name"}:
+    if not isinstance(entry, t.Mapping) or set(entry) - {"digest", "upstream", "ahead", "name"}:
         raise GridError("invalid_export", f"{shorten(entry)} is not an export", remedy="Give digest and, for a pager, upstream")
     digest = check("digest", entry.get("digest"))
     upstream = entry.get("upstream")
@@ -123,7 +135,16 @@ def parse_export(entry: t.Any) -> Export:
             f"{shorten(upstream)} is not an upstream",
             remedy="Give host, port and virtual_size as this module returned them on the source",
         )
-    return Export(digest, f"{host}:{port}", int(str(size)))
+    return Export(digest, f"{host}:{port}", int(str(size)), _source(entry.get("ahead")))
+
+
+def _source(value: t.Any) -> Source | None:
+    if value is None:
+        return None
+    if not isinstance(value, t.Mapping) or set(value) - set(SSH) - {"host", "path"}:
+        raise GridError("invalid_export", f"{shorten(value)} is not a source", remedy="Give what image_transfer takes as its source")
+    wanted = {**SSH, **value}
+    return parse_source({**wanted, "host": wanted.get("host"), "port": int(wanted["port"]) if _whole(wanted["port"], 65535) else 0})
 
 
 def _whole(value: t.Any, most: int) -> bool:
@@ -215,7 +236,9 @@ def run_argv(export: Export, port: int, tls_dir: str, layer: str, cache: str) ->
         f"RuntimeDirectory={export.unit[: -len('.service')]}",
         *([f"ReadWritePaths={own}"] if own else []),
         "ExecStartPre=+/usr/bin/install -m 0400 -t ${RUNTIME_DIRECTORY} " + files,
-        "ExecStartPre=+/usr/bin/chown -R --reference=${RUNTIME_DIRECTORY} ${RUNTIME_DIRECTORY}" + (f" {own}" if own else ""),
+        "ExecStartPre=+/usr/bin/chown -R --reference=${RUNTIME_DIRECTORY} ${RUNTIME_DIRECTORY}",
+        # Not what lies beside it: that is linked from the store
+        *([f"ExecStartPre=+/usr/bin/chown --reference=${{RUNTIME_DIRECTORY}} {own} {cache}"] if own else []),
     ]
     return [
         "systemd-run",
@@ -247,14 +270,16 @@ def _pager_argv(export: Export, cache: str) -> list[str]:
     found = _UPSTREAM.fullmatch(export.upstream or "")
     host, upstream_port = (found[1], found[2]) if found else ("", "")
     source = (
-        f"driver=nbd,node-name=source,read-only=on,server.type=inet,server.host={host},server.port={upstream_port}"
+        f"driver=nbd,node-name={ORIGIN},read-only=on,server.type=inet,server.host={host},server.port={upstream_port}"
         f",export={export.digest},tls-creds=client,reconnect-delay={RECONNECT}"
     )
     return [
         "/usr/bin/qemu-storage-daemon", *_credentials("server", "server"), *_credentials("client", "client"),
         "--blockdev", source,
-        "--blockdev", f"driver=qcow2,node-name=cache,file.driver=file,file.filename={cache.replace(',', ',,')},backing=source",
-        "--blockdev", "driver=copy-on-read,node-name=pages,file=cache",
+        "--chardev", f"socket,id=monitor,path=${{RUNTIME_DIRECTORY}}/{QMP},server=on,wait=off", "--monitor", "chardev=monitor",
+        "--blockdev", f"driver=file,node-name={CACHE_FILE},filename={cache.replace(',', ',,')}",
+        "--blockdev", f"driver=qcow2,node-name={CACHE},file={CACHE_FILE},backing={ORIGIN}",
+        "--blockdev", f"driver=copy-on-read,node-name=pages,file={CACHE}",
         "--nbd-server", f"addr.type=fd,addr.str={_SOCKET},tls-creds=server,max-connections=0",
         "--export", f"type=nbd,id=pages,node-name=pages,name={export.digest},writable=off",
     ]  # fmt: skip

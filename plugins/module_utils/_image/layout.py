@@ -20,9 +20,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference imp
 _CLUSTER_BITS = 16
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
 _BACKING_FORMAT = 0xE2792ACA
-_COPIED = 1 << 63  # the cluster has one user and may be written in place; qemu-img check wants it where that is so
-_READS_AS_ZEROS = 1
-_ENTRIES = BLOCK // 8  # of a table of clusters
+COPIED = 1 << 63  # the cluster has one user and may be written in place; qemu-img check wants it where that is so
+READS_AS_ZEROS = 1
+ENTRIES = BLOCK // 8  # of a table of clusters
 _REFCOUNTS = BLOCK // 2  # of 16 bits in a cluster
 
 
@@ -44,7 +44,7 @@ def _refcount_clusters(others: int) -> tuple[int, int]:
     table = blocks = 1
     while True:
         wanted = _up(others + table + blocks, _REFCOUNTS)
-        needed = (_up(wanted, _ENTRIES), wanted)
+        needed = (_up(wanted, ENTRIES), wanted)
         if needed == (table, blocks):
             return needed
         table, blocks = needed
@@ -53,9 +53,9 @@ def _refcount_clusters(others: int) -> tuple[int, int]:
 def plan(index: Index) -> Layout:
     """Lay out the file of a layer; what it names as its backing file is the layer below, in the same directory."""
     data = index.data
-    second = sorted({number // _ENTRIES for number in index.blocks})
-    first_size = max(1, _up(index.virtual_size, BLOCK * _ENTRIES))
-    first_clusters = _up(first_size, _ENTRIES)
+    second = sorted({number // ENTRIES for number in index.blocks})
+    first_size = max(1, _up(index.virtual_size, BLOCK * ENTRIES))
+    first_clusters = _up(first_size, ENTRIES)
     table, counts = _refcount_clusters(1 + first_clusters + len(second) + len(data))
     counts_at = 1 + table
     first_at = counts_at + counts
@@ -105,15 +105,15 @@ def _header(index: Index, first_at: int, first_size: int, table: int) -> bytes:
 
 
 def _first_table(size: int, second: t.Mapping[int, int]) -> bytes:
-    return struct.pack(f">{size}Q", *(second[entry] * BLOCK | _COPIED if entry in second else 0 for entry in range(size)))
+    return struct.pack(f">{size}Q", *(second[entry] * BLOCK | COPIED if entry in second else 0 for entry in range(size)))
 
 
 def _second_table(entry: int, index: Index, offsets: t.Mapping[int, int]) -> bytes:
-    numbers = range(entry * _ENTRIES, (entry + 1) * _ENTRIES)
+    numbers = range(entry * ENTRIES, (entry + 1) * ENTRIES)
     return struct.pack(
-        f">{_ENTRIES}Q",
+        f">{ENTRIES}Q",
         *(
-            offsets[number] | _COPIED if number in offsets else _READS_AS_ZEROS if number in index.blocks else 0
+            offsets[number] | COPIED if number in offsets else READS_AS_ZEROS if number in index.blocks else 0
             for number in numbers
         ),
     )

@@ -16,6 +16,7 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.boot import MAX_TEXT
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import MAX_MANIFEST
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.send import DATA, FRAME, WORD, widen
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import shorten
@@ -68,6 +69,10 @@ class Link:
         """A layer's index, not looked at yet. :raises GridError: ``layer_missing``."""
         return self._small({"get": "index", "digest": digest}, _MAX_INDEX, "layer_missing")
 
+    def boot(self, digest: str) -> bytes:
+        """The record of what a machine reads while it boots, not looked at yet. :raises GridError: ``layer_missing`` where there is none."""
+        return self._small({"get": "boot", "digest": digest}, MAX_TEXT, "layer_missing")
+
     def _small(self, request: dict[str, t.Any], limit: int, code: str) -> bytes:
         text = bytearray()
         for part in self.ask(request, code):
@@ -76,9 +81,14 @@ class Link:
                 raise plan.nonsense(self.source, "sends more than such a file may have")
         return bytes(text)
 
-    def ranges(self, digest: str, ranges: t.Sequence[tuple[int, int]], level: int, rate: int | None) -> t.Iterator[bytes]:
-        """Parts of a layer's file, one after the other, in pieces of any length. :raises GridError: ``layer_missing``."""
-        request = {"get": "ranges", "digest": digest, "ranges": ranges, "level": level, "rate": rate}
+    def ranges(
+        self, digest: str, ranges: t.Sequence[tuple[int, int]], level: int, rate: int | None, spare: bool = False
+    ) -> t.Iterator[bytes]:
+        """Parts of a layer's file, one after the other, in pieces of any length. :raises GridError: ``layer_missing``.
+
+        :param spare: leave the processors to others: here machines boot.
+        """
+        request = {"get": "ranges", "digest": digest, "ranges": ranges, "level": level, "rate": rate, "spare": spare}
         answer = self.ask(request, "layer_missing")
         return _unpacked(answer) if level else answer
 

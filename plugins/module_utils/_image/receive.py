@@ -22,7 +22,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.layout import
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.layout import plan as lay_out
 
 _QUEUE = 16
-_EARLY = 2**26
+_EARLY = 2**24
 """Bytes that are written before they are sent on to the disk."""
 Reader = t.Callable[[str, int], bytes]
 """Reads a block of a layer that is here: its digest, the block's number."""
@@ -35,24 +35,32 @@ class Incoming:
         self.index = index
         self.layout: Layout = lay_out(index)
         self.path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        self.placed: t.Callable[[t.Iterable[int]], None] | None = None
+        """Told the numbers of blocks that have come and are right."""
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
     def close(self) -> None:
         """Give the file up; what is in it stays."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
     def kept(self) -> set[int]:
-        """Numbers of the blocks that an earlier run has brought and that are right. The tables are written anew."""
+        """Numbers of the blocks that an earlier run has brought and that are right."""
         begin = self.layout.data_at // BLOCK
         numbers = list(self.layout.offsets)
-        runs = (run for run in raw_runs(self._descriptor) if run.number + run.count > begin)
-        found = scan(self._descriptor, runs).blocks
-        write_tables(self._descriptor, self.layout.tables)
-        return {
+        runs = (run for run in raw_runs(self.descriptor) if run.number + run.count > begin)
+        found = scan(self.descriptor, runs).blocks
+        kept = {
             numbers[place - begin]
             for place, hashed in found.items()
             if begin <= place < begin + len(numbers) and self.index.blocks[numbers[place - begin]] == hashed
         }
+        if self.placed is not None:
+            self.placed(kept)
+        return kept
+
+    def finish(self) -> None:
+        """All blocks are there: let the file say so. Nobody but us may have it."""
+        write_tables(self.descriptor, self.layout.tables)
 
     def copy(self, here: t.Mapping[int, tuple[str, int]], read: Reader) -> list[int]:
         """Fill blocks from layers of this host; the numbers of those that were not what they should be there."""
@@ -60,7 +68,7 @@ class Incoming:
         for number, (digest, there) in here.items():
             block = read(digest, there)
             if block_hash(block) == self.index.blocks[number]:
-                os.pwrite(self._descriptor, block, self.layout.offsets[number])
+                os.pwrite(self.descriptor, block, self.layout.offsets[number])
             else:
                 wrong.append(number)
         return wrong
@@ -68,8 +76,10 @@ class Incoming:
     def repeat(self, repeats: t.Mapping[int, int]) -> None:
         """Fill blocks that are like others of this layer."""
         for number, like in repeats.items():
-            block = read_exactly(self._descriptor, BLOCK, self.layout.offsets[like])
-            os.pwrite(self._descriptor, block, self.layout.offsets[number])
+            block = read_exactly(self.descriptor, BLOCK, self.layout.offsets[like])
+            os.pwrite(self.descriptor, block, self.layout.offsets[number])
+        if self.placed is not None:
+            self.placed(repeats)
 
     def take(self, numbers: t.Sequence[int], stream: t.Iterable[bytes], told: t.Callable[[int], None]) -> list[int]:
         """Fill blocks from a stream that has them one after the other; the numbers of those that came wrong.
@@ -80,7 +90,7 @@ class Incoming:
         wrong: list[int] = []
         failed: list[BaseException] = []
         pieces: queue.Queue[tuple[t.Sequence[int], bytes] | None] = queue.Queue(_QUEUE)
-        early = _Early(self._descriptor)
+        early = _Early(self.descriptor)
 
         def work() -> None:
             while True:
@@ -123,8 +133,10 @@ class Incoming:
         )
         for start, to, length in coalesce(moves):
             while length:
-                done = os.pwrite(self._descriptor, view[start : start + length], to)
+                done = os.pwrite(self.descriptor, view[start : start + length], to)
                 start, to, length = start + done, to + done, length - done
+        if self.placed is not None:
+            self.placed(number for number in numbers if number not in wrong)
         return sorted(wrong)
 
 

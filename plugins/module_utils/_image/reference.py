@@ -68,6 +68,11 @@ def index_file(digest: str) -> str:
     return check("digest", digest).replace(":", "-") + ".index"
 
 
+def boot_file(digest: str) -> str:
+    """The name of the file that says what a boot reads: ``sha256-<hexadecimal>.boot``. :raises GridError: ``invalid_digest``."""
+    return check("digest", digest).replace(":", "-") + ".boot"
+
+
 def layer_digest(file: str) -> str | None:
     """The digest that a file's name says, ``None`` for a name that is no layer's."""
     if not file.startswith("sha256-") or not file.endswith(".qcow2"):

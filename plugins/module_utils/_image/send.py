@@ -6,9 +6,10 @@
 Installed on image servers and providers as the forced command of the account ``virtuoso``, started by sshd for the time of one
 connection. It stands alone (standard library only). Requests are lines of JSON on standard input:
 
-* ``{"get": "manifest", "name": "tiny@1"}``, ``{"get": "index", "digest": "sha256:..."}``: a small file, whole
-* ``{"get": "ranges", "digest": ..., "ranges": [[offset, bytes], ...], "level": 0, "rate": null}``: parts of a layer's file, one after the
-  other, at most ``rate`` bytes a second; if the level isn't 0 through zstd, which begins with that level and adapts it to the link
+* ``{"get": "manifest", "name": "tiny@1"}``, ``{"get": "index", "digest": "sha256:..."}``, ``"boot"`` likewise: a small file, whole
+* ``{"get": "ranges", "digest": ..., "ranges": [[offset, bytes], ...], "level": 0, "rate": null, "spare": false}``: parts of a layer's file, one after the
+  other, at most ``rate`` bytes a second; if the level isn't 0 through zstd, which begins with that level and adapts it to the link; with
+  ``spare`` on one thread, at a low one
 
 Answers are frames: a byte (0 data, 1 a word in JSON), the length as four bytes, that much. The last frame of an answer is a word
 with ``end`` or ``error``. ``waiting`` is said while this host gives to as many others as it may.
@@ -36,6 +37,8 @@ LARGE = 2**20
 """Bytes of a piece that the kernel moves by itself."""
 HIGHEST = 9
 """The highest level of zstd: those above take thrice the work for a hundredth of the bytes."""
+FRUGAL = 3
+"""The highest level where others want the processors."""
 MAX_REQUEST = 2**26
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}@[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
@@ -68,12 +71,16 @@ class Pace:
         return max(0.0, wait)
 
 
-def compressor(level: int) -> list[str]:
+def compressor(level: int, spare: bool) -> list[str]:
     """zstd(1), with a window that finds repetitions far apart; a receiver needs no option for it up to 27.
 
     It raises its level while its output waits, and lowers it while its output is waited for. On two threads it would wait for four
     windows of input first, and keep all of them in memory, if its jobs weren't made small; it finds what lies far back all the same.
+
+    :param spare: on one thread, at a level that takes little work, however slow the link is.
     """
+    if spare:
+        return ["zstd", "-q", "-c", "-T1", f"-{min(level, FRUGAL)}", "--long=27"]
     threads = min(2, len(os.sched_getaffinity(0)))
     return ["zstd", "-q", "-c", f"-T{threads}", f"--adapt=min=1,max={HIGHEST}", f"-{min(level, HIGHEST)}", "--long=27", "-B8M"]
 
@@ -125,10 +132,10 @@ class Sender:
             file = digest.replace(":", "-")
             if not _DIGEST.fullmatch(digest):
                 raise Refused("bad_request", "that is no digest")
-            if what == "index":
-                return self._small("layers", file + ".index", True)
+            if what in ("index", "boot"):
+                return self._small("layers", f"{file}.{what}", True)
             ranges = [(int(at), int(length)) for at, length in request["ranges"]]
-            return self._ranges(file + ".qcow2", ranges, int(request.get("level") or 0), request.get("rate"))
+            return self._ranges(file + ".qcow2", ranges, int(request.get("level") or 0), request.get("rate"), bool(request.get("spare")))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
             raise Refused("bad_request", "that is no request") from exc
 
@@ -157,7 +164,7 @@ class Sender:
                 sent += len(text)
                 self._frame(DATA, text)
 
-    def _ranges(self, file: str, ranges: list[tuple[int, int]], level: int, rate: t.Any) -> dict[str, t.Any]:
+    def _ranges(self, file: str, ranges: list[tuple[int, int]], level: int, rate: t.Any, spare: bool) -> dict[str, t.Any]:
         if not 0 <= level <= 19 or (rate is not None and float(rate) <= 0):
             raise Refused("bad_request", "that is no level or no rate")
         with self._opened("layers", file) as descriptor, self._slot():
@@ -167,7 +174,7 @@ class Sender:
             begin = time.monotonic()
             pace = Pace(None if rate is None else float(rate))
             if level:
-                sent, made = self._compressed(descriptor, ranges, level, pace)
+                sent, made = self._compressed(descriptor, ranges, compressor(level, spare), pace)
             else:
                 sent, made = self._plain(descriptor, ranges, pace), None
             return {"sent": sent, "seconds": time.monotonic() - begin, "compressing": made}
@@ -214,10 +221,10 @@ class Sender:
                 return
             at, length = at + done, length - done
 
-    def _compressed(self, descriptor: int, ranges: t.Iterable[tuple[int, int]], level: int, pace: Pace) -> tuple[int, float]:
+    def _compressed(self, descriptor: int, ranges: t.Iterable[tuple[int, int]], argv: list[str], pace: Pace) -> tuple[int, float]:
         """Bytes sent, and the seconds in which the compressor was waited for: more is the link's fault."""
         sent, waited = 0, 0.0
-        with subprocess.Popen(compressor(level), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             stdin, stdout = t.cast(t.BinaryIO, process.stdin), t.cast(t.BinaryIO, process.stdout)
             widen(stdin)
             failed: list[BaseException] = []

@@ -12,9 +12,11 @@ import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._image import boot, fetch_plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.content import damaged, read_exactly
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import PART, Depot, Made
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.feed import Feed, withdraw
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import BLOCK, Index, decode
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.layout import plan as lay_out
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.link import Link
@@ -81,11 +83,12 @@ class Account:
 
 
 def get(
-    depot: Depot, source: plan.Source, items: t.Sequence[plan.Item], progress: Progress, cap: plan.Cap = plan.Cap()
+    depot: Depot, source: plan.Source, items: t.Sequence[plan.Item], progress: Progress, cap: plan.Cap = plan.Cap(), ahead: bool = False
 ) -> list[Outcome]:
     """Have the images here; for each, in order, what came and how (see :class:`Account`), or the error.
 
     :param cap: the most that it takes of the link.
+    :param ahead: only what a boot reads, for a pager; the rest is left to another run.
     """
     with disk_errors(depot.images):
         depot.prepare()
@@ -102,7 +105,7 @@ def get(
         for item in items:
             try:
                 with disk_errors(depot.images):
-                    transfer = _Transfer(depot, source, link, progress.about(reference(item.name, item.version)), cap)
+                    transfer = _Transfer(depot, source, link, progress.about(reference(item.name, item.version)), cap, ahead)
                     outcomes.append(transfer.run(item))
             except GridError as exc:
                 outcomes.append(exc)
@@ -117,13 +120,17 @@ class _Transfer:
     """One image."""
 
     def __init__(
-        self, depot: Depot, source: plan.Source, link: t.Callable[[], Link], progress: Progress, cap: plan.Cap
+        self, depot: Depot, source: plan.Source, link: t.Callable[[], Link], progress: Progress, cap: plan.Cap, ahead: bool
     ) -> None:
         self.depot = depot
         self.source = source
         self.link = link
         self.progress = progress
         self.cap = cap
+        self.ahead = ahead
+        self.feed: Feed | None = None
+        self.record: list[int] | None = None
+        """What a boot reads; looked for only where there is a pager."""
         self.free: float | None = None
         """What the link gave before it was capped, in bytes a second."""
         self.account = Account()
@@ -138,11 +145,17 @@ class _Transfer:
             if "transfer" in actions:
                 self.progress.stage("connect")
                 before = self.link().received
-                for digest, index, encoded in self._missing(item.digest):
+                missing = self._missing(item.digest)
+                self._look_for_pager(item.digest, [digest for digest, dummy, dummy in reversed(missing)])
+                for place, (digest, index, encoded) in enumerate(missing):
                     with self.depot.job("get-" + digest[len("sha256:") :][:32]) as work:
                         # Another run may have brought it while this one waited
                         if not self.depot.has(digest):
-                            self._bring(digest, index, encoded, work)
+                            above = missing[place + 1 :]
+                            hidden = {number for dummy, other, dummy in above for number in other.blocks}
+                            self._bring(digest, index, encoded, work, hidden)
+            if self.ahead:
+                return {}
             self.depot.commit(self._manifest(item), {})
             if before is not None:
                 self.account.received = self.link().received - before
@@ -169,16 +182,40 @@ class _Transfer:
             remedy="Flatten the image there: state flattened of the module image",
         )
 
-    def _bring(self, digest: str, index: Index, encoded: bytes, work: str) -> None:
+    def _look_for_pager(self, top: str, missing: t.Sequence[str]) -> None:
+        """Whether machines wait for it, and then what they read first: as the source has it, of the topmost layer of which there is a record."""
+        feed = Feed(self.depot, top, self.ahead)
+        if not self.ahead and not feed.pager.there():
+            return
+        self.feed = feed
+        for digest in missing:
+            with contextlib.suppress(GridError):
+                self.record = boot.parse(self.link().boot(digest))
+                return
+
+    def _bring(self, digest: str, index: Index, encoded: bytes, work: str, hidden: set[int]) -> None:
         path = os.path.join(work, "layer" + PART)
+        # From here on its tables are ours
+        withdraw(self.depot, digest)
         try:
             incoming = Incoming(path, index)
             try:
+                if self.feed is not None:
+                    self.feed.begin(digest, incoming, hidden)
                 self._fill(digest, incoming)
+                if self.feed is not None:
+                    if self.ahead:
+                        self.feed.complete()
+                        return
+                    self.feed.end(digest)
+                withdraw(self.depot, digest)
+                incoming.finish()
             finally:
                 incoming.close()
         except OSError:
             # On a full disk, what is kept would keep it full for everybody else
+            with contextlib.suppress(GridError):
+                withdraw(self.depot, digest)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
             raise
@@ -188,14 +225,17 @@ class _Transfer:
 
     def _fill(self, digest: str, incoming: Incoming) -> None:
         kept = incoming.kept()
-        fetch = plan.plan_fetch(incoming.index, kept, plan.places_by_hash(self._layers_here(incoming.index.parent)))
+        first = [] if self.feed is None else boot.wanted_first(self.record, incoming.index.data)
+        fetch = fetch_plan.plan_fetch(incoming.index, kept, fetch_plan.places_by_hash(self._layers_here(incoming.index.parent)), first)
+        if self.ahead:
+            fetch = fetch_plan.only(fetch, set(first))
         check_space(self.depot.images, (len(incoming.layout.offsets) - len(kept)) * BLOCK, "the image")
         with contextlib.ExitStack() as stack:
             wrong = incoming.copy(fetch.here, _Readers(self.depot, stack).read)
         self.account.copied += (len(fetch.here) - len(wrong)) * BLOCK
         self.account.resumed += len(kept) * BLOCK
-        self.account.base = plan.nearest(fetch) or self.account.base
-        wanted = sorted([*fetch.order, *wrong])
+        self.account.base = fetch_plan.nearest(fetch) or self.account.base
+        wanted = [*fetch.order, *wrong]
         for dummy in range(2):
             if wanted:
                 wanted = self._stream(digest, incoming, wanted)
@@ -205,7 +245,8 @@ class _Transfer:
 
     def _layers_here(self, parent: str | None) -> dict[str, Index]:
         """Indexes of the layers here that may have blocks of the wanted one, the chain below it first."""
-        found = self.depot.chain(parent) if parent is not None else {}
+        # Ahead of the rest the layer below may not be here either
+        found = self.depot.chain(parent) if parent is not None and self.depot.has(parent) else {}
         for layer in self.depot.read_layers()[:_MOST_LAYERS_LOOKED_AT]:
             with contextlib.suppress(GridError):
                 found.setdefault(layer["digest"], self.depot.index(layer["digest"]))
@@ -232,15 +273,29 @@ class _Transfer:
     def _packing(self, count: int) -> plan.Packing:
         if count < plan.WORTH_MEASURING:
             return plan.Packing(plan.QUICK, count, "too little to measure the link with")
-        return self.measured.packing(self.cap.limit(self.free))
+        return self.measured.packing(self._limit())
+
+    @property
+    def _yields(self) -> Feed | None:
+        """Machines that read what comes meanwhile; to them the rest of it gives way."""
+        return None if self.ahead else self.feed
+
+    def _limit(self) -> int | None:
+        """Bytes a second at most; a share of the link is kept to only while machines read."""
+        return (plan.Cap(self.cap.rate) if self._yields is not None else self.cap).limit(self.free)
 
     def _part(self, digest: str, incoming: Incoming, numbers: list[int], level: int, span: tuple[int, int]) -> list[int]:
         ranges = plan.ranges_of(numbers, incoming.layout.offsets)
-        stream = self.link().ranges(digest, ranges, level, self.cap.limit(self.free))
-        came = [0]
+        feed = self._yields
+        stream = self.link().ranges(digest, ranges, level, self._limit(), self.feed is not None)
+        came, taken = [0], [self.link().received]
 
         def told(count: int) -> None:
             came[0] = count
+            if feed is not None:
+                received = self.link().received
+                feed.give_way(received - taken[0], self.cap.limit(self.free))
+                taken[0] = received
             self.progress.bytes("transfer", (span[0] + count) * BLOCK, span[1] * BLOCK)
 
         wrong = incoming.take(numbers, stream, told)

@@ -11,7 +11,7 @@ import shlex
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import BLOCK, Blocks, Index
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import BLOCK, Blocks
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import (
     Manifest,
     manifest_file,
@@ -40,6 +40,17 @@ class Source(t.NamedTuple):
     identity_file: str
     known_hosts_file: str
     key_name: str | None = None
+
+
+SSH = {
+    "port": 22,
+    "user": "virtuoso",
+    "identity_file": "/etc/virtuoso/transfer_ed25519",
+    "known_hosts_file": "/etc/virtuoso/known_hosts",
+    "name": None,
+    "key_name": None,
+}
+"""How a source is reached where nothing else is said."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,59 +154,6 @@ def ssh_argv(source: Source) -> list[str]:
     for key, value in options.items():
         words += ["-o", f"{key}={value}"]
     return [*words, "--", source.host.strip("[]"), "send"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Fetch:
-    """Where the blocks of a layer come from.
-
-    ``here``: number of a block and where it lies on this host, as (digest of the layer, number there). ``order``: numbers of the
-    blocks that are asked for, ascending. ``repeats``: number of a block that is like one of ``order``, and that one's number.
-    """
-
-    here: dict[int, tuple[str, int]]
-    order: list[int]
-    repeats: dict[int, int]
-
-
-def plan_fetch(index: Index, whole: t.Container[int], local: t.Mapping[bytes, tuple[str, int]]) -> Fetch:
-    """Ask for nothing that is on this host already, and for nothing twice.
-
-    :param whole: numbers of the blocks that an interrupted transfer has brought. :param local: layer and number by hash.
-    """
-    here: dict[int, tuple[str, int]] = {}
-    order: list[int] = []
-    repeats: dict[int, int] = {}
-    first: dict[bytes, int] = {}
-    for number in index.data:
-        found = index.blocks[number]
-        if number in whole:
-            first.setdefault(found, number)
-        elif found in local:
-            here[number] = local[found]
-        elif found in first:
-            repeats[number] = first[found]
-        else:
-            first[found] = number
-            order.append(number)
-    return Fetch(here, order, repeats)
-
-
-def places_by_hash(layers: t.Mapping[str, Index]) -> dict[bytes, tuple[str, int]]:
-    """Where each block that layers here have lies; of equal ones the first counts."""
-    places: dict[bytes, tuple[str, int]] = {}
-    for digest, index in layers.items():
-        for number in index.data:
-            places.setdefault(index.blocks[number], (digest, number))
-    return places
-
-
-def nearest(fetch: Fetch) -> str | None:
-    """The layer here that gives the most blocks."""
-    counts: dict[str, int] = {}
-    for digest, dummy in fetch.here.values():
-        counts[digest] = counts.get(digest, 0) + 1
-    return max(counts, key=lambda digest: (counts[digest], digest)) if counts else None
 
 
 GLANCE = 8

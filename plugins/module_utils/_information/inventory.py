@@ -41,23 +41,23 @@ def _quoted(path: str) -> str:
     return f'"{escaped}"'
 
 
-def jump(provider: Row, *, target: str) -> str:
-    """The command that ssh runs to reach a port of the machine through its provider (ssh_config(5), ProxyCommand).
+def jump(way: Row, *, target: str) -> str:
+    """The command that ssh runs to reach a port of the machine through its provider, or its network's home (ssh_config(5), ProxyCommand).
 
     ssh hands it to a shell and replaces %h and %p in it.
     """
     argv = ["ssh"]
-    if provider["port"]:
-        argv += ["-p", str(provider["port"])]
-    if provider["identity_file"]:
+    if way["port"]:
+        argv += ["-p", str(way["port"])]
+    if way["identity_file"]:
         # As Ansible passes it, so % begins one of ssh's tokens here too; with -i it would not.
-        argv += ["-o", f"IdentityFile={_quoted(provider['identity_file'])}"]
-    if provider["login"]:
-        argv += ["-l", provider["login"]]
-    argv += [*shlex.split(provider["ssh_args"] or ""), "-o", "BatchMode=yes"]
+        argv += ["-o", f"IdentityFile={_quoted(way['identity_file'])}"]
+    if way["login"]:
+        argv += ["-l", way["login"]]
+    argv += [*shlex.split(way["ssh_args"] or ""), "-o", "BatchMode=yes"]
     quoted = shlex.join(argv).replace("%", "%%")
     to = "[%h]:%p" if ":" in target else "%h:%p"
-    return f"{quoted} -W {shlex.quote(to)} -- {shlex.quote(provider['address'] or provider['name']).replace('%', '%%')}"
+    return f"{quoted} -W {shlex.quote(to)} -- {shlex.quote(way['address'] or way['name']).replace('%', '%%')}"
 
 
 def login_of(row: Row) -> str | None:
@@ -70,8 +70,18 @@ def login_of(row: Row) -> str | None:
     return next((user["name"] for user in users if user.get("ssh_authorized_keys")), own)
 
 
-def _machine_connection(row: Row, provider: Row | None, known_hosts: str) -> Row:
-    """How Ansible reaches a machine that has an address: through its provider, its host key known by its uuid."""
+def way_to(row: Row, hosts: t.Mapping[str, Row]) -> Row | None:
+    """The host that a machine is reached through: the home of its network, where it has one, for a provider is on none of its machines' networks; else its
+    provider. ``None`` where the controller is that home itself.
+    """
+    home = hosts.get(row.get("network_home") or "")
+    if home is not None:
+        return None if (home["facts"] or {}).get("connection") == "local" else home
+    return hosts.get(row["provider"] or "")
+
+
+def _machine_connection(row: Row, way: Row | None, known_hosts: str) -> Row:
+    """How Ansible reaches a machine that has an address: through its home or provider, its host key known by its uuid."""
     if row["future"] or not row["address"]:
         return {}
     options = [
@@ -79,8 +89,8 @@ def _machine_connection(row: Row, provider: Row | None, known_hosts: str) -> Row
         ssh_option("UserKnownHostsFile", _quoted(known_hosts).replace("%", "%%")),
         ssh_option("StrictHostKeyChecking", "accept-new"),
     ]
-    if provider is not None:
-        options.insert(0, ssh_option("ProxyCommand", jump(provider, target=row["address"])))
+    if way is not None:
+        options.insert(0, ssh_option("ProxyCommand", jump(way, target=row["address"])))
     variables = {
         "ansible_host": row["address"],
         # Of the machine, not what a group of all hosts may say of providers.
@@ -95,8 +105,8 @@ def _machine_connection(row: Row, provider: Row | None, known_hosts: str) -> Row
     return {name: value for name, value in variables.items() if value is not None}
 
 
-def machine_entry(row: Row, provider: Row | None, known_hosts: str) -> Entry:
-    """A machine. ``row`` is as :func:`query.machines` returns it, ``provider`` a row of ``host``."""
+def machine_entry(row: Row, way: Row | None, known_hosts: str) -> Entry:
+    """A machine. ``row`` is as :func:`query.machines` returns it, ``way`` the row of ``host`` of :func:`way_to`."""
     view = views.machine_view(row)
     spec, facts = row["spec"] or {}, row["facts"] or {}
     image = (view["image"] or {}).get("name") or spec.get("image")
@@ -141,7 +151,7 @@ def machine_entry(row: Row, provider: Row | None, known_hosts: str) -> Entry:
         "name": row["name"],
         "groups": groups,
         "variables": _prefixed(variables),
-        "connection": _machine_connection(row, provider, known_hosts),
+        "connection": _machine_connection(row, way, known_hosts),
     }
 
 
@@ -177,4 +187,4 @@ def entries(machines: t.Iterable[Row], hosts: t.Sequence[Row], *, include: t.Con
     """The inventory: hosts first, then machines; ``include`` has ``existing``, ``future`` or both."""
     by_name = {row["name"]: row for row in hosts}
     wanted = [row for row in machines if ("future" if row["future"] else "existing") in include]
-    return [*map(host_entry, hosts), *(machine_entry(row, by_name.get(row["provider"] or ""), known_hosts) for row in wanted)]
+    return [*map(host_entry, hosts), *(machine_entry(row, way_to(row, by_name), known_hosts) for row in wanted)]

@@ -28,7 +28,9 @@ BUSY_TIMEOUT = 60.0
 # Of two columns of the same name, the later is kept: a site is told by its name.
 MACHINES = """
 SELECT host.*, site.name AS site, orders.owner, orders.spec, orders.created, orders.updated, orders.generation AS ordered_generation,
-  futures.uuid IS NOT NULL AS future, provider.name AS provider, provider.uuid AS provider_uuid, made_from.constituent AS image_uuid
+  futures.uuid IS NOT NULL AS future, provider.name AS provider, provider.uuid AS provider_uuid, made_from.constituent AS image_uuid,
+  (SELECT home.name FROM interface JOIN network ON network.uuid = interface.network JOIN host AS home ON home.uuid = network.home
+   WHERE interface.host = host.uuid ORDER BY network.name LIMIT 1) AS network_home
 FROM host
   LEFT JOIN site ON site.uuid = host.site
   LEFT JOIN orders ON orders.uuid = host.uuid

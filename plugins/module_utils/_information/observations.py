@@ -15,7 +15,7 @@ import typing as t
 import uuid as uuids
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import DISPLAYS, GOALS, WHERE, check_text, shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import DISPLAYS, GOALS, GROWTH, WHERE, check_text, shorten
 
 Row = t.Dict[str, t.Any]
 
@@ -259,6 +259,6 @@ def wish_of(seen: Row) -> Row:
         "users": seen.get("users"),
         "packages": seen.get("packages"),
         "address": seen.get("address"),
-        **{field: value for field, value in wishes.items() if field in (*WHERE, "performance")},
+        **{field: value for field, value in wishes.items() if field in (*WHERE, *GROWTH, "performance")},
     }
     return {field: value for field, value in wish.items() if value is not None}

@@ -36,19 +36,27 @@ def _links_now(connection: sa.Connection) -> dict[str, Row]:
 class Overlay:
     """Compares the store with what is there now, and writes what differs. A network's and a link's rows go when they are gone."""
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sa.Connection, coming: t.Collection[str] = ()) -> None:
+        """:param coming: hosts that are registered by the time :meth:`write` is called."""
         self.connection = connection
+        self._coming = coming
         self._steps: list[t.Callable[[], None]] = []
 
     def see_networks(self, given: t.Sequence[t.Mapping[str, t.Any]]) -> list[Result]:
-        """:param given: ``name``, ``home``, ``vni``, ``mtu`` and ``sites``, all that there are."""
-        known, hosts, results = _networks_now(self.connection), query.host_uuids(self.connection), []
+        """:param given: ``name``, ``home``, ``vni``, ``mtu`` and ``sites``, all that there are; what one leaves out stays as it is."""
+        known, results = _networks_now(self.connection), []
+        hosts = query.host_uuids(self.connection)
+        names = {uuid: name for name, uuid in hosts.items()}
         places = self._places()
         for entry in given:
-            row = {"home": hosts.get(str(entry.get("home"))), "vni": entry.get("vni"), "mtu": entry.get("mtu")}
-            before = known.get(entry["name"])
-            sites = {site: mac_prefix(entry["name"], site) for site in entry.get("sites") or []}
-            changed = before is None or any(before[key] != value for key, value in row.items()) or places.get(entry["name"], {}) != sites
+            row = {key: entry[key] for key in ("vni", "mtu") if key in entry}
+            # A home that isn't registered can't be referred to.
+            row.update({"home": entry["home"] if entry["home"] in (*hosts, *self._coming) else None} if "home" in entry else {})
+            before, there = known.get(entry["name"]), places.get(entry["name"], {})
+            if before is not None:
+                before = {**before, "home": names.get(before["home"])}
+            sites = {site: mac_prefix(entry["name"], site) for site in entry.get("sites") or []} if "sites" in entry else there
+            changed = before is None or any(before[key] != value for key, value in row.items()) or there != sites
             if changed:
                 self._steps.append(lambda name=entry["name"], row=row, sites=sites: self._write_network(name, row, sites))
             results.append({"name": entry["name"], "changed": changed, "actions": ["register"] if changed else []})
@@ -70,6 +78,8 @@ class Overlay:
 
     def _write_network(self, name: str, row: Row, sites: t.Mapping[str, str]) -> None:
         uuid = record.ensure_networks(self.connection, [name])[name]
+        if row.get("home"):
+            row = {**row, "home": query.host_uuids(self.connection)[row["home"]]}
         record.update(self.connection, schema.NETWORK, uuid, row)
         table, known = schema.NETWORK_SITE, record.ensure_sites(self.connection, sites)
         self.connection.execute(table.delete().where(table.c.network == uuid))

@@ -41,11 +41,21 @@ def machines(
     """Machines, existing and future, by name; of all names or uuids where these are left out.
 
     Each has the columns of ``host``, ``site`` as a name, of the order ``owner``, ``spec``, ``ordered_generation``, ``created``,
-    ``updated``, and: ``future`` (bool), ``provider`` and ``provider_uuid``, ``image_uuid``; ``None`` where it has none.
+    ``updated``, and: ``future`` (bool), ``provider`` and ``provider_uuid``, ``image_uuid``, ``network_home`` (the home of its network); ``None`` where it
+    has none.
     """
     host, orders = schema.HOST, schema.ORDERS
     on, made_from = schema.VIRTUALIZATION.alias("on_provider"), schema.VIRTUALIZATION.alias("from_image")
     provider = schema.HOST.alias("provider")
+    plug, network, home = schema.INTERFACE, schema.NETWORK, schema.HOST.alias("home")
+    at_home = (
+        sa.select(home.c.name)
+        .select_from(plug.join(network, network.c.uuid == plug.c.network).join(home, home.c.uuid == network.c.home))
+        .where(plug.c.host == host.c.uuid)
+        .order_by(network.c.name)
+        .limit(1)
+        .scalar_subquery()
+    )
     query = (
         sa.select(
             *(column for column in host.c if column.name != "site"),
@@ -56,6 +66,7 @@ def machines(
             provider.c.name.label("provider"),
             provider.c.uuid.label("provider_uuid"),
             made_from.c.constituent.label("image_uuid"),
+            at_home.label("network_home"),
         )
         .select_from(host)
         .outerjoin(schema.SITE, schema.SITE.c.uuid == host.c.site)

@@ -153,9 +153,11 @@ class Batch:
             missing=self.depot.chain(wanted["image"]["digest"]).missing,
             layer_may_come=self.check_mode,
             discard=self.params.get("discard", False),
+            grow_filesystem=self.params.get("grow_filesystem", False),
         )
-        if any(step.kind == "define" or step.field == "network" for step in decision.steps):
-            self._require_network(host, wanted["network"])
+        if any(step.kind == "define" or step.field in ("network", "extra_networks") for step in decision.steps):
+            for network in (wanted["network"], *wanted["extra_networks"]):
+                self._require_network(host, network)
         return self._checked_memory(observed, decision, uuid)
 
     def _checked_memory(self, observed: reconcile.Observed, decision: reconcile.Decision, uuid: str | None) -> reconcile.Decision:
@@ -200,6 +202,7 @@ class Batch:
             "uuid": uuid,
             "changed": bool(decision.steps),
             "actions": decision.actions,
+            "changes": decision.changes,
             "state": state,
             "restart_required": bool(decision.pending),
             "pending": decision.pending,

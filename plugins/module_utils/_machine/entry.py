@@ -11,7 +11,7 @@ import uuid as uuids
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import ORDER_OPTIONS, check_text, parse_order, shorten
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import MTU_RANGE, mac_address
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import MTU_RANGE, card_mac, mac_address
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import FOREVER, now
 
 Entry = t.Dict[str, t.Any]
@@ -119,6 +119,24 @@ def _mtu(value: t.Any) -> int | None:
     return int(text)
 
 
+def cards(networks: t.Iterable[str] | None, mac: str) -> dict[str, str]:
+    """MAC addresses of a machine's cards beside its first. :param mac: of the first."""
+    return {network: card_mac(network, mac) for network in networks or ()}
+
+
+def _growing(spec: Entry) -> Entry:
+    """Fields of an order that say nothing are what a machine has without them."""
+    most = spec.get("memory_max")
+    return {
+        "vcpus_max": spec.get("vcpus_max"),
+        "memory_max": most if most is not None and most > spec["memory"] else None,
+        "extra_networks": list(spec.get("extra_networks") or ()),
+        "boot": spec.get("boot") or ["disk"],
+        "autostart": spec.get("autostart"),
+        "description": spec.get("description"),
+    }
+
+
 def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
     image = _image(entry["image"])
     order = {key: value for key, value in entry.items() if key in ORDER_OPTIONS}
@@ -147,6 +165,8 @@ def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
         **cpu_tuning(spec["performance"], now()),
         "disk_io": spec["performance"].get("disk_io") or None,
         "mac": mac_address(spec["network"], site, uuid),
+        **_growing(spec),
+        "cards": cards(spec.get("extra_networks"), mac_address(spec["network"], site, uuid)),
         "mtu": _mtu(entry.get("mtu")),
         "exists": bool(entry.get("exists")),
         "pages": _paging(entry.get("paging"), image["digest"]),
@@ -157,9 +177,8 @@ def parse_entry(entry: t.Any) -> tuple[str | None, str | None, Entry | None]:
     """An entry as (uuid, name, specification); the last is ``None`` where it only says which machine is meant.
 
     The specification is the canonical order with ``image`` as ``{name, digest}``, ``uuid``, ``site``, ``generation``, ``user``,
-    ``python``, ``cpu_shares``, ``cpu_limit``, ``disk_io``, ``mac``, ``mtu``, ``exists`` and ``pages`` (the export from which it may page, or
-    ``None``). Numbers may come
-    as text, as templates make them.
+    ``python``, ``cpu_shares``, ``cpu_limit``, ``disk_io``, ``mac``, ``cards`` (MAC addresses on its other networks), ``mtu``, ``exists`` and
+    ``pages`` (the export from which it may page, or ``None``). Numbers may come as text, as templates make them.
 
     :raises GridError: ``invalid_...``.
     """

@@ -76,10 +76,19 @@ def read(depot: Depot, uuid: str) -> Head | None:
     :raises GridError: ``hibernation_invalid``.
     """
     try:
-        with open(_path(depot, uuid, memory.MEMORY), "rb") as file:
-            return memory.unpack(file.read(memory.HEAD_SIZE), os.fstat(file.fileno()).st_size)
+        return _head_of(_path(depot, uuid, memory.MEMORY))
     except FileNotFoundError:
         return None
+
+
+def _head_of(path: str) -> Head:
+    with open(path, "rb") as file:
+        return memory.unpack(file.read(memory.HEAD_SIZE), os.fstat(file.fileno()).st_size)
+
+
+def read_file(path: str) -> Head | None:
+    """The head of a memory that lies elsewhere, as of a snapshot; ``None`` where it isn't compressed. :raises GridError: ``hibernation_invalid``."""
+    return None if path.endswith(".save") else _head_of(path)
 
 
 def restamp(depot: Depot, uuid: str, **changes: t.Any) -> None:
@@ -158,24 +167,30 @@ def settle(conn: t.Any, depot: Depot, domain: t.Any) -> bool:
     with translated("compress the machine's memory"):
         tree = domain_xml.parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
         check(depot, uuid, 0, domain_xml.read(tree)["disk_path"])
-        depot.prepare()
-        staging = os.path.join(depot.staging, f"{uuid}.zst")
-        try:
-            size = _compress(saved, staging)
-            head = {**_facts(conn, tree), "size": os.path.getsize(saved), "compressed": size}
-            with open(staging, "r+b") as file:
-                file.write(memory.pack(head))
-                file.flush()
-                os.fsync(file.fileno())
-            # The stream has a checksum of what it was made of.
-            tool(["zstd", "-t", "-q", staging], timeout=_TIMEOUT, code="hibernation_failed", remedy="Run the same again")
-            os.rename(staging, target)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(staging)
-        flush(os.path.dirname(target))
-        os.unlink(saved)
+        compress_file(conn, depot, tree, saved, target)
     return True
+
+
+def compress_file(conn: t.Any, depot: Depot, tree: t.Any, saved: str, target: str, more: Head | None = None) -> None:
+    """Make ``target`` of what libvirt saved, verify it, and remove that. :param more: fields of its head beside those of the machine."""
+    depot.prepare()
+    facts = _facts(conn, tree)
+    staging = os.path.join(depot.staging, f"{facts['uuid']}.zst")
+    try:
+        size = _compress(saved, staging)
+        head = {**facts, "size": os.path.getsize(saved), "compressed": size, **(more or {})}
+        with open(staging, "r+b") as file:
+            file.write(memory.pack(head))
+            file.flush()
+            os.fsync(file.fileno())
+        # The stream has a checksum of what it was made of.
+        tool(["zstd", "-t", "-q", staging], timeout=_TIMEOUT, code="hibernation_failed", remedy="Run the same again")
+        os.rename(staging, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(staging)
+    flush(os.path.dirname(target))
+    os.unlink(saved)
 
 
 def _facts(conn: t.Any, tree: t.Any) -> Head:
@@ -221,12 +236,13 @@ def _compress(source: str, target: str) -> int:
 
 
 @contextlib.contextmanager
-def unpacked(depot: Depot, uuid: str) -> t.Iterator[str]:
+def unpacked(depot: Depot, uuid: str, path: str | None = None) -> t.Iterator[str]:
     """The memory as libvirt saved it, in a file that is gone afterwards.
 
+    :param path: the file with the memory, where it isn't that of the hibernated machine.
     :raises GridError: ``hibernation_invalid`` where it is damaged, ``disk_full``.
     """
-    head = read(depot, uuid)
+    head = read(depot, uuid) if path is None else _head_of(path)
     if head is None:
         yield _path(depot, uuid, memory.SAVED)
         return
@@ -235,7 +251,7 @@ def unpacked(depot: Depot, uuid: str) -> t.Iterator[str]:
     try:
         check_space(depot.staging, head["size"], "the machine's memory")
         descriptor = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with open(descriptor, "wb") as out, open(_path(depot, uuid, memory.MEMORY), "rb") as data:
+        with open(descriptor, "wb") as out, open(path or _path(depot, uuid, memory.MEMORY), "rb") as data:
             _zstd(["-d"], data, out)
         with open(staging, "rb") as file:
             whole = memory.is_saved(file.read(16))

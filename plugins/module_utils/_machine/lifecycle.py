@@ -15,8 +15,21 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import disk_io, domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import chain, disk, hibernate, observe, paging, power, seed
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import LIVE, WHEN_RUNNING, Decision, Step
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import (
+    agent,
+    chain,
+    changes,
+    disk,
+    hibernate,
+    observe,
+    paging,
+    plugging,
+    power,
+    seed,
+)
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.changes import LIVE
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import cards
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import Decision, Step
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
 # Seconds after which a guest is asked again to shut down: one that is still booting hears nothing.
@@ -110,8 +123,9 @@ class Machine:
             "pause": lambda dummy: power.pause(self),
             "reboot": lambda dummy: power.reboot(self),
             "reset": lambda dummy: power.reset(self),
-            "hibernate": lambda dummy: power.sleep(self),
+            "hibernate": lambda dummy: self._sleep(),
             "wake": self._wake,
+            "grow_filesystem": lambda dummy: agent.grow_filesystem(self.domain),
             "compress_memory": lambda dummy: power.compress(self),
             "discard_memory": lambda dummy: hibernate.discard(self.host.depot, self.uuid),
             "remove": lambda dummy: self._remove(),
@@ -130,6 +144,7 @@ class Machine:
                 elif step.kind in handlers and not (created and step.kind == "write_seed"):
                     with translated(str(step)):
                         handlers[step.kind](decision)
+            self._ask_guest(decision)
         finally:
             if coming:
                 self.host.starts.over()
@@ -169,43 +184,67 @@ class Machine:
             if "already exists with uuid" in str(exc):
                 raise observe.foreign(self.wanted["name"], "unknown", False) from exc
             raise
+        if self.wanted.get("autostart"):
+            self.domain.setAutostart(1)
 
     def _configure(self, decision: Decision) -> None:
         """Everything that is written in the domain: the configuration at once, then what is live."""
-        changes = {step.field: step.after for step in decision.steps if step.kind == "change"}
-        told = any(step.kind == "metadata" for step in decision.steps) or "network" in changes
-        if not changes and not told:
+        changed = {step.field: step.after for step in decision.steps if step.kind == "change"}
+        told = any(step.kind == "metadata" for step in decision.steps) or "network" in changed
+        if "autostart" in changed:
+            self.domain.setAutostart(int(changed.pop("autostart")))
+        if not changed and not told:
             return
-        domain_xml.edit(self.tree, changes)
+        if "extra_networks" in changed:
+            # One that moved has kept its MAC address.
+            mac = domain_xml.read(self.tree)["mac"] or self.wanted["mac"]
+            changed["extra_networks"] = cards(self.wanted["extra_networks"], mac)
+        domain_xml.edit(self.tree, changed)
         if told:
             domain_xml.put_metadata(self.tree, decision.metadata)
         with translated("change the machine's configuration"):
             self.host.hypervisor.conn.defineXML(domain_xml.to_text(self.tree))
         with translated("change the running machine"):
             for step in decision.steps:
-                if step.kind == "change" and step.when == "live":
-                    self._change_live(step)
+                if step.kind == "change" and step.when == LIVE and not step.asks:
+                    self._change_live(step.field, step.after)
             if told and self.domain.isActive():
                 self._tell_metadata(decision.metadata, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+                title = domain_xml.title(decision.metadata)
+                self.domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, title, None, None, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def _ask_guest(self, decision: Decision) -> None:
+        """What the guest must do its part in comes last: it may take its time, and refuse."""
+        for step in decision.steps:
+            if step.asks:
+                with translated(str(step)):
+                    self._change_live(step.field, step.after)
 
     def _tell_metadata(self, values: metadata.Metadata, flags: int) -> None:
         self.domain.setMetadata(
             libvirt.VIR_DOMAIN_METADATA_ELEMENT, metadata.text(values), metadata.PREFIX, metadata.NAMESPACE, flags
         )
 
-    def _change_live(self, step: Step) -> None:
-        if step.field == "cpu_shares":
-            self.domain.setSchedulerParametersFlags({"cpu_shares": step.after}, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-        elif step.field == "cpu_limit":
+    def _change_live(self, field: str, value: t.Any) -> None:
+        domain, flags = self.domain, libvirt.VIR_DOMAIN_AFFECT_LIVE
+        if field == "vcpus":
+            plugging.set_vcpus(self, value)
+        elif field == "memory":
+            plugging.set_memory(self, value)
+        elif field == "extra_networks":
+            plugging.set_cards(self, value)
+        elif field == "cpu_shares":
+            domain.setSchedulerParametersFlags({"cpu_shares": value}, flags)
+        elif field == "cpu_limit":
             # A quota below 0 lifts the limit.
-            limit = {"vcpu_quota": -1} if step.after is None else {"vcpu_period": step.after["period"], "vcpu_quota": step.after["quota"]}
-            self.domain.setSchedulerParametersFlags(limit, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-        elif step.field == "disk_io":
-            limits = disk_io.parameters(step.after)
-            self.domain.setBlockIoTune(domain_xml.ROOT_DISK, limits, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-        elif step.field == "display_password":
-            text = domain_xml.graphics_with_password(observe.running(self.domain), step.after)
-            self.domain.updateDeviceFlags(text, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            limit = {"vcpu_quota": -1} if value is None else {"vcpu_period": value["period"], "vcpu_quota": value["quota"]}
+            domain.setSchedulerParametersFlags(limit, flags)
+        elif field == "disk_io":
+            domain.setBlockIoTune(domain_xml.ROOT_DISK, disk_io.parameters(value), flags)
+        elif field == "description":
+            domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_DESCRIPTION, value, None, None, flags)
+        elif field == "display_password":
+            domain.updateDeviceFlags(domain_xml.graphics_with_password(observe.running(domain), value), flags)
 
     def _grow(self, step: Step) -> None:
         with translated(str(step)):
@@ -252,15 +291,36 @@ class Machine:
         hibernate.discard(self.host.depot, self.uuid)
         self._resume()
 
+    def _sleep(self) -> None:
+        """A machine that sleeps must not be started with its provider: it would boot, and its memory be lost."""
+        began = self.domain.autostart()
+        if began:
+            self.domain.setAutostart(0)
+        try:
+            power.sleep(self)
+        except GridError:
+            if began and self.domain.isActive():
+                self.domain.setAutostart(1)
+            raise
+
     def _wake(self, decision: Decision) -> None:
         power.wake(self)
+        values = metadata.read(self.tree)
+        if values is not None and values["wishes"].get("autostart"):
+            self.domain.setAutostart(1)
+        config, live = (observe.with_shares(domain_xml.read(tree)) for tree in (self.tree, observe.running(self.domain)))
         # What was changed meanwhile, or is being changed, and can be while it runs
-        for step in decision.steps:
-            if step.kind == "change" and WHEN_RUNNING[step.field] == LIVE:
-                self._change_live(step)
+        waiting = changes.late({**config, "autostart": None}, {**live, "autostart": None})
+        asking = [pair for pair in waiting if changes.asks(pair[0], live, pair[1])]
+        for field, value in waiting:
+            if (field, value) not in asking:
+                self._change_live(field, value)
         if any(step.kind == "pause" for step in decision.steps):
             return
         self._resume()
+        if not any(step.kind == "stop" for step in decision.steps):
+            for field, value in asking:
+                self._change_live(field, value)
         self.clock_set = power.set_clock(self)
 
     def _ask(self) -> None:

@@ -117,10 +117,13 @@ def observe(conn: t.Any, depot: Depot, uuid: str | None, name: str | None) -> tu
         return None, None, Observed(disk=disk, missing=missing, seed=seed, files=files, leftover=leftover, incoming=incoming)
     with translated("read the domain"):
         state = state_of(domain)
-        live = with_shares(domain_xml.read(running(domain))) if state != "stopped" else None
-    config = with_shares(domain_xml.read(tree))
+        now = running(domain) if state != "stopped" else None
+        autostart = {"autostart": bool(domain.autostart())}
+    live = {**with_shares(domain_xml.read(now)), **autostart} if now is not None else None
+    config = {**with_shares(domain_xml.read(tree)), **autostart}
+    agent = now is not None and domain_xml.agent_connected(now)
     names = hibernate.files(depot, uuid)
     kept = KEPT if memory.MEMORY in names else SAVED if names else None
     if kept and state == "stopped":
         state = "hibernated"
-    return domain, tree, Observed(state, config, live, metadata.read(tree), disk, seed, files, missing, leftover, kept, incoming)
+    return domain, tree, Observed(state, config, live, metadata.read(tree), disk, seed, files, missing, leftover, kept, incoming, agent)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From what a machine is and what it should be to the steps between them (pure).
 
-One table says when a changed field takes effect; ``docs/machines.md`` shows the same to users.
+When a changed field takes effect is said in ``changes``.
 """
 
 from __future__ import annotations
@@ -13,33 +13,18 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import copies, paging
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import changes, copies, paging, refusals
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.addressing import in_seed
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.changes import LIVE, NEXT_START, NOW, pending
 
 Model = t.Dict[str, t.Any]
 
-LIVE, NEXT_START, NOW = "live", "next start", "now"
 KEPT, SAVED = "kept", "saved"
 
 POWER_STATES = ("present", "running", "paused", "stopped", "restarted", "rebooted", "reset", "hibernated", "absent")
 
-WHEN_RUNNING = {
-    "vcpus": NEXT_START,
-    "memory": NEXT_START,
-    "network": NEXT_START,
-    "display": NEXT_START,
-    "display_password": LIVE,
-    "cpu_shares": LIVE,
-    "cpu_limit": LIVE,
-    "disk_io": LIVE,
-}
-"""When a changed field of the domain takes effect while the machine runs; on a stopped one it is at once."""
-
 FIRST_BOOT_ONLY = ("packages", "users", "address")
 """What cloud-init does once, at the machine's first start."""
-
-FIXED = ("name", "image")
-"""What can't change in a machine's life."""
 
 _FACTS = ("owner", "site", "network", "goal", "user", "python", "generation", "tags", "wishes")
 
@@ -58,7 +43,7 @@ class Observed:
 
     ``missing`` is the digest of a layer that the disk lies on and that isn't here; ``leftover`` tells of another disk beside it;
     ``memory`` of a kept memory, KEPT or SAVED (whole, and not compressed yet): of a machine that is off it makes a hibernated one;
-    ``incoming`` that its files came, or are coming, from another host and don't count yet.
+    ``incoming`` that its files came, or are coming, from another host and don't count yet; ``agent`` that its guest's agent answers.
     """
 
     state: str = "absent"
@@ -72,14 +57,15 @@ class Observed:
     leftover: bool = False
     memory: t.Optional[str] = None
     incoming: bool = False
+    agent: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One effect: ``create_disk create_paging_disk write_seed define change metadata grow_disk settle repoint stop start resume
-    pause reboot reset hibernate wake compress_memory discard_memory remove``.
+    """One effect: ``create_disk create_paging_disk write_seed define change metadata grow_disk grow_filesystem settle repoint stop start
+    resume pause reboot reset hibernate wake compress_memory discard_memory remove``.
 
-    ``when`` is LIVE, NEXT_START or NOW for changes; ``field``, ``before`` and ``after`` are theirs as well.
+    ``when`` is LIVE, NEXT_START or NOW for changes; ``field``, ``before`` and ``after`` are theirs as well, and ``asks``: the guest does it.
     """
 
     kind: str
@@ -87,6 +73,7 @@ class Step:
     before: t.Any = None
     after: t.Any = None
     when: str = NOW
+    asks: bool = False
 
     def __str__(self) -> str:
         if self.kind in ("change", "grow_disk", "metadata"):
@@ -109,6 +96,18 @@ class Decision:
     def actions(self) -> list[str]:
         """The steps in words; the same in check mode and in the real run."""
         return [str(step) for step in self.steps]
+
+    @property
+    def changes(self) -> list[Model]:
+        """Each field that changes, with when it does."""
+        kinds = ("change", "metadata", "grow_disk")
+        return [
+            {"field": step.field, "before": step.before, "after": step.after, "when": step.when}
+            if step.field != "display_password"
+            else {"field": step.field, "before": None, "after": None, "when": step.when}
+            for step in self.steps
+            if step.kind in kinds
+        ]
 
 
 _POWER: dict[str, dict[str, tuple[str, ...]]] = {
@@ -153,29 +152,39 @@ def _not_kept(state: str, now: str) -> dict[str, str]:
     return {"state": "the machine is off: it has no memory that could be kept"} if asked else {}
 
 
-def pending(config: Model, live: Model | None) -> dict[str, list[t.Any]]:
-    """What a running machine has and what it will have after its next start, where they differ."""
-    if live is None:
-        return {}
-    fields = (field for field, when in WHEN_RUNNING.items() if when == NEXT_START)
-    return {field: [live[field], config[field]] for field in fields if live[field] != config[field]}
-
-
-def _changes(wanted: Model, observed: Observed) -> list[Step]:
+def _changes(wanted: Model, observed: Observed, awake: bool) -> list[Step]:
     steps = []
-    for field, when in WHEN_RUNNING.items():
-        want, config, live = wanted.get(field), observed.config[field], observed.live
-        if field == "display_password" and (want is None or wanted["display"] == "none"):
+    for rule in changes.RULES:
+        field, live = rule.field, observed.live
+        want, config = wanted.get(field), observed.config[field]
+        if not changes.ordered(field, wanted, live) or (field == "autostart" and observed.state == "hibernated"):
             continue
-        at_once = when == LIVE and live is not None and live[field] != want
+        when = changes.when(field, live, want, awake)
+        at_once = when == LIVE and live[field] != want
         if field == "display_password" and at_once and live["display"] == "none":
             at_once = False
         if config != want or at_once:
             running = LIVE if at_once else NEXT_START
             # A value that only the running machine has is put right in both, so what is told as before is its own.
             before = live[field] if at_once else config
-            steps.append(Step("change", field, before, want, NOW if live is None else running))
+            asks = at_once and changes.asks(field, live, want)
+            steps.append(Step("change", field, before, want, NOW if live is None else running, asks))
     return steps
+
+
+def _awake(observed: Observed, state: str) -> bool:
+    """Whether the guest is there while its machine is changed, and afterwards."""
+    return observed.state == "running" and state in ("present", "running") or (observed.state == "paused" and state == "running")
+
+
+def _file_system(observed: Observed, steps: list[Step]) -> dict[str, str]:
+    """Adds the step that has the file system follow the disk, where somebody is there to do it; what is ignored."""
+    if not any(step.kind == "grow_disk" and step.when == LIVE for step in steps):
+        return {}
+    if not observed.agent or observed.state != "running":
+        return {"grow_filesystem": "no agent answers in the guest: the file system grows at its next boot"}
+    steps.append(Step("grow_filesystem"))
+    return {}
 
 
 def _disk_steps(wanted: Model, disk: Disk, when: str) -> list[Step]:
@@ -192,40 +201,6 @@ def _disk_steps(wanted: Model, disk: Disk, when: str) -> list[Step]:
             wanted=size,
         )
     return [Step("grow_disk", "disk", disk.size, size, when)]
-
-
-def _refuse_hibernated(wanted: Model, observed: Observed) -> None:
-    """The kept memory knows the disk as it is."""
-    if observed.state == "hibernated" and (wanted.get("disk") or 0) > observed.disk.size:
-        raise GridError(
-            "machine_hibernated",
-            "the disk of a hibernated machine can't grow: its memory knows the disk as it is",
-            tried="change the disk's size",
-            remedy="Resume the machine first: virtuoso.grid.power with state running; its disk grows while it runs",
-        )
-
-
-def _refuse_fixed(wanted: Model, values: Model) -> None:
-    pairs = {"name": (values["name"], wanted["name"]), "image": (values["image"]["digest"], wanted["image"]["digest"])}
-    for field in FIXED:
-        now, want = pairs[field]
-        if now != want:
-            raise GridError(
-                "cannot_change",
-                f"the {field} of an existing machine can't change from {now} to {want}",
-                remedy="Order a new machine, or order this one as it is",
-                field=field,
-                current=now,
-                wanted=want,
-            )
-    if wanted["generation"] < values["generation"]:
-        raise GridError(
-            "stale_generation",
-            f"the machine here is of generation {values['generation']}, the order of {wanted['generation']}",
-            remedy="Run the playbook virtuoso.grid.refresh, so that the store knows what is there",
-            current=values["generation"],
-            wanted=wanted["generation"],
-        )
 
 
 def _once(field: str, value: t.Any) -> t.Any:
@@ -258,7 +233,7 @@ def _metadata_steps(wanted: Model, observed: Observed, steps: list[Step]) -> tup
 
 def _creation(wanted: Model, observed: Observed, layer: Disk | None, layer_path: str, pages: Model | None) -> list[Step]:
     if observed.disk is None:
-        _refuse_vanished(wanted)
+        refusals.refuse_vanished(wanted)
         if pages is not None:
             layer = Disk(pages["virtual_size"])
         if layer is not None and (wanted.get("disk") or layer.size) < layer.size:
@@ -294,28 +269,6 @@ def _paging_steps(wanted: Model, observed: Observed, missing: str | None) -> lis
     return [Step(move.kind, "chain", move.before, move.after) for move in moves]
 
 
-def _refuse_vanished(wanted: Model) -> None:
-    """An empty disk under the name of a machine that had data would look as if nothing had happened."""
-    if wanted.get("exists"):
-        raise GridError(
-            "machine_vanished",
-            "the machine was seen here before, and now neither its domain nor its disk is here",
-            remedy="Bring its disk back and run again; or retire the machine (virtuoso.grid.retire) and deploy it anew, without its data",
-        )
-
-
-def _require_layers(image: Model, missing: str | None) -> None:
-    if missing is not None:
-        layer = "" if missing == image["digest"] else f", its layer {missing} is missing"
-        raise GridError(
-            "image_missing",
-            f"the image {image['name']} is not on this host: {image['digest']}{layer}",
-            remedy="Transfer it first: virtuoso.grid.image_transfer; the playbook virtuoso.grid.deploy does",
-            digest=image["digest"],
-            layer=missing,
-        )
-
-
 def decide_power(observed: Observed, state: str, discard: bool = False) -> Decision:
     """What to do where only the machine is named: its power changes, or it goes.
 
@@ -341,7 +294,7 @@ def decide_power(observed: Observed, state: str, discard: bool = False) -> Decis
 def _require_disk(observed: Observed, steps: list[Step]) -> None:
     if not any(step.kind in ("start", "wake") for step in steps):
         return
-    _require_layers(observed.metadata["image"], observed.missing)
+    refusals.require_layers(observed.metadata["image"], observed.missing)
     if observed.disk is None:
         raise GridError(
             "disk_missing",
@@ -360,12 +313,14 @@ def decide(
     missing: str | None = None,
     layer_may_come: bool = False,
     discard: bool = False,
+    grow_filesystem: bool = False,
 ) -> Decision:
     """What to do to have the machine as ``wanted`` and in power state ``state``.
 
     :param wanted: as :func:`entry.parse_entry` returns it; ``cpu_shares`` a number, ``display_password`` text or ``None``.
     :param layer: the image's topmost layer on this host, ``None`` where it isn't there.
     :param missing: the digest of a layer of the image that isn't there.
+    :param grow_filesystem: the guest is to have its root file system follow a disk that grows.
     :param layer_may_come: a missing layer is no error; so in check mode, where the step that would have brought it didn't.
     :raises GridError: ``machine_vanished``, ``image_missing``, ``disk_too_small``, ``disk_conflict``, ``disk_missing``, ``cannot_shrink``, ``cannot_change``,
         ``stale_generation``.
@@ -376,15 +331,17 @@ def decide(
     if observed.config is None:
         pages = wanted.get("pages") if missing is not None else None
         if pages is None and not layer_may_come:
-            _require_layers(wanted["image"], missing)
+            refusals.require_layers(wanted["image"], missing)
         steps = [*_creation(wanted, observed, layer, layer_path, pages), *_power(state, "absent")]
         end = _end(state, "absent")
         return Decision(steps, end, _not_kept(state, "absent"), {}, metadata.of_spec(wanted, False))
-    _refuse_fixed(wanted, observed.metadata)
-    steps = _changes(wanted, observed)
+    refusals.refuse_fixed(wanted, observed.metadata)
+    steps = _changes(wanted, observed, _awake(observed, state))
+    told: dict[str, str] = {}
     if observed.disk is not None:
-        _refuse_hibernated(wanted, observed)
+        refusals.refuse_hibernated(wanted, observed)
         steps += _disk_steps(wanted, observed.disk, LIVE if observed.live is not None else NOW)
+        told = _file_system(observed, steps) if grow_filesystem else {}
     steps += _paging_steps(wanted, observed, missing)
     after, ignored = _metadata_steps(wanted, observed, steps)
     power = _power(state, observed.state, observed.memory, discard)
@@ -392,6 +349,7 @@ def decide(
     waiting: dict[str, list[t.Any]] = {}
     if _end(state, observed.state) not in ("stopped", "hibernated") and state != "restarted":
         config = {**observed.config, **{step.field: step.after for step in steps if step.kind == "change"}}
-        waiting = pending(config, observed.live)
-    ignored.update(_not_kept(state, observed.state))
+        done = {step.field: step.after for step in steps if step.kind == "change" and step.when == LIVE}
+        waiting = pending(config, {**observed.live, **done} if observed.live is not None else None)
+    ignored.update({**told, **_not_kept(state, observed.state)})
     return Decision([*steps, *power], _end(state, observed.state), ignored, waiting, after)

@@ -32,6 +32,14 @@ def require_stopped(state: str) -> None:
         )
 
 
+def _refuse_snapshots(count: int) -> None:
+    """:raises GridError: ``has_snapshots``: they are in the disk that would be exchanged."""
+    if count:
+        raise GridError(
+            "has_snapshots", f"the machine has {count} snapshots, which would be lost", remedy="Delete them first: virtuoso.grid.snapshot with state absent"
+        )
+
+
 def decide(chain: t.Sequence[str], layers: t.Sequence[str], now: Image, image: Image, fresh: bool) -> list[str]:
     """What is to be done to have a stopped machine on a version (pure).
 
@@ -103,6 +111,7 @@ def roll_back(
     :raises GridError: ``machine_running``, ``unsaved_changes``, ``disk_failed``.
     """
     require_stopped(found.observed.state)
+    _refuse_snapshots(found.domain.snapshotNum(0))
     digest = manifest["layers"][-1]
     image = {"name": reference(manifest["name"], manifest["version"]), "digest": digest}
     layers = depot.chain(digest).paths

@@ -19,6 +19,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._units import format
 Spec = t.Dict[str, t.Any]
 
 MIB = 2**20
+# What can be added to a running machine comes in such blocks.
+BLOCK = 2 * MIB
 MEMORY_RANGE = (16 * MIB, 16 * 2**40)
 DISK_RANGE = (MIB, 64 * 2**40)
 VCPUS_RANGE = (1, 1024)
@@ -32,9 +34,14 @@ DISK_IO_RANGES = {"bytes": (2**16, 2**40), "iops": (10, 10**7)}
 GOALS = ("balance", "pack", "price", "interactivity")
 DISPLAYS = ("vnc", "none")
 STARTS = ("whole", "on_demand")
+BOOTS = ("disk", "network")
+DESCRIPTION_LENGTH = 500
 
 WHERE = ("site", "architecture", "features", "affinity", "anti_affinity")
 """The fields of an order that only placement looks at."""
+
+GROWTH = ("vcpus_max", "memory_max", "extra_networks", "boot", "autostart", "description")
+"""Fields that an order has only where it says something of them."""
 
 USER_OPTIONS: Spec = {
     "name": {"type": "str", "required": True},
@@ -85,6 +92,12 @@ ORDER_OPTIONS: Spec = {
     "affinity": {"type": "list", "elements": "str"},
     "anti_affinity": {"type": "list", "elements": "str"},
     "start": {"type": "str", "default": "whole", "choices": list(STARTS)},
+    "vcpus_max": {"type": "int"},
+    "memory_max": {"type": "str"},
+    "extra_networks": {"type": "list", "elements": "str"},
+    "boot": {"type": "list", "elements": "str", "choices": list(BOOTS)},
+    "autostart": {"type": "bool"},
+    "description": {"type": "str"},
 }
 """The fields of one entry of ``virtuoso_machines``, as Ansible argument specification."""
 
@@ -229,6 +242,42 @@ def _where(spec: Spec) -> Spec:
     return found
 
 
+def _bound(what: str, most: int, least: int, shown: str) -> int:
+    if most < least:
+        raise GridError(f"invalid_{what}", f"{what} is less than the {shown} that the machine has", remedy=f"Give at least {shown}, or leave it out")
+    return most
+
+
+def _growth(spec: Spec, memory: int) -> Spec:
+    """The fields of :data:`GROWTH` that say something."""
+    found: Spec = {}
+    if spec.get("vcpus_max") is not None:
+        found["vcpus_max"] = _bound("vcpus_max", _check_range("vcpus_max", spec["vcpus_max"], VCPUS_RANGE), spec["vcpus"], f"{spec['vcpus']} vcpus")
+    if spec.get("memory_max") is not None:
+        size = parse_size(spec["memory_max"], "memory_max", minimum=MEMORY_RANGE[0], maximum=MEMORY_RANGE[1])
+        found["memory_max"] = _bound("memory_max", -(-size // BLOCK) * BLOCK, memory, format_size(memory))
+    others = {check_text("network", network) for network in spec.get("extra_networks") or ()}
+    if spec["network"] in others:
+        raise GridError(
+            "invalid_network", f"the network {spec['network']} is in extra_networks too", remedy="Each network has one card of the machine: name others"
+        )
+    if others:
+        found["extra_networks"] = sorted(others)
+    if spec.get("boot"):
+        found["boot"] = list(dict.fromkeys(spec["boot"]))
+    if spec.get("autostart") is not None:
+        found["autostart"] = spec["autostart"]
+    if spec.get("description"):
+        text = spec["description"].strip()
+        if len(text) > DESCRIPTION_LENGTH or not all(char.isprintable() or char == "\n" for char in text):
+            raise GridError(
+                "invalid_description", "the description is too long, or has characters that can't be shown",
+                remedy=f"Give at most {DESCRIPTION_LENGTH} printable characters",
+            )  # fmt: skip
+        found["description"] = text
+    return found
+
+
 def _canonical(spec: Spec) -> Spec:
     for what in ("owner", "image", "network"):
         check_text(what, spec[what])
@@ -248,11 +297,13 @@ def _canonical(spec: Spec) -> Spec:
     if len(set(names)) != len(names):
         raise GridError("invalid_user", "a user is listed twice", remedy="Give each user once")
     # libvirt and QEMU count guest memory in whole MiB on x86; rounding here keeps what is ordered and what runs equal
-    memory = -(-memory // MIB) * MIB
+    step = MIB if spec.get("memory_max") is None else BLOCK
+    memory = -(-memory // step) * step
     address = parse_address(spec.get("address"))
     return {
-        **{field: value for field, value in spec.items() if field not in (*WHERE, "address")},
+        **{field: value for field, value in spec.items() if field not in (*WHERE, *GROWTH, "address")},
         **_where(spec),
+        **_growth(spec, memory),
         **({} if address is None else {"address": address}),
         "memory": memory,
         "disk": None if disk is None else -(-disk // MIB) * MIB,

@@ -14,10 +14,10 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import chain, hibernate, observe, paging, usage
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import chain, hibernate, observe, paging, snapshot_files, usage
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.address import NOWHERE, Finder, Found
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import read_qcow2
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import pending
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.changes import pending
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
 Facts = t.Dict[str, t.Any]
@@ -26,6 +26,12 @@ Facts = t.Dict[str, t.Any]
 _LOOK = 0.5
 
 _CARRIED = ("owner", "image", "generation", "site", "goal", "tags", "user", "python", "packages", "users", "address", "wishes")
+
+_NOW = (
+    *("vcpus", "vcpus_max", "memory", "memory_max", "network", "extra_networks", "mac", "boot", "autostart", "description"),
+    *("cpu_shares", "cpu_limit", "disk_io", "machine_type", "virtualization"),
+)
+"""What a machine has now, or will have at its next start where it doesn't run."""
 
 
 def facts(domain: t.Any) -> tuple[Facts, t.Any]:
@@ -36,9 +42,10 @@ def facts(domain: t.Any) -> tuple[Facts, t.Any]:
     identity = {"name": domain.name(), "uuid": domain.UUIDString(), "state": state}
     if values is None or values["uuid"] != identity["uuid"]:
         return {**identity, "foreign": True}, None
-    config = domain_xml.read(tree)
+    autostart = {"autostart": bool(domain.autostart())}
+    config = {**domain_xml.read(tree), **autostart}
     live_tree = observe.running(domain) if state != "stopped" else None
-    live = domain_xml.read(live_tree) if live_tree is not None else None
+    live = {**domain_xml.read(live_tree), **autostart} if live_tree is not None else None
     waiting = pending(config, live)
     now = live or config
     kept = _kept(config["disk_path"]) if state == "stopped" else None
@@ -49,11 +56,14 @@ def facts(domain: t.Any) -> tuple[Facts, t.Any]:
         "foreign": False,
         "memory_file": kept,
         **{key: values[key] for key in _CARRIED},
-        **{key: now[key] for key in ("vcpus", "memory", "network", "mac", "cpu_shares", "cpu_limit", "disk_io", "machine_type", "virtualization")},
+        **{key: now[key] for key in _NOW},
         "disk": _disk_size(now["disk_path"]),
         "pages": now["pages"],
         "paused_reason": observe.paused_reason(domain),
         "display": domain_xml.display_of(live_tree if live_tree is not None else tree),
+        "snapshots": snapshot_files.listed(domain, config["disk_path"]),
+        "ordered": usage.ordered(values, config),
+        "given": usage.given(domain, live),
         "usage": None,
         "addresses": [],
         "address_source": None,

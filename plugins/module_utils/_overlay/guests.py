@@ -54,12 +54,15 @@ def overlay_machines(shares: t.Mapping[str, t.Sequence[Machine]], known: t.Seque
         moved keeps it.
     """
     macs = {row.get("uuid"): row["mac"] for row in known if row.get("mac")}
-    return [
-        {"provider": provider, "network": machine["network"], "mac": mac_of({**machine, "mac": macs.get(machine["uuid"])})}
-        for provider, machines in shares.items()
-        for machine in machines or ()
-        if machine.get("network") and machine.get("uuid")
-    ]
+    found = []
+    for provider, machines in shares.items():
+        for machine in machines or ():
+            if not machine.get("network") or not machine.get("uuid"):
+                continue
+            mac = mac_of({**machine, "mac": macs.get(machine["uuid"])})
+            cards = {machine["network"]: mac, **{network: model.card_mac(network, mac) for network in machine.get("extra_networks") or ()}}
+            found += [{"provider": provider, "network": network, "mac": address} for network, address in cards.items()]
+    return found
 
 
 def with_mtu(machines: t.Sequence[Machine], part: Part) -> list[dict[str, t.Any]]:

@@ -34,6 +34,11 @@ def mac_address(network: str, site: str, uuid: str) -> str:
     return mac_prefix(network, site) + "".join(f":{tail >> shift & 0xFF:02x}" for shift in (16, 8, 0))
 
 
+def card_mac(network: str, mac: str) -> str:
+    """The MAC address of a machine's card on another network than its first, whose MAC address this is; it is kept when the machine moves, as that is."""
+    return mac_prefix(network, "")[:5] + mac.lower()[5:]
+
+
 VNI_RANGE = (1, 2**24 - 1)
 """RFC 7348, section 5."""
 MTU_RANGE = (576, 9216)

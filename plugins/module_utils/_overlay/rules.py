@@ -40,12 +40,16 @@ def rules(part: Part) -> str:
     bridges = [network["bridge"] for network in part["networks"]]
     text = _GONE + "table bridge virtuoso_overlay {\n"
     text += _set("members", "ifname", _quoted([*guests, *(link["device"] for link in part["links"])]))
+    text += _set("links", "ifname", _quoted(link["device"] for link in part["links"]))
+    text += _set("shortcuts", "ifname", _quoted(link["device"] for link in part["links"] if link["role"] == "shortcut"))
     text += _set("guarded", "ifname", _quoted(guest["device"] for guest in guarded))
     text += _set("guests", "ifname . ether_addr", (f'"{guest["device"]}" . {guest["mac"]}' for guest in guarded))
     # A guest sends from its own address, and from no other.
     text += "  chain guard {\n    type filter hook prerouting priority -300; policy accept;\n"
     text += "    iifname @guarded iifname . ether saddr != @guests counter drop\n  }\n"
     text += "  chain keep {\n    type filter hook forward priority -200; policy accept;\n"
+    # What comes over a shortcut is for machines here. One that isn't heard of for a while is unknown: flooded on, it would come back to the shortcut.
+    text += "    iifname @shortcuts oifname @links counter drop\n"
     text += f"    iifname @members oifname @members accept\n    iifname @members oifname {HOME} accept\n    iifname {HOME} oifname @members accept\n"
     text += "    iifname @members counter drop\n    oifname @members counter drop\n  }\n"
     # The host itself is on none of its networks.

@@ -15,6 +15,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model imp
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
 
 UNREACHABLE = "is not reachable in this run"
+NO_NETWORK = "has no active network"
+"""How the reason of a provider without the machine's network begins."""
 
 ANYBODY = "*"
 """The owner of the quota for those who have none of their own; no owner is called so."""
@@ -133,8 +135,10 @@ class Board:
             return "did not report what it has"
         if provider.architecture != demand.architecture:
             return f"is {provider.architecture}, the image is made for {demand.architecture}"
-        if provider.networks is not None and demand.network is not None and demand.network not in provider.networks:
-            return f"has no active network {demand.network} (it has {', '.join(sorted(provider.networks)) or 'none'})"
+        wanted = demand.extra_networks | ({demand.network} if demand.network is not None else frozenset())
+        if provider.networks is not None and not wanted <= provider.networks:
+            missing = ", ".join(sorted(wanted - provider.networks))
+            return f"{NO_NETWORK} {missing} (it has {', '.join(sorted(provider.networks)) or 'none'})"
         if demand.site is not None and provider.site != demand.site:
             return f"is at site {provider.site or 'unknown'}, not at {demand.site}"
         lacking = sorted(demand.features - provider.features)

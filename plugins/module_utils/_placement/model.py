@@ -89,6 +89,7 @@ class Demand:
     anti_affinity: frozenset[str] = frozenset()
     slot: Slot | None = None
     home: str | None = None
+    extra_networks: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)

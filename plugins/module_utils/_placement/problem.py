@@ -103,7 +103,7 @@ class _Reader:
         bonds = self.board.bonds
         if demand.key in bonds.together or demand.key in bonds.apart:
             return _goal_costs(self.board, demand)
-        kind = (demand.architecture, demand.network, demand.site, demand.features, demand.goal, demand.home)
+        kind = (demand.architecture, demand.network, demand.extra_networks, demand.site, demand.features, demand.goal, demand.home)
         if kind not in self._costs:
             self._costs[kind] = _goal_costs(self.board, demand)
         return self._costs[kind]

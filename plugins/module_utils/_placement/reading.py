@@ -242,6 +242,7 @@ def read_demand(
         anti_affinity=_texts(given, "anti_affinity", "affinity"),
         slot=slot_of(given, key, owner, use, begun(key)),
         home=homes.get(owner or ""),
+        extra_networks=_texts(given, "extra_networks", "network"),
     )
 
 

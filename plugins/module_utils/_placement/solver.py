@@ -15,7 +15,7 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.account import Account
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import UNREACHABLE, Board, Held, Past
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import NO_NETWORK, UNREACHABLE, Board, Held, Past
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Rules, Use
 
 
@@ -114,13 +114,11 @@ def _stay(demand: Demand, board: Board, name: str) -> Answer | None:
 
 def _none_fits(reasons: t.Mapping[str, str]) -> GridError:
     text = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
+    remedy = "Order less, make room, or add a provider" if text else "Name hosts in the group providers and run virtuoso.grid.setup"
+    if text and all(reason.startswith(NO_NETWORK) for reason in reasons.values()):
+        remedy = "Name the network in virtuoso_networks, which deploy makes, or order one that is there"
     return GridError(
-        "no_provider",
-        f"no provider can hold it: {text}" if text else "there is no provider",
-        remedy="Order less, make room, or add a provider"
-        if text
-        else "Name hosts in the group providers and run virtuoso.grid.setup",
-        reasons=dict(reasons),
+        "no_provider", f"no provider can hold it: {text}" if text else "there is no provider", remedy=remedy, reasons=dict(reasons)
     )
 
 

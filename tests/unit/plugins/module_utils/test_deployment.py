@@ -168,8 +168,10 @@ def test_another_holder_exports_what_the_image_server_cannot():
     assert deployment.unserved(wanted, [], providers, "p1") == []
     found = deployment.sources({"home1": {"msg": "unreachable"}, "p1": None, "p2": {"exports": served}})
     assert [each["source"] for each in found] == ["p2"]
-    assert deployment.pager_exports(wanted, found)[0]["upstream"] == {"host": "h", "port": 1, "virtual_size": 512}
-    assert deployment.pager_exports(wanted, []) == []
+    (pager,) = deployment.pager_exports(wanted, found, {"p2": 2222})
+    assert pager["upstream"] == {"host": "h", "port": 1, "virtual_size": 512} and pager["ahead"] == {"name": "p2", "host": "h", "port": 2222}
+    assert deployment.pager_exports(wanted, found, {})[0]["ahead"]["port"] == 22
+    assert deployment.pager_exports(wanted, [], {}) == []
     image = {"name": "tiny@1", "digest": PAGED}
     assert deployment.by_source([image], found, "home1") == [{"source": "p2", "images": [image]}]
     assert deployment.by_source([image], [], "home1") == [{"source": "home1", "images": [image]}]

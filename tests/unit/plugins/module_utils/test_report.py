@@ -57,3 +57,9 @@ def test_guests_cannot_steer_the_terminal():
 
 def test_columns_are_as_wide_as_their_widest_cell():
     assert table([{"name": "a", "state": "running"}, {"name": "long-name"}], ["name", "state"]) == ["NAME       STATE", "a          running", "long-name  -"]
+
+
+def test_what_a_machine_got_and_its_snapshots():
+    got = {"usage": {"cpu": 24.8, "cpu_ceiling": 25.0}, "snapshots": [{"name": "a"}, {"name": "b"}]}
+    assert (cell(got, "cpu"), cell(got, "snapshots")) == ("24.8 of 25.0 %", "a, b")
+    assert cell({"usage": None, "snapshots": []}, "cpu") == cell({"usage": None, "snapshots": []}, "snapshots") == cell({}, "snapshots") == "-"

@@ -23,6 +23,7 @@ SPEC = {
     "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64}, "tags": ["a", "b"], "packages": ["nginx"], "users": [USER],
     "user": None, "python": "/usr/bin/python3", "vcpus": 2, "memory": 512 * 2**20, "disk": None, "display": "vnc", "cpu_shares": None,
     "cpu_limit": None, "disk_io": None, "mac": "d2:ff:bf:00:00:01",
+    "vcpus_max": 4, "memory_max": 2**30, "extra_networks": ["lan"], "cards": {"lan": "d2:11:bf:00:00:01"}, "boot": ["disk"], "description": "my web",
 }  # fmt: skip
 MODEL = {
     **SPEC, "display_password": "secret", "virtualization": "qemu", "machine_type": "pc-q35-7.2", "disk_path": "/d/disk.qcow2",
@@ -123,7 +124,8 @@ def test_processor_follows_acceleration(kind, mode):
 
 
 CHANGES = [
-    {"vcpus": 4}, {"memory": 2**30}, {"network": "lan"}, {"display": "none"}, {"display_password": "other"}, {"cpu_shares": 300},
+    {"vcpus": 4}, {"memory": 768 * 2**20}, {"network": "lan"}, {"vcpus_max": 8}, {"memory_max": None}, {"memory_max": 2**31}, {"extra_networks": {"lan": "d2:11:bf:00:00:01", "san": "d2:12:bf:00:00:01"}},
+    {"extra_networks": {}}, {"boot": ["network", "disk"]}, {"description": None}, {"description": "other"}, {"display": "none"}, {"display_password": "other"}, {"cpu_shares": 300},
     {"cpu_limit": {"period": 100000, "quota": 20000}}, {"disk_io": {"read_bytes": 2**20, "write_iops": 50}},
 ]  # fmt: skip
 
@@ -136,6 +138,11 @@ def test_an_edit_changes_its_field_and_nothing_else(change):
     domain_xml.edit(domain, change)
     after = domain_xml.read(domain)
     expected = {**before, **change}
+    if "extra_networks" in change:
+        expected["extra_networks"] = sorted(change["extra_networks"])
+    # What follows from the fields
+    for field in ("memory_base", "memory_ceiling", "vcpus_removable"):
+        expected[field] = after[field]
     if "display" in change:
         expected["display_password"] = None
     assert after == expected

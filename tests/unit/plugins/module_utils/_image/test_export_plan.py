@@ -32,6 +32,10 @@ def test_an_export_is_a_source_or_a_pager():
         ({"digest": DIGEST, "upstream": {**UPSTREAM, "port": 65536}}, "invalid_export"),
         ({"digest": DIGEST, "upstream": {**UPSTREAM, "virtual_size": 2**60}}, "invalid_export"),
         ({"digest": DIGEST, "upstream": {**UPSTREAM, "virtual_size": 100}}, "invalid_export"),
+        ({"digest": DIGEST, "upstream": UPSTREAM, "ahead": "h"}, "invalid_export"),
+        ({"digest": DIGEST, "upstream": UPSTREAM, "ahead": {"host": "h", "command": "x"}}, "invalid_export"),
+        ({"digest": DIGEST, "upstream": UPSTREAM, "ahead": {"host": "h", "port": 0}}, "invalid_source"),
+        ({"digest": DIGEST, "upstream": UPSTREAM, "ahead": {"host": "-oProxyCommand=x"}}, "invalid_source"),
     ],
 )
 def test_what_is_no_export(entry, code):

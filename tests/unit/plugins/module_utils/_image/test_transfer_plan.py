@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._image import fetch_plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import BLOCK, ZERO, Index
 
@@ -117,7 +118,7 @@ A, B, C, D = (bytes([each]) * 32 for each in range(1, 5))
 
 
 def fetched(blocks, whole=(), local=None):
-    fetch = plan.plan_fetch(Index(2**30, None, blocks), set(whole), local or {})
+    fetch = fetch_plan.plan_fetch(Index(2**30, None, blocks), set(whole), local or {})
     return fetch.here, fetch.order, fetch.repeats
 
 
@@ -130,10 +131,10 @@ def test_nothing_is_asked_for_that_is_here_or_comes_anyway():
 
 def test_of_equal_blocks_here_the_first_layer_counts():
     layers = {"below": Index(2**30, None, {1: A, 2: B}), "other": Index(2**30, None, {4: A, 5: C, 6: ZERO})}
-    places = plan.places_by_hash(layers)
+    places = fetch_plan.places_by_hash(layers)
     assert places == {A: ("below", 1), B: ("below", 2), C: ("other", 5)}
-    assert plan.nearest(plan.plan_fetch(Index(2**30, None, {7: B, 8: A, 9: C}), set(), places)) == "below"
-    assert plan.nearest(plan.plan_fetch(Index(2**30, None, {7: D}), set(), places)) is None
+    assert fetch_plan.nearest(fetch_plan.plan_fetch(Index(2**30, None, {7: B, 8: A, 9: C}), set(), places)) == "below"
+    assert fetch_plan.nearest(fetch_plan.plan_fetch(Index(2**30, None, {7: D}), set(), places)) is None
 
 
 def seen(*parts):

@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._information import inventory, query
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.overlay import Overlay
 
 UUID = "11111111-1111-4111-8111-111111111111"
 KEY = "ssh-ed25519 " + "A" * 68
@@ -109,6 +110,19 @@ def test_the_way_to_a_machine(grid):
         "UserKnownHostsFile": '"/state/grid.db.known_hosts"',
         "StrictHostKeyChecking": "accept-new",
     }
+
+
+@pytest.mark.parametrize(("connection", "way"), [("ssh", "198.18.0.11"), ("local", None)])
+def test_a_machine_on_a_homes_network_is_reached_through_the_home(grid, connection, way):
+    grid.running("web1", network="lan")
+    home = {"name": "home1", "kind": "home", "site": "north", "address": "198.18.0.11", "facts": {"connection": connection}}
+    grid.register([home])
+    with grid.store.writing() as opened:
+        overlay = Overlay(opened)
+        overlay.see_networks([{"name": "lan", "home": "home1"}])
+        overlay.write()
+    arguments = options(entries(grid)["web1"]["connection"]["ansible_ssh_common_args"])
+    assert (argv_of(arguments["ProxyCommand"])[-1] if "ProxyCommand" in arguments else None) == way
 
 
 def test_machines_with_the_same_private_address_have_connections_of_their_own(grid):

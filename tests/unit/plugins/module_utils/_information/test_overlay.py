@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import listing, query, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.overlay import Overlay
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import Registration
 
 LAN = {"name": "lan", "home": "home1", "vni": 7, "mtu": 1450, "sites": ["north", "south"]}
 LINK = {
@@ -44,6 +45,32 @@ def test_they_are_written_once_and_again_where_they_differ(grid):
     assert network.home and joined.network == network.uuid and link.details["reason"] == "UDP passes both ways"
     assert see(grid, [LAN], [{**LINK, "transport": "ssh", "reason": "no UDP"}]) == [("lan home1 - provider1", "register")]
     assert rows(grid)[1][0].uuid == link.uuid and rows(grid)[1][0].transport == "ssh"
+
+
+def test_a_home_that_is_registered_later_or_at_once_becomes_the_networks_home(grid):
+    see(grid, [LAN], [])
+    assert rows(grid)[0][0].home is None and see(grid, [LAN], []) == []
+    home = {"name": "home1", "kind": "home", "site": "north", "address": "198.18.0.11"}
+    with grid.store.writing() as connection:
+        registration = Registration(connection)
+        registration.see_hosts([home])
+        overlay = Overlay(connection, ["home1"])
+        # What isn't said, here its VNI, stays.
+        assert [row["changed"] for row in overlay.see_networks([{"name": "lan", "home": "home1"}])] == [True]
+        registration.write()
+        overlay.write()
+    (network,) = rows(grid)[0]
+    assert network.home and (network.vni, network.mtu) == (7, 1450) and see(grid, [LAN], []) == []
+
+
+def test_a_machine_on_a_homes_network_knows_its_home(grid, tmp_path):
+    grid.register([{"name": "home1", "kind": "home", "site": "north", "address": "198.18.0.11"}])
+    see(grid, [LAN], [])
+    grid.order({"name": "web1", "image": "tiny", "network": "lan"}, {"name": "web2", "image": "tiny"})
+    with grid.store.reading() as connection:
+        slow = query.machines(connection)
+    assert {row["name"]: row["network_home"] for row in slow} == {"web1": "home1", "web2": None}
+    assert listing.read(str(tmp_path / "grid.db"))[0] == slow
 
 
 def test_what_is_gone_goes_and_its_vni_is_free(grid):

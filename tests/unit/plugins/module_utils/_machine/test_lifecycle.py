@@ -8,12 +8,11 @@ from __future__ import annotations
 import libvirt
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import lifecycle
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import LIVE, Step
 
 
 def test_the_disk_s_limits_are_told_live_and_those_not_named_are_lifted(mocker):
     machine = mocker.Mock()
-    lifecycle.Machine._change_live(machine, Step("change", "disk_io", None, {"read_bytes": 2**20}, LIVE))
+    lifecycle.Machine._change_live(machine, "disk_io", {"read_bytes": 2**20})
     told = {"read_bytes_sec": 2**20, "write_bytes_sec": 0, "read_iops_sec": 0, "write_iops_sec": 0}
     machine.domain.setBlockIoTune.assert_called_once_with("vda", told, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
@@ -28,5 +27,5 @@ def test_the_disk_s_limits_are_told_live_and_those_not_named_are_lifted(mocker):
 )
 def test_the_scheduler_is_told_live(mocker, field, after, told):
     machine = mocker.Mock()
-    lifecycle.Machine._change_live(machine, Step("change", field, None, after, LIVE))
+    lifecycle.Machine._change_live(machine, field, after)
     machine.domain.setSchedulerParametersFlags.assert_called_once_with(told, libvirt.VIR_DOMAIN_AFFECT_LIVE)

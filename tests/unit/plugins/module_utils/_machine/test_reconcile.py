@@ -19,9 +19,14 @@ WANTED = {
     "uuid": "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11", "name": "web1", "owner": "alice", "site": "site-a", "generation": 1,
     "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64}, "vcpus": 1, "memory": GIB, "disk": None, "packages": [], "users": [],
     "network": "virtuoso", "display": "vnc", "display_password": None, "cpu_shares": 100, "cpu_limit": None, "disk_io": None,
-    "goal": "balance", "tags": [], "user": None, "python": None,
+    "goal": "balance", "tags": [], "user": None, "python": None, "vcpus_max": None, "memory_max": None, "extra_networks": [], "boot": ["disk"],
+    "description": None, "autostart": None,
 }  # fmt: skip
-MODEL = {**{field: WANTED[field] for field in ("vcpus", "memory", "network", "display", "cpu_shares", "cpu_limit", "disk_io")}, "display_password": "now"}
+SAME = ("vcpus", "memory", "network", "display", "cpu_shares", "cpu_limit", "disk_io", "memory_max", "extra_networks", "boot", "description")
+MODEL = {
+    **{field: WANTED[field] for field in SAME}, "display_password": "now", "vcpus_max": 2, "vcpus_removable": 0, "memory_base": GIB,
+    "memory_ceiling": GIB, "balloon": True, "free_ports": 1, "autostart": False, "virtualization": "kvm",
+}  # fmt: skip
 
 
 def observed(state="stopped", started=True, live=None, **changes):
@@ -121,7 +126,13 @@ def test_an_interrupted_removal_is_finished():
 
 CHANGES = [
     # field, wanted, while it runs, while it is off
-    ("vcpus", 2, "change vcpus at next start", "change vcpus"),
+    ("vcpus", 3, "change vcpus at next start", "change vcpus"),
+    ("vcpus_max", 8, "change vcpus_max at next start", "change vcpus_max"),
+    ("memory_max", 4 * GIB, "change memory_max at next start", "change memory_max"),
+    ("extra_networks", ["a", "b"], "change extra_networks at next start", "change extra_networks"),
+    ("boot", ["network", "disk"], "change boot at next start", "change boot"),
+    ("description", "web", "change description live", "change description"),
+    ("autostart", True, "change autostart live", "change autostart"),
     ("memory", 2 * GIB, "change memory at next start", "change memory"),
     ("network", "lan", "change network at next start", "change network"),
     ("display", "none", "change display at next start", "change display"),
@@ -140,9 +151,11 @@ CHANGES = [
 
 @pytest.mark.parametrize("field, value, running, off", CHANGES, ids=[change[0] for change in CHANGES])
 def test_when_a_change_takes_effect(field, value, running, off):
-    assert decided({field: value}, observed("running")).actions == [running]
-    assert decided({field: value}, observed("paused")).actions == [running]
-    assert decided({field: value}, observed("stopped")).actions == [off]
+    # What nothing else in the domain tells is told in its metadata as well.
+    told = field in metadata.GROWTH
+    assert decided({field: value}, observed("running")).actions == [running, *["change wishes live"] * told]
+    assert decided({field: value}, observed("paused")).actions == [running, *["change wishes live"] * told]
+    assert decided({field: value}, observed("stopped")).actions == [off, *["change wishes"] * told]
 
 
 @pytest.mark.parametrize("field, value", [(change[0], change[1]) for change in CHANGES if "next start" in change[2]])
@@ -281,3 +294,45 @@ def test_what_is_off_has_no_memory_to_keep():
 def test_the_disk_of_a_hibernated_machine_stays():
     assert code({"disk": 2 * GIB}, there=observed("hibernated")) == "machine_hibernated"
     assert decided({"disk": GIB}, observed("hibernated")).actions == []
+
+
+def test_a_change_that_asks_the_guest_is_made_only_while_it_is_there():
+    two = {"vcpus": 2, "vcpus_removable": 1}
+    config = {**MODEL, "vcpus": 2}
+    for now, state, when in (
+        ("running", "running", "live"), ("running", "present", "live"), ("paused", "running", "live"), ("paused", "present", "next start"),
+        ("running", "paused", "next start"), ("running", "stopped", "next start"), ("running", "restarted", "next start"), ("running", "hibernated", "next start"),
+    ):  # fmt: skip
+        decision = decided({"vcpus": 1}, observed(now, live=two, config=config), state)
+        (change,) = decision.changes
+        assert change == {"field": "vcpus", "before": 2, "after": 1, "when": when}, (now, state)
+        assert decision.steps[0].asks == (when == "live")
+    # It is kept, and the next run has nothing to do while the guest stands still.
+    again = decided({"vcpus": 1}, observed("paused", live=two), "present")
+    assert (again.actions, again.pending) == ([], {"vcpus": [2, 1]})
+
+
+def test_a_password_is_in_no_result():
+    (change,) = decided({"display_password": "new"}, observed("running")).changes
+    assert change == {"field": "display_password", "before": None, "after": None, "when": "live"}
+
+
+def test_what_is_live_is_not_told_as_waiting():
+    decision = decided({"vcpus": 2, "memory": 2 * GIB}, observed("running"))
+    assert decision.actions == ["change vcpus live", "change memory at next start"] and decision.pending == {"memory": [GIB, 2 * GIB]}
+
+
+def test_the_file_system_follows_where_somebody_is_there_to_do_it():
+    def grown(there, ask=True):
+        return decide({**WANTED, "disk": 2 * GIB}, there, "present", layer=Disk(GIB), layer_path=LAYER, grow_filesystem=ask)
+
+    assert grown(observed("running", agent=True)).actions == ["grow disk live", "grow filesystem"]
+    without = grown(observed("running"))
+    assert without.actions == ["grow disk live"] and "next boot" in without.ignored["grow_filesystem"]
+    assert grown(observed("running", agent=True), ask=False).actions == ["grow disk live"]
+    assert grown(observed("stopped")).actions == ["grow disk"] and not grown(observed("stopped")).ignored
+    assert decide(WANTED, observed("running", agent=True), "present", layer=Disk(GIB), layer_path=LAYER, grow_filesystem=True).actions == []
+
+
+def test_a_hibernated_machine_is_not_started_with_its_provider():
+    assert decided({"autostart": True}, observed("hibernated")).actions == ["change wishes"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import parse_order, reference, split_image
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import GROWTH, parse_order, reference, split_image
 
 KEY = "ssh-ed25519 " + "A" * 68 + " alice@home"
 GOOD = {"name": "web1", "owner": "alice", "image": "tiny"}
@@ -144,3 +144,37 @@ def test_images_are_taken_apart():
     assert split_image("tiny@2") == ("tiny", "2", None)
     assert split_image("sha256:" + "0" * 64) == (None, None, "sha256:" + "0" * 64)
     assert reference("x") == "urn:uuid:x"
+
+
+def test_fields_of_growth_are_there_only_where_they_say_something():
+    plain = parse_order({"name": "web1", "image": "tiny", "owner": "alice"})
+    assert not set(GROWTH) & set(plain)
+    given = {"vcpus_max": 4, "memory_max": "1 GiB", "extra_networks": ["b", "a", "b"], "boot": ["network", "disk"], "autostart": False, "description": " my web "}
+    wanted = parse_order({"name": "web1", "image": "tiny", "owner": "alice", "memory": "513 MiB", **given})
+    assert {field: wanted[field] for field in GROWTH} == {
+        "vcpus_max": 4, "memory_max": 2**30, "extra_networks": ["a", "b"], "boot": ["network", "disk"], "autostart": False, "description": "my web",
+    }  # fmt: skip
+    # Memory that can be added comes in steps of 2 MiB, and what is there at the start is counted in them.
+    assert wanted["memory"] == 514 * 2**20
+    assert parse_order({**wanted, "memory": str(wanted["memory"]), "memory_max": str(wanted["memory_max"])}) == wanted
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"vcpus": 4, "vcpus_max": 2}, "invalid_vcpus_max"),
+        ({"vcpus_max": 2000}, "invalid_vcpus_max"),
+        ({"memory": "1 GiB", "memory_max": "512 MiB"}, "invalid_memory_max"),
+        ({"memory_max": "much"}, "invalid_size"),
+        ({"extra_networks": ["virtuoso"]}, "invalid_network"),
+        ({"extra_networks": ["../x"]}, "invalid_network"),
+        ({"boot": ["tape"]}, "invalid_order"),
+        ({"autostart": "perhaps"}, "invalid_order"),
+        ({"description": "x" * 501}, "invalid_description"),
+        ({"description": "a\x1b[2J"}, "invalid_description"),
+    ],
+)
+def test_what_can_not_be_of_growth(change, code):
+    with pytest.raises(GridError) as caught:
+        parse_order({"name": "web1", "image": "tiny", "owner": "alice", **change})
+    assert caught.value.code == code

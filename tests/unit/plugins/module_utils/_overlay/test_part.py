@@ -13,6 +13,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import (
     apply,
     interfaces,
     libvirt_networks,
+    matrix,
     model,
     probe,
     sessions,
@@ -107,6 +108,27 @@ def test_an_interface_of_somebody_else_is_named_and_left_alone():
 def test_forwarding_entries_come_and_go():
     assert interfaces.forwarding_steps(PART, {("tap12", "02:00:00:00:00:09")}) == [
         "fdb delete 02:00:00:00:00:09 dev tap12 master", "fdb replace 02:00:00:00:00:02 dev tap12 master static sticky",
+    ]  # fmt: skip
+
+
+def test_what_comes_over_a_shortcut_goes_to_machines_only():
+    # Flooded on, a frame for a machine that was not heard of lately would come back to the shortcut by the tree.
+    lines = [line.strip() for line in rules(PART).splitlines()]
+    sets = {line.split()[1]: lines[place + 2] for place, line in enumerate(lines) if line.startswith("set ") and line.endswith("{")}
+    assert sets["shortcuts"] == 'elements = { "tap12" }' and sets["links"] == 'elements = { "tap12", "tap13", "vt0000000001" }'
+    keep = lines[lines.index("chain keep {") :]
+    assert keep[2] == "iifname @shortcuts oifname @links counter drop" and keep[3] == "iifname @members oifname @members accept"
+
+
+def test_traffic_is_told_by_names_and_a_pair_that_was_counted_on_two_hosts_once():
+    row = {"source": "02:00:00:00:00:01", "destination": "02:00:00:00:00:02", "bytes": 100, "packets": 2}
+    names = {"02:00:00:00:00:01": "web1"}
+    told = matrix.named([row], names)
+    assert (told[0]["source_name"], told[0]["destination_name"]) == ("web1", None)
+    link = {"network": "lan", "peer": "p2", "transport": "ssh", "tx_bytes": 7, "tx_packets": 1}
+    rows = matrix.traffic_rows({"p1": {"traffic": told, "links": [link]}, "p2": {"traffic": told, "links": []}})
+    assert [(row["name"], row["bytes"], row["packets"]) for row in rows] == [
+        ("web1 > 02:00:00:00:00:02", 200, 4), ("lan: p1 > p2 (ssh)", 7, 1),
     ]  # fmt: skip
 
 

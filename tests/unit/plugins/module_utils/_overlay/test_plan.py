@@ -101,6 +101,7 @@ def test_a_site_without_any_path_is_told_with_every_probe_that_failed():
         ([{**LAN, "home": "nobody"}], "unknown_host"),
         ([{"name": "Bad Name", "home": "home1"}], "invalid_network"),
         ([{**LAN, "colour": "red"}], "invalid_network"),
+        ([{**LAN, "topology": "evpn"}], "invalid_network"),
     ],
 )
 def test_bad_networks_are_refused(networks, code):
@@ -201,6 +202,9 @@ def test_a_deployments_machines_join_by_the_address_that_they_have_or_will_have(
     (machine,) = overlay_machines({"p1": [entry], "p2": None})
     assert machine == {"provider": "p1", "network": "lan", "mac": model.mac_address("lan", "site-p1", entry["uuid"])}
     (machine,) = overlay_machines({"p1": [entry]}, [{"uuid": entry["uuid"], "mac": "02:00:00:00:00:07"}])
+    both = overlay_machines({"p1": [{**entry, "extra_networks": ["san"]}]}, [{"uuid": entry["uuid"], "mac": "02:00:00:00:00:07"}])
+    assert both == [machine, {"provider": "p1", "network": "san", "mac": model.card_mac("san", machine["mac"])}]
+    assert both[1]["mac"].startswith(model.mac_prefix("san", "")[:5]) and both[1]["mac"].endswith(":00:00:00:07")
     assert machine["mac"] == "02:00:00:00:00:07"
     part = overlay_plan([LAN], HOSTS, probes())["phases"][0]["p1"]
     assert with_mtu([entry, {**entry, "network": "virtuoso"}], part) == [{**entry, "mtu": 1450}, {**entry, "network": "virtuoso"}]

@@ -53,6 +53,13 @@ def only(demands, providers, **options):
     return answers[0]
 
 
+def test_it_goes_where_all_its_networks_are():
+    there = provider("p2", networks=frozenset({"virtuoso", "lan"}))
+    wanted = demand(extra_networks=frozenset({"lan"}))
+    assert where([wanted], [provider("p1"), there]) == ["p2"]
+    assert only([wanted], [provider("p1")]).reasons == {"p1": "has no active network lan (it has virtuoso)"}
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -79,6 +86,14 @@ def test_each_provider_that_can_not_hold_it_tells_one_reason(fields, reason):
     )
     chosen = only([wanted], [provider("p1", **fields), provider("p2")])
     assert chosen.provider == "p2" and chosen.reasons == {"p1": reason}
+
+
+def test_a_network_that_nobody_has_is_named_and_so_is_what_to_do():
+    others = [provider(name, networks=frozenset({"default"})) for name in ("p1", "p2")]
+    error = only([demand()], others).error
+    assert "p1 has no active network virtuoso" in error.msg and "virtuoso_networks" in error.remedy
+    # Where one lacks something else, the network is not all there is to it.
+    assert "virtuoso_networks" not in only([demand()], [*others, provider("p3", measured=False)]).error.remedy
 
 
 def test_without_providers_the_error_says_so():

@@ -1,0 +1,297 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Machines' snapshots, taken, reverted to and deleted; why they are made so is in ``docs/snapshots.md``.
+
+The disk's is one within its qcow2 file. The memory is a file as of a hibernated machine, written while the guest stands still, and compressed when
+it runs on.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import time
+import typing as t
+import xml.etree.ElementTree as ET
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
+from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, libvirt, translated
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import check_space
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import copies, disk, hibernate, observe, snapshot, snapshot_plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import label
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshot_files import ENDINGS, directory, memory_file
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
+
+try:
+    import libvirt_qemu
+except ImportError:
+    libvirt_qemu = None
+
+Result = t.Dict[str, t.Any]
+
+def _inner(path: str) -> frozenset[str]:
+    """The names of snapshots in a disk's file, that QEMU may have open."""
+    said = command(["qemu-img", "info", "-U", "-f", "qcow2", "--output=json", path], timeout=60, code="disk_failed", remedy="See what qemu-img said; then run again")
+    return frozenset(str(each["name"]) for each in json.loads(said).get("snapshots") or ())
+
+
+def _kept(path: str) -> frozenset[str]:
+    try:
+        names = os.listdir(directory(path))
+    except FileNotFoundError:
+        return frozenset()
+    return frozenset(os.path.splitext(name)[0] for name in names)
+
+
+class Machine:
+    """One machine that is held, and its snapshots."""
+
+    def __init__(self, hypervisor: Hypervisor, depot: disk.Depot, found: snapshot.Found, description: str | None) -> None:
+        self.hypervisor = hypervisor
+        self.conn = hypervisor.conn
+        self.depot = depot
+        self.uuid, self.domain, self.tree, self.observed = found
+        self.path = domain_xml.read(self.tree)["disk_path"] or depot.disk(self.uuid)
+        self.description = description
+        self.consistent: str | None = None
+        self.clock_set: bool | None = None
+
+    def seen(self) -> snapshot_plan.Seen:
+        """What there is."""
+        names = frozenset(each.getName() for each in self.domain.listAllSnapshots(0))
+        model = self.observed.live or self.observed.config
+        return snapshot_plan.Seen(self.observed.state, model["pages"] is not None, names, _inner(self.path), _kept(self.path))
+
+    def head(self, name: str) -> t.Mapping[str, t.Any] | None:
+        """What the file with a snapshot's memory says of it. :raises GridError: ``hibernation_invalid``, ``hibernation_foreign``."""
+        path = memory_file(self.path, name)
+        if path is None:
+            return None
+        head = hibernate.read_file(path)
+        if head is None:
+            raise GridError(
+                "hibernation_invalid", "the snapshot's memory was not compressed", remedy="Take the snapshot again: the same with state present does"
+            )
+        if head.get("uuid") != self.uuid:
+            raise GridError("hibernation_foreign", "the snapshot's memory is another machine's", remedy="Bring its own file back, or delete the snapshot")
+        return head
+
+    def _monitor(self, execute: str, **arguments: t.Any) -> None:
+        """Have QEMU do what libvirt has no call for: a snapshot within a disk that is in use."""
+        if libvirt_qemu is None:
+            raise GridError("library_missing", "the Python library libvirt_qemu is not installed", remedy="Run the playbook virtuoso.grid.setup on this host")
+
+        def ask(what: str, **given: t.Any) -> t.Any:
+            said = json.loads(libvirt_qemu.qemuMonitorCommand(self.domain, json.dumps({"execute": what, "arguments": given}), 0))
+            if "error" in said:
+                raise GridError("snapshot_failed", f"QEMU says: {said['error'].get('desc')}", remedy="See that the depot's file system has room, then run again")
+            return said["return"]
+
+        inserted = (each.get("inserted") or {} for each in ask("query-block"))
+        node = next((each["node-name"] for each in inserted if each.get("file") == self.path), None)
+        if node is None:
+            raise GridError("snapshot_failed", f"QEMU does not have {self.path} open", remedy="Run again")
+        ask(execute, device=node, **arguments)
+
+    def _qemu_img(self, *words: str) -> None:
+        command(["qemu-img", "snapshot", *words, self.path], timeout=600, code="disk_failed", remedy="See what qemu-img said; then run again")
+
+    def take(self, name: str, memory: bool) -> None:
+        """Take a snapshot; its entry in libvirt comes last."""
+        if not self.domain.isActive():
+            self._qemu_img("-c", name)
+            self.consistent = "stopped"
+        elif memory:
+            self._take_with_memory(name)
+        else:
+            with self._frozen():
+                self._monitor("blockdev-snapshot-internal-sync", name=name)
+        self._register(name)
+
+    @contextlib.contextmanager
+    def _frozen(self) -> t.Iterator[None]:
+        """The guest's file systems, where its agent does that, at rest for a moment."""
+        frozen = False
+        if self.observed.state == "running" and self.observed.agent:
+            with contextlib.suppress(libvirt.libvirtError):
+                self.domain.fsFreeze(None, 0)
+                frozen = True
+        self.consistent = "frozen" if frozen else "crash"
+        try:
+            yield
+        finally:
+            if frozen:
+                with contextlib.suppress(libvirt.libvirtError):
+                    self.domain.fsThaw(None, 0)
+
+    def _take_with_memory(self, name: str) -> None:
+        self.depot.prepare()
+        place = directory(self.path)
+        os.makedirs(place, 0o711, exist_ok=True)
+        check_space(place, self.domain.maxMemory() * 1024 * 3 // 2, "the machine's memory")
+        saved = os.path.join(place, f"{name}.save")
+        awake = observe.state_of(self.domain) == "running"
+        self.consistent = "memory"
+        if awake:
+            self.domain.suspend()
+        try:
+            # The disk first: QEMU gives up its disks when a memory was saved, until the guest runs.
+            self._monitor("blockdev-snapshot-internal-sync", name=name)
+            self.domain.snapshotCreateXML(_memory_only(name, saved), libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA)
+        except (GridError, libvirt.libvirtError):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(saved)
+            raise
+        finally:
+            # One that was paused must run for an instant too: it couldn't be hibernated, nor its disk be used, otherwise.
+            self.domain.resume()
+            if not awake:
+                self.domain.suspend()
+        facts = {"snapshot": name, "awake": awake}
+        hibernate.compress_file(self.conn, self.depot, self.tree, saved, os.path.join(place, f"{name}.zst"), facts)
+
+    def _register(self, name: str) -> None:
+        """libvirt's own entry: it counts the snapshot, so that nothing moves or removes the machine without it."""
+        root = ET.Element("domainsnapshot")
+        for tag, text in (("name", name), ("description", self.description), ("state", "shutoff"), ("creationTime", str(int(time.time())))):
+            if text:
+                ET.SubElement(root, tag).text = metadata.clean(text)
+        ET.SubElement(root, "memory", snapshot="no")
+        _disks(root, "internal")
+        root.append(domain_xml.parse(self.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))
+        self.domain.snapshotCreateXML(domain_xml.to_text(root), libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE)
+
+    def drop(self, name: str) -> None:
+        """Delete what there is of a snapshot; its entry goes first."""
+        if name in (each.getName() for each in self.domain.listAllSnapshots(0)):
+            self.domain.snapshotLookupByName(name, 0).delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
+        if name in _inner(self.path):
+            if self.domain.isActive():
+                self._monitor("blockdev-snapshot-delete-internal-sync", name=name)
+            else:
+                self._qemu_img("-d", name)
+        for ending in ENDINGS:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(directory(self.path), name + ending))
+        with contextlib.suppress(OSError):
+            os.rmdir(directory(self.path))
+
+    def revert(self, name: str) -> None:
+        """Have the machine as it was. What it is now is lost; its definition for the next start stays."""
+        head = self.head(name)
+        before = self.observed.state
+        if head is None:
+            self._revert_disk(name)
+            if before in ("running", "paused"):
+                self.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED if before == "paused" else 0)
+            return
+        with hibernate.unpacked(self.depot, self.uuid, memory_file(self.path, name)) as saved:
+            # Before anything is lost: damage of the memory has been seen by now.
+            self._revert_disk(name)
+            values = t.cast("dict[str, t.Any]", self.observed.metadata)
+            hibernate.repath(self.conn, saved, lambda tree: domain_xml.put_metadata(tree, values))
+            self.conn.restoreFlags(saved, None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+        if head.get("awake"):
+            self.domain.resume()
+            with self.hypervisor.events.of(self.uuid) as woken:
+                self.clock_set = hibernate.set_clock(self.domain, woken)
+
+    def _revert_disk(self, name: str) -> None:
+        if self.domain.isActive():
+            self.domain.destroy()
+        hibernate.discard(self.depot, self.uuid)
+        self._qemu_img("-a", name)
+
+
+def _disks(root: ET.Element, kind: str) -> None:
+    disks = ET.SubElement(root, "disks")
+    for name in (domain_xml.ROOT_DISK, domain_xml.SEED_DISK):
+        ET.SubElement(disks, "disk", name=name, snapshot=kind if name == domain_xml.ROOT_DISK else "no")
+
+
+def _memory_only(name: str, path: str) -> str:
+    root = ET.Element("domainsnapshot")
+    ET.SubElement(root, "name").text = name
+    ET.SubElement(root, "memory", snapshot="external", file=path)
+    _disks(root, "no")
+    return domain_xml.to_text(root)
+
+
+class Batch:
+    """One run of the module ``machine_snapshot``."""
+
+    def __init__(self, params: t.Mapping[str, t.Any], check_mode: bool) -> None:
+        self.params = params
+        self.check_mode = check_mode
+        self.depot = disk.Depot(params["path"])
+        self.diffs: dict[int, Result] = {}
+
+    def run(self) -> Result:
+        """Handle all machines; see the module's RETURN."""
+        if not self.params["all"]:
+            snapshot_plan.check_name(self.params["snapshot"])
+        wanted = self.params["machines"]
+        if not wanted:
+            return {"changed": False, "machines": []}
+        self.depot.require()
+        with connect(self.params["uri"], events=True) as hypervisor, contextlib.ExitStack() as stack:
+            locks = None
+            if not self.check_mode:
+                with translated("lock the machines"):
+                    locks = disk.Locks(self.depot)
+                stack.callback(locks.close)
+            with concurrent.futures.ThreadPoolExecutor(min(len(wanted), max(2, os.cpu_count() or 2))) as pool:
+                results = list(pool.map(lambda pair: self._one(hypervisor, locks, *pair), enumerate(wanted)))
+        answer: Result = {"changed": any(result["changed"] for result in results), "machines": results}
+        if self.diffs:
+            answer["diff"] = [self.diffs[number] for number in sorted(self.diffs)]
+        return answer
+
+    def _one(self, hypervisor: Hypervisor, locks: disk.Locks | None, number: int, entry: t.Mapping[str, t.Any]) -> Result:
+        def work() -> Result:
+            key = entry.get("uuid") or entry.get("name")
+            if not key or set(entry) - {"uuid", "name"}:
+                raise GridError("invalid_machine", "a machine is named by uuid or name, and nothing else", remedy="Give uuid or name")
+            with snapshot.held(hypervisor, self.depot, locks, str(key), self.params["timeout"]) as (found, dummy):
+                with translated(f"snapshot {self.params['state']}"):
+                    return self._held(Machine(hypervisor, self.depot, found, self.params["description"]), number)
+
+        return attempt(label(entry), work, kind="machine", tried=f"snapshot {self.params['state']}")
+
+    def _held(self, machine: Machine, number: int) -> Result:
+        params = self.params
+        copies.refuse_moving((machine.observed.metadata or {}).get("moving"), machine.observed.incoming)
+        seen = machine.seen()
+        steps = snapshot_plan.decide(params["state"], seen, params["snapshot"], params["memory"])
+        head = next((machine.head(step.name) for step in steps if step.kind == "revert"), None)
+        before = sorted(seen.listed)
+        if not self.check_mode:
+            for step in steps:
+                with translated(str(step)):
+                    if step.kind == "take":
+                        machine.take(step.name, params["memory"])
+                    else:
+                        getattr(machine, step.kind)(step.name)
+        gone = {step.name for step in steps if step.kind == "drop"}
+        after = sorted((seen.listed - gone) | {step.name for step in steps if step.kind == "take"})
+        state = snapshot_plan.end(steps, seen, bool(head.get("awake")) if head is not None else None)
+        name = machine.domain.name()
+        if steps:
+            reverted = {"reverted_to": params["snapshot"]} if params["state"] == "reverted" else {}
+            self.diffs[number] = diff(f"machine {name}", {"snapshots": before}, {"snapshots": after, **reverted})
+        return {
+            "name": name,
+            "uuid": machine.uuid,
+            "changed": bool(steps),
+            "actions": [str(step) for step in steps],
+            "state": state,
+            "snapshots": after,
+            "consistent": machine.consistent,
+            "clock_set": machine.clock_set,
+        }
