@@ -123,7 +123,8 @@ def test_a_memory_that_is_damaged_or_another_s_does_not_travel(bed: Bed):
     memory, other_s = (f"{DEPOT}/machines/{each}/memory.zst" for each in (ours, theirs))
     on_host(here, f"cp {memory} /root/it-memory")
     words = ("-e", f"machines={bed.name}", "-e", f"to={target}")
-    for damage, code in ((f"cp {other_s} {memory}", "hibernation_foreign"), (f"cp /root/it-memory {memory}; truncate -s -1000 {memory}", "hibernation_invalid")):
+    cut_off = f"cp /root/it-memory {memory}; truncate -s -1000 {memory}"
+    for damage, code in ((f"cp {other_s} {memory}", "hibernation_foreign"), (cut_off, "hibernation_invalid")):
         on_host(here, damage)
         assert bed.grid.play("migrate", *words).code(bed.name) == code
         assert bed.uuid not in machine_files(target)
