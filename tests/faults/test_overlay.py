@@ -132,5 +132,5 @@ def test_a_retired_machine_leaves_no_static_entry(overlay, names):
     assert f"{names[0]} > {names[1]}" in {row["name"] for row in traffic.report["machines"]}
     overlay.grid.play("retire", virtuoso_select=[names[1]], virtuoso_networks=[overlay.network(shortcuts=SHORTCUT)]).succeeded()
     for host in HOSTS:
-        assert macs[names[1]] not in on_host(host, "bridge fdb show; cat /etc/virtuoso/overlay/part.json")
+        assert macs[names[1]] not in on_host(host, "bridge fdb show | grep static; cat /etc/virtuoso/overlay/part.json")
     assert not any(overlay.make(shortcuts=SHORTCUT).changed.values())
