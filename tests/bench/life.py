@@ -52,7 +52,7 @@ def _snapshots(shared: t.Mapping[str, t.Any], memory: bool) -> list[Row]:
     few = {**shared, "bench_machines": shared["bench_machines"][:SNAPSHOTS], "bench_memory": memory}
     for number in range(ROUNDS):
         for who in seconds:
-            name = f"s{number}{who.replace(' ', '')}"
+            name = f"s{number}{who.replace(' ', '')}{'m' if memory else 'd'}"
             seconds[who].append(play(f"life_snapshot_{who.replace(' ', '_')}", bench_snapshot=name, **few))
     kind = "with memory, of paused" if memory else "of stopped"
     return _rows(f"snapshot {kind} machines, {SNAPSHOTS}", seconds)
