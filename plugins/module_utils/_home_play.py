@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import mac_address
+from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import mac_address
 
 Item = t.Dict[str, t.Any]
 Items = t.List[Item]

@@ -45,7 +45,8 @@ def speechless(looked: t.Mapping[str, View]) -> Items:
     for host, result in looked.items():
         if not isinstance(result.get("machines"), list) and not result.get("unreachable"):
             code, said = reason(result)
-            error = GridError(code, said, host=host, object=f"provider {host}", tried="look for machines on their way", remedy="Mend what is wrong there, then run again")
+            error = GridError(code, said, remedy="Mend what is wrong there, then run again")
+            error.on(host=host, object=f"provider {host}", tried="look for machines on their way")
             rows.append({"name": host, "uuid": None, "provider": host, "changed": False, **error.result()})
     return rows
 

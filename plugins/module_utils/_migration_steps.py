@@ -20,11 +20,13 @@ Items = t.List[Item]
 View = t.Mapping[str, t.Any]
 
 
-def waves(planned: t.Sequence[View], per_host: int, per_link: int) -> list[Items]:
+def waves(planned: t.Sequence[View], per_host: int | str, per_link: int | str) -> list[Items]:
     """Journeys in turns, so that no host and no link between two sites has more than so many machines under way at a time.
 
     The largest go first, because what is left for the end should be small. A host is the source of one journey in a wave.
     """
+    # As text from the command line; and less than one would never end.
+    per_host, per_link = max(1, int(per_host)), max(1, int(per_link))
     groups: dict[tuple[str, str], Items] = {}
     for move in sorted(planned, key=lambda move: (-move["size"], move["name"])):
         groups.setdefault((move["source"], move["target"]), []).append(dict(move))

@@ -15,7 +15,8 @@ description:
   - Brings machines to what was ordered. Takes a list, opens one connection to libvirt, waits on its events, and returns a result per
     machine. One that fails does not keep the others from being served; the task fails when all are done.
   - What can change while a machine runs changes at once. What can't is kept for its next start and returned in RV(machines[].pending). What
-    can't change at all is an error. RV(machines[].changes) tells of each field when it changes; C(docs/machines.md) has the table. No disk is ever made anew or shrunk, and what others put into a domain stays.
+    can't change at all is an error. RV(machines[].changes) tells of each field when it changes; C(docs/machines.md) has the table. No
+    disk is ever made anew or shrunk, and what others put into a domain stays.
   - Can be run again after it was interrupted, at whatever point.
 options:
   state:
@@ -221,7 +222,8 @@ machines:
       description:
         - The same for programs. Its C(code) is among C(agent_failed), C(cannot_change), C(cannot_shrink), C(depot_missing), C(disk_conflict),
           C(disk_failed), C(disk_invalid), C(disk_missing), C(disk_too_small),
-          C(duplicate_machine), C(foreign_domain), C(guest_refused), C(hibernation_failed), C(hibernation_foreign), C(hibernation_invalid), C(hibernation_stale),
+          C(duplicate_machine), C(foreign_domain), C(guest_refused), C(hibernation_failed), C(hibernation_foreign), C(hibernation_invalid),
+          C(hibernation_stale),
           C(image_missing), C(invalid_...), C(io_error), C(library_missing), C(libvirt_busy), C(libvirt_error), C(libvirt_unreachable), C(machine_busy),
           C(machine_hibernated), C(machine_stopped), C(machine_unknown), C(machine_vanished), C(network_missing), C(disk_full),
           C(program_missing), C(reboot_refused), C(settle_failed), C(shutdown_refused), C(source_lost), C(stale_generation), C(timed_out).

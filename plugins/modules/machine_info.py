@@ -116,7 +116,8 @@ machines:
       returned: when it is there
       sample: {cpu: 24.8, cpu_ceiling: 25.0, disk: {read: 0, write: 4096}, window: 2.001}
     snapshots:
-      description: Its snapshots, the oldest first, each with C(name), C(created), C(description), whether it has its C(memory), and C(memory_size) of that file.
+      description:
+        - Its snapshots, the oldest first, each with C(name), C(created), C(description), whether it has its C(memory), and C(memory_size) of that file.
       type: list
       elements: dict
       returned: when it is there

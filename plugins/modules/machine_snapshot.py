@@ -119,16 +119,21 @@ machines:
     snapshots: {description: Names of all its snapshots afterwards., type: list, elements: str, returned: success}
     consistent:
       description:
-        - What the disk is like in a snapshot that was taken now. V(stopped) of a machine that was off; V(frozen) where the agent had its file systems at rest; V(memory) with
+        - What the disk is like in a snapshot that was taken now. V(stopped) of a machine that was off; V(frozen) where the agent had its file systems at
+          rest; V(memory) with
           the memory that belongs to it; V(crash) as after a loss of power. V(none) where none was taken.
       type: str
       returned: success
-    clock_set: {description: "Whether the guest was told the time after it was reverted to a snapshot with memory, else V(none).", type: bool, returned: success}
+    clock_set:
+      description: Whether the guest was told the time after it was reverted to a snapshot with memory, else V(none).
+      type: bool
+      returned: success
     failed: {description: Present and true where this machine failed., type: bool, returned: failure}
     msg: {description: What is wrong and what to do., type: str, returned: failure}
     failure:
       description:
-        - The same for programs. Its C(code) is among C(disk_failed), C(disk_full), C(disk_missing), C(foreign_domain), C(hibernation_foreign), C(hibernation_invalid),
+        - The same for programs. Its C(code) is among C(disk_failed), C(disk_full), C(disk_missing), C(foreign_domain), C(hibernation_foreign),
+          C(hibernation_invalid),
           C(invalid_machine), C(invalid_snapshot), C(libvirt_...), C(machine_busy), C(machine_hibernated), C(machine_pages),
           C(machine_unknown), C(no_memory_to_keep), C(snapshot_differs), C(snapshot_failed), C(snapshot_unknown), C(stale_generation).
       type: dict

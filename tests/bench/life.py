@@ -52,9 +52,8 @@ def _snapshots(shared: t.Mapping[str, t.Any], memory: bool) -> list[Row]:
     few = {**shared, "bench_machines": shared["bench_machines"][:SNAPSHOTS], "bench_memory": memory}
     for number in range(ROUNDS):
         for who in seconds:
-            name = f"s{number}{who.replace(' ', '')}"
+            name = f"s{number}{who.replace(' ', '')}{'m' if memory else 'd'}"
             seconds[who].append(play(f"life_snapshot_{who.replace(' ', '_')}", bench_snapshot=name, **few))
-            play("life_snapshot_remove", bench_snapshot=name, **few)
     kind = "with memory, of paused" if memory else "of stopped"
     return _rows(f"snapshot {kind} machines, {SNAPSHOTS}", seconds)
 
@@ -70,4 +69,5 @@ def measure() -> list[Row]:
         play("life_power_virtuoso", bench_state="stopped", bench_force=True, **shared)
         return [*rows, *_snapshots(shared, False)]
     finally:
+        play("life_snapshot_remove", **shared)
         play("machines_remove", **shared)

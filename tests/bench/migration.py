@@ -48,7 +48,7 @@ def prepare(names: t.Sequence[str]) -> None:
     on(SOURCE, f"rm -f {KEY} {KEY}.pub; ssh-keygen -q -t ed25519 -N '' -f {KEY}")
     public = on(SOURCE, f"cat {KEY}.pub").strip()
     on(TARGET, f"grep -q '{public}' /root/.ssh/authorized_keys || echo '{public}' >> /root/.ssh/authorized_keys")
-    machines = [{"name": name, "image": "tiny", "memory": "64 MiB", "display": "none"} for name in names]
+    machines = [{"name": name, "image": "tiny", "memory": "96 MiB", "display": "none"} for name in names]
     grid("deploy", "--limit", SOURCE, virtuoso_machines=machines)
     # So that each has been at the target, which has the image then, and all are as after a move.
     move(names, TARGET)
@@ -132,8 +132,8 @@ def measure() -> list[Row]:
     meters = [meter for meter in (Meter("one live", NAMES[:1], ROUNDS), Meter("ten live", NAMES, 1)) if meter.case.startswith(wanted)]
     asleep = Meter("one hibernated", NAMES[:1], 1)
     rows: list[Row] = []
-    prepare(NAMES if any(meter.names == NAMES for meter in meters) else NAMES[:1])
     try:
+        prepare(NAMES if any(meter.names == NAMES for meter in meters) else NAMES[:1])
         for meter in meters:
             names = meter.names
             meter.run("virtuoso", lambda names=names: move(names, TARGET), False)

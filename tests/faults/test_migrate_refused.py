@@ -18,7 +18,7 @@ MODULE = "virtuoso.grid.machine_migrate"
 
 @pytest.fixture(scope="module", name="bed")
 def _bed() -> t.Iterator[Bed]:
-    grid = Grid("it-refused", machine={"memory": "64 MiB", "display": "none"})
+    grid = Grid("it-refused", machine={"memory": "96 MiB", "display": "none"})
     try:
         machines = grid.machines(2)
         grid.play("deploy", "--limit", PROVIDERS[0], machines=machines, virtuoso_screenshots=False, virtuoso_address_timeout=0).succeeded()
@@ -123,7 +123,8 @@ def test_a_memory_that_is_damaged_or_another_s_does_not_travel(bed: Bed):
     memory, other_s = (f"{DEPOT}/machines/{each}/memory.zst" for each in (ours, theirs))
     on_host(here, f"cp {memory} /root/it-memory")
     words = ("-e", f"machines={bed.name}", "-e", f"to={target}")
-    for damage, code in ((f"cp {other_s} {memory}", "hibernation_foreign"), (f"cp /root/it-memory {memory}; truncate -s -1000 {memory}", "hibernation_invalid")):
+    cut_off = f"cp /root/it-memory {memory}; truncate -s -1000 {memory}"
+    for damage, code in ((f"cp {other_s} {memory}", "hibernation_foreign"), (cut_off, "hibernation_invalid")):
         on_host(here, damage)
         assert bed.grid.play("migrate", *words).code(bed.name) == code
         assert bed.uuid not in machine_files(target)

@@ -46,7 +46,8 @@ class Busy(Writer):
     """The guest also changes more of its memory in a second than the link carries."""
 
     def script(self) -> str:
-        dirty = "dd if=/dev/zero of=/tmp/big bs=1M count=10 2>/dev/null; while :; do tr '\\\\000-\\\\377' '\\\\001-\\\\377\\\\000' </tmp/big >/tmp/big2; mv /tmp/big2 /tmp/big; done"
+        turn = "tr '\\\\000-\\\\377' '\\\\001-\\\\377\\\\000' </tmp/big >/tmp/big2; mv /tmp/big2 /tmp/big"
+        dirty = f"dd if=/dev/zero of=/tmp/big bs=1M count=10 2>/dev/null; while :; do {turn}; done"
         return f"mount -t tmpfs none /tmp; ({dirty}) </dev/null >/dev/null 2>&1 & {super().script()}"
 
 
@@ -152,5 +153,3 @@ def test_of_a_dead_host_without_a_copy_elsewhere_nothing_is_started(bed: Bed):
         revive(source)
     # It comes back with its machine shut off, as after any loss of power.
     assert bed.place[0] == source
-
-

@@ -54,10 +54,10 @@ class Paged:
         """Of the image by who holds it, and of that on the provider."""
         source = task(holder, "virtuoso.grid.image_export", {"address": address(holder), "exports": [{"digest": self.digest}]})
         assert not source.get("failed"), source
+        first = {"ahead": {"name": holder, "host": address(holder)}} if ahead else {}
         pager = task(
             self.provider.host, "virtuoso.grid.image_export",
-            {"path": self.provider.path, "address": self.here, "exports": [{"digest": self.digest, "upstream": source["exports"][0],
-                                                                                    **({"ahead": {"name": holder, "host": address(holder)}} if ahead else {})}], **options},
+            {"path": self.provider.path, "address": self.here, "exports": [{"digest": self.digest, "upstream": source["exports"][0], **first}], **options},
         )  # fmt: skip
         assert not pager.get("failed"), pager
         self.pager = pager["exports"][0]

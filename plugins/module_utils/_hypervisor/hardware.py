@@ -224,7 +224,7 @@ def _ports(domain: ET.Element) -> set[int]:
 
 def free_ports(domain: ET.Element) -> int:
     """How many more cards can be plugged into a running machine."""
-    used = [address for address in domain.findall("devices/*/address[@type='pci']")]
+    used = domain.findall("devices/*/address[@type='pci']")
     if domain.find("devices/controller[@model='pcie-root']") is None:
         # A bus of the old kind has 32 slots, of which some are the chip set's.
         return max(0, 28 - len(used))

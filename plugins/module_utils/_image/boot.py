@@ -43,11 +43,10 @@ def numbers_of(runs: t.Any) -> list[int]:
 
     :raises GridError: ``invalid_record``.
     """
+    if not isinstance(runs, list) or not all(isinstance(run, list) and [type(value) for value in run] == [int, int] for run in runs):
+        raise _bad("has something that is no run of blocks")
     numbers: dict[int, None] = {}
-    for run in runs if isinstance(runs, list) else [None]:
-        if not isinstance(run, list) or len(run) != 2 or not all(type(value) is int for value in run):  # pylint: disable=unidiomatic-typecheck
-            raise _bad("has something that is no run of blocks")
-        number, count = run
+    for number, count in runs:
         if not (0 <= number < MAX_BLOCKS and 0 < count <= MOST):
             raise _bad("has a run that is out of range")
         numbers.update(dict.fromkeys(range(number, number + count)))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import mac_prefix
 from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, record, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import mac_prefix
 
 try:
     import sqlalchemy as sa

@@ -10,8 +10,8 @@ import typing as t
 import uuid as uuids
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import MTU_RANGE, card_mac, mac_address
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import ORDER_OPTIONS, check_text, parse_order, shorten
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import MTU_RANGE, card_mac, mac_address
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import FOREVER, now
 
 Entry = t.Dict[str, t.Any]

@@ -29,8 +29,9 @@ Edit = t.Callable[[t.Any], None]
 
 _TIMEOUT = 3600
 _LEVEL = "-3"
-# Seconds for an agent to answer after its machine was resumed
+# Seconds for an agent to open its channel after its machine was resumed; and then to answer: guests that are emulated on a busy host took 10.
 _AGENT_PATIENCE = 5
+_ANSWER_PATIENCE = 30
 
 
 def _path(depot: Depot, uuid: str, name: str) -> str:
@@ -304,7 +305,7 @@ def set_clock(domain: t.Any, wake: t.Any = None) -> bool:
         else:
             time.sleep(0.2)
     try:
-        domain.agentSetResponseTimeout(_AGENT_PATIENCE, 0)
+        domain.agentSetResponseTimeout(_ANSWER_PATIENCE, 0)
         moment = time.time_ns()
         domain.setTime({"seconds": moment // 10**9, "nseconds": moment % 10**9}, 0)
         return True

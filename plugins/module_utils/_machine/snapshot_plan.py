@@ -44,7 +44,9 @@ class Step(t.NamedTuple):
 def check_name(value: t.Any) -> str:
     """A snapshot's name; it becomes a file's name. :raises GridError: ``invalid_snapshot``."""
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise GridError("invalid_snapshot", f"{shorten(value)} is not a name of a snapshot", remedy="Give 1 to 63 letters, digits and . _ -, beginning with one of the first")
+        raise GridError(
+            "invalid_snapshot", f"{shorten(value)} is not a name of a snapshot", remedy="Give 1 to 63 letters, digits and . _ -, with a letter or digit first"
+        )
     return value
 
 

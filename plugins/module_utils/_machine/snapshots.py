@@ -35,9 +35,14 @@ except ImportError:
 
 Result = t.Dict[str, t.Any]
 
+# Seconds for a guest's agent to bring its file systems to rest
+_FREEZE_PATIENCE = 20
+
+
 def _inner(path: str) -> frozenset[str]:
     """The names of snapshots in a disk's file, that QEMU may have open."""
-    said = command(["qemu-img", "info", "-U", "-f", "qcow2", "--output=json", path], timeout=60, code="disk_failed", remedy="See what qemu-img said; then run again")
+    words = ["qemu-img", "info", "-U", "-f", "qcow2", "--output=json", path]
+    said = command(words, timeout=60, code="disk_failed", remedy="See what qemu-img said; then run again")
     return frozenset(str(each["name"]) for each in json.loads(said).get("snapshots") or ())
 
 
@@ -90,7 +95,8 @@ class Machine:
         def ask(what: str, **given: t.Any) -> t.Any:
             said = json.loads(libvirt_qemu.qemuMonitorCommand(self.domain, json.dumps({"execute": what, "arguments": given}), 0))
             if "error" in said:
-                raise GridError("snapshot_failed", f"QEMU says: {said['error'].get('desc')}", remedy="See that the depot's file system has room, then run again")
+                why = said["error"].get("desc")
+                raise GridError("snapshot_failed", f"QEMU says: {why}", remedy="See that the depot's file system has room, then run again")
             return said["return"]
 
         inserted = (each.get("inserted") or {} for each in ask("query-block"))
@@ -119,6 +125,9 @@ class Machine:
         """The guest's file systems, where its agent does that, at rest for a moment."""
         frozen = False
         if self.observed.state == "running" and self.observed.agent:
+            # One that is connected and hangs would hold us for a minute.
+            with contextlib.suppress(libvirt.libvirtError, AttributeError):
+                self.domain.agentSetResponseTimeout(_FREEZE_PATIENCE, 0)
             with contextlib.suppress(libvirt.libvirtError):
                 self.domain.fsFreeze(None, 0)
                 frozen = True

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import card_mac, mac_address
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.domain_xml import guest_device
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import model
 
 Part = t.Dict[str, t.Any]
 Machine = t.Mapping[str, t.Any]
@@ -16,7 +16,7 @@ Machine = t.Mapping[str, t.Any]
 
 def mac_of(machine: Machine) -> str:
     """The machine's MAC address: its own, or the one that it will have."""
-    return str(machine.get("mac") or model.mac_address(machine["network"], machine.get("site") or "site", machine["uuid"])).lower()
+    return str(machine.get("mac") or mac_address(machine["network"], machine.get("site") or "site", machine["uuid"])).lower()
 
 
 def follow(part: Part, host: str, machines: t.Sequence[Machine], gone: t.Collection[str] = ()) -> Part:
@@ -60,7 +60,7 @@ def overlay_machines(shares: t.Mapping[str, t.Sequence[Machine]], known: t.Seque
             if not machine.get("network") or not machine.get("uuid"):
                 continue
             mac = mac_of({**machine, "mac": macs.get(machine["uuid"])})
-            cards = {machine["network"]: mac, **{network: model.card_mac(network, mac) for network in machine.get("extra_networks") or ()}}
+            cards = {machine["network"]: mac, **{network: card_mac(network, mac) for network in machine.get("extra_networks") or ()}}
             found += [{"provider": provider, "network": network, "mac": address} for network, address in cards.items()]
     return found
 

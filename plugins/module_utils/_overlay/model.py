@@ -5,44 +5,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-
-
-def _bits(kind: str, value: str, bits: int) -> int:
-    digest = hashlib.sha256(f"{kind}\0{value}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> (64 - bits)
-
-
-def mac_prefix(network: str, site: str) -> str:
-    """The first three octets of the MAC addresses of a network's machines at a site, for rules per prefix."""
-    net = _bits("network", network, 12)
-    # The low nibble of the first octet says unicast and locally administered (IEEE 802, 8.4); the network's bits lie around it
-    octets = (net >> 8 << 4 | 0x2, net & 0xFF, _bits("site", site, 8))
-    return ":".join(f"{octet:02x}" for octet in octets)
-
-
-def mac_address(network: str, site: str, uuid: str) -> str:
-    """The MAC address of a machine: the same for the same arguments, on every host.
-
-    Locally administered and hierarchical: 12 bits of the network, 8 of the site, 24 of the machine.
-    """
-    tail = _bits("machine", uuid, 24)
-    return mac_prefix(network, site) + "".join(f":{tail >> shift & 0xFF:02x}" for shift in (16, 8, 0))
-
-
-def card_mac(network: str, mac: str) -> str:
-    """The MAC address of a machine's card on another network than its first, whose MAC address this is; it is kept when the machine moves, as that is."""
-    return mac_prefix(network, "")[:5] + mac.lower()[5:]
+from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import MTU_RANGE, bits, mac_prefix
 
 
 VNI_RANGE = (1, 2**24 - 1)
 """RFC 7348, section 5."""
-MTU_RANGE = (576, 9216)
-"""The least is what every IPv4 host takes (RFC 791)."""
 TOPOLOGIES = ("star", "tree")
 TRANSPORTS = ("vxlan", "wireguard", "ssh")
 OVERHEAD = {"vxlan": 50, "wireguard": 130, "ssh": 0}
@@ -57,7 +28,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}", re.ASCII)
 
 def bridge_name(network: str) -> str:
     """The bridge of a network, on each of its hosts: 12 characters, as the kernel takes 15."""
-    return f"vb{_bits('bridge', network, 40):010x}"
+    return f"vb{bits('bridge', network, 40):010x}"
 
 
 def _pair(network: str, one: str, other: str) -> str:
@@ -68,18 +39,18 @@ def link_device(transport: str, network: str, one: str, other: str) -> str:
     """The device of a link, on both ends: each transport has its own, so that one can take another's place. OpenSSH's are called tap and a number."""
     pair = _pair(network, one, other)
     if transport == "ssh":
-        return f"tap{_bits('link', pair, 29)}"
-    return f"{'vw' if transport == 'wireguard' else 'vt'}{_bits('link', pair, 40):010x}"
+        return f"tap{bits('link', pair, 29)}"
+    return f"{'vw' if transport == 'wireguard' else 'vt'}{bits('link', pair, 40):010x}"
 
 
 def link_vni(network: int, one: str, other: str) -> int:
     """The VNI of a link in a network of this VNI: each has its own, so that none takes another's frames."""
-    return _bits("vni", _pair(str(network), one, other), 24) or 1
+    return bits("vni", _pair(str(network), one, other), 24) or 1
 
 
 def network_vni(network: str) -> int:
     """The VNI of a network that is given none."""
-    return _bits("vni", network, 24) or 1
+    return bits("vni", network, 24) or 1
 
 
 def _bad(code: str, name: t.Any, msg: str, remedy: str, **details: t.Any) -> GridError:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ansible_collections.virtuoso.grid.plugins.module_utils import _home_play as play
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import mac_address
+from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import mac_address
 
 WEB = {"uuid": "u1", "name": "web1", "network": "lan", "site": "a", "address": {"method": "dhcp", "ip": "192.0.2.7"}}
 DB = {"uuid": "u2", "name": "db1", "network": "virtuoso", "site": "a"}

@@ -74,6 +74,6 @@ def test_one_that_its_target_does_not_admit_stays():
 
 def test_those_that_came_to_rest_after_an_interruption():
     done = [{"uuid": "a", "provider": "p2"}, {"uuid": "a", "provider": "p1"}, {"uuid": "b", "provider": "p1"}]
-    seen = [{"name": "a", "uuid": "a", "mac": MAC, "network": "lan", "provider": "p2"}, {"name": "c", "uuid": "c", "mac": MAC, "network": "lan", "provider": "p1"}]
+    seen = [{"name": uuid, "uuid": uuid, "mac": MAC, "network": "lan", "provider": host} for uuid, host in (("a", "p2"), ("c", "p1"))]
     found = forwarding.told(forwarding.came_to_rest(done, seen), [LAN])
     assert {host: mine["machines"] for host, mine in found.items()} == {host: [entry("p2")] for host in ("p1", "p2", "p3")}

@@ -157,6 +157,9 @@ def test_the_largest_go_first_within_the_limits():
     waves = steps.waves([go("a", "p1", "p2", **link), go("b", "p3", "p4", **link)], 2, 1)
     assert [len(wave) for wave in waves] == [1, 1]
     assert steps.waves([], 2, 2) == []
+    # As -e gives them; and none at a time is one.
+    assert [journey["parallel"] for journey in steps.waves([go("a"), go("b")], "2", "2")[0]] == [2]
+    assert [journey["parallel"] for journey in steps.waves([go("a"), go("b")], 0, "0")[0]] == [1]
 
 
 @pytest.mark.parametrize("per_host", [1, 2, 5])

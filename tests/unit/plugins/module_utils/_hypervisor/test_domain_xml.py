@@ -124,8 +124,11 @@ def test_processor_follows_acceleration(kind, mode):
 
 
 CHANGES = [
-    {"vcpus": 4}, {"memory": 768 * 2**20}, {"network": "lan"}, {"vcpus_max": 8}, {"memory_max": None}, {"memory_max": 2**31}, {"extra_networks": {"lan": "d2:11:bf:00:00:01", "san": "d2:12:bf:00:00:01"}},
-    {"extra_networks": {}}, {"boot": ["network", "disk"]}, {"description": None}, {"description": "other"}, {"display": "none"}, {"display_password": "other"}, {"cpu_shares": 300},
+    {"vcpus": 4}, {"memory": 768 * 2**20}, {"network": "lan"}, {"vcpus_max": 8}, {"memory_max": None}, {"memory_max": 2**31},
+    {"extra_networks": {"lan": "d2:11:bf:00:00:01", "san": "d2:12:bf:00:00:01"}},
+    {"extra_networks": {}},
+    {"boot": ["network", "disk"]}, {"description": None}, {"description": "other"},
+    {"display": "none"}, {"display_password": "other"}, {"cpu_shares": 300},
     {"cpu_limit": {"period": 100000, "quota": 20000}}, {"disk_io": {"read_bytes": 2**20, "write_iops": 50}},
 ]  # fmt: skip
 

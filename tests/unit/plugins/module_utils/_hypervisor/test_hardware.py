@@ -61,7 +61,10 @@ def test_memory_without_a_bound_is_plain():
 
 @pytest.mark.parametrize(
     "first, then",
-    [((512, None), (256, None)), ((512, None), (512, 1024)), ((512, 1024), (1024, None)), ((512, 1024), (256, 512)), ((512, 1024), (2048, 4096)), ((512, 1024), (1024, 1024))],
+    [
+        ((512, None), (256, None)), ((512, None), (512, 1024)), ((512, 1024), (1024, None)), ((512, 1024), (256, 512)), ((512, 1024), (2048, 4096)),
+        ((512, 1024), (1024, 1024)),
+    ],
 )
 def test_memory_and_its_bound_change_in_any_way(first, then):
     size, most = (None if each is None else each * MIB for each in first)

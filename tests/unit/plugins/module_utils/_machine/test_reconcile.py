@@ -301,7 +301,8 @@ def test_a_change_that_asks_the_guest_is_made_only_while_it_is_there():
     config = {**MODEL, "vcpus": 2}
     for now, state, when in (
         ("running", "running", "live"), ("running", "present", "live"), ("paused", "running", "live"), ("paused", "present", "next start"),
-        ("running", "paused", "next start"), ("running", "stopped", "next start"), ("running", "restarted", "next start"), ("running", "hibernated", "next start"),
+        ("running", "paused", "next start"), ("running", "stopped", "next start"), ("running", "restarted", "next start"),
+        ("running", "hibernated", "next start"),
     ):  # fmt: skip
         decision = decided({"vcpus": 1}, observed(now, live=two, config=config), state)
         (change,) = decision.changes

@@ -38,7 +38,9 @@ def test_a_step_that_is_given_again_knows_the_disk_of_a_marked_machine(depot):
         sleeping._check(depot, UUID, tree)  # pylint: disable=protected-access
 
 
-@pytest.mark.parametrize(("text", "was"), [(None, None), ('{"was": "running"}', "running"), ('{"was": "paused"}', "paused"), ("{", "running"), ("[]", "running")])
+@pytest.mark.parametrize(
+    ("text", "was"), [(None, None), ('{"was": "running"}', "running"), ('{"was": "paused"}', "paused"), ("{", "running"), ("[]", "running")]
+)
 def test_what_a_machine_was_before_it_was_put_to_sleep(depot, text, was):
     if text is not None:
         with open(os.path.join(depot.machine(UUID), memory.JOURNEY), "w", encoding="utf-8") as file:

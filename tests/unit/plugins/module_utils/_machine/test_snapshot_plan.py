@@ -58,7 +58,8 @@ def test_what_is_refused():
 
 
 @pytest.mark.parametrize(
-    "now, awake, then", [("running", None, "running"), ("stopped", None, "stopped"), ("hibernated", None, "stopped"), ("stopped", True, "running"), ("running", False, "paused")]
+    "now, awake, then",
+    [("running", None, "running"), ("stopped", None, "stopped"), ("hibernated", None, "stopped"), ("stopped", True, "running"), ("running", False, "paused")],
 )
 def test_the_state_after_reverting(now, awake, then):
     there = seen(now, listed="a")

@@ -149,7 +149,8 @@ def test_images_are_taken_apart():
 def test_fields_of_growth_are_there_only_where_they_say_something():
     plain = parse_order({"name": "web1", "image": "tiny", "owner": "alice"})
     assert not set(GROWTH) & set(plain)
-    given = {"vcpus_max": 4, "memory_max": "1 GiB", "extra_networks": ["b", "a", "b"], "boot": ["network", "disk"], "autostart": False, "description": " my web "}
+    given = {"vcpus_max": 4, "memory_max": "1 GiB", "extra_networks": ["b", "a", "b"], "boot": ["network", "disk"], "autostart": False}
+    given["description"] = " my web "
     wanted = parse_order({"name": "web1", "image": "tiny", "owner": "alice", "memory": "513 MiB", **given})
     assert {field: wanted[field] for field in GROWTH} == {
         "vcpus_max": 4, "memory_max": 2**30, "extra_networks": ["a", "b"], "boot": ["network", "disk"], "autostart": False, "description": "my web",

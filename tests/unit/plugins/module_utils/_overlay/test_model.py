@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import mac_address, mac_prefix
+from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import mac_address, mac_prefix
 
 UUIDS = [f"5f0d5b1e-6c1c-4f3a-9c0f-{number:012x}" for number in range(300)]
 
