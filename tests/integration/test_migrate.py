@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tempfile
+import time
 import typing as t
 
 import pytest
@@ -36,17 +38,25 @@ class Ping:
 
     def __init__(self, address: str) -> None:
         lab = str(LAB.parents[1] / "tests" / "lab" / "lab.py")
+        # Into a file: a pipe that nobody empties is full after some seconds, and what comes later is lost.
+        self.output = tempfile.TemporaryFile("a+", encoding="utf-8")  # pylint: disable=consider-using-with
         self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-            ["python3", lab, "ssh", gate(address), f"ping -D -i 0.01 {address}"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+            ["python3", lab, "ssh", gate(address), f"ping -D -i 0.01 {address}"], stdin=subprocess.DEVNULL, stdout=self.output, text=True
         )
-        assert "bytes of data" in t.cast(t.IO[str], self.process.stdout).readline()
+        until("the first answer", lambda: self._times() != [])
+
+    def _times(self) -> list[float]:
+        self.output.seek(0)
+        return [float(found) for found in re.findall(r"^\[([0-9.]+)\] \d+ bytes from", self.output.read(), re.MULTILINE)]
 
     def silence(self) -> float:
         """End it; the longest time without an answer, in milliseconds."""
+        ended = time.time()
         self.process.terminate()
-        said = t.cast(t.IO[str], self.process.stdout).read()
-        times = [float(found) for found in re.findall(r"^\[([0-9.]+)\] \d+ bytes from", said, re.MULTILINE)]
-        assert len(times) > 50, said[-500:]
+        self.process.wait(10)
+        times = self._times()
+        self.output.close()
+        assert len(times) > 50 and ended - times[-1] < 5, "the ping ended before the move did"
         return max(after - before for before, after in zip(times, times[1:])) * 1000
 
 
