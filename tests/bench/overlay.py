@@ -5,7 +5,8 @@ Each is measured on the bare lab network and on the emulated WAN (100 Mbit/s, 20
 link is a network namespace plugged into the network's bridge, as a machine is. ``VNET`` is what the paper tells of the work that this one follows: a
 round trip of 1.6 x the physical path's.
 
-``CASE=vxlan,connect`` keeps to cases that begin so. All sites are hosts of their own, containers with systemd and SSH, 32 as well: a namespace alone has no units that could come back after a reboot.
+``CASE=vxlan,connect`` keeps to cases that begin so.
+All sites are hosts of their own, containers with systemd and SSH, 32 as well: a namespace alone has no units that could come back after a reboot.
 """
 
 from __future__ import annotations

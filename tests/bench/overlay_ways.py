@@ -112,7 +112,8 @@ def hand_made(kind: str, mtu: int) -> t.Iterator[None]:
             yield
     finally:
         for host in ADDRESSES:
-            on(host, "systemctl stop bench-tunnel 2>/dev/null; rm -f /root/.bench_wg; for link in benchvx tap77 benchwg benchbr; do ip link del $link 2>/dev/null; done; true")
+            links = "for link in benchvx tap77 benchwg benchbr; do ip link del $link 2>/dev/null; done"
+            on(host, f"systemctl stop bench-tunnel 2>/dev/null; rm -f /root/.bench_wg; {links}; true")
 
 
 def _vxlan(mtu: int) -> None:

@@ -200,7 +200,10 @@ def test_what_no_machine_depends_on_is_told_once_and_where_it_was():
     hosts = {
         "p1": {"announced": broken, "exports": {"skipped": True}, "homes": {"results": [{**once, "item": "home1"}, {"item": "home2"}]}},
         "p2": {"announced": {"changed": True}, "exports": crashed, "homes": {"results": [{**once, "item": "home1"}]}},
-        "p3": {"displays": {"machines": [{"name": "a"}, {"name": "b", "failed": True, "msg": "b: no VNC"}]}, "announced": {"unreachable": True, "msg": "no route"}},
+        "p3": {
+            "displays": {"machines": [{"name": "a"}, {"name": "b", "failed": True, "msg": "b: no VNC"}]},
+            "announced": {"unreachable": True, "msg": "no route"},
+        },
         "p4": {},
     }
     assert asides(hosts, steps) == [
