@@ -12,6 +12,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import card_mac
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration_play import failed_row, reason
 
 Item = t.Dict[str, t.Any]
@@ -34,14 +35,22 @@ def _known(machine: View) -> str | None:
     return str(machine["source"]) if machine["status"] in ("restore", "undo") or failure.get("copy") == "source" else None
 
 
+def _cards(machine: View) -> t.Iterator[Item]:
+    """Network and MAC address of each of a machine's cards; none where the first one's isn't known."""
+    if machine.get("mac"):
+        yield {"network": machine.get("network"), "mac": machine["mac"]}
+        for network in machine.get("extra_networks") or ():
+            yield {"network": network, "mac": card_mac(network, machine["mac"])}
+
+
 def moved(wave: t.Sequence[View], moment: str) -> Items:
-    """The machines of a wave that the overlay's hosts are to be told of: ``name``, ``mac``, ``network``, ``source``, ``target``, and ``at``, where they are
-    (before the move: will be)."""
+    """The cards of a wave's machines that the overlay's hosts are to be told of: ``name``, ``mac``, ``network``, ``source``, ``target``, and ``at``, where
+    they are (before the move: will be)."""
     found = []
     for machine in (machine for journey in wave for machine in journey["machines"]):
         here = (str(machine["target"]) if machine["status"] == "prepared" else None) if moment == BEFORE else _known(machine)
-        if here is not None and machine.get("mac"):
-            found.append({**{key: machine[key] for key in ("name", "uuid", "mac", "network", "source", "target")}, "at": here})
+        if here is not None:
+            found += [{**{key: machine[key] for key in ("name", "uuid", "source", "target")}, **card, "at": here} for card in _cards(machine)]
     return found
 
 
@@ -51,10 +60,10 @@ def came_to_rest(done: t.Sequence[View], seen: t.Sequence[View]) -> Items:
     for row in done:
         hosts.setdefault(row["uuid"], []).append(row["provider"])
     return [
-        {**{key: row.get(key) for key in ("name", "uuid", "mac", "network")}, "source": host, "target": row["provider"], "at": row["provider"]}
+        {"name": row.get("name"), "uuid": row["uuid"], **card, "source": host, "target": row["provider"], "at": row["provider"]}
         for row in seen
         for host in hosts.get(row["uuid"], ())
-        if row.get("mac")
+        for card in _cards(row)
     ]
 
 

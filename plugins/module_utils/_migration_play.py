@@ -17,8 +17,8 @@ Items = t.List[Item]
 View = t.Mapping[str, t.Any]
 
 _CARRIED = (
-    "name", "uuid", "disk", "layers", "memory", "machine_type", "virtualization", "network", "mac", "lease", "disk_used", "memory_file", "tied",
-    "pages", "snapshots", "state", "seed", "cpu",
+    "name", "uuid", "disk", "layers", "memory", "machine_type", "virtualization", "network", "mac", "extra_networks", "lease", "disk_used", "memory_file",
+    "tied", "pages", "snapshots", "state", "seed", "cpu",
 )  # fmt: skip
 
 

@@ -133,7 +133,7 @@ def machine(conn: t.Any, depot: disk.Depot, uuid: str | None, name: str | None) 
         "slept": sleeping.slept(depot, uuid),
         "paused_by_move": paused_by_move(domain),
         **{key: values[key] for key in ("owner", "site", "image")},
-        **{key: model[key] for key in ("vcpus", "memory", "machine_type", "virtualization", "network", "mac", "pages")},
+        **{key: model[key] for key in ("vcpus", "memory", "machine_type", "virtualization", "network", "mac", "extra_networks", "pages")},
         "disk": file.size if file else None,
         "disk_used": _allocated(path),
         "disk_there": file is not None,

@@ -31,7 +31,7 @@ _TIED = {
     "smartcard": "a smart card of the host",
     "tpm": "a TPM",
     "shmem": "memory shared with the host",
-    "memory": "a memory module",
+    "memory": "a memory module",  # but for the one of ours, which comes along
     "vsock": "a socket to the host",
 }
 _OWN_DISKS = (domain_xml.ROOT_DISK, domain_xml.SEED_DISK)
@@ -43,6 +43,8 @@ def tied(domain: ET.Element) -> list[str]:
     found = []
     devices = domain.find("devices")
     for each in devices if devices is not None else ():
+        if each.tag == "memory" and each.get("model") == "virtio-mem" and each.find("source/path") is None:
+            continue
         if each.tag in _TIED:
             model = each.get("type") or each.get("model") or ""
             found.append(f"{_TIED[each.tag]} ({each.tag}{' ' + model if model else ''})")
@@ -124,10 +126,11 @@ def _check_host(mode: str, view: View, target: View) -> t.Iterator[GridError]:
             f"{name}'s processor lacks features that the guest uses",
             "Choose a provider with a processor of the same kind or newer; or move the machine cold, when it is shut down",
         )
-    if view.get("network") not in (target.get("networks") or []):
+    lacking = [network for network in (view.get("network"), *(view.get("extra_networks") or ())) if network not in (target.get("networks") or [])]
+    if lacking:
         yield _refuse(
             "network_missing",
-            f"{name} has no active network {view.get('network')}",
+            f"{name} has no active network {', '.join(map(str, lacking))}",
             "Run virtuoso.grid.setup, or connect that provider to the network",
         )
 

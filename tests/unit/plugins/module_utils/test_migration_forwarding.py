@@ -77,3 +77,12 @@ def test_those_that_came_to_rest_after_an_interruption():
     seen = [{"name": uuid, "uuid": uuid, "mac": MAC, "network": "lan", "provider": host} for uuid, host in (("a", "p2"), ("c", "p1"))]
     found = forwarding.told(forwarding.came_to_rest(done, seen), [LAN])
     assert {host: mine["machines"] for host, mine in found.items()} == {host: [entry("p2")] for host in ("p1", "p2", "p3")}
+
+
+def test_each_card_is_told_on_its_own_network():
+    found = told("prepared", "before", network="virtuoso", extra_networks=["lan"])
+    mac = forwarding.card_mac("lan", MAC)
+    assert found["p2"]["machines"] == [{"provider": "p2", "network": "lan", "mac": mac}] and mac != MAC.lower()
+    row = {"name": "a", "uuid": "a", "mac": MAC, "network": "lan", "extra_networks": ["san"], "provider": "p2"}
+    rest = forwarding.came_to_rest([{"uuid": "a", "provider": "p1"}], [row])
+    assert [(card["network"], card["at"], card["source"]) for card in rest] == [("lan", "p2", "p1"), ("san", "p2", "p1")]

@@ -50,6 +50,7 @@ def test_nothing_is_in_its_way():
         ("machine_type_missing", {"machine_type": "pc-q35-10.0"}, {}, "live"),
         ("cpu_incompatible", {"virtualization": "kvm"}, {"virtualization": "kvm", "cpu": {"u": False}}, "live"),
         ("network_missing", {"network": "lan"}, {}, "live"),
+        ("network_missing", {"extra_networks": ["lan"]}, {}, "live"),
         ("no_memory", {"memory": 1537 * MIB}, {}, "live"),
         ("no_memory", {}, {"memory_free": 100 * MIB}, "live"),
         ("no_memory", {}, {"memory_promised": 1025 * MIB}, "live"),
@@ -122,6 +123,7 @@ def test_what_comes_along():
             "<disk type='file'><source file='/m/disk.qcow2'/><target dev='vda'/></disk><disk type='file'><source file='/m/seed.iso'/><target dev='vdb'/></disk>"
             "<disk type='network' device='cdrom'><source protocol='nbd'/><target dev='sda'/></disk><disk type='file' device='cdrom'><target dev='sdb'/></disk>"
             "<interface type='network'/><interface type='bridge'/><serial type='pty'/><channel type='unix'/><rng/><memballoon/><graphics type='vnc'/>"
+            "<memory model='virtio-mem'><target><size>1</size></target></memory>"
         )
         == []
     )
