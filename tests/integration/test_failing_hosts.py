@@ -9,6 +9,7 @@ import contextlib
 import json
 import typing as t
 
+import pytest
 from conftest import task
 from walking import DEPOT, PROVIDERS, Grid, Run, machine_files, on_host, staged_images
 
@@ -71,6 +72,7 @@ def fill_after_the_look(grid: Grid, provider: str, kib: int) -> Run:
     return run.wait()
 
 
+@pytest.mark.each
 def test_a_disk_full_midway_loses_nothing(make_grid):
     provider = PROVIDERS[1]
     grid: Grid = make_grid("it-full", hosts={provider: {"virtuoso_depot": FULL}})

@@ -26,7 +26,7 @@ def grid(make_grid) -> t.Iterator[Grid]:
 
 @pytest.mark.parametrize(
     ("step", "number", "after"),
-    [("images", signal.SIGKILL, 0.5), ("transfer", signal.SIGINT, 0.5), ("machine", signal.SIGKILL, 0.7)],
+    [("images", signal.SIGKILL, 0.5), pytest.param("transfer", signal.SIGINT, 0.5, marks=pytest.mark.each), ("machine", signal.SIGKILL, 0.7)],
     ids=["images-kill", "transfer-ctrl-c", "machine-kill"],
 )
 def test_interrupted_and_resumed(grid: Grid, step: str, number: int, after: float):

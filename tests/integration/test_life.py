@@ -29,8 +29,8 @@ def step(provider, wanted, state, actions, end, repeat=True, **options):
     return only(done)
 
 
-def test_a_hibernated_machine_goes_on_where_it_was(each_provider):
-    provider = each_provider
+def test_a_hibernated_machine_goes_on_where_it_was(newer_provider):
+    provider = newer_provider
     wanted = [provider.machine("it-c", "counting")]
     provider.run(wanted)
     before = counted(provider)
@@ -103,6 +103,7 @@ def test_what_a_killed_run_left(provider):
     assert count(provider) >= before
 
 
+@pytest.mark.each
 def test_a_guest_that_does_not_reboot(provider):
     wanted = [provider.machine("it-c", "counting"), {"name": "it-nobody"}]
     provider.run(wanted[:1])
@@ -123,8 +124,8 @@ def test_a_guest_that_reboots(provider):
     assert provider.shell("cat /run/libvirt/qemu/it-p.pid") == process
 
 
-def test_resources_are_limited_while_it_runs_and_shown(each_provider):
-    provider = each_provider
+def test_resources_are_limited_while_it_runs_and_shown(older_provider):
+    provider = older_provider
     wanted = [provider.machine("it-r", "reading")]
     provider.run(wanted)
     limits = {"read_bytes": 2**20, "write_iops": 100}

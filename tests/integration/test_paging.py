@@ -176,6 +176,7 @@ def test_a_lost_source_is_reported_and_comes_back(paged):
     assert paged.run(paging=False)["actions"] == ["settle"] and paged.settled()
 
 
+@pytest.mark.each
 def test_a_source_lost_for_good_is_not_needed_to_settle(paged_once):
     paged_once.run()
     paged_once.transfer()
@@ -184,6 +185,7 @@ def test_a_source_lost_for_good_is_not_needed_to_settle(paged_once):
     assert paged_once.settled() and paged_once.info()["state"] == "running"
 
 
+@pytest.mark.each
 def test_another_address_of_the_export(paged_once):
     paged_once.run()
     paged_once.lose()
@@ -245,6 +247,7 @@ def test_a_live_migration_meanwhile(paged_once, other_provider):
         paged_once.provider = here
 
 
+@pytest.mark.each
 def test_killed_while_the_disk_moves(paged_once):
     paged_once.run()
     paged_once.transfer()

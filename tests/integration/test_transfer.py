@@ -249,6 +249,7 @@ def test_bandwidth_is_a_limit(target, images):
     assert time.monotonic() - begin >= SIZE / 8 * 0.9
 
 
+@pytest.mark.each
 def test_more_than_may_at_a_time_wait_for_their_turn(images):
     """Five at once from a server that gives to four."""
     targets = [Target(host, f"/var/lib/virtuoso-test-transfer-{each}") for each, host in enumerate(PROVIDERS * 3)][:5]

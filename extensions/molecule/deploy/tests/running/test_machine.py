@@ -40,7 +40,8 @@ def test_it_runs(host, machine):
 def test_it_is_what_was_ordered(domain):
     """The list's 1 GiB, not the 128 MiB of the earlier order."""
     assert (domain.findtext("memory"), domain.find("memory").get("unit")) == (str(2**20), "KiB")
-    assert domain.findtext("vcpu") == "1"
+    # One processor, and room for another to be plugged in.
+    assert (domain.find("vcpu").get("current"), domain.findtext("vcpu")) == ("1", "2")
 
 
 def test_its_domain_tells_what_it_is(domain, machine):
