@@ -30,7 +30,7 @@ def test_no_row_is_left(rows):
     assert rows("SELECT * FROM futures") == []
     assert rows("SELECT * FROM virtualization") == []
     assert rows("SELECT name FROM host WHERE kind = 'machine'") == []
-    assert {row["name"] for row in rows("SELECT name FROM host")} == {"provider1", "provider2"}
+    assert {row["name"] for row in rows("SELECT name FROM host")} == {"home1", "provider1", "provider2"}
     assert rows("SELECT * FROM object WHERE kind = 'host' AND uuid NOT IN (SELECT uuid FROM host)") == []
     assert rows("PRAGMA foreign_key_check") == []
 
