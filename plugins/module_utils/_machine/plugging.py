@@ -13,20 +13,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, hardware
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import agent, observe
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.power import ASK_AGAIN, Machine
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
-
-# Seconds after which a guest is asked again: one that is still booting hears nothing.
-_ASK_AGAIN = 5
-
-
-class Machine(t.Protocol):
-    """What is used here of :class:`lifecycle.Machine`."""
-
-    host: t.Any
-    uuid: str
-    domain: t.Any
-    tree: t.Any
 
 
 def _live(machine: Machine) -> dict[str, t.Any]:
@@ -35,13 +24,13 @@ def _live(machine: Machine) -> dict[str, t.Any]:
 
 def _await(machine: Machine, what: str, ask: t.Callable[[], None], done: t.Callable[[], t.Optional[str]], again: bool = True) -> None:
     """Ask the guest until it did its part. :param done: ``None``, or how far it is. :raises GridError: ``guest_refused``."""
-    asked = -float(_ASK_AGAIN)
+    asked = -float(ASK_AGAIN)
     refused = ""
 
     def probe() -> None:
         nonlocal asked, refused
         first = asked < 0
-        if first or (again and time.monotonic() - asked >= _ASK_AGAIN):
+        if first or (again and time.monotonic() - asked >= ASK_AGAIN):
             asked = time.monotonic()
             try:
                 ask()

@@ -15,7 +15,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine import hibe
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
 # Seconds after which a guest is asked again: one that is still booting hears nothing.
-_ASK_AGAIN = 5
+ASK_AGAIN = 5
 
 
 class Machine(t.Protocol):
@@ -45,7 +45,7 @@ def reboot(machine: Machine) -> None:
     """
     host, domain = machine.host, machine.domain
     before = host.hypervisor.events.reboots(machine.uuid)
-    asked = -float(_ASK_AGAIN)
+    asked = -float(ASK_AGAIN)
 
     def probe() -> None:
         nonlocal asked
@@ -54,7 +54,7 @@ def reboot(machine: Machine) -> None:
         if not domain.isActive():
             # It was shut down from inside instead.
             raise GridError("machine_stopped", "the guest shut down instead of rebooting", remedy="Start it: state running")
-        if time.monotonic() - asked >= _ASK_AGAIN:
+        if time.monotonic() - asked >= ASK_AGAIN:
             asked = time.monotonic()
             with host.slots:
                 _ask_reboot(domain)
