@@ -60,6 +60,7 @@ class FilterModule:
             "by_source": by_source,
             "identities": identities,
             "migrate_advance": steps.advance,
+            "migrate_arrived": steps.arrived,
             "migrate_asked": migration.asked,
             "migrate_by_host": migration.by_host,
             "migrate_entries": steps.entries,
