@@ -81,6 +81,7 @@ class FilterModule:
             "migrate_settled": migration.settled,
             "migrate_still": migration.still,
             "migrate_to_place": migration.to_place,
+            "migrate_untold": forwarding.untold,
             "migrate_unsettled": migration.unsettled,
             "migrate_waited": migration.waited,
             "migrate_waves": steps.waves,
