@@ -119,8 +119,8 @@ def forwarded(wave: t.Sequence[View], moment: str, networks: t.Sequence[View], r
                 error = GridError("forwarding_failed", f"its network doesn't admit it there: {said}", remedy="Run virtuoso.grid.overlay, then run again")
                 machines.append({**machine, "status": "failed", "row": failed_row(machine, error, bad)})
             else:
-                said = reason(result)[1]
-                found.append(f"{host} didn't announce the machines that came to rest there; they are reached when they have spoken: {said}")
+                there = machine["status"] in ("received", "done")
+                what = "it is where it should be, but its network wasn't told" if there else "its network wasn't told that it stayed"
                 error = GridError("forwarding_failed", f"{what}: {said}", remedy="Run virtuoso.grid.overlay")
                 row = machine.get("row") or {}
                 machines.append({**machine, "row": row if row.get("failed") else {**row, **failed_row(machine, error, bad), "changed": True}})
