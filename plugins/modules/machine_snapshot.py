@@ -132,7 +132,7 @@ machines:
     msg: {description: What is wrong and what to do., type: str, returned: failure}
     failure:
       description:
-        - The same for programs. Its C(code) is among C(disk_failed), C(disk_full), C(disk_missing), C(foreign_domain), C(hibernation_foreign),
+        - The same for programs. Its C(code) is among C(disk_failed), C(disk_full), C(disk_inactive), C(disk_missing), C(foreign_domain), C(hibernation_foreign),
           C(hibernation_invalid),
           C(invalid_machine), C(invalid_snapshot), C(libvirt_...), C(machine_busy), C(machine_hibernated), C(machine_pages),
           C(machine_unknown), C(no_memory_to_keep), C(snapshot_differs), C(snapshot_failed), C(snapshot_unknown), C(stale_generation).

@@ -10,7 +10,7 @@ import typing as t
 import xml.etree.ElementTree as ET
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, monitor
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Events, libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
@@ -70,6 +70,7 @@ def copy(domain: t.Any, events: Events, path: str, timeout: float, agent: bool, 
 
 def _begin(domain: t.Any, path: str) -> None:
     text = description(domain_xml.parse(domain.XMLDesc(0)), path)
+    monitor.activate(domain)
     try:
         domain.backupBegin(text, None, 0)
     except libvirt.libvirtError as exc:

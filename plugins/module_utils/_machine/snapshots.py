@@ -20,18 +20,13 @@ import xml.etree.ElementTree as ET
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata, monitor
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import check_space
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import copies, disk, hibernate, observe, snapshot, snapshot_plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import copies, disk, hibernate, observe, power, snapshot, snapshot_plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import label
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshot_files import ENDINGS, directory, memory_file
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
-
-try:
-    import libvirt_qemu
-except ImportError:
-    libvirt_qemu = None
 
 Result = t.Dict[str, t.Any]
 
@@ -89,21 +84,15 @@ class Machine:
 
     def _monitor(self, execute: str, **arguments: t.Any) -> None:
         """Have QEMU do what libvirt has no call for: a snapshot within a disk that is in use."""
-        if libvirt_qemu is None:
-            raise GridError("library_missing", "the Python library libvirt_qemu is not installed", remedy="Run the playbook virtuoso.grid.setup on this host")
-
-        def ask(what: str, **given: t.Any) -> t.Any:
-            said = json.loads(libvirt_qemu.qemuMonitorCommand(self.domain, json.dumps({"execute": what, "arguments": given}), 0))
-            if "error" in said:
-                why = said["error"].get("desc")
-                raise GridError("snapshot_failed", f"QEMU says: {why}", remedy="See that the depot's file system has room, then run again")
-            return said["return"]
-
-        inserted = (each.get("inserted") or {} for each in ask("query-block"))
-        node = next((each["node-name"] for each in inserted if each.get("file") == self.path), None)
-        if node is None:
-            raise GridError("snapshot_failed", f"QEMU does not have {self.path} open", remedy="Run again")
-        ask(execute, device=node, **arguments)
+        try:
+            # One that was woken and left paused has not got hold of its disk yet.
+            monitor.activate(self.domain)
+            node = monitor.nodes(self.domain).get(self.path)
+            if node is None:
+                raise GridError("snapshot_failed", f"QEMU does not have {self.path} open", remedy="Run again")
+            monitor.ask(self.domain, execute, device=node, **arguments)
+        except monitor.Refused as exc:
+            raise GridError("snapshot_failed", f"QEMU says: {exc}", remedy="See that the depot's file system has room, then run again") from exc
 
     def _qemu_img(self, *words: str) -> None:
         command(["qemu-img", "snapshot", *words, self.path], timeout=600, code="disk_failed", remedy="See what qemu-img said; then run again")
@@ -206,6 +195,7 @@ class Machine:
             values = t.cast("dict[str, t.Any]", self.observed.metadata)
             hibernate.repath(self.conn, saved, lambda tree: domain_xml.put_metadata(tree, values))
             self.conn.restoreFlags(saved, None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+            monitor.activate(self.domain)
         if head.get("awake"):
             self.domain.resume()
             with self.hypervisor.events.of(self.uuid) as woken:
@@ -215,6 +205,7 @@ class Machine:
         if self.domain.isActive():
             self.domain.destroy()
         hibernate.discard(self.depot, self.uuid)
+        power.restore_autostart(self.domain, self.tree)
         self._qemu_img("-a", name)
 
 
