@@ -50,11 +50,16 @@ def beside(disk: str | None) -> dict[str, str]:
     path, saved = (os.path.join(os.path.dirname(disk), name) for name in (memory.MEMORY, memory.SAVED))
     if os.path.exists(path):
         return {memory.MEMORY: path}
+    return {memory.SAVED: saved} if whole(saved) else {}
+
+
+def whole(saved: str) -> bool:
+    """Whether libvirt saved a memory to the end."""
     try:
         with open(saved, "rb") as file:
-            return {memory.SAVED: saved} if memory.is_saved(file.read(16)) else {}
+            return memory.is_saved(file.read(16))
     except OSError:
-        return {}
+        return False
 
 
 def present(depot: Depot, uuid: str) -> bool:

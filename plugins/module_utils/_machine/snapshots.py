@@ -134,6 +134,8 @@ class Machine:
             self.domain.resume()
             if not awake:
                 self.domain.suspend()
+        if not hibernate.whole(saved):
+            raise GridError("snapshot_failed", "libvirt has not saved the memory to the end", remedy="See that the depot's file system has room, then run again")
         facts = {"snapshot": name, "awake": awake}
         hibernate.compress_file(self.conn, self.depot, self.tree, saved, os.path.join(place, f"{name}.zst"), facts)
 

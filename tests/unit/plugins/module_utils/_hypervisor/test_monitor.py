@@ -11,7 +11,7 @@ import libvirt
 import libvirt_qemu
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import monitor
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import connection, monitor
 
 BLOCK = [{"inserted": {"file": "/m/disk.qcow2", "node-name": "libvirt-2-format"}}, {"inserted": {"file": "/m/seed.iso", "node-name": "libvirt-1-format"}}, {}]
 
@@ -78,3 +78,12 @@ def test_without_its_library(monkeypatch):
     with pytest.raises(GridError) as caught:
         monitor.activate(qemu)
     assert caught.value.code == "library_missing"
+
+
+def test_a_full_file_system_is_told_apart():
+    """libvirt's own program, that writes what it saves, says it in words."""
+    exc = libvirt.libvirtError("no")
+    for text, code in (("iohelper: Unable to write /m/s.save: No space left on device", "disk_full"), ("no such thing", "libvirt_error")):
+        exc.err = (libvirt.VIR_ERR_OPERATION_FAILED, 0, text, 0, None, None, None, 0, 0)
+        exc.args = (text,)
+        assert connection.to_grid_error(exc).code == code
