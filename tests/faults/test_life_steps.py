@@ -20,7 +20,7 @@ POWER = {
     # verb: what comes of a machine that was running, paused, stopped, hibernated
     "present": ("running", "paused", "stopped", "hibernated"),
     "running": ("running",) * 4,
-    "paused": ("paused", "paused", "stopped", "paused"),
+    "paused": ("paused",) * 4,
     "stopped": ("stopped",) * 4,
     "hibernated": ("hibernated", "hibernated", "stopped", "hibernated"),
     "restarted": ("running",) * 4,
@@ -43,7 +43,7 @@ CHANGES = (
     {"autostart": True},
     {"tags": ["one", "two"]},
     {"owner": "bob"},
-    {"goal": "fast"},
+    {"goal": "pack"},
     {"generation": 2},
     {"disk": "4 MiB"},
 )
