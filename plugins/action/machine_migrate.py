@@ -8,7 +8,10 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_steps as steps
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.plugin_utils import _stations
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._moving import Trip
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._progress import ProgressAction
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._relay import connection_to, relayed
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._tunnel import forwarded
@@ -38,6 +41,50 @@ def joined(first: t.Mapping[str, t.Any], second: t.Mapping[str, t.Any]) -> dict[
     return merged
 
 
+def no_way_round(first: t.Mapping[str, t.Any], error: GridError) -> dict[str, t.Any]:
+    """A result whose rows tell that the way through the controller was tried as well (pure)."""
+    cut = cut_off(first)
+    said = f"; nor through the controller: {error.msg}"
+    return {**first, "machines": [{**row, "msg": row["msg"] + said} if row["uuid"] in cut else row for row in first["machines"]]}
+
+
+def through_controller(
+    source: t.Any,
+    target: t.Any,
+    run: t.Callable[[t.Mapping[str, t.Any]], dict[str, t.Any]],
+    arguments: t.Mapping[str, t.Any],
+    first: dict[str, t.Any],
+) -> dict[str, t.Any]:
+    """The step ``receive`` once more for those whose source can't be reached: a port of the target's own leads there.
+
+    :param source: a connection, as is ``target``. :param run: runs the module on the target. :param first: what the step returned without that.
+    """
+    again = [entry for entry in arguments["machines"] if entry["uuid"] in cut_off(first)]
+    way = {**arguments["source"], "host": "127.0.0.1", "key_name": arguments["source"]["host"]}
+    try:
+        with contextlib.ExitStack() as stack:
+            entries = [{**entry, "port": stack.enter_context(relayed(source, target, int(entry["port"])))} for entry in again]
+            return joined(first, run({**arguments, "machines": entries, "source": way}))
+    except GridError as exc:
+        return no_way_round(first, exc)
+
+
+def by_step(arguments: t.Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:
+    """What the module is given in each step of a journey, of what the step ``move`` was given (pure)."""
+    source, target = arguments["source"], arguments["target"]
+    common = {key: arguments[key] for key in ("uri", "timeout", "ports") if key in arguments}
+    limits = {key: arguments[key] for key in ("parallel", "bandwidth", "stall_timeout") if key in arguments}
+    live = {key: arguments[key] for key in ("downtime", "postcopy", "postcopy_after") if key in arguments}
+    here = {**common, "name": source["name"], "path": source["path"]}
+    there = {**common, "name": target["name"], "path": target["path"]}
+    return {
+        "prepare": {**there, "step": "prepare"},
+        "send": {**here, **limits, **live, "step": "send", "target": target},
+        "receive": {**there, **limits, "step": "receive", "source": {"name": source["name"], "host": source["address"]}},
+        "settle": {**here, "step": "settle"},
+    }
+
+
 class ActionModule(ProgressAction):
     """The module with its progress, and with a socket of the target's libvirt where machines leave live."""
 
@@ -45,12 +92,46 @@ class ActionModule(ProgressAction):
 
     def _watched(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         step, machines = arguments.get("step"), arguments.get("machines") or []
+        if step == "move":
+            try:
+                return self._move(arguments, task_vars)
+            except GridError as exc:
+                return exc.result()
         if step == "send" and not self._task.check_mode and any(entry.get("mode") == "live" for entry in machines):
             return self._send(arguments, task_vars)
         result = super()._watched(arguments, task_vars)
         if step == "receive" and not self._task.check_mode and cut_off(result):
-            return self._through_controller(arguments, task_vars, result)
+            return self._again(arguments, task_vars, super()._watched, result)
         return result
+
+    def _move(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        """All steps, on both hosts; the machines as they are then, with ``status`` and ``row``."""
+        source, target = arguments["source"]["name"], arguments["target"]["name"]
+        theirs = _stations.known(task_vars, target)
+        there = connection_to(target, task_vars, self._play_context)
+        _stations.become(self, there, theirs)
+        stations = {
+            "source": _stations.Station(self, source, self._connection, task_vars),
+            "target": _stations.Station(self, target, there, _stations.variables(task_vars, target)),
+        }
+
+        def again(given: t.Mapping[str, t.Any], first: dict[str, t.Any]) -> dict[str, t.Any]:
+            return through_controller(self._connection, there, stations["target"].run, given, first) if cut_off(first) else first
+
+        journey = {"source": source, "target": target, "machines": arguments["machines"]}
+        order = steps.ORDER[:1] if self._task.check_mode else steps.ORDER
+        trip = Trip(journey, stations, by_step(arguments), lambda: forwarded(there, self._connection), again, order)
+        machines = [{key: value for key, value in machine.items() if key != "seed"} for machine in trip.run()["machines"]]
+        return {"changed": any((machine.get("row") or {}).get("changed") for machine in machines), "machines": machines}
+
+    def _again(
+        self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any], run: t.Callable[..., dict[str, t.Any]], first: dict[str, t.Any]
+    ) -> dict[str, t.Any]:
+        try:
+            there = connection_to(str((arguments.get("source") or {}).get("name")), task_vars, self._play_context)
+        except GridError as exc:
+            return no_way_round(first, exc)
+        return through_controller(there, self._connection, lambda given: run(dict(given), task_vars), arguments, first)
 
     def _send(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         try:
@@ -59,20 +140,3 @@ class ActionModule(ProgressAction):
                 return super()._watched({**arguments, "socket": socket}, task_vars)
         except GridError as exc:
             return exc.result()
-
-    def _through_controller(
-        self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any], first: dict[str, t.Any]
-    ) -> dict[str, t.Any]:
-        """Once more for those whose source can't be reached: a port of this host's own leads there."""
-        again = [entry for entry in arguments["machines"] if entry["uuid"] in cut_off(first)]
-        source = arguments.get("source") or {}
-        try:
-            there = connection_to(str(source.get("name")), task_vars, self._play_context)
-            with contextlib.ExitStack() as stack:
-                entries = [
-                    {**entry, "port": stack.enter_context(relayed(there, self._connection, int(entry["port"])))} for entry in again
-                ]
-                way = {**source, "host": "127.0.0.1", "key_name": source["host"]}
-                return joined(first, super()._watched({**arguments, "machines": entries, "source": way}, task_vars))
-        except GridError as exc:
-            return {**first, "relay": exc.msg}

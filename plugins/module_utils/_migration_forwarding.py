@@ -119,12 +119,27 @@ def forwarded(wave: t.Sequence[View], moment: str, networks: t.Sequence[View], r
                 error = GridError("forwarding_failed", f"its network doesn't admit it there: {said}", remedy="Run virtuoso.grid.overlay, then run again")
                 machines.append({**machine, "status": "failed", "row": failed_row(machine, error, bad)})
             else:
-                what = "it is where it should be, but its network wasn't told" if machine["status"] == "received" else "its network wasn't told that it stayed"
+                what = "it is where it should be, but its network wasn't told" if machine["status"] in ("received", "done") else "its network wasn't told that it stayed"
                 error = GridError("forwarding_failed", f"{what}: {said}", remedy="Run virtuoso.grid.overlay")
                 row = machine.get("row") or {}
                 machines.append({**machine, "row": row if row.get("failed") else {**row, **failed_row(machine, error, bad), "changed": True}})
         after.append({**journey, "machines": machines})
     return after
+
+
+def untold(told_hosts: t.Mapping[str, View], announcements: t.Mapping[str, View], rows: bool) -> list[str]:
+    """Warnings of what nobody else tells (pure): hosts that weren't told where machines are, and machines that weren't announced.
+
+    :param rows: whether machines' own rows tell of the first, as :func:`forwarded` makes them.
+    """
+    found = []
+    for host, result in () if rows else told_hosts.items():
+        if _failed(result):
+            found.append(f"{host} wasn't told where machines are now: {reason(result)[1]}. Run virtuoso.grid.overlay")
+    for host, result in announcements.items():
+        if result.get("unreachable") or result.get("failure") or result.get("exception"):
+            found.append(f"{host} didn't announce the machines that came to rest there, which are reached when they have spoken: {reason(result)[1]}")
+    return found
 
 
 def _failed(result: View) -> bool:

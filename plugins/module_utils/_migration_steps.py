@@ -19,6 +19,10 @@ Item = t.Dict[str, t.Any]
 Items = t.List[Item]
 View = t.Mapping[str, t.Any]
 
+ORDER = ("prepare", "send", "receive", "settle")
+END = {"prepare": "target", "send": "source", "receive": "target", "settle": "source"}
+"""At which end of a journey a step is made."""
+
 
 def waves(planned: t.Sequence[View], per_host: int | str, per_link: int | str) -> list[Items]:
     """Journeys in turns, so that no host and no link between two sites has more than so many machines under way at a time.
@@ -76,9 +80,40 @@ def entries(journey: View, step: str) -> Items:
 
 
 def involved(wave: t.Sequence[View], step: str, mine: t.Sequence[str]) -> Items:
-    """The journeys of a wave in which a step has something to do on one of these hosts."""
-    end = "source" if step in ("send", "settle") else "target"
-    return [dict(journey) for journey in wave if journey[end] in mine and entries(journey, step)]
+    """The journeys of a wave in which a step has something to do on one of these hosts. The source drives the step ``move``, which is all of them."""
+    if step == "move":
+        return [dict(journey) for journey in wave if journey["source"] in mine and any(entries(journey, each) for each in ORDER)]
+    return [dict(journey) for journey in wave if journey[END[step]] in mine and entries(journey, step)]
+
+
+def leaves_live(journey: View) -> bool:
+    """Whether the source is to drive the target's libvirt."""
+    return any(machine["mode"] == migration.LIVE and machine["status"] in ("planned", "prepared") for machine in journey["machines"])
+
+
+def following(journey: View, step: str) -> str | None:
+    """The step that comes after a step if all goes well; a live move is over when it was received."""
+    if step == "receive" and all(machine["mode"] == migration.LIVE for machine in journey["machines"]):
+        return None
+    return dict(zip(ORDER, ORDER[1:])).get(step)
+
+
+def arrived(wave: t.Sequence[View], results: t.Mapping[str, View]) -> Items:
+    """The wave after the step ``move``. :param results: of :func:`by_host`; each has the journey as it came out."""
+    after: Items = []
+    for journey in wave:
+        result = results.get(f"{journey['source']}>{journey['target']}")
+        if result is not None and isinstance(result.get("machines"), list):
+            after.append({**journey, "machines": result["machines"]})
+        elif any(entries(journey, each) for each in ORDER):
+            machines = [
+                {**machine, "status": "failed", "row": _lost(machine, result or {}, journey["source"])} if not machine.get("row") else dict(machine)
+                for machine in journey["machines"]
+            ]
+            after.append({**journey, "machines": machines})
+        else:
+            after.append(dict(journey))
+    return after
 
 
 def advance(wave: t.Sequence[View], step: str, results: t.Mapping[str, View]) -> Items:
@@ -88,7 +123,7 @@ def advance(wave: t.Sequence[View], step: str, results: t.Mapping[str, View]) ->
         asked = {entry["uuid"]: entry["action"] for entry in entries(journey, step)}
         result = results.get(f"{journey['source']}>{journey['target']}", {})
         rows = {row["uuid"]: row for row in result.get("machines") or ()}
-        host = journey["source"] if step in ("send", "settle") else journey["target"]
+        host = journey[END[step]]
         machines = [
             _advanced(machine, step, asked[machine["uuid"]], rows.get(machine["uuid"]), result, host) if machine["uuid"] in asked else dict(machine)
             for machine in journey["machines"]
@@ -108,10 +143,8 @@ def _lost(machine: View, result: View, host: str) -> Item:
 
 def _advanced(machine: View, step: str, action: str, row: View | None, result: View, host: str) -> Item:
     if row is None:
-        row = _lost(machine, result, host)
-        status = {"prepare": "failed", "send": "failed", "receive": "failed", "settle": "failed"}[step]
         # Nothing went wrong where nothing was touched; what may have been is left to the next run, which looks first.
-        return {**machine, "status": status, "row": {**(machine.get("row") or {}), **row}}
+        return {**machine, "status": "failed", "row": {**(machine.get("row") or {}), **_lost(machine, result, host)}}
     if row.get("failed"):
         told = {**row, "name": machine["name"], "provider": machine["source"]}
         if step == "send":

@@ -26,9 +26,11 @@ options:
       - V(send), on the source, moves live machines to the end; of others it gives the files to the target.
       - V(receive), on the target, finishes what came live (C(action=finish)), takes the files of others and defines and resumes them (C(action=take)), or
         throws away what came (C(action=discard)).
+      - V(move), delegated to the source, makes the steps from V(prepare) to V(settle) on both hosts, for all machines of a journey. The action plugin does that;
+        it starts the module that comes next while the one before works, where the connections are pipelined. In check mode it only makes V(prepare).
       - V(settle) carries out what was decided of a copy here. The entry's C(action) is C(restore), C(release), C(discard), C(finish) or C(adopt).
     type: str
-    choices: [look, prepare, send, receive, settle]
+    choices: [look, prepare, send, receive, settle, move]
     required: true
   name:
     description: What the inventory calls this host.
@@ -49,13 +51,17 @@ options:
     required: true
   target:
     description:
-      - "For V(send): the target's C(name), its C(address) as this host reaches it, its depot's C(path), its C(site), and whether it allows C(postcopy)."
+      - "For V(send) and V(move): the target's C(name), its C(address) as this host reaches it, its depot's C(path), its C(site), and whether it allows C(postcopy)."
     type: dict
   source:
-    description: "For V(receive): the source's C(name) and C(host), its address."
+    description:
+      - "For V(receive): the source's C(name) and C(host), its address. For V(move): its C(name), its C(address) as the target reaches it, and its depot's C(path)."
     type: dict
   socket:
     description: "For V(send): the socket on this host that leads to the target's libvirt. The action plugin makes it."
+    type: path
+  hold:
+    description: A file that the module waits for before it begins, and that has O(machines) and O(socket). The action plugin makes it.
     type: path
   parallel:
     description: How many machines move at a time.
@@ -203,13 +209,15 @@ host:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hold import word
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.journey import STEPS, Journey
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
 
 OPTIONS = {
     "argument_spec": {
-        "step": {"type": "str", "required": True, "choices": list(STEPS)},
+        "step": {"type": "str", "required": True, "choices": [*STEPS, "move"]},
         "name": {"type": "str"},
         "facts": {"type": "bool", "default": False},
         "unsettled": {"type": "bool", "default": False},
@@ -217,6 +225,7 @@ OPTIONS = {
         "target": {"type": "dict"},
         "source": {"type": "dict"},
         "socket": {"type": "path"},
+        "hold": {"type": "path"},
         "parallel": {"type": "int", "default": 2},
         "bandwidth": {"type": "str"},
         "downtime": {"type": "int"},
@@ -232,8 +241,13 @@ OPTIONS = {
 
 def work(module: AnsibleModule) -> Result:
     """The module's work."""
+    if module.params["step"] == "move":
+        raise GridError("invalid_step", "the step move is made by the action plugin of this module", remedy="Use the module in a play, not by itself")
     bandwidth = module.params["bandwidth"]
     params = {**module.params, "bandwidth": parse_size(bandwidth, "bandwidth", minimum=1) if bandwidth else None}
+    if params["hold"]:
+        told = word(params["hold"])
+        params.update(machines=told.get("machines") or [], socket=told.get("socket"))
     return Journey(params, module.check_mode).run()
 
 

@@ -84,8 +84,8 @@ def test_one_that_is_on_its_way_is_not_moved_by_another_run(bed: Bed):
     """The second waits for the first, and finds the machine where that has brought it, or says that it is busy."""
     source = bed.place[0]
     target = other(source)
-    first = bed.grid.start("migrate", "-e", f"machines={bed.name}", "-e", f"to={target}", virtuoso_migrate_bandwidth="2 MiB")
-    assert first.wait_for_task(SEND, 60)
+    first = bed.grid.start("migrate", "-v", "-e", f"machines={bed.name}", "-e", f"to={target}", virtuoso_migrate_bandwidth="2 MiB")
+    assert first.wait_for_text(f": {SEND}: {bed.name}", 60)
     until("the mark", lambda: "moving" in on_host(source, f"virsh dumpxml --inactive {bed.name}", check=False), 20, 0.1)
     args = {"state": "stopped", "timeout": 5, "machines": [{"uuid": bed.uuid, "name": bed.name}]}
     touched = task(source, "virtuoso.grid.machine", args)["machines"][0]

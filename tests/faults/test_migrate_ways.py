@@ -108,7 +108,7 @@ def test_a_dead_source_s_machine_goes_on_elsewhere_only_on_somebody_s_word(bed: 
     target = other(source)
     writer = Writer(bed.address, "dead")
     run = bed.start(target, "hibernated")
-    assert run.wait_for_task(RECEIVE, 60), run.story()
+    assert run.wait_for_text(f": {RECEIVE}: {bed.name}", 60), run.story()
     staging, note = f"{DEPOT}/machines/.staging/{bed.uuid}", f"{DEPOT}/machines/{bed.uuid}/incoming.json"
     until("the files on their way", lambda: "yes" in on_host(target, f"test -d {staging} && echo yes || true"), 30, 0.1)
     on_host(target, "kill -STOP $(pidof libvirtd)")

@@ -21,14 +21,13 @@ CUT = "itcut"
 MODES = ("live", "hibernated", "cold")
 VICTIMS = ("controller", "source_libvirtd", "target_libvirtd", "ssh", "source_qemu", "target_qemu", "network")
 
-SEND, RECEIVE = "Send the machines", "Receive the machines"
-RELEASE = "Release what has arrived elsewhere, and put back what has not"
+PREPARE, SEND, RECEIVE, RELEASE = "prepare", "send", "receive", "settle"
 POINTS: dict[str, tuple[tuple[str, float], ...]] = {
-    "live": (("Prepare the targets", 0.0), (SEND, 0.2), (SEND, 0.9), (SEND, 1.6), (SEND, 2.4), (RECEIVE, 0.0)),
-    "hibernated": (("Prepare the targets", 0.0), (SEND, 0.2), (SEND, 0.8), (RECEIVE, 0.1), (RECEIVE, 0.6), (RELEASE, 0.0)),
-    "cold": (("Prepare the targets", 0.0), (SEND, 0.2), (RECEIVE, 0.1), (RECEIVE, 0.4), (RELEASE, 0.0)),
+    "live": ((PREPARE, 0.0), (SEND, 0.0), (SEND, 0.4), (SEND, 1.0), (SEND, 1.8), (RECEIVE, 0.0)),
+    "hibernated": ((PREPARE, 0.0), (SEND, 0.0), (SEND, 0.4), (RECEIVE, 0.0), (RECEIVE, 0.4), (RELEASE, 0.0)),
+    "cold": ((PREPARE, 0.0), (SEND, 0.0), (RECEIVE, 0.0), (RECEIVE, 0.3), (RELEASE, 0.0)),
 }
-"""Where a move is hit: a task, and seconds after its begin."""
+"""Where a move is hit: a step, and seconds after its begin."""
 
 FLIGHT = {"virtuoso_migrate_bandwidth": "24 MiB", "virtuoso_migrate_stall_timeout": 5}
 """Slow enough to be hit in the middle."""
@@ -148,7 +147,8 @@ class Bed:
 
     def start(self, target: str, mode: str, **variables: t.Any) -> Run:
         """Begin a move."""
-        return self.grid.start("migrate", "-e", f"machines={self.name}", "-e", f"to={target}", "-e", f"mode={mode}", **{**FLIGHT, **variables})
+        # With -v it tells each step.
+        return self.grid.start("migrate", "-v", "-e", f"machines={self.name}", "-e", f"to={target}", "-e", f"mode={mode}", **{**FLIGHT, **variables})
 
     def finish(self, target: str) -> Run:
         """The same again, until it succeeds: a run that was left alone may still be at work."""
@@ -226,9 +226,9 @@ def hit(bed: Bed, mode: str, victim: str, point: tuple[str, float], number: int)
         writer = until("the guest", lambda: _writer(bed, number), 60, 1)
     begin = time.monotonic()
     run = bed.start(target, mode)
-    task, delay = point
+    step, delay = point
     try:
-        began = run.wait_for_task(task, 60)
+        began = run.wait_for_text(f": {step}: {bed.name}", 60)
         with contextlib.suppress(subprocess.TimeoutExpired):
             run.process.wait(delay)
         late = run.process.poll() is not None

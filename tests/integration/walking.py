@@ -109,6 +109,12 @@ class Run:
             self._news.wait_for(lambda: self._over or name in self.tasks(), timeout=deadline)
             return name in self.tasks()
 
+    def wait_for_text(self, text: str, deadline: float = PLAY_DEADLINE) -> bool:
+        """Return when a line that isn't an event has this text; false when the run ended without it."""
+        with self._news:
+            self._news.wait_for(lambda: self._over or any(text in line for line in self.text), timeout=deadline)
+            return any(text in line for line in self.text)
+
     def signal(self, number: int) -> None:
         """Send a signal to everything that belongs to the run on the controller."""
         with contextlib.suppress(ProcessLookupError):

@@ -86,3 +86,18 @@ def test_each_card_is_told_on_its_own_network():
     row = {"name": "a", "uuid": "a", "mac": MAC, "network": "lan", "extra_networks": ["san"], "provider": "p2"}
     rest = forwarding.came_to_rest([{"uuid": "a", "provider": "p1"}], [row])
     assert [(card["network"], card["at"], card["source"]) for card in rest] == [("lan", "p2", "p1"), ("san", "p2", "p1")]
+
+
+def test_one_that_let_go_of_its_source_is_told_to_be_where_it_should_be():
+    broken = {"p1": {"failure": {"code": "x"}, "msg": "no"}}
+    (journey,) = forwarding.forwarded(wave("done", row={"name": "a", "changed": True}), "after", [LAN], broken)
+    assert "it is where it should be" in journey["machines"][0]["row"]["msg"]
+
+
+def test_what_nobody_else_tells_is_a_warning():
+    broken, fine = {"msg": "no nft", "failure": {"code": "x"}}, {"part": {}, "actions": []}
+    assert forwarding.untold({"p1": broken, "p2": fine}, {"p2": fine}, rows=True) == []
+    (told_of,) = forwarding.untold({"p1": broken, "p2": fine}, {}, rows=False)
+    assert "p1" in told_of and "no nft" in told_of
+    (announced,) = forwarding.untold({}, {"p2": {"unreachable": True, "msg": "gone"}, "p3": {"actions": []}}, rows=True)
+    assert "p2" in announced and "gone" in announced
