@@ -112,6 +112,7 @@ class Design:
         outside = mesh.without(told)
         on_it = [host for host in reached if host not in outside]
         self.mesh = {*on_it, *kept} if len(members) > 1 else set()
+        self._require_answers(set(members) - set(reached) - kept)
         for host in self.mesh:
             sizes = [self.choices[edge(host, other)]["mtu"] for other in on_it if host in on_it and other != host]
             self.choices[mesh.place(host)] = {"transport": mesh.KIND, "reason": "", "mtu": min(sizes, default=self._mtu_now)}
@@ -122,6 +123,20 @@ class Design:
                     self.choices[edge(one, other)] = transport.choose_tap(self.network, one, other, facts, why)
                 except GridError as exc:
                     self.troubles[edge(one, other)] = exc
+
+    def _require_answers(self, silent: t.Collection[str]) -> None:
+        """No VXLAN link beside a mesh: FRR would take its device for the mesh's."""
+        held = sorted({host for pair, choice in self.choices.items() for host in pair if choice.get("kept") is not None and host in silent})
+        held = [host for host in held if any(host in pair and self.choices[pair]["transport"] in ("vxlan", "wireguard") for pair in self.choices)]
+        if held:
+            raise GridError(
+                "host_unreached",
+                f"{', '.join(held)} doesn't answer, and its link with the others can't stay beside an EVPN mesh",
+                object=f"network {self.network['name']}",
+                tried="plan its EVPN mesh",
+                remedy="Run again when it answers, or leave it out of the network's hosts and of the inventory",
+                hosts=held,
+            )
 
     def _require_paths(self, members: t.Collection[str]) -> None:
         home = self.network["home"]
