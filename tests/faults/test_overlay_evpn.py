@@ -10,7 +10,7 @@ import time
 
 import conftest
 import pytest
-from overlays import BRIDGE, HOME, HOSTS, NETWORK, Overlay, Pinging, lab, leftovers, on_host, plug, storm
+from overlays import BRIDGE, HOME, HOME_NETWORKS, HOSTS, NETWORK, Overlay, Pinging, lab, leftovers, on_host, plug, storm
 from walking import PROVIDERS, until
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import model
@@ -171,6 +171,31 @@ def test_a_host_that_lost_its_power_comes_back(overlay, host):
     print(f"{host} lost its power, all back after {time.monotonic() - begin:.1f} s")
     again = overlay.make(**EVPN)
     assert not any(again.changed.values()), again.story()
+
+
+def test_a_second_network_comes_and_goes_while_bgp_runs(overlay):
+    addresses = {host: _address(host) for host in PROVIDERS}
+    second = {"name": "it-second", "home": "provider2", "topology": "evpn"}
+    with_both = [overlay.network(**EVPN), second]
+    started = {host: on_host(host, f"systemctl show -p ActiveEnterTimestampMonotonic --value {UNIT}") for host in HOSTS}
+    on_host("provider1", f"ping -q -i 0.02 -I vhit1 {addresses['provider2']} >/root/it_ping.txt 2>&1 & echo $! >/root/it_ping.pid")
+    overlay.grid.play("overlay", virtuoso_networks=with_both, virtuoso_home_networks=HOME_NETWORKS).succeeded()
+    other = model.mesh_device("it-second")
+    for host in HOSTS:
+        ends = [link for link in conftest.task(host, "virtuoso.grid.overlay_info")["links"] if link["transport"] == "evpn"]
+        assert {link["device"]: len(link["vteps"]) for link in ends} == {MESH: 2, other: 2}, ends
+    again = overlay.grid.play("overlay", virtuoso_networks=with_both, virtuoso_home_networks=HOME_NETWORKS).succeeded()
+    assert not any(again.changed.values()), again.story()
+    overlay.make(**EVPN)
+    told = on_host("provider1", "kill -INT $(cat /root/it_ping.pid); sleep 0.3; cat /root/it_ping.txt; rm /root/it_ping.*")
+    sent, received = map(int, re.search(r"(\d+) packets transmitted, (\d+) received", told).groups())
+    assert sent - received <= 1 and sent > 200, told
+    assert started == {host: on_host(host, f"systemctl show -p ActiveEnterTimestampMonotonic --value {UNIT}") for host in HOSTS}, "FRR was told, not restarted"
+    for host in HOSTS:
+        said = on_host(host, "vtysh -N virtuoso -c 'show running-config' 2>/dev/null")
+        assert str(model.network_vni("it-second")) not in said and str(model.network_vni(NETWORK)) in said
+        assert said.count("remote-as") == (2 if host == HOME else 1), said
+        assert len(_mesh(host)["vteps"]) == 2
 
 
 def test_from_star_to_evpn_and_back_no_path_is_lost(overlay):

@@ -111,16 +111,18 @@ def serve(directory: str) -> int:
         with contextlib.suppress(OSError):
             os.unlink(f"{SOCKETS}/{name}")
     common = ["-N", INSTANCE, "-P", "0", "-A", "127.0.0.1"]
-    children = []
+    began = []
     # From FRR 9 on there is one more; zebra without it complains for ever.
     if os.path.exists(f"{PROGRAMS}/mgmtd"):
-        children.append(subprocess.Popen([f"{PROGRAMS}/mgmtd", *common]))  # pylint: disable=consider-using-with
+        began.append(subprocess.Popen([f"{PROGRAMS}/mgmtd", *common]))  # pylint: disable=consider-using-with
         _wait(lambda: os.path.exists(f"{SOCKETS}/mgmtd.vty"), 5)
-    children.append(subprocess.Popen([f"{PROGRAMS}/zebra", *common, "-f", "/dev/null"]))  # pylint: disable=consider-using-with
+    began.append(subprocess.Popen([f"{PROGRAMS}/zebra", *common, "-f", "/dev/null"]))  # pylint: disable=consider-using-with
     _wait(lambda: os.path.exists(f"{SOCKETS}/zserv.api"), 5)
     # Hosts of a large grid reach each other by their default routes.
     _wait(lambda: bool(ask("configure terminal", "ip nht resolve-via-default", "end", "show version")), 5)
-    children.append(subprocess.Popen([f"{PROGRAMS}/bgpd", *common, "-f", f"{directory}/{FILE}"]))  # pylint: disable=consider-using-with
-    while all(child.poll() is None for child in children):
-        time.sleep(0.2)
+    began.append(subprocess.Popen([f"{PROGRAMS}/bgpd", *common, "-f", f"{directory}/{FILE}"]))  # pylint: disable=consider-using-with
+    os.wait()
+    # At once, before they take back what the kernel was told.
+    for child in began:
+        child.kill()
     return 1

@@ -103,9 +103,9 @@ def mesh_phases(now: t.Mapping[t.Any, str], wanted: t.Collection[t.Any]) -> list
 
     :param now: roles by key; a host's place on the mesh is the key ``("", host, "evpn")``: the mesh is one more node of the tree. :param wanted: keys.
 
-    BGP takes over last and lets go first, for it may not see a MAC address both by itself and by a link that it doesn't know. Between, the mesh is a link as others
-    are, which floods to all and learns. Roles beside those of :func:`phases`: ``evpn``, what BGP says; ``frozen``, what it said, while it is silent on all hosts;
-    ``resting``, as ``standby``, and whatever was learned is forgotten.
+    BGP takes over last and lets go first, for it may not see a MAC address both by itself and by a link that it doesn't know. Between, the mesh is a link
+    as others are, which floods to all and learns. Roles beside those of :func:`phases`: ``evpn``, what BGP says; ``frozen``, what it said, while it is
+    silent on all hosts; ``resting``, as ``standby``, and whatever was learned is forgotten.
     """
     final = {key: "evpn" if key[0] == "" else "tree" for key in wanted}
     coming = {key for key in final if now.get(key) != final[key]}
