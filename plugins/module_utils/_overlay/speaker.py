@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 import typing as t
 
@@ -103,7 +104,12 @@ def _wait(what: t.Callable[[], bool], seconds: float) -> bool:
 
 
 def serve(directory: str) -> int:
-    """FRR's daemons, until one of them ends: then all are begun anew by systemd."""
+    """FRR's daemons, until one of them ends: then all are begun anew by systemd. While somebody else's runs beside, none."""
+    why = foreign()
+    if why:
+        print(f"{why}: BGP is not spoken for the overlay while it is there", file=sys.stderr)  # pylint: disable=ansible-bad-function
+    while foreign():
+        time.sleep(5)
     for path in (os.path.dirname(SOCKETS), SOCKETS):
         os.makedirs(path, exist_ok=True)
         shutil.chown(path, "frr", "frr")
