@@ -19,7 +19,7 @@ import typing as t
 from ansible import constants as C
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import QUIET_SECONDS
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import OWN, QUIET_SECONDS
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._terminal import board
 
@@ -105,8 +105,7 @@ class ProgressAction(ActionBase):
             return self._execute_module(
                 module_name=self.MODULE, module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val
             )
-        # Only root writes there, so nobody else can have put a link in its place.
-        path = f"/run/virtuoso-progress-{os.urandom(8).hex()}"
+        path = OWN + os.urandom(8).hex()
         begin = time.monotonic()
         ended = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(path, ended, task_vars), daemon=True)
@@ -117,7 +116,8 @@ class ProgressAction(ActionBase):
         finally:
             ended.set()
             watcher.join(_POLL_SECONDS)
-        if time.monotonic() - begin >= QUIET_SECONDS and (result.get("changed") or result.get("failed")):
+        # The module takes it away, unless it is killed.
+        if result.get("failed") and time.monotonic() - begin >= QUIET_SECONDS:
             self._low_level_execute_command(f"rm -f -- {path}", sudoable=True)
         return result
 

@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import signal
 import typing as t
 
 import pytest
+from overlays import lab
+from test_transfer import SERVER, SIZE, Target, _images, _target, code
 from walking import DEPOT, PROVIDERS, Grid, on_host, until
 
-SERVER = "home1"
+__all__ = ["_images", "_target"]
 
 
 @pytest.fixture
@@ -60,3 +63,17 @@ def test_exports_of_a_play_that_died_go_with_the_machine(grid: Grid):
     assert len(exports()) == 2, "a source and a pager"
     grid.play("retire", "-e", f"machines={name}").succeeded()
     assert exports() == []
+
+
+def test_a_source_that_loses_its_power_midway_is_told_and_gone_on_with(target: Target, images: dict[str, t.Any]):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(target.get, images["1"], bandwidth="4 MiB", route="direct")
+        until("some of it", lambda: target.came() >= SIZE * 2**20 // 4 or running.done(), 60, 0.1)
+        lab("reboot", SERVER, "--grace", "0")
+        result = running.result()
+    assert result.get("failed") and code(result) == "source_unreachable" and SERVER in result["msg"]
+    target.nothing()
+    came = target.one(images["1"])
+    assert came["resumed"] >= SIZE * 2**20 // 8
+    assert came["resumed"] + came["content"] == SIZE * 2**20
+    target.same(images["1"])

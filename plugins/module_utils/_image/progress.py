@@ -5,13 +5,21 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import copy
 import json
+import os
 import time
 import typing as t
 
 
 QUIET_SECONDS = 2.0
 """Work that takes no longer than this shows nothing."""
+
+OWN = "/run/virtuoso-progress-"
+"""How a file begins that the controller named and nobody else knows; it goes with the process. Only root writes there, so nobody else can
+have put a link in its place."""
 
 
 class Progress:
@@ -27,11 +35,13 @@ class Progress:
         self.interval = interval
         self._last = 0.0
         self._loud = time.monotonic() + quiet
+        if path is not None and path.startswith(OWN):
+            atexit.register(_remove, path)
 
     def about(self, name: str) -> Progress:
         """The same file, lines about another object."""
-        other = Progress(self.path, name, interval=self.interval)
-        other._loud = self._loud
+        other = copy.copy(self)
+        other.name, other._last = name, 0.0
         return other
 
     def stage(self, stage: str, **facts: t.Any) -> None:
@@ -51,3 +61,8 @@ class Progress:
         if now - self._last >= self.interval or done == total:
             self._last = now
             self.stage(stage, done=done, total=total)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
