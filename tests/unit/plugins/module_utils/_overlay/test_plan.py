@@ -102,7 +102,7 @@ def test_a_site_without_any_path_is_told_with_every_probe_that_failed():
         ([{**LAN, "home": "nobody"}], "unknown_host"),
         ([{"name": "Bad Name", "home": "home1"}], "invalid_network"),
         ([{**LAN, "colour": "red"}], "invalid_network"),
-        ([{**LAN, "topology": "evpn"}], "invalid_network"),
+        ([{**LAN, "topology": "ring"}], "invalid_network"),
     ],
 )
 def test_bad_networks_are_refused(networks, code):
