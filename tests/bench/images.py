@@ -14,6 +14,7 @@ import statistics
 import typing as t
 import uuid
 
+import overlay_ways as ways
 from measure import CHECKOUT, Row, on, play, task, timed
 
 SOURCE, TARGET = "provider1", "provider2"
@@ -122,12 +123,12 @@ def verify(image: dict[str, t.Any], version: str) -> Work:
     return check
 
 
-def first_copy(image: dict[str, t.Any], case: str, rounds: int) -> list[Row]:
-    """All ways to a host that has nothing."""
+def first_copy(image: dict[str, t.Any], case: str, rounds: int, told: t.Callable[[dict[str, t.Any]], None] = lambda dummy: None) -> list[Row]:
+    """All ways to a host that has nothing. :param told: is given our module's result."""
     meter = Meter(case)
     on(SOURCE, f"systemctl stop bench-export 2>/dev/null; {EXPORT} {DIR}/1.qcow2")
     try:
-        meter.run("virtuoso", lambda: ours(image), EMPTY, rounds, verify(image, "1"))
+        meter.run("virtuoso", lambda: told(ours(image)), EMPTY, rounds, verify(image, "1"))
         for who, work in FIRST.items():
             meter.run(who, work, EMPTY, rounds)
     finally:
@@ -257,10 +258,19 @@ def power_up(image: dict[str, t.Any], what: str) -> list[Row]:
 
 def slow_first_copy(one: dict[str, t.Any]) -> list[Row]:
     """At 100 Mbit/s, beside what the link takes for our bytes."""
-    rows = first_copy(one, "first copy, 100 Mbit/s", 1)
+    meter = Meter("first copy, 100 Mbit/s")
+    alone: list[float] = []
+    rows = first_copy(one, meter.case, 1, lambda result: alone.append(result["images"][0]["seconds"]))
+    ways.install()
+    try:
+        carried = ways.speed(4.0, inner=False).mbit
+    finally:
+        ways.uninstall()
     sent = next(row["value"] for row in rows if row["who"] == "virtuoso" and row["metric"] == "sent")
-    ideal = sent * 2**20 / SLOW
-    return [*rows, {"area": "images", "case": rows[0]["case"], "who": "our bytes / link rate", "metric": "time", "value": ideal, "unit": "s"}]
+    meter.add("virtuoso, the transfer alone", "time", alone[0], "s")
+    meter.add("our bytes / link rate", "time", sent * 2**20 / SLOW, "s")
+    meter.add(f"our bytes / {carried:.1f} Mbit/s, what the link carries of TCP", "time", sent * 2**20 * 8 / (carried * 1e6), "s")
+    return [*rows, *meter.rows]
 
 
 def measure() -> list[Row]:
