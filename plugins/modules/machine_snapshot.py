@@ -29,7 +29,9 @@ options:
     choices: [present, absent, reverted]
     default: present
   snapshot:
-    description: Name of the snapshot; 1 to 63 of the letters a to z, large or small, digits and C(. _ -), and none of C(. -) first. Only with O(all) it is left out.
+    description:
+      - Name of the snapshot; 1 to 63 of the letters a to z, large or small, digits and C(. _ -), and none of C(. -) first.
+      - Only with O(all) it is left out.
     type: str
   all:
     description: Whether to delete all snapshots of the machines, with O(state=absent).

@@ -95,7 +95,8 @@ def test_two_plays_at_once(provider):
             assert sum(each["changed"] for each in done) == 3
             assert sorted(each["name"] for each in provider.info(["it-c"])[0]["snapshots"]) == (["a", "b", "c"] if state == "present" else [])
     assert left(provider, machine) == set() and provider.info(["it-c"])[0]["state"] == "running"
-    lock = f"import fcntl; f = open('{provider.path}/machines/.lock', 'ab'); fcntl.lockf(f, fcntl.LOCK_EX, 1, int('{machine['uuid']}'.replace('-', '')[:15], 16))"
+    place = int(machine["uuid"].replace("-", "")[:15], 16)
+    lock = f"import fcntl; f = open('{provider.path}/machines/.lock', 'ab'); fcntl.lockf(f, fcntl.LOCK_EX, 1, {place})"
     provider.shell(f"nohup python3 -c \"{lock}; print(flush=True); import time; time.sleep(60)\" >/tmp/it-lock 2>&1 & echo $! >/tmp/it-lock.pid; "
                    "for i in $(seq 100); do [ -s /tmp/it-lock ] && break; sleep 0.1; done")  # fmt: skip
     assert codes(provider.snapshot(["it-c"], snapshot="a", timeout=1)) == ["machine_busy"]

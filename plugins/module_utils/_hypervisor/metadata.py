@@ -49,8 +49,9 @@ def _wishes(spec: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
 def of_spec(spec: t.Mapping[str, t.Any], started: bool) -> Metadata:
     """The metadata of a machine that is to be as ``spec`` says, in the form that :func:`read` returns.
 
-    ``autostart`` says of a machine that sleeps that it is to be started with its provider again once it is awake. ``moving`` is there while the machine is on its way to another host: ``{generation, to, attempt, autostart}`` of the copy that comes to be
-    there. A definition that has it can't be started.
+    ``autostart`` says of a machine that sleeps that it is to be started with its provider again once it is awake. ``moving`` is there while
+    the machine is on its way to another host: ``{generation, to, attempt, autostart}`` of the copy that comes to be there. A definition that
+    has it can't be started.
     """
     values: Metadata = {key: clean(spec[key]) if spec.get(key) else None for key in _TEXTS}
     users = [

@@ -18,7 +18,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine import (
     chain,
     changes,
     disk,
-    hibernate,
     observe,
     paging,
     plugging,

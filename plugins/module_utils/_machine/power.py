@@ -10,7 +10,7 @@ import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import agent, hibernate, observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for

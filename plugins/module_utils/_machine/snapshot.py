@@ -34,7 +34,10 @@ class Found(t.NamedTuple):
 
 
 def find(hypervisor: Hypervisor, machine: str) -> str:
-    """The uuid of a machine of this host. :param machine: its uuid or its name. :raises GridError: ``machine_unknown``, ``foreign_domain``, ``invalid_name``."""
+    """The uuid of a machine of this host.
+
+    :param machine: its uuid or its name. :raises GridError: ``machine_unknown``, ``foreign_domain``, ``invalid_name``.
+    """
     try:
         uuid: str | None = check_uuid(machine)
         name = None

@@ -50,7 +50,9 @@ def check_name(value: t.Any) -> str:
     """A snapshot's name. :raises GridError: ``invalid_snapshot``."""
     if not is_name(value):
         raise GridError(
-            "invalid_snapshot", f"{shorten(value)} is not a name of a snapshot", remedy="Give 1 to 63 of the letters a to z, large or small, digits and . _ -, and none of . - first"
+            "invalid_snapshot",
+            f"{shorten(value)} is not a name of a snapshot",
+            remedy="Give 1 to 63 of the letters a to z, large or small, digits and . _ -, and none of . - first",
         )
     return value
 

@@ -30,6 +30,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
 
 # Seconds for a guest's agent to bring its file systems to rest
 _FREEZE_PATIENCE = 20
+_ROOM = "See that the depot's file system has room, then run again"
 
 
 def _inner(path: str) -> dict[str, str]:
@@ -90,7 +91,7 @@ class Machine:
                 raise GridError("snapshot_failed", f"QEMU does not have {self.path} open", remedy="Run again")
             monitor.ask(self.domain, execute, device=node, **arguments)
         except monitor.Refused as exc:
-            raise GridError("snapshot_failed", f"QEMU says: {exc}", remedy="See that the depot's file system has room, then run again") from exc
+            raise GridError("snapshot_failed", f"QEMU says: {exc}", remedy=_ROOM) from exc
 
     def _qemu_img(self, option: str, snapshot_name: str) -> None:
         words = ["qemu-img", "snapshot", option, snapshot_name, "--image-opts", f"driver=qcow2,file.driver=file,file.filename={self.path.replace(',', ',,')}"]
@@ -135,7 +136,7 @@ class Machine:
             if not awake:
                 self.domain.suspend()
         if not hibernate.whole(saved):
-            raise GridError("snapshot_failed", "libvirt has not saved the memory to the end", remedy="See that the depot's file system has room, then run again")
+            raise GridError("snapshot_failed", "libvirt has not saved the memory to the end", remedy=_ROOM)
         facts = {"snapshot": name, "awake": awake}
         hibernate.compress_file(self.conn, self.depot, self.tree, saved, os.path.join(place, f"{name}.zst"), facts)
 

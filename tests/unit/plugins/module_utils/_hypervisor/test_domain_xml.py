@@ -23,7 +23,8 @@ SPEC = {
     "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64}, "tags": ["a", "b"], "packages": ["nginx"], "users": [USER],
     "user": None, "python": "/usr/bin/python3", "vcpus": 2, "memory": 512 * 2**20, "disk": None, "display": "vnc", "cpu_shares": None,
     "cpu_limit": None, "disk_io": None, "mac": "d2:ff:bf:00:00:01",
-    "vcpus_max": 4, "memory_max": 2**30, "extra_networks": ["lan"], "cards": {"lan": hardware.Card("d2:11:bf:00:00:01", 1400)}, "boot": ["disk"], "description": "my web",
+    "vcpus_max": 4, "memory_max": 2**30, "extra_networks": ["lan"], "cards": {"lan": hardware.Card("d2:11:bf:00:00:01", 1400)},
+    "boot": ["disk"], "description": "my web",
 }  # fmt: skip
 MODEL = {
     **SPEC, "display_password": "secret", "virtualization": "qemu", "machine_type": "pc-q35-7.2", "disk_path": "/d/disk.qcow2",
