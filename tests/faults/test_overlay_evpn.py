@@ -85,8 +85,8 @@ def test_providers_reach_each_other_directly_and_nothing_of_it_comes_by_the_home
             until(f"{one} reaches {other}", lambda one=one, other=other: _ping(one, addresses[other], 1) == 1, deadline=10)
     before = _carried(HOME)
     assert _ping("provider1", addresses["provider2"], 200, 0.01) == 200
-    # Neither forwarded nor flooded: a known address's frames go to its host alone.
-    assert _carried(HOME) - before < 10
+    # Neither forwarded nor flooded: a known address's frames go to its host alone. What is left is what hosts say to all by themselves.
+    assert _carried(HOME) - before < 40, "of 400 frames"
 
 
 def test_overlay_info_tells_sessions_hosts_and_addresses(overlay):  # pylint: disable=unused-argument

@@ -118,10 +118,11 @@ class Overlay:
 
 
 CLEAN = f"""
-for unit in $(systemctl list-units --all --plain --no-legend 'virtuoso-overlay-ssh@*' 'virtuoso-overlay-wireguard*' 'virtuoso-overlay-frr*' 'virtuoso-home*' | cut -d ' ' -f 1); do
+for unit in $(systemctl list-units --all --plain --no-legend 'virtuoso-overlay-[sfw]*' 'virtuoso-home*' | cut -d ' ' -f 1); do
     systemctl disable --now $unit
 done
-rm -rf /etc/virtuoso/overlay/part*.json /etc/virtuoso/overlay/ssh/* /etc/virtuoso/overlay/authorized_keys /etc/virtuoso/overlay/wireguard.* /etc/virtuoso/overlay/frr.conf
+rm -rf /etc/virtuoso/overlay/part*.json /etc/virtuoso/overlay/ssh/* /etc/virtuoso/overlay/authorized_keys
+rm -rf /etc/virtuoso/overlay/wireguard.* /etc/virtuoso/overlay/frr.conf
 rm -rf /etc/virtuoso/home/{NETWORK} /var/lib/virtuoso-home/{NETWORK}.leases
 for link in $(ip -br link | grep -oE '^(vb|ve|vt|vw|vh|vl|tap)[0-9a-f]+|^vwg0|^vhit0|^{LAN}'); do ip link delete $link; done
 nft list tables | grep virtuoso_ | while read -r line; do nft delete $line; done

@@ -116,7 +116,9 @@ def mesh_phases(now: t.Mapping[t.Any, str], wanted: t.Collection[t.Any]) -> list
     silent = {key for key in going if now[key] in ("evpn", "frozen")}
     found = []
     if silent:
-        found.append({**now, **dict.fromkeys(silent, "frozen")})
+        # Taps are there from the beginning: what their keys are for must be in every part.
+        taps = {key: "standby" for key in coming if key[2] == "ssh" and key not in now}
+        found.append({**taps, **now, **dict.fromkeys(silent, "frozen")})
     # After an interruption new links may flood already: then no old one does any more.
     if not any(now.get(key) not in (None, "standby") for key in coming):
         found.append({**stay, **dict.fromkeys(going, "tree"), **dict.fromkeys(coming, "standby")})
