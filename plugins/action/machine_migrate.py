@@ -71,7 +71,9 @@ def through_controller(
 
 def by_step(arguments: t.Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:
     """What the module is given in each step of a journey, of what the step ``move`` was given (pure)."""
-    source, target = arguments["source"], arguments["target"]
+    source, target = arguments.get("source"), arguments.get("target")
+    if not all(isinstance(end, dict) and end.get("name") and end.get("address") and end.get("path") for end in (source, target)):
+        raise GridError("invalid_options", "the step move needs source and target", remedy="Give both with name, address and path")
     common = {key: arguments[key] for key in ("uri", "timeout", "ports") if key in arguments}
     limits = {key: arguments[key] for key in ("parallel", "bandwidth", "stall_timeout") if key in arguments}
     live = {key: arguments[key] for key in ("downtime", "postcopy", "postcopy_after") if key in arguments}
@@ -106,6 +108,7 @@ class ActionModule(ProgressAction):
 
     def _move(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         """All steps, on both hosts; the machines as they are then, with ``status`` and ``row``."""
+        given = by_step(arguments)
         source, target = arguments["source"]["name"], arguments["target"]["name"]
         theirs = _stations.known(task_vars, target)
         there = connection_to(target, task_vars, self._play_context)
@@ -115,12 +118,12 @@ class ActionModule(ProgressAction):
             "target": _stations.Station(self, target, there, _stations.variables(task_vars, target)),
         }
 
-        def again(given: t.Mapping[str, t.Any], first: dict[str, t.Any]) -> dict[str, t.Any]:
-            return through_controller(self._connection, there, stations["target"].run, given, first) if cut_off(first) else first
+        def again(taken: t.Mapping[str, t.Any], first: dict[str, t.Any]) -> dict[str, t.Any]:
+            return through_controller(self._connection, there, stations["target"].run, taken, first) if cut_off(first) else first
 
         journey = {"source": source, "target": target, "machines": arguments["machines"]}
         order = steps.ORDER[:1] if self._task.check_mode else steps.ORDER
-        trip = Trip(journey, stations, by_step(arguments), lambda: forwarded(there, self._connection), again, order)
+        trip = Trip(journey, stations, given, lambda: forwarded(there, self._connection), again, order)
         machines = [{key: value for key, value in machine.items() if key != "seed"} for machine in trip.run()["machines"]]
         return {"changed": any((machine.get("row") or {}).get("changed") for machine in machines), "machines": machines}
 

@@ -37,7 +37,8 @@ def word(path: str, *, longest: float = LONGEST, patience: float = _PATIENCE, cl
             with open(path, encoding="utf-8") as file:
                 return t.cast("dict[str, t.Any]", json.load(file))
         except FileNotFoundError:
-            there = os.path.isdir(os.path.dirname(path))
+            pass
+        there = os.path.isdir(os.path.dirname(path))
         if (seen and not there) or (not seen and not there and clock() - begin > patience):
             raise GridError("not_called", "the controller has gone before it said what to do; nothing was done", remedy="Run again")
         seen = seen or there

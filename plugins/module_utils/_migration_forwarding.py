@@ -138,7 +138,7 @@ def untold(told_hosts: t.Mapping[str, View], announcements: t.Mapping[str, View]
             found.append(f"{host} wasn't told where machines are now: {reason(result)[1]}. Run virtuoso.grid.overlay")
     for host, result in announcements.items():
         if result.get("unreachable") or result.get("failure") or result.get("exception"):
-            found.append(f"{host} didn't announce the machines that came to rest there, which are reached when they have spoken: {reason(result)[1]}")
+            found.append(f"{host} didn't announce the machines that are there now; they are reached when they have spoken: {reason(result)[1]}")
     return found
 
 

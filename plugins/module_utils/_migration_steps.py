@@ -150,6 +150,10 @@ def _advanced(machine: View, step: str, action: str, row: View | None, result: V
         if step == "send":
             undo = machine["mode"] == migration.LIVE and (row["failure"].get("copy") == "source" or row["failure"].get("copy", "?") == "?")
             return {**machine, "status": "undo" if undo else "failed", "row": told}
+        if step == "receive" and action == copies.DISCARD:
+            # Why it didn't leave stays what is told.
+            why = dict(machine.get("row") or told)
+            return {**machine, "status": "failed", "row": {**why, "msg": f"{why['msg']}; and what came of it wasn't thrown away: {row['msg']}"}}
         if step == "receive" and action == "take" and row["failure"].get("copy") == "source":
             return {**machine, "status": "restore", "row": told}
         return {**machine, "status": "failed", "row": {**told, **({"provider": machine["target"]} if step == "settle" else {})}}

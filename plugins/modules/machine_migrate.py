@@ -26,8 +26,8 @@ options:
       - V(send), on the source, moves live machines to the end; of others it gives the files to the target.
       - V(receive), on the target, finishes what came live (C(action=finish)), takes the files of others and defines and resumes them (C(action=take)), or
         throws away what came (C(action=discard)).
-      - V(move), delegated to the source, makes the steps from V(prepare) to V(settle) on both hosts, for all machines of a journey. The action plugin does that;
-        it starts the module that comes next while the one before works, where the connections are pipelined. In check mode it only makes V(prepare).
+      - V(move), delegated to the source, makes the steps from V(prepare) to V(settle) on both hosts, for all machines of a journey. The action plugin does
+        that; it starts the module that comes next while the one before works, where the connections are pipelined. In check mode it only makes V(prepare).
       - V(settle) carries out what was decided of a copy here. The entry's C(action) is C(restore), C(release), C(discard), C(finish) or C(adopt).
     type: str
     choices: [look, prepare, send, receive, settle, move]
@@ -51,11 +51,13 @@ options:
     required: true
   target:
     description:
-      - "For V(send) and V(move): the target's C(name), its C(address) as this host reaches it, its depot's C(path), its C(site), and whether it allows C(postcopy)."
+      - "For V(send) and V(move): the target's C(name), its C(address) as this host reaches it, its depot's C(path), its C(site),
+        and whether it allows C(postcopy)."
     type: dict
   source:
     description:
-      - "For V(receive): the source's C(name) and C(host), its address. For V(move): its C(name), its C(address) as the target reaches it, and its depot's C(path)."
+      - "For V(receive): the source's C(name) and C(host), its address. For V(move): its C(name), its C(address) as the target reaches it,
+        and its depot's C(path)."
     type: dict
   socket:
     description: "For V(send): the socket on this host that leads to the target's libvirt. The action plugin makes it."

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Modules on two hosts within one task, some of them started before their turn.
 
-A station is one of the hosts, with connections of its own. What is started there early waits for its word (``module_utils/_hold.py``). The word is given
-through a shell on the host that reads what we write to it; when our process ends, however it does, the shell takes the directory of the words away, and what still
-waits ends without having done anything.
+A station is one of the hosts, with connections of its own. What is started there early waits for its word (``module_utils/_hold.py``). The word
+is given through a shell on the host that reads what we write to it; when our process ends, however it does, the shell takes the directory of
+the words away, and what still waits ends without having done anything.
 """
 
 from __future__ import annotations

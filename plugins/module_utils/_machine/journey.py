@@ -14,7 +14,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import QUIET_SECONDS, Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import arriving, copies, disk, looking, migration, observe, survey
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import marking, sending, sleeping
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import check_uuid, label
@@ -43,7 +43,7 @@ class Journey:
         self.check_mode = check_mode
         self.depot = disk.Depot(params["path"])
         self.overlays = disk.Overlays()
-        self.progress = Progress(params["progress_file"])
+        self.progress = Progress(params["progress_file"], quiet=QUIET_SECONDS)
         self._facts: View = {}
         self._hypervisor: Hypervisor = t.cast(Hypervisor, None)
         self._locks: disk.Locks | None = None

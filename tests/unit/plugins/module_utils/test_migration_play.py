@@ -215,6 +215,8 @@ def test_what_fails_is_undone():
     assert steps.entries(through(wave, ("prepare", BAD))[0], "send") == []
     live = through(wave, ("prepare", {}), ("send", {**BAD, "failure": {"code": "move_failed", "copy": "source"}}))
     assert [entry["action"] for entry in steps.entries(live[0], "receive")] == ["discard"]
+    kept = steps.outcome(through(live, ("receive", {**BAD, "msg": "it runs", "failure": {"code": "machine_here"}})))["rows"][0]
+    assert kept["failure"]["code"] == "move_failed" and kept["msg"].startswith("no; ") and "it runs" in kept["msg"]
     # Where nothing can be told, nothing is thrown away.
     lost = through(wave, ("prepare", {}), ("send", {**BAD, "failure": {"code": "move_failed", "copy": None}}))
     assert steps.entries(lost[0], "receive") == []
