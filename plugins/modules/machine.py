@@ -84,7 +84,8 @@ options:
       - "As ordered: C(uuid), C(name), C(owner), C(image) (a dictionary of C(name) and C(digest)), C(vcpus), C(memory), C(disk), C(packages), C(users),
         C(network), C(display), C(performance), C(goal), C(tags), C(vcpus_max), C(memory_max), C(extra_networks), C(boot), C(autostart), C(description)
         with the meaning that they have in an order, and C(generation), C(site), C(provider), C(user) (the image's login user) and C(python) (its interpreter)."
-      - C(mtu) is what the machine's network carries; its guest is told of it by its network card.
+      - C(mtu) is what the machine's network carries; its guest is told of it by its network card. C(mtus) is the same of its C(extra_networks), by their
+        names.
       - With C(exists) the machine was seen here before. If nothing of it is left, that is an error (C(machine_vanished)), and no empty disk takes its place.
       - "With C(paging), the result of M(virtuoso.grid.image_export) on this host, a machine whose image is not here is made all the same: it pages
         from that export. When it is run again with the image here, its disk is moved to the image while the guest runs (action C(settle)). With
@@ -226,6 +227,7 @@ machines:
           C(hibernation_stale),
           C(image_missing), C(invalid_...), C(io_error), C(library_missing), C(libvirt_busy), C(libvirt_error), C(libvirt_unreachable), C(machine_busy),
           C(machine_hibernated), C(machine_stopped), C(machine_unknown), C(machine_vanished), C(network_missing), C(disk_full),
+          C(disk_inactive),
           C(program_missing), C(reboot_refused), C(settle_failed), C(shutdown_refused), C(source_lost), C(stale_generation), C(timed_out).
       type: dict
       returned: failure

@@ -29,7 +29,9 @@ options:
     choices: [present, absent, reverted]
     default: present
   snapshot:
-    description: Name of the snapshot; 1 to 63 letters, digits and C(. _ -). Only with O(all) it is left out.
+    description:
+      - Name of the snapshot; 1 to 63 of the letters a to z, large or small, digits and C(. _ -), and none of C(. -) first.
+      - Only with O(all) it is left out.
     type: str
   all:
     description: Whether to delete all snapshots of the machines, with O(state=absent).
@@ -132,7 +134,8 @@ machines:
     msg: {description: What is wrong and what to do., type: str, returned: failure}
     failure:
       description:
-        - The same for programs. Its C(code) is among C(disk_failed), C(disk_full), C(disk_missing), C(foreign_domain), C(hibernation_foreign),
+        - The same for programs. Its C(code) is among C(disk_failed), C(disk_full), C(disk_inactive), C(disk_missing), C(duplicate_machine), C(foreign_domain),
+          C(guest_frozen), C(hibernation_foreign),
           C(hibernation_invalid),
           C(invalid_machine), C(invalid_snapshot), C(libvirt_...), C(machine_busy), C(machine_hibernated), C(machine_pages),
           C(machine_unknown), C(no_memory_to_keep), C(snapshot_differs), C(snapshot_failed), C(snapshot_unknown), C(stale_generation).

@@ -48,8 +48,11 @@ part:
   returned: success
   type: dict
 links:
-  description: Its links, each with C(device), C(network), C(peer), C(role), C(transport), C(reason), C(state), and C(rx_bytes), C(tx_bytes),
-    C(rx_packets), C(tx_packets).
+  description:
+    - Its links, each with C(device), C(network), C(peer), C(role), C(transport), C(reason), C(state), and C(rx_bytes), C(tx_bytes), C(rx_packets),
+      C(tx_packets).
+    - A host's end of an EVPN network has C(peer=*), C(vni), C(peers), C(sessions) (C(peer), C(address), C(state), C(seconds) of each BGP session of its own),
+      C(vteps) (the hosts that it floods to), and C(macs) (each MAC address that BGP told of, with its C(vtep)).
   returned: success
   type: list
   elements: dict

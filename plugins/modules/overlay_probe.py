@@ -73,6 +73,7 @@ probe:
   contains:
     name: {description: "O(name).", type: str, returned: always}
     kernel: {description: "For each transport that needs the kernel, nothing or why it can't be.", type: dict, returned: always}
+    addresses: {description: IPv4 addresses of this host., type: list, returned: always}
     host_key: {description: Public key of the SSH server here., type: str, returned: always}
     paths:
       description:

@@ -8,6 +8,7 @@ tells nothing and changes whatever it is told to.
 
 from __future__ import annotations
 
+import os
 import statistics
 import typing as t
 import uuid
@@ -58,16 +59,26 @@ def _snapshots(shared: t.Mapping[str, t.Any], memory: bool) -> list[Row]:
     return _rows(f"snapshot {kind} machines, {SNAPSHOTS}", seconds)
 
 
+def _stopped(shared: t.Mapping[str, t.Any]) -> list[Row]:
+    play("life_power_virtuoso", bench_state="stopped", bench_force=True, **shared)
+    return _snapshots(shared, False)
+
+
 def measure() -> list[Row]:
-    """Seconds of plays, medians of three rounds."""
+    """Seconds of plays, medians of three rounds. Those cases whose names begin with a word of ``CASE``, separated by commas."""
     names = [f"bench{number:02}" for number in range(1, MACHINES + 1)]
     shared = {"bench_machines": [{"name": name, "uuid": str(uuid.uuid4())} for name in names], "bench_provider": PROVIDER}
+    cases = {
+        "change": lambda: _change(shared),
+        "power": lambda: _power(shared),
+        "snapshot-memory": lambda: _snapshots(shared, True),
+        "snapshot-stopped": lambda: _stopped(shared),
+    }
+    chosen = [case for case in cases if case.startswith(tuple(os.environ.get("CASE", "").split(",")))]
     play("machines_prepare", **shared)
     try:
         play("life_power_virtuoso", bench_state="paused", bench_create=True, **shared)
-        rows = [*_change(shared), *_power(shared), *_snapshots(shared, True)]
-        play("life_power_virtuoso", bench_state="stopped", bench_force=True, **shared)
-        return [*rows, *_snapshots(shared, False)]
+        return [row for case in chosen for row in cases[case]()]
     finally:
         play("life_snapshot_remove", **shared)
         play("machines_remove", **shared)

@@ -118,12 +118,13 @@ class Overlay:
 
 
 CLEAN = f"""
-for unit in $(systemctl list-units --all --plain --no-legend 'virtuoso-overlay-ssh@*' 'virtuoso-overlay-wireguard*' 'virtuoso-home*' | cut -d ' ' -f 1); do
+for unit in $(systemctl list-units --all --plain --no-legend 'virtuoso-overlay-[sfw]*' 'virtuoso-home*' | cut -d ' ' -f 1); do
     systemctl disable --now $unit
 done
-rm -rf /etc/virtuoso/overlay/part*.json /etc/virtuoso/overlay/ssh/* /etc/virtuoso/overlay/authorized_keys /etc/virtuoso/overlay/wireguard.*
+rm -rf /etc/virtuoso/overlay/part*.json /etc/virtuoso/overlay/ssh/* /etc/virtuoso/overlay/authorized_keys
+rm -rf /etc/virtuoso/overlay/wireguard.* /etc/virtuoso/overlay/frr.conf
 rm -rf /etc/virtuoso/home/{NETWORK} /var/lib/virtuoso-home/{NETWORK}.leases
-for link in $(ip -br link | grep -oE '^(vb|vt|vw|vh|vl|tap)[0-9a-f]+|^vwg0|^vhit0|^{LAN}'); do ip link delete $link; done
+for link in $(ip -br link | grep -oE '^(vb|ve|vt|vw|vh|vl|tap)[0-9a-f]+|^vwg0|^vhit0|^{LAN}'); do ip link delete $link; done
 nft list tables | grep virtuoso_ | while read -r line; do nft delete $line; done
 rm -f {KEY} /root/it_frames.py /run/virtuoso-overlay.*
 """
@@ -198,7 +199,7 @@ def storm(sender: str, *, seconds: float, rate: int = 1000) -> dict[str, Row]:
 def leftovers(host: str) -> str:
     """Whatever of networks is on a host: interfaces, rules, units, keys; empty where there is nothing."""
     script = f"""
-    ip -br link | grep -oE '^(vb|vt|vw|vh|vl|vm|tap)[0-9a-f]+|^vwg0|^{LAN}'
+    ip -br link | grep -oE '^(vb|ve|vt|vw|vh|vl|vm|tap)[0-9a-f]+|^vwg0|^{LAN}'
     nft list tables | grep virtuoso_
     systemctl list-units --all --plain --no-legend 'virtuoso-overlay-*' 'virtuoso-home*' | cut -d ' ' -f 1
     find /etc/systemd/system -name 'virtuoso-overlay-ssh@tap*' -o -name 'virtuoso-home*@{NETWORK}*'

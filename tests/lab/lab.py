@@ -13,6 +13,7 @@ import time
 
 import hosts
 import images
+import limits
 import wan
 from command import LabError, fail, key_file, podman, say
 from definition import BUILD, HOSTS, PREFIX, STATE_DIR, Host
@@ -74,6 +75,7 @@ def _up() -> None:
     begin = time.monotonic()
     there = hosts.containers()
     states = {host.name: hosts.condition(host, there.get(host.container)) for host in HOSTS}
+    limits.check(sum(state not in ("up", "silent") for state in states.values()))
     if all(state == "up" for state in states.values()) and all(map(hosts.admitted, HOSTS)):
         say(f"already up: {', '.join(host.name for host in HOSTS)}")
         return
@@ -146,6 +148,7 @@ def host_up(args: argparse.Namespace) -> None:
     if host.name in {known.name for known in HOSTS} or host.address in {known.address for known in HOSTS}:
         raise LabError(f"{host.name} {host.address} is one of the lab's own hosts: take another name and address")
     begin = time.monotonic()
+    limits.check(1)
     hosts.ensure_network()
     hosts.remove(host.container, hosts.named_volumes(host))
     hosts.start(host)

@@ -10,7 +10,7 @@ import typing as t
 import xml.etree.ElementTree as ET
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, monitor
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Events, libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
@@ -52,7 +52,7 @@ def copy(domain: t.Any, events: Events, path: str, timeout: float, agent: bool, 
     :raises GridError: ``capture_failed``, ``capture_unsupported``, ``machine_busy``, ``guest_frozen``, ``timed_out``.
     """
     with events.of(domain.UUIDString()) as wake:
-        with _frozen(domain, agent) as frozen:
+        with frozen(domain, agent) as held:
             _begin(domain, path)
         try:
             wait_for(
@@ -65,11 +65,12 @@ def copy(domain: t.Any, events: Events, path: str, timeout: float, agent: bool, 
         except BaseException:
             abort(domain)
             raise
-    return "filesystems" if frozen else "crash"
+    return "filesystems" if held else "crash"
 
 
 def _begin(domain: t.Any, path: str) -> None:
     text = description(domain_xml.parse(domain.XMLDesc(0)), path)
+    monitor.activate(domain)
     try:
         domain.backupBegin(text, None, 0)
     except libvirt.libvirtError as exc:
@@ -139,33 +140,33 @@ def abandoned(domain: t.Any, directory: str) -> bool:
 
 
 @contextlib.contextmanager
-def _frozen(domain: t.Any, agent: bool) -> t.Iterator[bool]:
-    """Hold the guest's writes while the body runs, if its agent can.
+def frozen(domain: t.Any, agent: bool, patience: int = _AGENT_PATIENCE) -> t.Iterator[bool]:
+    """Hold the guest's writes while the body runs, if its agent can; whether they are held.
 
     A guest that doesn't do it in time may do it later, so it is thawed in any case; so is one that a killed run left frozen.
     """
     if not agent:
         yield False
         return
-    frozen = False
+    held = False
     try:
         with contextlib.suppress(libvirt.libvirtError, AttributeError):
-            domain.agentSetResponseTimeout(_AGENT_PATIENCE, 0)
+            domain.agentSetResponseTimeout(patience, 0)
         with contextlib.suppress(libvirt.libvirtError):
             domain.fsThaw()
         with contextlib.suppress(libvirt.libvirtError):
-            frozen = domain.fsFreeze() > 0
-        yield frozen
+            held = domain.fsFreeze() > 0
+        yield held
     finally:
-        _thaw(domain, frozen)
+        _thaw(domain, held)
 
 
-def _thaw(domain: t.Any, frozen: bool) -> None:
+def _thaw(domain: t.Any, held: bool) -> None:
     def probe() -> None:
         try:
             domain.fsThaw()
         except libvirt.libvirtError as exc:
-            if frozen and domain.isActive():
+            if held and domain.isActive():
                 raise Pending(str(exc)) from exc
 
     with translated("thaw the guest's file systems"):

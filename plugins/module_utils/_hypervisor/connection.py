@@ -16,6 +16,7 @@ try:
 except ImportError:
     libvirt = None
 
+_FULL = "Free space in the depot's file system and run again"
 SETUP = "Run the playbook virtuoso.grid.setup on this host, which installs it"
 
 # virDomainState -> the collection's word; https://libvirt.org/html/libvirt-libvirt-domain.html#virDomainState
@@ -36,7 +37,7 @@ def to_grid_error(exc: Exception) -> GridError:
         # 28 is ENOSPC, 122 is EDQUOT
         code = "disk_full" if exc.errno in (28, 122) else "io_error"
         where = f": {exc.filename}" if exc.filename else ""
-        remedy = "Free space in the depot's file system and run again" if code == "disk_full" else None
+        remedy = _FULL if code == "disk_full" else None
         return GridError(code, f"{exc.strerror or exc}{where}", remedy=remedy)
     number = exc.get_error_code() if hasattr(exc, "get_error_code") else None
     text = str(exc).strip().rstrip(".")
@@ -55,6 +56,8 @@ def to_grid_error(exc: Exception) -> GridError:
         code, remedy = "libvirt_unreachable", "See that libvirtd runs: systemctl status libvirtd; then run again"
     elif code == "libvirt_error" and "network '" in text and "is not active" in text:
         code, remedy = known[libvirt.VIR_ERR_NO_NETWORK]
+    elif code == "libvirt_error" and "No space left on device" in text:
+        code, remedy = "disk_full", _FULL
     return GridError(code, f"libvirt says: {text}", remedy=remedy, libvirt_code=number)
 
 

@@ -136,7 +136,7 @@ def build(wanted: Model, values: metadata.Metadata) -> ET.Element:
     """The ``<domain>`` element of a machine that is not defined yet.
 
     :param wanted: ``vcpus``, ``vcpus_max`` (or ``None``), ``memory`` (bytes), ``memory_max`` (or ``None``), ``cpu_shares`` and ``cpu_limit`` (or
-        ``None``), ``network``, ``mac``, ``cards`` (other networks with their MAC addresses), ``boot``, ``description``, ``display``,
+        ``None``), ``network``, ``mac``, ``cards`` (those on other networks), ``boot``, ``description``, ``display``,
         ``display_password``, ``virtualization`` (kvm, qemu), ``machine_type``, ``disk_path``, ``seed_path``,
         ``layers`` (paths of what the disk is an overlay on, nearest first), ``pages`` (the export that it is an overlay on).
     :param values: its metadata.

@@ -184,13 +184,22 @@ def _cards(domain: ET.Element) -> dict[str, ET.Element]:
     return found
 
 
-def card(network: str, mac: str) -> ET.Element:
+class Card(t.NamedTuple):
+    """A card's MAC address, and what its network carries where that is known: its guest is told."""
+
+    mac: str
+    mtu: t.Optional[int] = None
+
+
+def card(network: str, given: Card) -> ET.Element:
     """A card on another network of a machine; it is told from those that others put there by its alias."""
     interface = ET.Element("interface", type="network")
-    _sub(interface, "mac", address=mac)
+    _sub(interface, "mac", address=given.mac)
     _sub(interface, "source", network=network)
-    _sub(interface, "target", dev=guest_device(mac))
+    _sub(interface, "target", dev=guest_device(given.mac))
     _sub(interface, "model", type="virtio")
+    if given.mtu:
+        _sub(interface, "mtu", size=str(given.mtu))
     _sub(interface, "rom", enabled="no")
     _sub(interface, "alias", name=_CARD + network)
     return interface
@@ -208,8 +217,8 @@ def card_text(domain: ET.Element, network: str, new: bool = False) -> str | None
     return ET.tostring(shown, encoding="unicode")
 
 
-def set_cards(domain: ET.Element, wanted: t.Mapping[str, str]) -> None:
-    """The machine's cards beside its first: networks with their MAC addresses. Those that are there keep theirs."""
+def set_cards(domain: ET.Element, wanted: t.Mapping[str, Card]) -> None:
+    """The machine's cards beside its first, by their networks. Those that are there keep theirs."""
     devices = domain.find("devices")
     there = _cards(domain)
     for network in there.keys() - wanted.keys():

@@ -26,7 +26,7 @@ _TEXTS = ("uuid", "name", "owner", "site", "network", "goal", "user", "python")
 GROWTH = ("vcpus_max", "memory_max", "extra_networks", "boot", "autostart", "description")
 WISHES = ("architecture", "features", "affinity", "anti_affinity", "performance", *GROWTH)
 """Fields of an order that only placement looks at, or that can't be told from the domain; carried so that the order can be rebuilt with them."""
-FIELDS = (*_TEXTS, "generation", "image", "tags", "packages", "users", "address", "wishes", "started", "moving")
+FIELDS = (*_TEXTS, "generation", "image", "tags", "packages", "users", "address", "wishes", "started", "autostart", "moving")
 # https://www.w3.org/TR/xml/#charsets, the characters that are not allowed
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -49,8 +49,9 @@ def _wishes(spec: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
 def of_spec(spec: t.Mapping[str, t.Any], started: bool) -> Metadata:
     """The metadata of a machine that is to be as ``spec`` says, in the form that :func:`read` returns.
 
-    ``moving`` is there while the machine is on its way to another host: ``{generation, to, attempt, autostart}`` of the copy that comes to be
-    there. A definition that has it can't be started.
+    ``autostart`` says of a machine that sleeps that it is to be started with its provider again once it is awake. ``moving`` is there while
+    the machine is on its way to another host: ``{generation, to, attempt, autostart}`` of the copy that comes to be there. A definition that
+    has it can't be started.
     """
     values: Metadata = {key: clean(spec[key]) if spec.get(key) else None for key in _TEXTS}
     users = [
@@ -72,6 +73,7 @@ def of_spec(spec: t.Mapping[str, t.Any], started: bool) -> Metadata:
         "address": dict(spec["address"]) if spec.get("address") else None,
         "wishes": _wishes(spec),
         "started": started,
+        "autostart": False,
         "moving": None,
     }
 
@@ -83,8 +85,9 @@ def element(values: Metadata) -> ET.Element:
         if values.get(key):
             root.set(key, values[key])
     root.set("generation", str(values["generation"]))
-    if values["started"]:
-        root.set("started", "yes")
+    for key in ("started", "autostart"):
+        if values[key]:
+            root.set(key, "yes")
     moving = values.get("moving")
     if moving:
         ET.SubElement(
@@ -174,7 +177,7 @@ def read(domain: ET.Element) -> Metadata | None:
         "users": users,
         "address": _mapping(root.findtext(_tag("address"))) or None,
         "wishes": _mapping(root.findtext(_tag("wishes"))),
-        "started": root.get("started") == "yes",
+        **{key: root.get(key) == "yes" for key in ("started", "autostart")},
         "moving": _moving(root),
     }
 

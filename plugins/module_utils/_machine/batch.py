@@ -1,11 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many machines at once: one connection, a result for each, in the order in which they were given."""
+"""Many machines brought to the state in which they are wanted."""
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import os
 import threading
@@ -14,13 +13,12 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import capabilities, domain_xml
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, libvirt, translated
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk, hibernate, observe, reconcile
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import check_password, label, parse_entry
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.lifecycle import Host, Machine
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.together import Result, Together
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
-
-Result = t.Dict[str, t.Any]
 
 # Most of a machine's time is waiting for its guest: many may wait, few may work (option parallel).
 _WAITING = 64
@@ -28,38 +26,19 @@ _WAITING = 64
 _SHOWN = ("owner", "site", "goal", "generation", "tags", "image", "packages", "user", "python")
 
 
-class Batch:
+class Batch(Together):
     """One run of the module ``machine``."""
 
     def __init__(self, params: t.Mapping[str, t.Any], check_mode: bool) -> None:
-        self.params = params
-        self.check_mode = check_mode
-        self.depot = disk.Depot(params["path"])
-        self.diffs: dict[int, Result] = {}
+        super().__init__(params, check_mode, _WAITING)
         self._networks: dict[str, bool] = {}
-        self._taken: dict[str, int] = {}
-        self._once = threading.Lock()
+        self._parsed: list[t.Any] = []
+        self._shared: t.Any = None
 
-    def run(self) -> Result:
-        """Handle all entries; see the module's RETURN."""
-        entries = self.params["machines"]
-        if not entries:
-            return {"changed": False, "machines": []}
-        self.depot.require()
-        with connect(self.params["uri"], events=True) as hypervisor, contextlib.ExitStack() as stack:
-            locks = None
-            if not self.check_mode:
-                with translated("lock the machines"):
-                    locks = disk.Locks(self.depot)
-                stack.callback(locks.close)
-            host = self._host(hypervisor)
-            with concurrent.futures.ThreadPoolExecutor(min(_WAITING, len(entries))) as pool:
-                checked = [self._checked(number, entry) for number, entry in enumerate(entries)]
-                results = list(pool.map(lambda item: self._one(host, locks, *item), enumerate(zip(entries, checked))))
-        answer: Result = {"changed": any(result["changed"] for result in results), "machines": results}
-        if self.diffs:
-            answer["diff"] = [self.diffs[number] for number in sorted(self.diffs)]
-        return answer
+    def begin(self, hypervisor: Hypervisor) -> None:
+        """The entries are looked at in their order, so that of two alike the first one counts."""
+        self._shared = self._host(hypervisor)
+        self._parsed = [self._checked(number, entry) for number, entry in enumerate(self.params["machines"])]
 
     def _host(self, hypervisor: Hypervisor) -> Host:
         params = self.params
@@ -78,16 +57,17 @@ class Batch:
         )
 
     def _checked(self, number: int, entry: t.Any) -> t.Any:
-        """The parsed entry, or the error that it is; in the order of the list, so that of two alike the first one counts."""
+        """The parsed entry, or the error that it is."""
         try:
             parsed = parse_entry(entry)
-            self._claim(number, *parsed[:2])
+            self.claim(number, *parsed[:2])
             return parsed
         except GridError as exc:
             return exc
 
-    def _one(self, host: Host, locks: disk.Locks | None, number: int, item: tuple[t.Any, t.Any]) -> Result:
-        entry, checked = item
+    def one(self, hypervisor: Hypervisor, number: int, entry: t.Any) -> Result:
+        """The result of one machine."""
+        host, checked = self._shared, self._parsed[number]
 
         def work() -> Result:
             if isinstance(checked, GridError):
@@ -96,20 +76,13 @@ class Batch:
             if uuid is None:
                 domain = observe.find_domain(host.hypervisor.conn, None, name)[0]
                 uuid = domain.UUIDString() if domain is not None else None
-                self._claim(number, uuid, None)
-            holding = locks.of(uuid, host.timeout) if locks and uuid else contextlib.nullcontext()
+                self.claim(number, uuid)
+            holding = self.locks.of(uuid, host.timeout) if self.locks and uuid else contextlib.nullcontext()
             with holding:
                 return self._reconcile(host, number, uuid, name, wanted)
 
         identity = {"uuid": entry.get("uuid") if isinstance(entry, t.Mapping) else None}
         return {**identity, **attempt(label(entry), work, kind="machine", tried=f"state {self.params['state']}")}
-
-    def _claim(self, number: int, uuid: str | None, name: str | None) -> None:
-        """:raises GridError: ``duplicate_machine`` where an earlier entry means the same machine."""
-        with self._once:
-            for key in (uuid, f"name {name}" if name else None):
-                if key is not None and self._taken.setdefault(key, number) != number:
-                    raise GridError("duplicate_machine", "the machine is listed twice", remedy="List each machine once")
 
     def _reconcile(self, host: Host, number: int, uuid: str | None, name: str | None, wanted: t.Any) -> Result:
         state = self.params["state"]

@@ -114,6 +114,15 @@ def late(config: Model, live: Model) -> list[tuple[str, t.Any]]:
     return [(rule.field, config[rule.field]) for rule in RULES if live[rule.field] != config[rule.field] and when(rule.field, live, config[rule.field]) == LIVE]
 
 
+def kept(config: Model, then: Model) -> Model:
+    """What a machine that goes back to its memory of an earlier time has at once of its configuration of today: limits above all, and a display's password.
+
+    :param then: what it had.
+    """
+    always = [rule.field for rule in RULES if rule.live == ALWAYS and rule.field != "autostart"]
+    return {field: config[field] for field in always if config[field] != then[field] and (config[field] is not None or field != "display_password")}
+
+
 def pending(config: Model, live: t.Optional[Model]) -> dict[str, list[t.Any]]:
     """What a running machine has and what it will have after its next start, where that was asked for and is not yet so."""
     if live is None:

@@ -11,12 +11,13 @@ import uuid as uuids
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import MTU_RANGE, card_mac, mac_address
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import hardware
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import ORDER_OPTIONS, check_text, parse_order, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import FOREVER, now
 
 Entry = t.Dict[str, t.Any]
 
-EXTRA = ("uuid", "generation", "site", "provider", "user", "python", "exists", "paging", "ordered_site", "mtu")
+EXTRA = ("uuid", "generation", "site", "provider", "user", "python", "exists", "paging", "ordered_site", "mtu", "mtus")
 """What an entry has beside the fields of an order."""
 
 RESERVED_SHARES = 10000
@@ -119,9 +120,17 @@ def _mtu(value: t.Any) -> int | None:
     return int(text)
 
 
-def cards(networks: t.Iterable[str] | None, mac: str) -> dict[str, str]:
-    """MAC addresses of a machine's cards beside its first. :param mac: of the first."""
-    return {network: card_mac(network, mac) for network in networks or ()}
+def _mtus(value: t.Any) -> dict[str, int]:
+    """What others of the machine's networks carry."""
+    if value is not None and not isinstance(value, t.Mapping):
+        raise GridError("invalid_mtu", f"{shorten(value)} is not a mapping of networks to MTUs", remedy="Give one, or leave it out")
+    found = {str(network): _mtu(mtu) for network, mtu in (value or {}).items()}
+    return {network: mtu for network, mtu in found.items() if mtu is not None}
+
+
+def cards(networks: t.Iterable[str] | None, mac: str, mtus: t.Mapping[str, int]) -> dict[str, hardware.Card]:
+    """A machine's cards beside its first. :param mac: of the first. :param mtus: of the networks that have one of their own."""
+    return {network: hardware.Card(card_mac(network, mac), mtus.get(network)) for network in networks or ()}
 
 
 def _growing(spec: Entry) -> Entry:
@@ -152,6 +161,7 @@ def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
     generation = entry.get("generation") or 0
     if isinstance(generation, bool) or not str(generation).isascii() or not str(generation).isdigit():
         raise GridError("invalid_generation", f"{shorten(generation)} is not a generation", remedy="Give a whole number from 0")
+    mac, mtus = mac_address(spec["network"], site, uuid), _mtus(entry.get("mtus"))
     user, python, ordered = entry.get("user"), entry.get("python"), entry.get("ordered_site")
     return {
         **spec,
@@ -164,10 +174,11 @@ def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
         "python": _matching("python", python, _PYTHON, "Give the absolute path of an interpreter") if python else None,
         **cpu_tuning(spec["performance"], now()),
         "disk_io": spec["performance"].get("disk_io") or None,
-        "mac": mac_address(spec["network"], site, uuid),
+        "mac": mac,
         **_growing(spec),
-        "cards": cards(spec.get("extra_networks"), mac_address(spec["network"], site, uuid)),
+        "cards": cards(spec.get("extra_networks"), mac, mtus),
         "mtu": _mtu(entry.get("mtu")),
+        "mtus": mtus,
         "exists": bool(entry.get("exists")),
         "pages": _paging(entry.get("paging"), image["digest"]),
     }
@@ -177,7 +188,7 @@ def parse_entry(entry: t.Any) -> tuple[str | None, str | None, Entry | None]:
     """An entry as (uuid, name, specification); the last is ``None`` where it only says which machine is meant.
 
     The specification is the canonical order with ``image`` as ``{name, digest}``, ``uuid``, ``site``, ``generation``, ``user``,
-    ``python``, ``cpu_shares``, ``cpu_limit``, ``disk_io``, ``mac``, ``cards`` (MAC addresses on its other networks), ``mtu``, ``exists`` and
+    ``python``, ``cpu_shares``, ``cpu_limit``, ``disk_io``, ``mac``, ``cards`` (those on its other networks), ``mtu``, ``mtus``, ``exists`` and
     ``pages`` (the export from which it may page, or ``None``). Numbers may come as text, as templates make them.
 
     :raises GridError: ``invalid_...``.

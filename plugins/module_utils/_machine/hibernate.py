@@ -17,7 +17,7 @@ import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata, monitor
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import BOUND_TO_US, check_space, flush, missing_remedy, tool
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import memory
@@ -50,11 +50,16 @@ def beside(disk: str | None) -> dict[str, str]:
     path, saved = (os.path.join(os.path.dirname(disk), name) for name in (memory.MEMORY, memory.SAVED))
     if os.path.exists(path):
         return {memory.MEMORY: path}
+    return {memory.SAVED: saved} if whole(saved) else {}
+
+
+def whole(saved: str) -> bool:
+    """Whether libvirt saved a memory to the end."""
     try:
         with open(saved, "rb") as file:
-            return {memory.SAVED: saved} if memory.is_saved(file.read(16)) else {}
+            return memory.is_saved(file.read(16))
     except OSError:
-        return {}
+        return False
 
 
 def present(depot: Depot, uuid: str) -> bool:
@@ -145,6 +150,7 @@ def hibernate(conn: t.Any, depot: Depot, domain: t.Any, note: bytes | None = Non
     # What is saved is at most the guest's memory, and its compressed copy is made beside it.
     check_space(os.path.dirname(path), domain.maxMemory() * 1024 * 3 // 2, "the machine's memory")
     with translated("save the machine's memory"):
+        monitor.activate(domain)
         try:
             domain.saveFlags(path, _portable(domain), 0)
         except libvirt.libvirtError:
@@ -277,6 +283,8 @@ def resume(conn: t.Any, depot: Depot, uuid: str, edit: Edit | None = None) -> No
             repath(conn, path, edit)
         conn.restoreFlags(path, None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
     discard(depot, uuid)
+    with translated("have the machine get hold of its disk"):
+        monitor.activate(conn.lookupByUUIDString(uuid))
 
 
 def repath(conn: t.Any, path: str, edit: Edit) -> None:

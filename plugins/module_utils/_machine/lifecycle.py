@@ -9,18 +9,15 @@ import contextlib
 import dataclasses
 import os
 import threading
-import time
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import disk_io, domain_xml, metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import disk_io, domain_xml, metadata, monitor
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import (
     agent,
     chain,
     changes,
     disk,
-    hibernate,
     observe,
     paging,
     plugging,
@@ -30,11 +27,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine import (
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.changes import LIVE
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import cards
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import Decision, Step
-from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
-
-# Seconds after which a guest is asked again to shut down: one that is still booting hears nothing.
-_ASK_AGAIN = 5
-_AGENT_PATIENCE = 5
 
 
 def _undefine_flags() -> int:
@@ -117,17 +109,17 @@ class Machine:
             "repoint": lambda dummy: chain.repoint(self),
             "write_seed": self._write_seed,
             "define": self._define,
-            "stop": lambda dummy: self.stop(),
+            "stop": lambda dummy: self._stop(),
             "start": self._start,
             "resume": lambda dummy: self._continue(),
             "pause": lambda dummy: power.pause(self),
             "reboot": lambda dummy: power.reboot(self),
             "reset": lambda dummy: power.reset(self),
-            "hibernate": lambda dummy: self._sleep(),
+            "hibernate": lambda dummy: power.sleep(self),
             "wake": self._wake,
             "grow_filesystem": lambda dummy: agent.grow_filesystem(self.domain),
             "compress_memory": lambda dummy: power.compress(self),
-            "discard_memory": lambda dummy: hibernate.discard(self.host.depot, self.uuid),
+            "discard_memory": lambda dummy: power.discard_memory(self),
             "remove": lambda dummy: self._remove(),
         }
         created = any(step.kind in ("create_disk", "create_paging_disk") for step in steps)
@@ -198,7 +190,7 @@ class Machine:
         if "extra_networks" in changed:
             # One that moved has kept its MAC address.
             mac = domain_xml.read(self.tree)["mac"] or self.wanted["mac"]
-            changed["extra_networks"] = cards(self.wanted["extra_networks"], mac)
+            changed["extra_networks"] = cards(self.wanted["extra_networks"], mac, self.wanted["mtus"])
         domain_xml.edit(self.tree, changed)
         if told:
             domain_xml.put_metadata(self.tree, decision.metadata)
@@ -249,6 +241,7 @@ class Machine:
     def _grow(self, step: Step) -> None:
         with translated(str(step)):
             if self.domain is not None and self.domain.isActive():
+                monitor.activate(self.domain)
                 self.domain.blockResize(domain_xml.ROOT_DISK, step.after, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
             else:
                 disk.grow_file(self._disk_path(), step.after)
@@ -288,26 +281,11 @@ class Machine:
 
     def _continue(self) -> None:
         """Let a paused guest run. A memory that is still here was left by a run that was killed between restoring it and this."""
-        hibernate.discard(self.host.depot, self.uuid)
+        power.discard_memory(self)
         self._resume()
-
-    def _sleep(self) -> None:
-        """A machine that sleeps must not be started with its provider: it would boot, and its memory be lost."""
-        began = self.domain.autostart()
-        if began:
-            self.domain.setAutostart(0)
-        try:
-            power.sleep(self)
-        except GridError:
-            if began and self.domain.isActive():
-                self.domain.setAutostart(1)
-            raise
 
     def _wake(self, decision: Decision) -> None:
         power.wake(self)
-        values = metadata.read(self.tree)
-        if values is not None and values["wishes"].get("autostart"):
-            self.domain.setAutostart(1)
         config, live = (observe.with_shares(domain_xml.read(tree)) for tree in (self.tree, observe.running(self.domain)))
         # What was changed meanwhile, or is being changed, and can be while it runs
         waiting = changes.late({**config, "autostart": None}, {**live, "autostart": None})
@@ -323,70 +301,17 @@ class Machine:
                 self._change_live(field, value)
         self.clock_set = power.set_clock(self)
 
-    def _ask(self) -> None:
-        """Ask the guest to shut down: its agent if that is there, else the power button."""
-        flags = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
-        if domain_xml.agent_connected(observe.running(self.domain)):
-            flags = libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT
-        try:
-            if flags == libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT:
-                # An agent that is connected and hangs would hold us for a minute.
-                with contextlib.suppress(libvirt.libvirtError, AttributeError):
-                    self.domain.agentSetResponseTimeout(_AGENT_PATIENCE, 0)
-            self.domain.shutdownFlags(flags)
-        except libvirt.libvirtError:
-            # It may just have gone down; if not, the button is what remains.
-            if self.domain.isActive():
-                self.domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
-
-    def stop(self) -> None:
-        """Have the guest shut down and wait until it is off; at the deadline force it if that was asked for.
-
-        :raises GridError: ``shutdown_refused``.
-        """
+    def _stop(self) -> None:
         if observe.state_of(self.domain) == "paused":
             # A paused guest hears nothing.
             self._resume()
-        asked = -float(_ASK_AGAIN)
-
-        def probe() -> None:
-            nonlocal asked
-            if not self.domain.isActive():
-                return
-            if time.monotonic() - asked >= _ASK_AGAIN:
-                asked = time.monotonic()
-                with self.host.slots:
-                    self._ask()
-            raise Pending(observe.state_of(self.domain))
-
-        try:
-            with self.host.hypervisor.events.of(self.uuid) as wake:
-                wait_for(probe, self.host.timeout, what="the machine's shutdown", wake=wake, interval=1)
-        except GridError as exc:
-            if exc.code != "timed_out":
-                raise
-            if not self.host.force:
-                raise GridError(
-                    "shutdown_refused",
-                    f"the guest did not shut down within {self.host.timeout:g} s of being asked",
-                    remedy="Shut it down from inside, give it more time, or run again with force, which is like pulling the plug",
-                    timeout=self.host.timeout,
-                ) from exc
-            self._pull_plug()
-
-    def _pull_plug(self) -> None:
-        try:
-            with self.host.slots:
-                self.domain.destroy()
-        except libvirt.libvirtError:
-            if self.domain.isActive():
-                raise
+        power.stop(self)
 
     def _remove(self) -> None:
         """The domain first, then its files: nothing is ever defined without its disk."""
         if self.domain is not None:
             if self.domain.isActive():
-                self._pull_plug()
+                power.pull_plug(self)
             self.domain.undefineFlags(_undefine_flags())
         if os.path.isdir(self.host.depot.machines):
             disk.remove(self.host.depot, self.uuid)

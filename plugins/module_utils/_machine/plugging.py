@@ -6,16 +6,14 @@
 from __future__ import annotations
 
 import contextlib
-import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, hardware
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import agent, observe
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.power import ASK_AGAIN, Machine
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.power import Machine, insist
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
-from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
 
 def _live(machine: Machine) -> dict[str, t.Any]:
@@ -24,27 +22,19 @@ def _live(machine: Machine) -> dict[str, t.Any]:
 
 def _await(machine: Machine, what: str, ask: t.Callable[[], None], done: t.Callable[[], t.Optional[str]], again: bool = True) -> None:
     """Ask the guest until it did its part. :param done: ``None``, or how far it is. :raises GridError: ``guest_refused``."""
-    asked = -float(ASK_AGAIN)
     refused = ""
 
-    def probe() -> None:
-        nonlocal asked, refused
-        first = asked < 0
-        if first or (again and time.monotonic() - asked >= ASK_AGAIN):
-            asked = time.monotonic()
-            try:
-                ask()
-            except libvirt.libvirtError as exc:
-                if not machine.domain.isActive():
-                    raise
-                refused = f"; libvirt says: {str(exc).strip()[:200]}"
-        state = done()
-        if state is not None:
-            raise Pending(state)
+    def tolerant() -> None:
+        nonlocal refused
+        try:
+            ask()
+        except libvirt.libvirtError as exc:
+            if not machine.domain.isActive():
+                raise
+            refused = f"; libvirt says: {str(exc).strip()[:200]}"
 
     try:
-        with machine.host.hypervisor.events.of(machine.uuid) as wake:
-            wait_for(probe, machine.host.timeout, what=what, wake=wake, interval=1)
+        insist(machine, what, tolerant, done, again, always=True)
     except GridError as exc:
         if exc.code != "timed_out":
             raise

@@ -213,6 +213,8 @@ def _metadata_steps(wanted: Model, observed: Observed, steps: list[Step]) -> tup
     now = observed.metadata
     started = now["started"] or observed.state != "stopped"
     after = metadata.of_spec(wanted, now["started"])
+    asleep = observed.state == "hibernated" and wanted.get("autostart") is not None
+    after["autostart"] = bool(wanted["autostart"]) if asleep else now["autostart"]
     # Facts of the image, which an entry for a machine that exists need not repeat.
     after.update({field: now[field] for field in ("user", "python") if wanted.get(field) is None})
     ignored = {}
@@ -223,7 +225,7 @@ def _metadata_steps(wanted: Model, observed: Observed, steps: list[Step]) -> tup
             after[field] = now[field]
     if not observed.seed or (differing and not started):
         steps.append(Step("write_seed"))
-    changed = [field for field in (*_FACTS, "image", *FIRST_BOOT_ONLY) if now[field] != after[field]]
+    changed = [field for field in (*_FACTS, "autostart", "image", *FIRST_BOOT_ONLY) if now[field] != after[field]]
     # The network's name comes with the change of the interface.
     told = [field for field in changed if field != "network" or not any(step.field == "network" for step in steps)]
     for field in told:

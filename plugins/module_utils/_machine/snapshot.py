@@ -33,6 +33,25 @@ class Found(t.NamedTuple):
     observed: Observed
 
 
+def find(hypervisor: Hypervisor, machine: str) -> str:
+    """The uuid of a machine of this host.
+
+    :param machine: its uuid or its name. :raises GridError: ``machine_unknown``, ``foreign_domain``, ``invalid_name``.
+    """
+    try:
+        uuid: str | None = check_uuid(machine)
+        name = None
+    except GridError:
+        uuid, name = None, check_text("name", machine)
+    with translated("look for the machine"):
+        domain = observe.find_domain(hypervisor.conn, uuid, name)[0]
+    if domain is None:
+        raise GridError(
+            "machine_unknown", "no such machine on this host", remedy="See where it is: virtuoso.grid.machine_info on each provider"
+        )
+    return str(domain.UUIDString())
+
+
 @contextlib.contextmanager
 def held(
     hypervisor: Hypervisor, depot: disk.Depot, locks: disk.Locks | None, machine: str, timeout: float
@@ -42,17 +61,7 @@ def held(
     :param machine: its uuid or its name. :param locks: ``None`` in check mode.
     :raises GridError: ``machine_unknown``, ``machine_busy``, ``foreign_domain``, ``disk_missing``, ``invalid_name``.
     """
-    try:
-        uuid: str | None = check_uuid(machine)
-        name = None
-    except GridError:
-        uuid, name = None, check_text("name", machine)
-    domain = observe.find_domain(hypervisor.conn, uuid, name)[0]
-    if domain is None:
-        raise GridError(
-            "machine_unknown", "no such machine on this host", remedy="See where it is: virtuoso.grid.machine_info on each provider"
-        )
-    uuid = str(domain.UUIDString())
+    uuid = find(hypervisor, machine)
     with contextlib.ExitStack() as stack:
         if locks is not None:
             stack.enter_context(locks.of(uuid, timeout))

@@ -41,11 +41,18 @@ class Step(t.NamedTuple):
         return f"{self.kind} {self.name}"
 
 
+def is_name(value: t.Any) -> bool:
+    """Whether a snapshot of ours can have that name; it becomes a file's name."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
 def check_name(value: t.Any) -> str:
-    """A snapshot's name; it becomes a file's name. :raises GridError: ``invalid_snapshot``."""
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
+    """A snapshot's name. :raises GridError: ``invalid_snapshot``."""
+    if not is_name(value):
         raise GridError(
-            "invalid_snapshot", f"{shorten(value)} is not a name of a snapshot", remedy="Give 1 to 63 letters, digits and . _ -, with a letter or digit first"
+            "invalid_snapshot",
+            f"{shorten(value)} is not a name of a snapshot",
+            remedy="Give 1 to 63 of the letters a to z, large or small, digits and . _ -, and none of . - first",
         )
     return value
 

@@ -9,7 +9,6 @@ it runs on.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import json
 import os
@@ -20,30 +19,25 @@ import xml.etree.ElementTree as ET
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, libvirt, translated
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import backup, domain_xml, metadata, monitor
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import check_space
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import copies, disk, hibernate, observe, snapshot, snapshot_plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import changes, copies, disk, hibernate, observe, power, snapshot, snapshot_plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import label
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshot_files import ENDINGS, directory, memory_file
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.together import Result, Together
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
-
-try:
-    import libvirt_qemu
-except ImportError:
-    libvirt_qemu = None
-
-Result = t.Dict[str, t.Any]
 
 # Seconds for a guest's agent to bring its file systems to rest
 _FREEZE_PATIENCE = 20
+_ROOM = "See that the depot's file system has room, then run again"
 
 
-def _inner(path: str) -> frozenset[str]:
-    """The names of snapshots in a disk's file, that QEMU may have open."""
+def _inner(path: str) -> dict[str, str]:
+    """The snapshots in a disk's file, that QEMU may have open: their names, with the number that each has."""
     words = ["qemu-img", "info", "-U", "-f", "qcow2", "--output=json", path]
     said = command(words, timeout=60, code="disk_failed", remedy="See what qemu-img said; then run again")
-    return frozenset(str(each["name"]) for each in json.loads(said).get("snapshots") or ())
+    return {str(each["name"]): str(each["id"]) for each in json.loads(said).get("snapshots") or ()}
 
 
 def _kept(path: str) -> frozenset[str]:
@@ -71,7 +65,7 @@ class Machine:
         """What there is."""
         names = frozenset(each.getName() for each in self.domain.listAllSnapshots(0))
         model = self.observed.live or self.observed.config
-        return snapshot_plan.Seen(self.observed.state, model["pages"] is not None, names, _inner(self.path), _kept(self.path))
+        return snapshot_plan.Seen(self.observed.state, model["pages"] is not None, names, frozenset(_inner(self.path)), _kept(self.path))
 
     def head(self, name: str) -> t.Mapping[str, t.Any] | None:
         """What the file with a snapshot's memory says of it. :raises GridError: ``hibernation_invalid``, ``hibernation_foreign``."""
@@ -89,61 +83,44 @@ class Machine:
 
     def _monitor(self, execute: str, **arguments: t.Any) -> None:
         """Have QEMU do what libvirt has no call for: a snapshot within a disk that is in use."""
-        if libvirt_qemu is None:
-            raise GridError("library_missing", "the Python library libvirt_qemu is not installed", remedy="Run the playbook virtuoso.grid.setup on this host")
+        try:
+            # One that was woken and left paused has not got hold of its disk yet.
+            monitor.activate(self.domain)
+            node = monitor.nodes(self.domain).get(self.path)
+            if node is None:
+                raise GridError("snapshot_failed", f"QEMU does not have {self.path} open", remedy="Run again")
+            monitor.ask(self.domain, execute, device=node, **arguments)
+        except monitor.Refused as exc:
+            raise GridError("snapshot_failed", f"QEMU says: {exc}", remedy=_ROOM) from exc
 
-        def ask(what: str, **given: t.Any) -> t.Any:
-            said = json.loads(libvirt_qemu.qemuMonitorCommand(self.domain, json.dumps({"execute": what, "arguments": given}), 0))
-            if "error" in said:
-                why = said["error"].get("desc")
-                raise GridError("snapshot_failed", f"QEMU says: {why}", remedy="See that the depot's file system has room, then run again")
-            return said["return"]
-
-        inserted = (each.get("inserted") or {} for each in ask("query-block"))
-        node = next((each["node-name"] for each in inserted if each.get("file") == self.path), None)
-        if node is None:
-            raise GridError("snapshot_failed", f"QEMU does not have {self.path} open", remedy="Run again")
-        ask(execute, device=node, **arguments)
-
-    def _qemu_img(self, *words: str) -> None:
-        command(["qemu-img", "snapshot", *words, self.path], timeout=600, code="disk_failed", remedy="See what qemu-img said; then run again")
+    def _qemu_img(self, option: str, snapshot_name: str) -> None:
+        words = ["qemu-img", "snapshot", option, snapshot_name, "--image-opts", f"driver=qcow2,file.driver=file,file.filename={self.path.replace(',', ',,')}"]
+        command(words, timeout=600, code="disk_failed", remedy="See what qemu-img said; then run again")
 
     def take(self, name: str, memory: bool) -> None:
         """Take a snapshot; its entry in libvirt comes last."""
-        if not self.domain.isActive():
-            self._qemu_img("-c", name)
-            self.consistent = "stopped"
-        elif memory:
-            self._take_with_memory(name)
-        else:
-            with self._frozen():
-                self._monitor("blockdev-snapshot-internal-sync", name=name)
-        self._register(name)
-
-    @contextlib.contextmanager
-    def _frozen(self) -> t.Iterator[None]:
-        """The guest's file systems, where its agent does that, at rest for a moment."""
-        frozen = False
-        if self.observed.state == "running" and self.observed.agent:
-            # One that is connected and hangs would hold us for a minute.
-            with contextlib.suppress(libvirt.libvirtError, AttributeError):
-                self.domain.agentSetResponseTimeout(_FREEZE_PATIENCE, 0)
-            with contextlib.suppress(libvirt.libvirtError):
-                self.domain.fsFreeze(None, 0)
-                frozen = True
-        self.consistent = "frozen" if frozen else "crash"
         try:
-            yield
-        finally:
-            if frozen:
-                with contextlib.suppress(libvirt.libvirtError):
-                    self.domain.fsThaw(None, 0)
+            if not self.domain.isActive():
+                self._qemu_img("-c", name)
+                self.consistent = "stopped"
+            elif memory:
+                self._take_with_memory(name)
+            else:
+                with backup.frozen(self.domain, self.observed.state == "running" and self.observed.agent, _FREEZE_PATIENCE) as frozen:
+                    self.consistent = "frozen" if frozen else "crash"
+                    self._monitor("blockdev-snapshot-internal-sync", name=name)
+            self._register(name)
+        except (GridError, libvirt.libvirtError, OSError):
+            # On a full file system what is left is in the way, of the guest too. A run that is killed leaves it to the next.
+            with contextlib.suppress(GridError, libvirt.libvirtError, OSError):
+                self.drop(name)
+            raise
 
     def _take_with_memory(self, name: str) -> None:
         self.depot.prepare()
         place = directory(self.path)
+        check_space(os.path.dirname(place), self.domain.maxMemory() * 1024 * 3 // 2, "the machine's memory")
         os.makedirs(place, 0o711, exist_ok=True)
-        check_space(place, self.domain.maxMemory() * 1024 * 3 // 2, "the machine's memory")
         saved = os.path.join(place, f"{name}.save")
         awake = observe.state_of(self.domain) == "running"
         self.consistent = "memory"
@@ -153,15 +130,13 @@ class Machine:
             # The disk first: QEMU gives up its disks when a memory was saved, until the guest runs.
             self._monitor("blockdev-snapshot-internal-sync", name=name)
             self.domain.snapshotCreateXML(_memory_only(name, saved), libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA)
-        except (GridError, libvirt.libvirtError):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(saved)
-            raise
         finally:
             # One that was paused must run for an instant too: it couldn't be hibernated, nor its disk be used, otherwise.
             self.domain.resume()
             if not awake:
                 self.domain.suspend()
+        if not hibernate.whole(saved):
+            raise GridError("snapshot_failed", "libvirt has not saved the memory to the end", remedy=_ROOM)
         facts = {"snapshot": name, "awake": awake}
         hibernate.compress_file(self.conn, self.depot, self.tree, saved, os.path.join(place, f"{name}.zst"), facts)
 
@@ -185,7 +160,8 @@ class Machine:
                 self._monitor("blockdev-snapshot-delete-internal-sync", name=name)
             else:
                 self._qemu_img("-d", name)
-        for ending in ENDINGS:
+        # What the disk's file says of its snapshots' names is not trusted.
+        for ending in ENDINGS if snapshot_plan.is_name(name) else ():
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(directory(self.path), name + ending))
         with contextlib.suppress(OSError):
@@ -204,8 +180,14 @@ class Machine:
             # Before anything is lost: damage of the memory has been seen by now.
             self._revert_disk(name)
             values = t.cast("dict[str, t.Any]", self.observed.metadata)
-            hibernate.repath(self.conn, saved, lambda tree: domain_xml.put_metadata(tree, values))
+
+            def edit(tree: t.Any) -> None:
+                domain_xml.put_metadata(tree, values)
+                domain_xml.edit(tree, changes.kept(t.cast("dict[str, t.Any]", self.observed.config), domain_xml.read(tree)))
+
+            hibernate.repath(self.conn, saved, edit)
             self.conn.restoreFlags(saved, None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
+            monitor.activate(self.domain)
         if head.get("awake"):
             self.domain.resume()
             with self.hypervisor.events.of(self.uuid) as woken:
@@ -215,7 +197,9 @@ class Machine:
         if self.domain.isActive():
             self.domain.destroy()
         hibernate.discard(self.depot, self.uuid)
-        self._qemu_img("-a", name)
+        power.restore_autostart(self.domain, self.tree)
+        # By its number: a name that looks like the number of another is taken for that.
+        self._qemu_img("-a", _inner(self.path)[name])
 
 
 def _disks(root: ET.Element, kind: str) -> None:
@@ -232,42 +216,24 @@ def _memory_only(name: str, path: str) -> str:
     return domain_xml.to_text(root)
 
 
-class Batch:
+class Batch(Together):
     """One run of the module ``machine_snapshot``."""
 
     def __init__(self, params: t.Mapping[str, t.Any], check_mode: bool) -> None:
-        self.params = params
-        self.check_mode = check_mode
-        self.depot = disk.Depot(params["path"])
-        self.diffs: dict[int, Result] = {}
+        super().__init__(params, check_mode, max(2, os.cpu_count() or 2))
+        if not params["all"]:
+            snapshot_plan.check_name(params["snapshot"])
 
-    def run(self) -> Result:
-        """Handle all machines; see the module's RETURN."""
-        if not self.params["all"]:
-            snapshot_plan.check_name(self.params["snapshot"])
-        wanted = self.params["machines"]
-        if not wanted:
-            return {"changed": False, "machines": []}
-        self.depot.require()
-        with connect(self.params["uri"], events=True) as hypervisor, contextlib.ExitStack() as stack:
-            locks = None
-            if not self.check_mode:
-                with translated("lock the machines"):
-                    locks = disk.Locks(self.depot)
-                stack.callback(locks.close)
-            with concurrent.futures.ThreadPoolExecutor(min(len(wanted), max(2, os.cpu_count() or 2))) as pool:
-                results = list(pool.map(lambda pair: self._one(hypervisor, locks, *pair), enumerate(wanted)))
-        answer: Result = {"changed": any(result["changed"] for result in results), "machines": results}
-        if self.diffs:
-            answer["diff"] = [self.diffs[number] for number in sorted(self.diffs)]
-        return answer
+    def one(self, hypervisor: Hypervisor, number: int, entry: t.Any) -> Result:
+        """The result of one machine."""
 
-    def _one(self, hypervisor: Hypervisor, locks: disk.Locks | None, number: int, entry: t.Mapping[str, t.Any]) -> Result:
         def work() -> Result:
             key = entry.get("uuid") or entry.get("name")
             if not key or set(entry) - {"uuid", "name"}:
                 raise GridError("invalid_machine", "a machine is named by uuid or name, and nothing else", remedy="Give uuid or name")
-            with snapshot.held(hypervisor, self.depot, locks, str(key), self.params["timeout"]) as (found, dummy):
+            uuid = snapshot.find(hypervisor, str(key))
+            self.claim(number, uuid)
+            with snapshot.held(hypervisor, self.depot, self.locks, uuid, self.params["timeout"]) as (found, dummy):
                 with translated(f"snapshot {self.params['state']}"):
                     return self._held(Machine(hypervisor, self.depot, found, self.params["description"]), number)
 

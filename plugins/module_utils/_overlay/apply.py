@@ -22,7 +22,7 @@ import sys
 import time
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import sessions, wireguard
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import evpn, sessions, speaker, wireguard
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import (
     ACCOUNT,
     MARK,
@@ -43,9 +43,11 @@ TUN = "/dev/net/tun"
 LOADED = "/run/virtuoso-overlay.nft"
 """A copy of the rules that were loaded last: it doesn't outlive a boot, as they don't."""
 
-_DEVICE = re.compile(r"(vb|vt|vw|vm|tap)[0-9a-f]{1,12}", re.ASCII)
+_DEVICE = re.compile(r"(vb|ve|vt|vw|vm|tap)[0-9a-f]{1,12}", re.ASCII)
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 _ADDRESS = re.compile(r"[0-9A-Za-z.:-]{1,255}", re.ASCII)
+_IPV4 = re.compile(r"[0-9]{1,3}([.][0-9]{1,3}){3}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,8}", re.ASCII)
 _KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/=]{40,100}", re.ASCII)
 
 
@@ -62,7 +64,10 @@ def check(part: Part) -> Part:
     links = part.get("links") or []
     words = [("device", _DEVICE, each) for key in ("links", "guests", "forwarding") for each in part.get(key) or []]
     words += [("mac", _MAC, each) for key in ("guests", "forwarding") for each in part.get(key) or []]
-    words += [("remote", _ADDRESS, each) for each in links]
+    meshes = [link for link in links if link.get("transport") == evpn.KIND]
+    words += [("remote", _ADDRESS, each) for each in links if each not in meshes]
+    words += [(key, form, each) for each in meshes for key, form in (("local", _IPV4), ("asn", _NUMBER), ("vni", _NUMBER))]
+    words += [("address", _IPV4, peer) for each in meshes for peer in each.get("peers", ())]
     words += [("bridge", _DEVICE, each) for each in part.get("networks") or []]
     words += [("remote", _ADDRESS, each) for each in (part.get("wireguard") or {}).get("peers", ())]
     words += [(key, _KEY, each) for key in ("client_key", "host_key") for each in links if each.get(key)]
@@ -101,17 +106,22 @@ def observe() -> t.Dict[str, Link]:
             "up": "UP" in entry.get("flags", ()),
             "id": data.get("id"),
             "remote": data.get("remote") or data.get("remote6"),
+            "local": data.get("local") or data.get("local6"),
             "role": tuple("on" if port.get(key) else "off" for key in ("flood", "learning")) if port else None,
         }
         if found[entry["ifname"]]["kind"] != "vxlan":
-            found[entry["ifname"]].pop("id")
-            found[entry["ifname"]].pop("remote")
+            for key in ("id", "remote", "local"):
+                found[entry["ifname"]].pop(key)
     return found
 
 
-def static_entries(devices: t.Container[str]) -> t.Set[t.Tuple[str, str]]:
+def fdb() -> t.List[t.Dict[str, t.Any]]:
+    """All entries of bridges and VXLAN devices."""
+    return json.loads(run(["bridge", "-json", "fdb", "show"]) or "[]")
+
+
+def static_entries(told: t.Iterable[t.Dict[str, t.Any]], devices: t.Container[str]) -> t.Set[t.Tuple[str, str]]:
     """(device, MAC address) of the bridges' static entries on these devices."""
-    told = json.loads(run(["bridge", "-json", "fdb", "show"]) or "[]")
     return {
         (entry["ifname"], entry["mac"]) for entry in told if entry.get("state") == "static" and entry.get("master") and entry["ifname"] in devices
     }
@@ -159,6 +169,9 @@ def files_of(part: Part, directory: str = DIRECTORY) -> t.Dict[str, str]:
     if part.get("wireguard"):
         files[f"{directory}/wireguard.conf"] = wireguard.settings(part)
         files[f"{directory}/wireguard.address"] = f"{part['wireguard']['address']} {part['wireguard']['mtu']}\n"
+    said = evpn.settings(part)
+    if said:
+        files[f"{directory}/{speaker.FILE}"] = said
     return files
 
 
@@ -166,7 +179,7 @@ def _stale(part: Part, files: t.Mapping[str, str], directory: str) -> t.List[str
     there = [f"{directory}/ssh/{name}" for name in os.listdir(f"{directory}/ssh")] if os.path.isdir(f"{directory}/ssh") else []
     there += [
         f"{directory}/{name}"
-        for name in ("authorized_keys", "wireguard.conf", "wireguard.address", "wireguard.key")
+        for name in ("authorized_keys", "wireguard.conf", "wireguard.address", "wireguard.key", speaker.FILE)
         if os.path.exists(f"{directory}/{name}")
     ]
     # An empty part is none: so it is after going back to before the first one.
@@ -179,7 +192,9 @@ def _stale(part: Part, files: t.Mapping[str, str], directory: str) -> t.List[str
 def _units(part: Part, changed: t.Collection[str]) -> t.Dict[str, t.List[str]]:
     """Units to start, to start anew and to stop."""
     mine = [UNIT.format(name) for name in sessions.clients(part)] + ([WIREGUARD_UNIT] if part.get("wireguard") else [])
-    listed = run(["systemctl", "list-units", "--all", "--plain", "--no-legend", "virtuoso-overlay-ssh@*", WIREGUARD_UNIT])
+    mine += [speaker.UNIT] if evpn.wanted(part) == "runs" else []
+    kept = [speaker.UNIT] if evpn.wanted(part) == "frozen" else []
+    listed = run(["systemctl", "list-units", "--all", "--plain", "--no-legend", "virtuoso-overlay-ssh@*", WIREGUARD_UNIT, speaker.UNIT])
     states = {words[0]: words[2] for words in (line.split() for line in listed.splitlines()) if len(words) > 2}
     touched = {UNIT.format(os.path.basename(path).split(".")[0]) for path in changed if "/ssh/" in path}
     touched |= {WIREGUARD_UNIT for path in changed if "/wireguard." in path}
@@ -188,7 +203,7 @@ def _units(part: Part, changed: t.Collection[str]) -> t.Dict[str, t.List[str]]:
     return {
         "start": [name for name in mine if name not in running],
         "restart": [name for name in mine if name in running and name in touched],
-        "stop": sorted(name for name in states if name not in mine and (name in running or states[name] == "failed")),
+        "stop": sorted(name for name in states if name not in (*mine, *kept) and (name in running or states[name] == "failed")),
     }
 
 
@@ -208,15 +223,33 @@ def differences(part: Part, directory: str = DIRECTORY) -> t.Dict[str, t.Any]:
     devices = {name for name, link in wanted.items() if link.get("role")} - remade
     files = files_of(part, directory)
     changed = sorted(path for path, text in files.items() if _read(path) != text)
+    told = fdb()
+    units = _units(part, changed)
     return {
         "ip": lines,
-        "bridge": forwarding_steps(part, static_entries(devices)),
+        "bridge": forwarding_steps(part, static_entries(told, devices)) + evpn.mesh_steps(part, told, remade),
+        "forget": evpn.resting_steps(part, told),
+        "speaker": _speaker(part, directory, units),
         "rules": _rules_differ(part),
         "files": changed,
         "stale": _stale(part, files, directory),
         "tun": _tun_closed(part),
-        **_units(part, changed),
+        **units,
     }
+
+
+def _speaker(part: Part, directory: str, units: t.Mapping[str, t.Sequence[str]]) -> t.Dict[str, t.Any]:
+    """What to do with a BGP speaker that runs: ``hold`` it or let it go on (a bool), ``tell`` it other settings, or nothing."""
+    if not evpn.ends(part) or speaker.UNIT in (*units["start"], *units["stop"]):
+        return {}
+    want, still, found = evpn.wanted(part), speaker.still(), {}
+    if still is not None and still != (want == "frozen"):
+        found["hold"] = want == "frozen"
+    path = f"{directory}/{speaker.FILE}"
+    before, after = _read(path), files_of(part, directory).get(path)
+    if want == "runs" and before and after and before != after:
+        found["tell"] = evpn.changes(before, after)
+    return found
 
 
 def _load_rules(part: Part) -> None:
@@ -264,6 +297,9 @@ def carry_out(part: Part, todo: t.Mapping[str, t.Any], directory: str = DIRECTOR
         _load_rules(part)
     if todo["bridge"]:
         run(["bridge", "-batch", "-"], "".join(f"{line}\n" for line in todo["bridge"]))
+    if todo["forget"]:
+        run(["bridge", "-force", "-batch", "-"], "".join(f"{line}\n" for line in todo["forget"]), must=False)
+    _carry_out_speaker(todo, directory)
     if todo["tun"]:
         os.chown(TUN, -1, grp.getgrnam(ACCOUNT).gr_gid)
         os.chmod(TUN, 0o660)
@@ -275,6 +311,18 @@ def carry_out(part: Part, todo: t.Mapping[str, t.Any], directory: str = DIRECTOR
     for path in todo["stale"]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+
+def _carry_out_speaker(todo: t.Mapping[str, t.Any], directory: str) -> None:
+    if "hold" in todo["speaker"]:
+        speaker.hold(todo["speaker"]["hold"])
+    if "tell" in todo["speaker"]:
+        text = todo["speaker"]["tell"]
+        said = speaker.tell(directory, text) if text else None
+        if said:
+            raise OverlayError("overlay_failed", f"FRR doesn't take its settings: {said}. Look at the journal of {speaker.UNIT}, and run again")
+        if text is None:
+            run(["systemctl", "restart", "--no-block", speaker.UNIT])
 
 
 @contextlib.contextmanager
@@ -323,6 +371,8 @@ def main(arguments: t.Sequence[str]) -> int:
     try:
         if arguments[0] == "wireguard":
             return wireguard_run()
+        if arguments[0] == "frr":
+            return speaker.serve(DIRECTORY)
         with locked():
             if arguments[0] == "rollback" and os.path.exists(before):
                 os.rename(before, current)

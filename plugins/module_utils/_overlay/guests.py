@@ -66,9 +66,14 @@ def overlay_machines(shares: t.Mapping[str, t.Sequence[Machine]], known: t.Seque
 
 
 def with_mtu(machines: t.Sequence[Machine], part: Part) -> list[dict[str, t.Any]]:
-    """Entries of the module ``machine`` with the MTU of their network, where it is one of the host's part."""
+    """Entries of the module ``machine`` with the MTU of their network, where it is one of the host's part, and with those of their other networks."""
     mtu = {network["name"]: network["mtu"] for network in part.get("networks") or []}
-    return [{**machine, **({"mtu": mtu[machine["network"]]} if machine.get("network") in mtu else {})} for machine in machines]
+    told = []
+    for machine in machines:
+        first = {"mtu": mtu[machine["network"]]} if machine.get("network") in mtu else {}
+        others = {network: mtu[network] for network in machine.get("extra_networks") or () if network in mtu}
+        told.append({**machine, **first, **({"mtus": others} if others else {})})
+    return told
 
 
 def overlay_lacks(infos: t.Sequence[t.Mapping[str, t.Any]], given: t.Sequence[t.Mapping[str, t.Any]], hosts: t.Sequence[str]) -> bool:

@@ -17,7 +17,8 @@ WIREGUARD = "vwg0"
 """Comes and goes with its unit."""
 ACCOUNT = "virtuoso-tap"
 """The system user that the ends of SSH taps belong to: it can log in for nothing else."""
-ROLES = {"tree": ("on", "on"), "standby": ("off", "off"), "shortcut": ("off", "off")}
+ROLES = {"tree": ("on", "on"), "standby": ("off", "off"), "shortcut": ("off", "off"), "resting": ("off", "off")}
+ROLES.update(evpn=("on", "off"), frozen=("on", "off"))
 """Flooding and learning of a link's port."""
 
 
@@ -31,7 +32,8 @@ def wanted_links(part: Part) -> t.Dict[str, Link]:
         same: Link = {"kind": kind, "mtu": mtu[link["network"]], "master": bridge[link["network"]], "role": link["role"]}
         if kind == "vxlan":
             # Inside WireGuard it speaks IPv6, which nobody outside can.
-            same.update(id=link["vni"], remote=link.get("inner") or link["remote"])
+            ends = {"local": link["local"]} if link["transport"] == "evpn" else {"remote": link.get("inner") or link["remote"]}
+            same.update(ends, id=link["vni"])
         found[link["device"]] = same
     return found
 
@@ -42,14 +44,15 @@ def foreign(wanted: t.Mapping[str, Link], there: t.Mapping[str, Link]) -> t.List
 
 
 def _remade(want: Link, have: Link) -> bool:
-    return any(want.get(key) != have.get(key) for key in ("kind", "id", "remote"))
+    return any(want.get(key) != have.get(key) for key in ("kind", "id", "remote", "local"))
 
 
 def _made(name: str, want: Link) -> t.List[str]:
     if want["kind"] == "bridge":
         made = f"link add name {name} type bridge forward_delay 0 mcast_snooping 0"
     elif want["kind"] == "vxlan":
-        made = f"link add name {name} type vxlan id {want['id']} remote {want['remote']} dstport {PORT} nolearning"
+        ends = f"remote {want['remote']}" if "remote" in want else f"local {want['local']}"
+        made = f"link add name {name} type vxlan id {want['id']} {ends} dstport {PORT} nolearning"
     else:
         made = f"tuntap add dev {name} mode tap user {ACCOUNT}"
     return [made, f"link set dev {name} alias {MARK}"]

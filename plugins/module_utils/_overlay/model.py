@@ -14,12 +14,15 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import MTU
 
 VNI_RANGE = (1, 2**24 - 1)
 """RFC 7348, section 5."""
-TOPOLOGIES = ("star", "tree")
+TOPOLOGIES = ("star", "tree", "evpn")
 TRANSPORTS = ("vxlan", "wireguard", "ssh")
 OVERHEAD = {"vxlan": 50, "wireguard": 130, "ssh": 0}
 """Bytes of each frame that the tunnel takes of its path's MTU, over IPv4; a tap over TCP takes none."""
 SSH_MTU = 1450
 """What a network is given where only TCP carries it: frames of the size that the other transports make usual."""
+
+ASN_RANGE = (64512, 65534)
+"""Private autonomous systems (RFC 6996), of which route targets take 16 bits."""
 
 Network = t.Dict[str, t.Any]
 
@@ -41,6 +44,11 @@ def link_device(transport: str, network: str, one: str, other: str) -> str:
     if transport == "ssh":
         return f"tap{bits('link', pair, 29)}"
     return f"{'vw' if transport == 'wireguard' else 'vt'}{bits('link', pair, 40):010x}"
+
+
+def mesh_device(network: str) -> str:
+    """The one device by which a host is on an EVPN network."""
+    return f"ve{bits('mesh', network, 40):010x}"
 
 
 def link_vni(network: int, one: str, other: str) -> int:
@@ -65,15 +73,16 @@ def _number(name: str, what: str, value: t.Any, allowed: tuple[int, int]) -> int
 
 
 def parse_network(given: t.Any, hosts: t.Collection[str]) -> Network:
-    """An entry of ``virtuoso_networks`` in its canonical form: ``name home hosts topology encrypted spoofing vni mtu shortcuts transports``.
+    """An entry of ``virtuoso_networks`` in its canonical form: ``name home hosts topology encrypted spoofing vni mtu shortcuts transports asn``.
 
-    :param hosts: the hosts that there are. :raises GridError: ``invalid_network``, ``unknown_host``, ``invalid_vni``, ``invalid_mtu``.
+    :param hosts: the hosts that there are. :raises GridError: ``invalid_network``, ``unknown_host``, ``invalid_vni``, ``invalid_mtu``, ``invalid_asn``,
+        ``evpn_not_encrypted``.
     """
     if not isinstance(given, t.Mapping) or not isinstance(given.get("name"), str) or not _NAME.fullmatch(given["name"]):
         name = given.get("name") if isinstance(given, t.Mapping) else given
         raise _bad("invalid_network", str(name)[:40], "it has no name of 1 to 31 lower-case letters, digits and hyphens", "Give each network a name")
     name = given["name"]
-    known = {"name", "home", "hosts", "topology", "encrypted", "spoofing", "vni", "mtu", "shortcuts", "transports"}
+    known = {"name", "home", "hosts", "topology", "encrypted", "spoofing", "vni", "mtu", "shortcuts", "transports", "asn"}
     if set(given) - known:
         raise _bad(
             "invalid_network", name, f"unknown fields: {', '.join(sorted(map(str, set(given) - known)))}", f"It has {', '.join(sorted(known))}"
@@ -101,7 +110,7 @@ def parse_network(given: t.Any, hosts: t.Collection[str]) -> Network:
         )
     if any(len(set(pair)) != 2 for pair in (*shortcuts, *transports)) or {host for pair in shortcuts for host in pair} - set(chosen):
         raise _bad("invalid_network", name, "a shortcut is not between two hosts of the network", "Give pairs such as [provider1, provider2]")
-    return {
+    network = {
         "name": name,
         "home": given["home"],
         "hosts": sorted(set(chosen)),
@@ -112,12 +121,29 @@ def parse_network(given: t.Any, hosts: t.Collection[str]) -> Network:
         "mtu": None if given.get("mtu") is None else _number(name, "mtu", given["mtu"], MTU_RANGE),
         "shortcuts": shortcuts,
         "transports": transports,
+        "asn": ASN_RANGE[0] if given.get("asn") is None else _number(name, "asn", given["asn"], ASN_RANGE),
     }
+    _check_evpn(network)
+    return network
+
+
+def _check_evpn(network: Network) -> None:
+    if network["topology"] != "evpn":
+        return
+    if network["encrypted"]:
+        raise _bad(
+            "evpn_not_encrypted", network["name"], "EVPN's links are plain VXLAN between IPv4 addresses, and the network must be encrypted",
+            "Leave out encrypted, or give topology star or tree, whose links are encrypted",
+        )
+    if set(network["transports"].values()) - {"vxlan", "ssh"}:
+        raise _bad("invalid_network", network["name"], "a transport is neither vxlan nor ssh, and with EVPN there are no others", "Give one of those")
+    if network["shortcuts"]:
+        raise _bad("invalid_network", network["name"], "with EVPN all hosts reach each other directly, without shortcuts", "Leave out shortcuts")
 
 
 def check_apart(networks: t.Sequence[Network]) -> None:
-    """:raises GridError: ``duplicate_network``, ``vni_overlap``, ``mac_overlap`` where two networks could be taken for each other."""
-    names, vnis, prefixes = {}, {}, {}
+    """:raises GridError: ``duplicate_network``, ``vni_overlap``, ``mac_overlap`` where two networks could be taken for each other; ``asn_differs``."""
+    names, vnis, prefixes, systems = {}, {}, {}, {}
     for network in networks:
         name = network["name"]
         if names.setdefault(name, network) is not network:
@@ -128,3 +154,10 @@ def check_apart(networks: t.Sequence[Network]) -> None:
         other = prefixes.setdefault(mac_prefix(name, "")[:5], name)
         if other != name:
             raise _bad("mac_overlap", name, f"its MAC addresses begin as those of network {other}", "Give one of them another name", other=other)
+        for host in network["hosts"] if network["topology"] == "evpn" else ():
+            other = systems.setdefault(host, network)
+            if other["asn"] != network["asn"]:
+                raise _bad(
+                    "asn_differs", name, f"its asn is {network['asn']}, and that of network {other['name']}, which is on {host} too, {other['asn']}",
+                    "Give both the same asn", other=other["name"],
+                )

@@ -12,12 +12,14 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.domain_xml import guest_device
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import model, topology, transport, wireguard
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import mesh, model, topology, transport, wireguard
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.topology import Edge, edge
 
 Part = t.Dict[str, t.Any]
 Host = t.Mapping[str, t.Any]
 
+_JOINED = -1e9
+"""Seconds between two hosts of a mesh: they are joined before all others."""
 EMPTY: Part = {"networks": [], "links": [], "guests": [], "forwarding": [], "peers": []}
 
 
@@ -26,13 +28,21 @@ Links = t.Dict[t.Tuple[str, str, str], t.Dict[str, Part]]
 
 
 def _links_now(network: str, parts: t.Mapping[str, Part], hosts: t.Mapping[str, Host]) -> Links:
-    """The links of a network that are there at both ends, as far as the ends could be asked."""
+    """The links of a network that are there at both ends, as far as the ends could be asked, and the places on its mesh."""
     seen: Links = {}
+    places: Links = {}
     for host, part in parts.items():
         for link in part.get("links") or []:
             if link["network"] == network and link["peer"] in hosts:
                 seen.setdefault((*edge(host, link["peer"]), link["transport"]), {})[host] = link
-    return {key: ends for key, ends in seen.items() if len(ends) == 2 or not all(_reached(hosts, host) for host in key[:2])}
+            elif link["network"] == network and link["transport"] == mesh.KIND:
+                places[(*mesh.place(host), mesh.KIND)] = {host: link}
+                # Who isn't reached is on it as long as the others say so.
+                for peer in link["peers"]:
+                    if peer["name"] in hosts and not _reached(hosts, peer["name"]):
+                        places.setdefault((*mesh.place(peer["name"]), mesh.KIND), {peer["name"]: {"role": "evpn", "reason": link["reason"]}})
+    both = {key: ends for key, ends in seen.items() if len(ends) == 2 or not all(_reached(hosts, host) for host in key[:2])}
+    return {**both, **places}
 
 
 def _reached(hosts: t.Mapping[str, Host], host: str) -> bool:
@@ -54,15 +64,22 @@ class Design:
             (entry["mtu"] for part in parts.values() for entry in part.get("networks") or [] if entry["name"] == network["name"]), default=None
         )
         members = [host for host in network["hosts"] if host in hosts]
+        self.mesh: set[str] = set()
         self._choose(members, hosts, facts)
+        if network["topology"] == "evpn":
+            self._choose_mesh(members, hosts, facts)
         site = {host: hosts[host].get("site") or host for host in members}
 
         def seconds(one: str, other: str) -> float | None:
+            if self.mesh.issuperset((one, other)):
+                return _JOINED
             return -1.0 if self.choices[edge(one, other)].get("kept") else transport.latency(facts, one, other)
 
-        self.tree = topology.tree_of(
-            network["topology"], network["home"], members, site, seconds, lambda one, other: edge(one, other) in self.choices
-        )
+        def possible(one: str, other: str) -> bool:
+            return edge(one, other) in self.choices or self.mesh.issuperset((one, other))
+
+        found = topology.tree_of(network["topology"], network["home"], members, site, seconds, possible)
+        self.tree = {pair for pair in found if not self.mesh.issuperset(pair)} | {mesh.place(host) for host in self.mesh}
         self._require_paths([host for host in members if _reached(hosts, host)])
         self.shortcuts = {edge(*pair) for pair in network["shortcuts"]} - self.tree
         for pair in sorted(self.shortcuts - set(self.choices)):
@@ -82,10 +99,44 @@ class Design:
                             raise
                         self.troubles[edge(one, other)] = exc
         for (one, other, kind), ends in self.now.items():
-            if not (_reached(hosts, one) and _reached(hosts, other)):
+            if kind != mesh.KIND and not (_reached(hosts, one) and _reached(hosts, other)):
                 end = next(iter(ends.values()))
                 mtu = None if kind == "ssh" else self._mtu_now
                 self.choices[(one, other)] = {"transport": kind, "reason": end["reason"], "rtt": None, "mtu": mtu, "kept": end["role"] != "shortcut"}
+
+    def _choose_mesh(self, members: t.Sequence[str], hosts: t.Mapping[str, Host], facts: transport.Facts) -> None:
+        """Who is on the mesh; whoever isn't hangs off one of those by a tap."""
+        reached = [host for host in members if _reached(hosts, host)]
+        kept = {key[1] for key in self.now if key[2] == mesh.KIND and key[1] in members and key[1] not in reached}
+        told = mesh.mesh_of(self.network, reached, kept, hosts, facts)
+        outside = mesh.without(told)
+        on_it = [host for host in reached if host not in outside]
+        self.mesh = {*on_it, *kept} if len(members) > 1 else set()
+        self._require_answers(set(members) - set(reached) - kept)
+        for host in self.mesh:
+            sizes = [self.choices[edge(host, other)]["mtu"] for other in on_it if host in on_it and other != host]
+            self.choices[mesh.place(host)] = {"transport": mesh.KIND, "reason": "", "mtu": min(sizes, default=self._mtu_now)}
+        for one in on_it:
+            for other, why in outside.items():
+                self.choices.pop(edge(one, other), None)
+                try:
+                    self.choices[edge(one, other)] = transport.choose_tap(self.network, one, other, facts, why)
+                except GridError as exc:
+                    self.troubles[edge(one, other)] = exc
+
+    def _require_answers(self, silent: t.Collection[str]) -> None:
+        """No VXLAN link beside a mesh: FRR would take its device for the mesh's."""
+        held = sorted({host for pair, choice in self.choices.items() for host in pair if choice.get("kept") is not None and host in silent})
+        held = [host for host in held if any(host in pair and self.choices[pair]["transport"] in ("vxlan", "wireguard") for pair in self.choices)]
+        if held:
+            raise GridError(
+                "host_unreached",
+                f"{', '.join(held)} doesn't answer, and its link with the others can't stay beside an EVPN mesh",
+                object=f"network {self.network['name']}",
+                tried="plan its EVPN mesh",
+                remedy="Run again when it answers, or leave it out of the network's hosts and of the inventory",
+                hosts=held,
+            )
 
     def _require_paths(self, members: t.Collection[str]) -> None:
         home = self.network["home"]
@@ -123,8 +174,10 @@ class Design:
         def keyed(pairs: t.Iterable[Edge]) -> set[t.Any]:
             return {(*pair, self.choices[pair]["transport"]) for pair in pairs}
 
-        old = {key for key, ends in self.now.items() if next(iter(ends.values()))["role"] != "shortcut"}
-        found = topology.phases(old, keyed(self.tree))
+        roles = {key: next(iter(ends.values()))["role"] for key, ends in self.now.items()}
+        old = {key: role for key, role in roles.items() if role != "shortcut"}
+        meshed = any(key[2] == mesh.KIND for key in {*old, *keyed(self.tree)})
+        found = (topology.mesh_phases if meshed else topology.phases)(old, keyed(self.tree))
         wanted = keyed(self.shortcuts)
         there = {key for key, ends in self.now.items() if len(ends) == 2 and all(end["role"] == "shortcut" for end in ends.values())}
         before = {key for key, ends in self.now.items() if any(end["role"] == "shortcut" for end in ends.values())}
@@ -137,6 +190,9 @@ class Design:
     def link(self, key: tuple[str, str, str], host: str, role: str, hosts: t.Mapping[str, Host]) -> Part | None:
         """A host's end of a link. What goes, and what belongs to a host that wasn't reached, is as it was."""
         pair, kind = (key[0], key[1]), key[2]
+        if kind == mesh.KIND:
+            before = self.now.get(key, {}).get(host)
+            return mesh.end_of(self.network, host, role, self.mesh, hosts) if host in self.mesh else {**before, "role": role} if before else None
         choice = self.choices.get(pair)
         if choice is None or choice["transport"] != kind or "kept" in choice:
             before = self.now.get(key, {}).get(host)
@@ -219,7 +275,9 @@ def overlay_plan(
         }
         for design in designs
         for pair in sorted(design.tree | design.shortcuts)
+        if pair[0] != mesh.NODE
     ]
+    rows += [row for design in designs for row in mesh.rows_of(design.network, design.mesh, design.mtu, hosts)]
     shown = [
         {
             **{key: design.network[key] for key in ("name", "home", "vni", "topology")},
@@ -257,7 +315,10 @@ def _part(
         "links": links,
         "guests": guests.get(host, []),
         "forwarding": sorted(forwarding_of(links, guests), key=lambda entry: (entry["device"], entry["mac"])),
-        "peers": sorted({link["remote"] for link in links if link["transport"] == "vxlan"}),
+        "peers": sorted(
+            {link["remote"] for link in links if link["transport"] == "vxlan"}
+            | {peer["address"] for link in links if link["transport"] == mesh.KIND for peer in link["peers"]}
+        ),
     }
 
 
@@ -299,7 +360,9 @@ def _check_vnis(designs: t.Sequence[Design]) -> None:
     seen: dict[tuple[str, int], str] = {}
     for design in designs:
         for pair in sorted(design.tree | design.shortcuts):
-            number, name = model.link_vni(design.network["vni"], *pair), f"{design.network['name']} {pair[0]} - {pair[1]}"
+            on_mesh = pair[0] == mesh.NODE
+            number = design.network["vni"] if on_mesh else model.link_vni(design.network["vni"], *pair)
+            name = f"{design.network['name']} {'(EVPN)' if on_mesh else f'{pair[0]} - {pair[1]}'}"
             for host in pair:
                 if seen.setdefault((host, number), name) != name:
                     raise GridError(

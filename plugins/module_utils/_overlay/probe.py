@@ -19,6 +19,8 @@ import subprocess
 import time
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.speaker import foreign
+
 PORT = 4788
 """Beside VXLAN's own, which the kernel may have taken already; firewalls must treat the two alike."""
 SIZES = (8972, 1472, 1422, 1372, 1252)
@@ -53,7 +55,13 @@ def kernel(find: t.Callable[[str], t.Any] = shutil.which) -> t.Dict[str, str | N
         lacks += ", and wireguard-go isn't installed"
     if lacks is None and not find("wg"):
         lacks = "wireguard-tools isn't installed"
-    return {"vxlan": _lacks("vxlan", ["id", "16777215", "dstport", "0"]), "wireguard": lacks}
+    return {"vxlan": _lacks("vxlan", ["id", "16777215", "dstport", "0"]), "wireguard": lacks, "evpn": foreign()}
+
+
+def own_addresses() -> t.List[str]:
+    """The IPv4 addresses of this host."""
+    done = subprocess.run(["ip", "-json", "-4", "address", "show"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return [info["local"] for entry in json.loads(done.stdout or "[]") for info in entry.get("addr_info", ()) if info.get("local")]
 
 
 def ssh_greets(host: str, port: int, timeout: float = 3.0) -> t.Tuple[float | None, str | None]:
@@ -154,4 +162,4 @@ def probe(name: str, peers: t.Sequence[Peer], *, seconds: float = 8.0, port: int
         connected, trouble = ssh_greets(peer["address"], int(peer.get("port") or 22))
         found = prober.result(peer["name"])
         paths[peer["name"]] = {**found, "ssh": connected is not None, "ssh_trouble": trouble, "rtt": found["udp_rtt"] or connected}
-    return {"name": name, "kernel": kernel(), "paths": paths}
+    return {"name": name, "kernel": kernel(), "addresses": own_addresses(), "paths": paths}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import evpn
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import PORT, Part
 
 HOME = '"vh*"'
@@ -42,6 +43,9 @@ def rules(part: Part) -> str:
     text += _set("members", "ifname", _quoted([*guests, *(link["device"] for link in part["links"])]))
     text += _set("links", "ifname", _quoted(link["device"] for link in part["links"]))
     text += _set("shortcuts", "ifname", _quoted(link["device"] for link in part["links"] if link["role"] == "shortcut"))
+    meshes = evpn.ends(part)
+    text += _set("meshes", "ifname", _quoted(link["device"] for link in meshes)) if meshes else ""
+    text += _set("beside", "ifname", _quoted(_beside(part, meshes))) if meshes else ""
     text += _set("guarded", "ifname", _quoted(guest["device"] for guest in guarded))
     text += _set("guests", "ifname . ether_addr", (f'"{guest["device"]}" . {guest["mac"]}' for guest in guarded))
     # A guest sends from its own address, and from no other.
@@ -50,6 +54,8 @@ def rules(part: Part) -> str:
     text += "  chain keep {\n    type filter hook forward priority -200; policy accept;\n"
     # What comes over a shortcut is for machines here. One that isn't heard of for a while is unknown: flooded on, it would come back to the shortcut.
     text += "    iifname @shortcuts oifname @links counter drop\n"
+    # Whoever is on a mesh has by it what came by it: while a network changes over, links beside it must not bring it again.
+    text += "    iifname @meshes oifname @beside counter drop\n" if meshes else ""
     text += f"    iifname @members oifname @members accept\n    iifname @members oifname {HOME} accept\n    iifname {HOME} oifname @members accept\n"
     text += "    iifname @members counter drop\n    oifname @members counter drop\n  }\n"
     # The host itself is on none of its networks.
@@ -60,12 +66,23 @@ def rules(part: Part) -> str:
     text += f"    udp dport {PORT} meta nfproto ipv4 ip saddr != @peers counter drop\n"
     wireguard = part.get("wireguard") or {}
     inside = f' iifname != "{wireguard["device"]}"' if wireguard else ""
-    text += f"    udp dport {PORT} meta nfproto ipv6{inside} counter drop\n  }}\n"
+    text += f"    udp dport {PORT} meta nfproto ipv6{inside} counter drop\n"
+    if meshes:
+        # BGP is spoken with the network's home, or by it with its hosts, and with nobody else.
+        text += f"    tcp dport {evpn.PORT} ip saddr {{ {', '.join(evpn.speakers(part)) or '0.0.0.0'} }} accept\n"
+        text += f'    tcp dport {evpn.PORT} iifname != "lo" counter drop\n'
+    text += "  }\n"
     text += "  chain forward {\n    type filter hook forward priority filter - 10; policy accept;\n"
     for bridge in bridges:
         # Where bridged frames pass the host's own rules as well, those of one bridge go on.
         text += f'    iifname "{bridge}" oifname != "{bridge}" counter drop\n    oifname "{bridge}" iifname != "{bridge}" counter drop\n'
     return text + "  }\n}\n" + _counting(guests)
+
+
+def _beside(part: Part, meshes: t.Sequence[Part]) -> t.List[str]:
+    """The links to hosts that are on the mesh of the same network."""
+    on_it = {(link["network"], peer["name"]) for link in meshes for peer in link["peers"]}
+    return [link["device"] for link in part["links"] if (link["network"], link["peer"]) in on_it]
 
 
 def _counting(guests: t.Sequence[str]) -> str:

@@ -116,6 +116,8 @@ def bring(part: apply.Part, *, check_mode: bool, rollback: int) -> dict[str, t.A
         actions = [f"{key}: {each}" for key in ("ip", "bridge") for each in todo[key]]
         actions += [f"{key} {each}" for key in ("start", "restart", "stop") for each in todo[key]]
         actions += [f"write {os.path.basename(path)}" for path in todo["files"]] + [f"remove {os.path.basename(path)}" for path in todo["stale"]]
+        actions += [f"bridge: {each}" for each in todo["forget"]]
+        actions += [f"{'silence' if todo['speaker']['hold'] else 'let speak'} BGP"] if "hold" in todo["speaker"] else []
         actions += ["load the rules"] if todo["rules"] else []
         actions += ["open /dev/net/tun to the account of the taps"] if todo["tun"] else []
         written = before != wanted

@@ -98,6 +98,36 @@ def has_loop(edges: t.Iterable[t.Any]) -> bool:
     return False
 
 
+def mesh_phases(now: t.Mapping[t.Any, str], wanted: t.Collection[t.Any]) -> list[dict[t.Any, str]]:
+    """As :func:`phases`, where hosts are, or are to be, on a mesh: an EVPN network's VXLAN, on which each host reaches each.
+
+    :param now: roles by key; a host's place on the mesh is the key ``("", host, "evpn")``: the mesh is one more node of the tree. :param wanted: keys.
+
+    BGP takes over last and lets go first, for it may not see a MAC address both by itself and by a link that it doesn't know. Between, the mesh is a link
+    as others are, which floods to all and learns. Roles beside those of :func:`phases`: ``evpn``, what BGP says; ``frozen``, what it said, while it is
+    silent on all hosts; ``resting``, as ``standby``, and whatever was learned is forgotten.
+    """
+    final = {key: "evpn" if key[0] == "" else "tree" for key in wanted}
+    coming = {key for key in final if now.get(key) != final[key]}
+    going = set(now) - set(final)
+    if not coming or not going:
+        return [final]
+    stay = {key: role for key, role in final.items() if key not in coming}
+    silent = {key for key in going if now[key] in ("evpn", "frozen")}
+    found = []
+    if silent:
+        # Taps are there from the beginning: what their keys are for must be in every part.
+        taps = {key: "standby" for key in coming if key[2] == "ssh" and key not in now}
+        found.append({**taps, **now, **dict.fromkeys(silent, "frozen")})
+    # After an interruption new links may flood already: then no old one does any more.
+    if not any(now.get(key) not in (None, "standby") for key in coming):
+        found.append({**stay, **dict.fromkeys(going, "tree"), **dict.fromkeys(coming, "standby")})
+    found.append({**stay, **dict.fromkeys(going | coming, "standby")})
+    found.append({**stay, **dict.fromkeys(going, "resting"), **dict.fromkeys(coming, "tree")})
+    flooding = {**stay, **dict.fromkeys(coming, "tree")}
+    return [*found, flooding, final] if flooding != final else [*found, final]
+
+
 def phases(now: t.Collection[t.Any], wanted: t.Collection[t.Any]) -> list[dict[t.Any, str]]:
     """From one tree to another without a loop and, for what is known by address, without a moment between: each phase is done everywhere before the next.
 

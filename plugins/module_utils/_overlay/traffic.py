@@ -10,7 +10,7 @@ import os
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import apply
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import apply, evpn, speaker
 
 Row = t.Dict[str, t.Any]
 
@@ -76,12 +76,40 @@ def links(part: apply.Part) -> list[Row]:
     """Each link as it is: its part's words, state, and what it carried since the last mark."""
     before = _marked().get("devices", {})
     rows = []
+    meshed = bool(evpn.ends(part))
+    told, spoken = (apply.fdb(), speaker.sessions()) if meshed else ([], {})
     for link in part["links"]:
         since = before.get(link["device"], {})
         carried = {name: max(0, value - since.get(name, 0)) for name, value in statistics(link["device"]).items()}
         shown = {key: value for key, value in link.items() if key not in ("client_key", "host_key")}
-        rows.append({**shown, "state": state_of(link["device"]), **carried})
+        state = {"state": state_of(link["device"])}
+        if link["transport"] == evpn.KIND:
+            state.update(mesh_row(link, state["state"], told, spoken))
+        rows.append({**shown, **state, **carried})
     return rows
+
+
+def mesh_row(link: Row, state: str, entries: t.Sequence[Row], spoken: t.Mapping[str, Row]) -> Row:
+    """How a host's end of a mesh is (pure): its sessions, the hosts that it floods to, and the MAC addresses that BGP told of.
+
+    ``down`` where BGP is to be spoken and no session is there. :param entries: of all VXLAN devices. :param spoken: the sessions by address.
+    """
+    mine = [entry for entry in entries if entry.get("ifname") == link["device"] and entry.get("dst")]
+    by_address = {peer["address"]: peer["name"] for peer in link["peers"]}
+    vteps = sorted(entry["dst"] for entry in mine if entry["mac"] == evpn.ALL)
+    macs = [{"mac": entry["mac"], "vtep": entry["dst"]} for entry in mine if entry["mac"] != evpn.ALL]
+    told = [
+        {"peer": peer["name"], "address": peer["address"], **(spoken.get(peer["address"]) or {"state": None, "seconds": 0})}
+        for peer in link["peers"]
+        if peer["speaks"]
+    ]
+    silent = link["role"] == "evpn" and not any(session["state"] == "Established" for session in told)
+    return {
+        "state": "down" if silent and state == "up" else state,
+        "sessions": told,
+        "vteps": [{"peer": by_address.get(address), "address": address} for address in vteps],
+        "macs": sorted(macs, key=lambda row: (row["mac"], row["vtep"])),
+    }
 
 
 def since() -> str | None:

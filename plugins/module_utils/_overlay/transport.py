@@ -83,6 +83,20 @@ def choose(network: Network, one: str, other: str, facts: Facts) -> Choice:
     return {**choice, "mtu": (min(sizes) if sizes else 1500) - OVERHEAD[transport]}
 
 
+def choose_tap(network: Network, one: str, other: str, facts: Facts, why: str) -> Choice:
+    """As :func:`choose`, for a host that can't be on an EVPN network itself: a tap, because FRR takes any VXLAN device of a bridge for the network's own."""
+    return {**choose({**network, "transports": {tuple(sorted((one, other))): "ssh"}}, one, other, facts), "reason": f"not by EVPN: {why}"}
+
+
+def evpn_trouble(network: Network, one: str, other: str, facts: Facts) -> str | None:
+    """Why two hosts can't be on an EVPN network together, or ``None``."""
+    wanted = network["transports"].get(tuple(sorted((one, other))))
+    if wanted not in (None, "vxlan"):
+        return f"{one} - {other}: the network says {wanted}"
+    trouble = _troubles(facts, network, one, other)["vxlan"]
+    return f"{one} - {other}: {trouble}" if trouble else None
+
+
 def latency(facts: Facts, one: str, other: str) -> float | None:
     """Seconds there and back, the least that either saw."""
     seen = [value for value in (_path(facts, one, other).get("rtt"), _path(facts, other, one).get("rtt")) if value is not None]

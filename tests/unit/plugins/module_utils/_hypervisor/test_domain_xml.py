@@ -8,7 +8,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, hardware, metadata
 
 UUID = "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11"
 HOSTILE = "a'\"<b>&amp;]]>--><!-- ../ ; \x00\x0b\ud800\ufffe"
@@ -23,7 +23,8 @@ SPEC = {
     "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64}, "tags": ["a", "b"], "packages": ["nginx"], "users": [USER],
     "user": None, "python": "/usr/bin/python3", "vcpus": 2, "memory": 512 * 2**20, "disk": None, "display": "vnc", "cpu_shares": None,
     "cpu_limit": None, "disk_io": None, "mac": "d2:ff:bf:00:00:01",
-    "vcpus_max": 4, "memory_max": 2**30, "extra_networks": ["lan"], "cards": {"lan": "d2:11:bf:00:00:01"}, "boot": ["disk"], "description": "my web",
+    "vcpus_max": 4, "memory_max": 2**30, "extra_networks": ["lan"], "cards": {"lan": hardware.Card("d2:11:bf:00:00:01", 1400)},
+    "boot": ["disk"], "description": "my web",
 }  # fmt: skip
 MODEL = {
     **SPEC, "display_password": "secret", "virtualization": "qemu", "machine_type": "pc-q35-7.2", "disk_path": "/d/disk.qcow2",
@@ -71,9 +72,13 @@ def test_a_period_without_a_quota_limits_nothing():
         assert domain_xml.read(domain_xml.parse(f"<domain><cputune>{tune}</cputune></domain>"))["cpu_limit"] is None
 
 
+def test_a_card_on_another_network_has_what_that_carries():
+    assert [(each.find("source").get("network"), each.find("mtu").get("size")) for each in built().findall("devices/interface")[1:]] == [("lan", "1400")]
+
+
 @pytest.mark.parametrize("started", [False, True])
 def test_metadata_survives_both_ways_of_writing_it(started):
-    values = metadata.of_spec(SPEC, started)
+    values = {**metadata.of_spec(SPEC, started), "autostart": started}
     domain = built()
     metadata.put(domain, values)
     assert metadata.read(domain_xml.parse(domain_xml.to_text(domain))) == values
@@ -125,7 +130,7 @@ def test_processor_follows_acceleration(kind, mode):
 
 CHANGES = [
     {"vcpus": 4}, {"memory": 768 * 2**20}, {"network": "lan"}, {"vcpus_max": 8}, {"memory_max": None}, {"memory_max": 2**31},
-    {"extra_networks": {"lan": "d2:11:bf:00:00:01", "san": "d2:12:bf:00:00:01"}},
+    {"extra_networks": {"lan": hardware.Card("d2:11:bf:00:00:01"), "san": hardware.Card("d2:12:bf:00:00:01")}},
     {"extra_networks": {}},
     {"boot": ["network", "disk"]}, {"description": None}, {"description": "other"},
     {"display": "none"}, {"display_password": "other"}, {"cpu_shares": 300},

@@ -99,11 +99,11 @@ def test_how_a_running_machine_comes_to_memory():
 
 
 def test_cards_are_told_from_those_of_others():
-    domain = built(cards={"lan": "d2:11:00:00:00:01"})
+    domain = built(cards={"lan": hardware.Card("d2:11:00:00:00:01")})
     other = ET.SubElement(domain.find("devices"), "interface", type="network")
     ET.SubElement(other, "source", network="theirs")
     assert read(domain)["extra_networks"] == ["lan"]
-    domain_xml.edit(domain, {"extra_networks": {"lan": "d2:11:00:00:00:99", "san": "d2:12:00:00:00:01"}})
+    domain_xml.edit(domain, {"extra_networks": {"lan": hardware.Card("d2:11:00:00:00:99"), "san": hardware.Card("d2:12:00:00:00:01")}})
     macs = [each.get("address") for each in domain.findall("devices/interface/mac")]
     assert macs == [SPEC["mac"], "d2:11:00:00:00:01", "d2:12:00:00:00:01"], "a card that is there keeps its address"
     domain_xml.edit(domain, {"extra_networks": {}})
@@ -112,7 +112,7 @@ def test_cards_are_told_from_those_of_others():
 
 
 def test_a_card_that_is_plugged_in_finds_a_slot_of_its_own():
-    domain = built(cards={"lan": "d2:11:00:00:00:01"})
+    domain = built(cards={"lan": hardware.Card("d2:11:00:00:00:01")})
     ET.SubElement(domain.findall("devices/interface")[1], "address", type="pci", bus="0x09")
     assert "address type" in hardware.card_text(domain, "lan") and "address type" not in hardware.card_text(domain, "lan", new=True)
 

@@ -11,7 +11,7 @@ import struct
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import connection, domain_xml, metadata
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import batch, disk, lifecycle
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import batch, disk, lifecycle, power
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.survey import Survey
 
 libvirt = pytest.importorskip("libvirt")
@@ -66,7 +66,7 @@ def _run(tmp_path, monkeypatch):
     monkeypatch.setattr(conn, "close", lambda: None, raising=False)
     # The test driver knows no other flags, and no paused start.
     monkeypatch.setattr(libvirt, "VIR_DOMAIN_START_PAUSED", 0)
-    monkeypatch.setattr(lifecycle.Machine, "_ask", lambda machine: machine.domain.shutdown())
+    monkeypatch.setattr(power, "_ask_shutdown", lambda domain: domain.shutdown())
     monkeypatch.setattr(lifecycle, "_undefine_flags", lambda: libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE)
     run.conn, run.depot = conn, depot
     return run

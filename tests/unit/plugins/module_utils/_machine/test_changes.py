@@ -87,3 +87,10 @@ def test_what_was_not_ordered_stays():
     assert not changes.ordered("vcpus_max", {"vcpus_max": None}, RUNNING) and changes.ordered("vcpus_max", {"vcpus_max": 4}, RUNNING)
     assert not changes.ordered("autostart", {"autostart": None}, RUNNING) and changes.ordered("autostart", {"autostart": False}, RUNNING)
     assert changes.ordered("description", {"description": None}, RUNNING)
+
+
+def test_what_goes_back_to_its_memory_keeps_today_s_limits():
+    then = {**RUNNING, "vcpus": 1, "cpu_shares": 7, "description": "old", "display_password": "old", "autostart": True}
+    now = {**RUNNING, "cpu_shares": 300, "description": None, "display_password": None, "autostart": False}
+    assert changes.kept(now, then) == {"cpu_shares": 300, "description": None}
+    assert changes.kept({**now, "display_password": "new"}, then)["display_password"] == "new" and changes.kept(then, then) == {}

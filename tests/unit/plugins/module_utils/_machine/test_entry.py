@@ -38,6 +38,15 @@ def test_a_whole_entry_gets_defaults_and_an_address():
     assert spec["image"] == WHOLE["image"] and spec["mac"].count(":") == 5
 
 
+def test_what_its_networks_carry():
+    spec = parse_entry({**WHOLE, "extra_networks": ["lan", "san"], "mtu": "1450", "mtus": {"lan": "1400"}})[2]
+    assert spec["mtu"] == 1450 and [spec["cards"][name].mtu for name in ("lan", "san")] == [1400, None]
+    for wrong in ({"mtus": 1400}, {"mtus": {"lan": "many"}}):
+        with pytest.raises(GridError) as caught:
+            parse_entry({**WHOLE, **wrong})
+        assert caught.value.code == "invalid_mtu"
+
+
 RESERVED = {"period": 100000, "slice": 20000, "from": "2027-02-01T00:00:00Z", "to": "2027-03-01T00:00:00Z"}
 
 

@@ -336,4 +336,9 @@ def test_the_file_system_follows_where_somebody_is_there_to_do_it():
 
 
 def test_a_hibernated_machine_is_not_started_with_its_provider():
-    assert decided({"autostart": True}, observed("hibernated")).actions == ["change wishes"]
+    """What is wished of it meanwhile is kept in its definition until it is awake; and what somebody had set by hand before it slept."""
+    asleep = decided({"autostart": True}, observed("hibernated"))
+    assert asleep.actions == ["change wishes", "change autostart"] and asleep.metadata["autostart"] is True
+    by_hand = observed("hibernated", metadata={**metadata.of_spec(WANTED, True), "autostart": True})
+    assert decided({}, by_hand).actions == [] and decided({"owner": "bob"}, by_hand).metadata["autostart"] is True
+    assert decided({"autostart": False}, by_hand).actions == ["change autostart"]

@@ -102,7 +102,7 @@ def test_a_site_without_any_path_is_told_with_every_probe_that_failed():
         ([{**LAN, "home": "nobody"}], "unknown_host"),
         ([{"name": "Bad Name", "home": "home1"}], "invalid_network"),
         ([{**LAN, "colour": "red"}], "invalid_network"),
-        ([{**LAN, "topology": "evpn"}], "invalid_network"),
+        ([{**LAN, "topology": "ring"}], "invalid_network"),
     ],
 )
 def test_bad_networks_are_refused(networks, code):
@@ -209,6 +209,8 @@ def test_a_deployments_machines_join_by_the_address_that_they_have_or_will_have(
     assert machine["mac"] == "02:00:00:00:00:07"
     part = overlay_plan([LAN], HOSTS, probes())["phases"][0]["p1"]
     assert with_mtu([entry, {**entry, "network": "virtuoso"}], part) == [{**entry, "mtu": 1450}, {**entry, "network": "virtuoso"}]
+    carries = with_mtu([{**entry, "network": "virtuoso", "extra_networks": ["other", entry["network"]]}], part)
+    assert carries[0]["mtus"] == {entry["network"]: 1450} and "mtu" not in carries[0]
 
 
 def test_a_deployment_probes_only_where_a_network_is_missing():
