@@ -35,17 +35,17 @@ def plan_fetch(
     here: dict[int, tuple[str, int]] = {}
     order: list[int] = []
     repeats: dict[int, int] = {}
-    first: dict[bytes, int] = {}
+    known: dict[bytes, int] = {}
     for number in dict.fromkeys([*first, *index.data]):
         found = index.blocks[number]
         if number in whole:
-            first.setdefault(found, number)
+            known.setdefault(found, number)
         elif found in local:
             here[number] = local[found]
-        elif found in first:
-            repeats[number] = first[found]
+        elif found in known:
+            repeats[number] = known[found]
         else:
-            first[found] = number
+            known[found] = number
             order.append(number)
     return Fetch(here, order, repeats)
 

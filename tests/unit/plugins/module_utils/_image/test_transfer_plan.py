@@ -129,6 +129,14 @@ def test_nothing_is_asked_for_that_is_here_or_comes_anyway():
     assert fetched({1: A, 3: ZERO}) == ({}, [1], {})
 
 
+def test_what_a_boot_reads_comes_first_and_in_its_order():
+    index = Index(2**30, None, {1: A, 2: B, 5: A, 7: C, 8: D})
+    fetch = fetch_plan.plan_fetch(index, {8}, {}, [7, 5, 8])
+    assert (fetch.order, fetch.repeats) == ([7, 5, 2], {1: 5})
+    ahead = fetch_plan.only(fetch, {7, 5, 8})
+    assert (ahead.order, ahead.repeats) == ([7, 5], {})
+
+
 def test_of_equal_blocks_here_the_first_layer_counts():
     layers = {"below": Index(2**30, None, {1: A, 2: B}), "other": Index(2**30, None, {4: A, 5: C, 6: ZERO})}
     places = fetch_plan.places_by_hash(layers)
