@@ -50,7 +50,7 @@ def settings(part: Part) -> str | None:
     spoken = [link for link in ends(part) if link["role"] in ("evpn", "frozen")]
     if not spoken:
         return None
-    asn, clients = spoken[0]["asn"], {peer["address"] for link in spoken if link["reflector"] for peer in link["peers"] if peer["speaks"]}
+    asn = spoken[0]["asn"]
     neighbors = sorted({peer["address"] for link in spoken for peer in link["peers"] if peer["speaks"]})
     lines = ["! Made by the role virtuoso.grid.overlay", "log syslog informational", f"router bgp {asn}", f" bgp router-id {spoken[0]['local']}"]
     lines += [" no bgp default ipv4-unicast", " timers bgp 3 9", " bgp route-map delay-timer 1"]
@@ -59,7 +59,9 @@ def settings(part: Part) -> str | None:
     lines.append(" address-family l2vpn evpn")
     for address in neighbors:
         lines.append(f"  neighbor {address} activate")
-        lines += [f"  neighbor {address} route-reflector-client"] if address in clients else []
+        # On each host for each neighbor, though only homes have more than one: FRR begins a session anew where this changes, and the first network of two
+        # would be silent when the second one, of another home, comes. What went round is known by its cluster list and its originator (RFC 4456).
+        lines.append(f"  neighbor {address} route-reflector-client")
         lines.append(f"  neighbor {address} route-map {INSTANCE} out")
     # A machine may move as often as it likes.
     lines += ["  advertise-all-vni", "  no dup-addr-detection", " exit-address-family", "exit"]

@@ -104,7 +104,6 @@ def end_of(network: model.Network, host: str, role: str, on_it: t.Collection[str
         "vni": network["vni"],
         "local": hosts[host]["address"],
         "asn": network["asn"],
-        "reflector": host == network["home"],
         "peers": [{"name": name, "address": hosts[name]["address"], "speaks": network["home"] in (host, name)} for name in others],
     }
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
@@ -57,7 +58,7 @@ def test_every_host_is_on_the_mesh_and_has_a_session_with_the_home_alone():
     assert rows(plan) == {("home1", name): "evpn" for name in NAMES[1:]} and plan["networks"][0]["mtu"] == 1450 and len(plan["phases"]) == 1
     assert all(row["vni"] is None for row in plan["links"]), "they are the network's, which is no link's of its own"
     (home,), (leaf,) = (plan["phases"][0][name]["links"] for name in ("home1", "p1"))
-    assert home["reflector"] and not leaf["reflector"] and home["vni"] == leaf["vni"] == model.network_vni("lan")
+    assert home["vni"] == leaf["vni"] == model.network_vni("lan")
     assert [peer["name"] for peer in home["peers"] if peer["speaks"]] == list(NAMES[1:])
     assert [peer["name"] for peer in leaf["peers"] if peer["speaks"]] == ["home1"] and len(leaf["peers"]) == 3
     assert plan["phases"][0]["p1"]["peers"] == ["192.0.2.1", "192.0.2.3", "192.0.2.4"], "frames come from all of them"
@@ -221,10 +222,22 @@ def test_while_a_host_with_a_vxlan_link_does_not_answer_the_network_does_not_bec
     assert caught.value.code == "host_unreached" and "p2" in caught.value.msg
 
 
+def _said(text):
+    """Settings by neighbor."""
+    return {address: re.findall(rf"^ +neighbor {address} .*$", text, re.MULTILINE) for address in re.findall(r"neighbor (\S+) remote-as", text)}
+
+
+@pytest.mark.parametrize("host", ["home1", "p1", "p2"])
+def test_a_second_network_of_another_home_changes_nothing_of_a_session_that_is_there(host):
+    # FRR begins a session anew where its neighbor becomes a client: the first network would be silent for as long.
+    first, both = (_said(evpn.settings(final(networks)[host])) for networks in ([LAN], [LAN, {**LAN, "name": "san", "home": "p2"}]))
+    assert first and {address: both[address] for address in first} == first
+
+
 def test_frr_reflects_at_the_home_and_tells_only_what_is_of_meshes():
     part = final()
     home, leaf = evpn.settings(part["home1"]), evpn.settings(part["p1"])
-    assert home.count("route-reflector-client") == 3 and "route-reflector-client" not in leaf
+    assert home.count("route-reflector-client") == 3 and leaf.count("route-reflector-client") == 1
     assert leaf.count("remote-as") == 1 and " neighbor 192.0.2.1 remote-as 64512\n" in leaf and " bgp router-id 192.0.2.2\n" in leaf
     assert f"bgp extcommunity-list standard virtuoso permit rt 64512:{model.network_vni('lan')}\n" in leaf
     assert "  advertise-all-vni\n" in leaf and "  neighbor 192.0.2.1 route-map virtuoso out\n" in leaf
