@@ -127,6 +127,17 @@ def test_certificates_are_good_for_qemu(host, connect, export):
     assert connect(peer).run(f"qemu-img info --image-opts {export}").rc != 0
 
 
+def test_qemu_need_not_search_for_a_prime_before_it_answers_by_tls(host):
+    path = "/etc/pki/qemu/dh-params.pem"
+    assert host.file(path).mode == 0o644
+    assert "DH Parameters: (2048 bit)" in host.check_output(f"openssl pkeyparam -in {path} -text -noout -check")
+    # It reads them: with others that are none it doesn't begin.
+    spoiled = "d=$(mktemp -d) && cp /etc/pki/qemu/* $d && echo none >$d/dh-params.pem"
+    creds = "--object tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,dir=$d"
+    run = host.run(f"{spoiled} && truncate --size 1M $d/disk && qemu-img info {creds} --image-opts driver=raw,file.filename=$d/disk; c=$?; rm -rf $d; exit $c")
+    assert run.rc != 0 and "DH" in run.stderr
+
+
 def test_authority_never_leaves_the_controller(host, build):
     key = build / "state" / "pki" / "ca-key.pem"
     assert stat.S_IMODE(os.stat(key).st_mode) == 0o600
