@@ -13,6 +13,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 from ansible_collections.virtuoso.grid.plugins.plugin_utils import _stations
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._moving import Trip
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._progress import ProgressAction
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._recorder import Recorder, marked
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._relay import connection_to, relayed
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._tunnel import forwarded
 
@@ -109,6 +110,8 @@ class ActionModule(ProgressAction):
     def _move(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         """All steps, on both hosts; the machines as they are then, with ``status`` and ``row``."""
         given = by_step(arguments)
+        record = arguments.get("record") or {}
+        recorder = Recorder(record, self._loader.get_basedir()) if record.get("store") and not self._task.check_mode else None
         source, target = arguments["source"]["name"], arguments["target"]["name"]
         theirs = _stations.known(task_vars, target)
         there = connection_to(target, task_vars, self._play_context)
@@ -125,6 +128,8 @@ class ActionModule(ProgressAction):
         order = steps.ORDER[:1] if self._task.check_mode else steps.ORDER
         trip = Trip(journey, stations, given, lambda: forwarded(there, self._connection), again, order)
         machines = [{key: value for key, value in machine.items() if key != "seed"} for machine in trip.run()["machines"]]
+        if recorder is not None:
+            machines = marked(machines, recorder.record([machine["seen"] for machine in machines if machine.get("seen")]))
         return {"changed": any((machine.get("row") or {}).get("changed") for machine in machines), "machines": machines}
 
     def _again(

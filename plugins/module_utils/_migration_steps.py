@@ -183,11 +183,11 @@ def _advanced(machine: View, step: str, action: str, row: View | None, result: V
 
 
 def outcome(wave: t.Sequence[View]) -> dict[str, Items]:
-    """What is to be told of a wave that is over: ``rows`` for the report, ``seen`` for the store."""
+    """What is to be told of a wave that is over: ``rows`` for the report, ``seen`` for the store, with ``recorded`` where it knows already."""
     machines = [machine for journey in wave for machine in journey["machines"]]
     return {
         "rows": [dict(machine["row"]) for machine in machines if machine.get("row")],
-        "seen": [dict(machine["seen"]) for machine in machines if machine.get("seen")],
+        "seen": [{**machine["seen"], **({"recorded": True} if machine.get("recorded") else {})} for machine in machines if machine.get("seen")],
     }
 
 

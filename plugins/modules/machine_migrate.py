@@ -59,6 +59,12 @@ options:
       - "For V(receive): the source's C(name) and C(host), its address. For V(move): its C(name), its C(address) as the target reaches it,
         and its depot's C(path)."
     type: dict
+  record:
+    description:
+      - "For V(move): the information service that is told of the machines as soon as they have arrived, by C(store), and its C(providers), as
+        M(virtuoso.grid.registration) takes them. A machine that it has been told of is returned with C(recorded). Where that doesn't succeed nothing fails:
+        it is left to M(virtuoso.grid.registration)."
+    type: dict
   socket:
     description: "For V(send): the socket on this host that leads to the target's libvirt. The action plugin makes it."
     type: path
@@ -226,6 +232,7 @@ OPTIONS = {
         "machines": {"type": "list", "elements": "dict", "required": True},
         "target": {"type": "dict"},
         "source": {"type": "dict"},
+        "record": {"type": "dict"},
         "socket": {"type": "path"},
         "hold": {"type": "path"},
         "parallel": {"type": "int", "default": 2},

@@ -235,9 +235,7 @@ gone:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import STORE, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.overlay import Overlay
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import Registration
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registering import register
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, Result, run_module
 
 ARGUMENTS = {
@@ -256,27 +254,7 @@ ARGUMENTS = {
 
 def work(module: AnsibleModule) -> Result:
     """Register."""
-    options = module.params
-    store = Store(options["store"])
-    with store.reading(empty_if_missing=True) if module.check_mode else store.writing() as connection:
-        registration = Registration(connection)
-        result = {
-            "providers": registration.see_hosts(options["providers"]),
-            "machines": registration.see_machines(options["machines"]),
-            **registration.see_all(options["complete"], options["machines"]),
-            "samples": registration.see_samples(options["samples"]),
-            "gone": registration.forget(options["gone"]),
-        }
-        overlay = Overlay(connection, [change.name for change in registration.host_changes])
-        if options["networks"] is not None:
-            result["networks"] = overlay.see_networks(options["networks"])
-        if options["links"] is not None:
-            result["links"] = overlay.see_links(options["links"])
-        if not module.check_mode:
-            registration.write()
-            overlay.write()
-    changed = any(item["changed"] for batch in result.values() for item in batch)
-    return {"changed": changed, **result, "diff": registration.diffs()}
+    return register(module.params["store"], module.params, check_mode=module.check_mode)
 
 
 def main() -> None:

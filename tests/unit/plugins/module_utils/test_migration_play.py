@@ -198,6 +198,9 @@ def test_live_to_the_end():
     assert steps.entries(wave[0], "settle") == []
     outcome = steps.outcome(wave)
     assert outcome["rows"][0]["provider"] == "p2" and outcome["rows"][0]["stats"]["downtime"] == 7 and outcome["seen"][0]["provider"] == "p2"
+    # What the store knows already isn't told again.
+    known = [{**wave[0], "machines": [{**wave[0]["machines"][0], "recorded": True}]}]
+    assert "recorded" not in outcome["seen"][0] and steps.outcome(known)["seen"] == [{**outcome["seen"][0], "recorded": True}]
 
 
 def test_files_to_the_end_and_the_source_is_released_last():

@@ -56,6 +56,14 @@ def test_a_machines_life(run):
     assert run(order_info)["machines"] == []
 
 
+def test_a_file_is_listed_without_the_database_library_and_is_the_same(run, monkeypatch):
+    machines = [{"name": "web1", "image": "tiny"}, {"name": "db1", "image": "tiny"}]
+    assert run(order, machines=machines, owner="alice")["rc"] == 0
+    named = run(order_info, names=["web1", "db1"])["machines"]
+    monkeypatch.setattr(order_info, "_asked", None)
+    assert sorted(run(order_info)["machines"], key=lambda row: row["name"]) == sorted(named, key=lambda row: row["name"])
+
+
 def test_check_mode_makes_no_store(run, tmp_path):
     machines = [{"name": "web1", "image": "tiny", "owner": "alice"}]
     assert run(order, check=True, machines=machines)["changed"] is True
