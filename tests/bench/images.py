@@ -196,7 +196,10 @@ tty, seen, end = os.open(sys.argv[1], os.O_RDONLY | os.O_NOCTTY), b"", time.mono
 while b"login: " not in seen:
     if not select.select([tty], [], [], max(0, end - time.monotonic()))[0]:
         sys.exit(f"no login prompt, but {seen[-300:]!r}")
-    seen = seen[-2000:] + os.read(tty, 65536)
+    more = os.read(tty, 65536)
+    if not more:
+        sys.exit(f"the console has gone, after {seen[-300:]!r}")
+    seen = seen[-2000:] + more
 """
 LOGIN = f"python3 -c '{SEE_LOGIN}' $(virsh ttyconsole bench-boot)"
 
