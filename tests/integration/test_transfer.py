@@ -103,6 +103,12 @@ def test_whole_then_delta_then_nothing(target, images):
     assert not again["changed"] and [image["transferred"] for image in again["images"]] == [0, 0]
 
 
+def test_the_source_starts_no_service_manager_for_who_reads_images(target, images):
+    target.one(images["1"])
+    unit = "user@$(id -u virtuoso).service"
+    assert on_host(SERVER, f"systemctl show -P LoadState {unit}; systemctl is-active {unit} || true").split() == ["masked", "inactive"]
+
+
 # The module has no name of its own in the list of processes: it is who has the file open.
 KILL_WRITER = """
     for process in /proc/[0-9]*; do
