@@ -235,7 +235,8 @@ def test_a_disk_that_is_full_keeps_no_part(target, images):
 
 def test_a_layer_that_is_being_sent_is_not_removed(target, images):
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        running = pool.submit(target.get, images["1"], bandwidth="8 MiB")
+        # So slow that it still comes when the removal has begun, on a busy machine too
+        running = pool.submit(target.get, images["1"], bandwidth="3 MiB")
         until("some of it", lambda: target.came() >= MIB or running.done(), 60, 0.1)
         removed = task(SERVER, "virtuoso.grid.image", {"images": [{"name": "it-transfer", "version": "1"}], "state": "absent"})
         result = running.result()
