@@ -186,16 +186,16 @@ images:
       returned: on failure
 """
 
+import contextlib
+import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import QUIET_SECONDS, Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import Account, get, look
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer_plan import Item, parse_cap, parse_item, parse_source
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.link import Link
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import layer_file
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer_plan import Item, Source, parse_cap, parse_item, parse_source
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
 
 SOURCE = {
@@ -223,34 +223,62 @@ ARGUMENTS = merge(
 )
 
 
+def begin(path: str, source: Source, items: t.Iterable[Item]) -> t.Optional[Link]:
+    """The connection, where a layer isn't here; it is made while this process is still busy with itself. What fails is told once it is needed."""
+    layers = os.path.join(path, "images", "layers")
+    if all(os.path.exists(os.path.join(layers, layer_file(item.digest))) for item in items):
+        return None
+    with contextlib.suppress(GridError):
+        return Link(source)
+    return None
+
+
 def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     """Get what is missing of all images at once, then tell of each."""
     params = module.params
-    depot = Depot(params["path"])
     source = parse_source(params["source"])
     cap = parse_cap(params["bandwidth"])
-    names = [str(entry.get("name"))[:130] for entry in params["images"]]
     outcomes: t.Dict[int, t.Any] = {}
     items: t.Dict[int, Item] = {}
     for number, entry in enumerate(params["images"]):
         try:
             items[number] = parse_item(entry)
-            todo = look(depot, items[number])
-            outcomes[number] = Account().result(todo, 0.0)
         except GridError as exc:
             outcomes[number] = exc
-    due = [number for number, item in items.items() if outcomes[number]["actions"]]
-    if due and not module.check_mode:
-        progress = Progress(params["progress_file"], source.name, quiet=QUIET_SECONDS)
-        outcomes.update(zip(due, get(depot, source, [items[number] for number in due], progress, cap)))
+    with contextlib.ExitStack() as stack:
+        link = None if module.check_mode else begin(params["path"], source, items.values())
+        if link is not None:
+            stack.enter_context(link)
+        # Python reads these while the connection is made
+        from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
+        from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import QUIET_SECONDS, Progress
+        from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import Account, get, look
+
+        depot = Depot(params["path"])
+        for number, item in items.items():
+            try:
+                outcomes[number] = Account().result(look(depot, item), 0.0)
+            except GridError as exc:
+                outcomes[number] = exc
+        due = [number for number in items if not isinstance(outcomes[number], GridError) and outcomes[number]["actions"]]
+        if due and not module.check_mode:
+            progress = Progress(params["progress_file"], source.name, quiet=QUIET_SECONDS)
+            outcomes.update(zip(due, get(depot, source, [items[number] for number in due], progress, cap, begun=link)))
+    return told(params, source, {number: item.digest for number, item in items.items()}, outcomes)
+
+
+def told(params: t.Mapping[str, t.Any], source: Source, digests: t.Mapping[int, str], outcomes: t.Mapping[int, t.Any]) -> t.Dict[str, t.Any]:
+    """The module's result of how each image came."""
+    from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 
     def tell(number: int) -> t.Dict[str, t.Any]:
         outcome = outcomes[number]
         if isinstance(outcome, GridError):
             raise outcome
-        digest = items[number].digest
-        return {**outcome, "changed": bool(outcome["actions"]), "digest": digest, "path": depot.layer_path(digest)}
+        path = os.path.join(params["path"], "images", "layers", layer_file(digests[number]))
+        return {**outcome, "changed": bool(outcome["actions"]), "digest": digests[number], "path": path}
 
+    names = [str(entry.get("name"))[:130] for entry in params["images"]]
     images = [
         attempt(name, lambda number=number: tell(number), kind="image", tried=f"get it from {source.name}")
         for number, name in enumerate(names)

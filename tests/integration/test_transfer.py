@@ -103,6 +103,12 @@ def test_whole_then_delta_then_nothing(target, images):
     assert not again["changed"] and [image["transferred"] for image in again["images"]] == [0, 0]
 
 
+def test_the_source_starts_no_service_manager_for_who_reads_images(target, images):
+    target.one(images["1"])
+    unit = "user@$(id -u virtuoso).service"
+    assert on_host(SERVER, f"systemctl show -P LoadState {unit}; systemctl is-active {unit} || true").split() == ["masked", "inactive"]
+
+
 # The module has no name of its own in the list of processes: it is who has the file open.
 KILL_WRITER = """
     for process in /proc/[0-9]*; do
@@ -229,7 +235,8 @@ def test_a_disk_that_is_full_keeps_no_part(target, images):
 
 def test_a_layer_that_is_being_sent_is_not_removed(target, images):
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        running = pool.submit(target.get, images["1"], bandwidth="8 MiB")
+        # So slow that it still comes when the removal has begun, on a busy machine too
+        running = pool.submit(target.get, images["1"], bandwidth="3 MiB")
         until("some of it", lambda: target.came() >= MIB or running.done(), 60, 0.1)
         removed = task(SERVER, "virtuoso.grid.image", {"images": [{"name": "it-transfer", "version": "1"}], "state": "absent"})
         result = running.result()

@@ -83,19 +83,26 @@ class Account:
 
 
 def get(
-    depot: Depot, source: plan.Source, items: t.Sequence[plan.Item], progress: Progress, cap: plan.Cap = plan.Cap(), ahead: bool = False
+    depot: Depot,
+    source: plan.Source,
+    items: t.Sequence[plan.Item],
+    progress: Progress,
+    cap: plan.Cap = plan.Cap(),
+    ahead: bool = False,
+    begun: Link | None = None,
 ) -> list[Outcome]:
     """Have the images here; for each, in order, what came and how (see :class:`Account`), or the error.
 
     :param cap: the most that it takes of the link.
     :param ahead: only what a boot reads, for a pager; the rest is left to another run.
+    :param begun: a connection that is made already.
     """
     with disk_errors(depot.images):
         depot.prepare()
         depot.sweep()
     outcomes: list[Outcome] = []
     with contextlib.ExitStack() as stack:
-        opened: list[Link] = []
+        opened: list[Link] = [] if begun is None else [stack.enter_context(begun)]
 
         def link() -> Link:
             if not opened:

@@ -44,6 +44,10 @@ while text:
 """
 
 
+def items_of(*manifests):
+    return [plan.Item("x", manifest["version"], manifest["layers"][-1], None, None) for manifest in manifests]
+
+
 class Wire:
     """Two stores and what lies between them. ``broken`` is a program for what comes through; see WIRE."""
 
@@ -77,8 +81,7 @@ class Wire:
         return manifest
 
     def get(self, *manifests, bandwidth=None):
-        items = [plan.Item("x", manifest["version"], manifest["layers"][-1], None, None) for manifest in manifests]
-        return transfer.get(self.target, SOURCE, items, Progress(None), plan.Cap(bandwidth))
+        return transfer.get(self.target, SOURCE, items_of(*manifests), Progress(None), plan.Cap(bandwidth))
 
     def one(self, manifest, **options):
         outcome = self.get(manifest, **options)[0]
@@ -137,6 +140,22 @@ def test_a_whole_chain_comes_in_one_connection_and_equal_blocks_once(wire):
     two = wire.put("2", {1: block, 5: bytes(BLOCK), 9: block, 11: block}, one)
     came = wire.one(two)
     assert came["content"] == BLOCK and wire.same(two) and wire.connections() == 1
+
+
+def test_a_connection_that_is_made_already_is_the_one(wire):
+    one, two = wire.put("1", noise(1, 3)), wire.put("2", noise(2, 3))
+    with link.Link(SOURCE) as begun:
+        came = transfer.get(wire.target, SOURCE, items_of(one, two), Progress(None), begun=begun)
+    assert [outcome["actions"] for outcome in came] == [["transfer"]] * 2
+    assert wire.same(one) and wire.same(two) and wire.connections() == 1
+
+
+def test_a_connection_that_was_made_already_and_is_lost_is_told(wire):
+    one = wire.put("1", noise(1, 3))
+    wire.connect("pass")
+    with link.Link(SOURCE) as begun:
+        (lost,) = transfer.get(wire.target, SOURCE, items_of(one), Progress(None), begun=begun)
+    assert isinstance(lost, GridError) and lost.code in ("source_unreachable", "transfer_failed")
 
 
 def test_what_can_be_compressed_is(wire):
