@@ -190,3 +190,11 @@ def test_userspace_wireguard_counts_where_its_programs_are(monkeypatch):
     assert probe.kernel(lambda name: True)["wireguard"] is None
     assert "wireguard-go isn't installed" in probe.kernel(lambda name: None)["wireguard"]
     assert probe.kernel(lambda name: name != "wg")["wireguard"] == "wireguard-tools isn't installed"
+
+
+def test_a_host_that_answers_is_asked_for_larger_frames_for_some_rounds_only():
+    prober = probe.Prober("a", [{"name": "b", "address": "192.0.2.2"}])
+    assert prober.sizes("b") == [0, *probe.SIZES] == prober.sizes("b"), "nothing is known of who is silent"
+    prober.rtt["b"], prober.largest["b"] = 0.01, 1422
+    rounds = [prober.sizes("b") for dummy in range(20)]
+    assert rounds[0] == [0, 8972, 1472] and rounds[-1] == [0] and 3 <= rounds.count(rounds[0]) <= 10

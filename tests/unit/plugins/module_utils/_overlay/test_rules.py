@@ -73,7 +73,7 @@ class Table:
     def _verdict(self, rule: str, frame: dict[str, str]) -> str:
         """What the rule says of the frame; nothing where it doesn't match."""
         while True:
-            match = re.match(r"(iifname \. ether saddr|iifname|oifname|ip saddr|meta nfproto|udp dport|tcp dport) (vmap |!= )?(@\w+|\{.*?\}|\S+) ?", rule)
+            match = re.match(r"(iifname \. ether saddr|iifname \. oifname|iifname|oifname|ip saddr|meta nfproto|udp dport|tcp dport) (vmap |!= )?(@\w+|\{.*?\}|\S+) ?", rule)
             if not match:
                 return rule
             field, how, word = match.groups()
@@ -132,6 +132,12 @@ def test_the_host_takes_what_links_carry_from_peers_only_and_nothing_from_networ
     inside = Table(rules({**PART, "wireguard": {"device": "vwg0"}}), "inet", "virtuoso_overlay")
     assert inside.run("input", iifname="vwg0", nfproto="ipv6", saddr="", **vxlan)[0] == "accept"
     assert inside.run("input", iifname="vwg0", nfproto="ipv4", saddr="192.0.2.9", **vxlan)[0] == "drop"
+
+
+def test_what_passes_the_hosts_own_rules_stays_on_its_bridge_and_is_not_tracked():
+    for one, other, verdict in (("vb1", "vb1", "accept"), ("vb1", "vb2", "drop"), ("vb1", "eth0", "drop"), ("eth0", "vb2", "drop"), ("eth0", "eth1", "accept")):
+        assert INPUT.run("forward", iifname=one, oifname=other)[0] == verdict, (one, other)
+    assert INPUT.chains["untracked"] == ["iifname @bridges notrack"] and INPUT.sets["bridges"] == 'elements = { "vb1", "vb2" }'
 
 
 def test_a_frame_on_its_common_way_meets_few_rules():
