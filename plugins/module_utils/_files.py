@@ -1,10 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many files and directories of root's at once: each is there whole as it should be, or as it was."""
+"""Many files, links and directories of root's at once: each is there whole as it should be, or as it was."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -16,7 +17,7 @@ Entry = t.Mapping[str, t.Any]
 
 def order(entries: t.Sequence[Entry]) -> list[Entry]:
     """Directories before what is in them, and last what goes (pure)."""
-    rank = {"directory": 0, "file": 1, "absent": 2}
+    rank = {"directory": 0, "file": 1, "link": 2, "absent": 3}
     return sorted(entries, key=lambda entry: (rank[entry["state"]], entry["path"] if entry["state"] == "directory" else ""))
 
 
@@ -86,6 +87,25 @@ def _write(path: str, content: bytes, mode: int, owner: int) -> None:
         raise
 
 
+def _link(entry: Entry, owner: int, check_mode: bool) -> dict[str, str] | None:
+    path, found = entry["path"], _status(entry["path"])
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(f"{path} is a directory")
+    before = "absent" if found is None else f"link to {os.readlink(path)}" if stat.S_ISLNK(found.st_mode) else "file"
+    after = f"link to {entry['content']}"
+    if before == after:
+        return None
+    if not check_mode:
+        # As a file is: there is no moment without the one or the other.
+        new = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.new")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        os.symlink(entry["content"], new)
+        os.lchown(new, owner, owner)
+        os.rename(new, path)
+    return _row(entry, before + "\n", after + "\n")
+
+
 def _absent(entry: Entry, check_mode: bool) -> dict[str, str] | None:
     path, found = entry["path"], _status(entry["path"])
     if found is None:
@@ -108,7 +128,7 @@ def bring(entries: t.Sequence[Entry], *, check_mode: bool, owner: int = 0) -> tu
         if entry["state"] == "absent":
             row = _absent(entry, check_mode)
         else:
-            row = (_directory if entry["state"] == "directory" else _file)(entry, owner, check_mode)
+            row = {"directory": _directory, "file": _file, "link": _link}[entry["state"]](entry, owner, check_mode)
         if row is not None:
             changed.append(entry["path"])
             rows.append(row)

@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: files
 short_description: Have many small files of root's on a host, in one task
 description:
-  - Writes files, makes directories and removes what is to go, all of O(files) at once. M(ansible.builtin.copy) in a loop starts several programs on
+  - Writes files, makes directories and symbolic links, and removes what is to go, all of O(files) at once. M(ansible.builtin.copy) in a loop starts several programs on
     the host for each file, which takes longer than all the rest that the roles of this collection do there.
   - Everything belongs to root. A file is replaced whole, or stays as it was. A symbolic link in a file's place is replaced, not followed.
 version_added: 0.2.0
@@ -29,9 +29,9 @@ options:
         description: V(absent) removes a directory with all that is in it.
         type: str
         default: file
-        choices: [file, directory, absent]
+        choices: [file, directory, link, absent]
       content:
-        description: What is in the file, as it is to be to the last character. Needed with V(file).
+        description: What is in the file, as it is to be to the last character; or where the link leads. Needed with V(file) and V(link).
         type: str
       mode:
         description: Permissions as four octal digits. Files have V(0644), directories V(0755), where it is left out.
@@ -78,13 +78,13 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_modu
 
 FILE = {
     "path": {"type": "path", "required": True},
-    "state": {"type": "str", "default": "file", "choices": ["file", "directory", "absent"]},
+    "state": {"type": "str", "default": "file", "choices": ["file", "directory", "link", "absent"]},
     "content": {"type": "str"},
     "mode": {"type": "str"},
 }
 OPTIONS = {
     "argument_spec": {
-        "files": {"type": "list", "elements": "dict", "required": True, "options": FILE, "required_if": [("state", "file", ("content",))]},
+        "files": {"type": "list", "elements": "dict", "required": True, "options": FILE, "required_if": [("state", "file", ("content",)), ("state", "link", ("content",))]},
     },
     "supports_check_mode": True,
 }

@@ -15,6 +15,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils import _files
 def entries(place):
     """A file in a directory in a directory, told in the wrong order, and one that goes."""
     return [
+        {"path": f"{place}/a/link", "state": "link", "content": "b/unit", "mode": "0644"},
         {"path": f"{place}/a/b/unit", "state": "file", "content": "one\ntwo", "mode": "0640"},
         {"path": f"{place}/old", "state": "absent", "content": None, "mode": "0644"},
         {"path": f"{place}/a/b", "state": "directory", "content": None, "mode": "0755"},
@@ -35,7 +36,7 @@ def tree(place):
     return found
 
 
-MADE = {"a": ("0o711", None), "a/b": ("0o755", None), "a/b/unit": ("0o640", "one\ntwo")}
+MADE = {"a": ("0o711", None), "a/b": ("0o755", None), "a/b/unit": ("0o640", "one\ntwo"), "a/link": ("0o777", "one\ntwo")}
 
 
 def test_check_mode_names_what_a_run_does_and_a_second_run_does_nothing(tmp_path):
@@ -44,7 +45,7 @@ def test_check_mode_names_what_a_run_does_and_a_second_run_does_nothing(tmp_path
     before = tree(tmp_path)
     foretold = bring(tmp_path, True)
     assert tree(tmp_path) == before
-    assert bring(tmp_path) == foretold and foretold[0] == [f"{tmp_path}/{name}" for name in ("a", "a/b", "a/b/unit", "old")]
+    assert bring(tmp_path) == foretold and foretold[0] == [f"{tmp_path}/{name}" for name in ("a", "a/b", "a/b/unit", "a/link", "old")]
     assert tree(tmp_path) == MADE
     assert bring(tmp_path) == bring(tmp_path, True) == ([], [])
 
@@ -65,6 +66,15 @@ def test_only_what_differs_is_brought_back(tmp_path, spoil, before):
     assert paths == [f"{tmp_path}/a/b/unit"] and row["before"].startswith(before) and row["before"] != row["after"]
     assert tree(tmp_path) == MADE and not (tmp_path / "a/b/unit").is_symlink()
     assert (os.path.exists("/etc/hostname") and os.lstat("/etc/hostname").st_mtime_ns) == hostname
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.symlink_to("elsewhere"), lambda path: path.write_text("x"), lambda path: None])
+def test_a_link_that_leads_elsewhere_or_is_none_is_made_anew(tmp_path, spoil):
+    bring(tmp_path)
+    (tmp_path / "a/link").unlink()
+    spoil(tmp_path / "a/link")
+    assert bring(tmp_path, True) == bring(tmp_path) and os.readlink(tmp_path / "a/link") == "b/unit"
+    assert bring(tmp_path)[0] == [] and sorted(os.listdir(tmp_path / "a")) == ["b", "link"]
 
 
 def test_a_directory_in_a_files_place_is_told_and_nothing_half_written_stays(tmp_path):
