@@ -107,6 +107,10 @@ part:
   description: The part that the host has now.
   returned: when O(state) is V(present), V(absent) or V(followed)
   type: dict
+unconfirmed:
+  description: Whether the host goes back to the part before unless O(state=confirmed) comes.
+  returned: when O(state) is V(present) or V(absent)
+  type: bool
 keys:
   description: Public keys of the SSH links that begin here, by device, and C(wireguard).
   returned: when O(state=prepared)
@@ -162,6 +166,8 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
         return site.bring(follow(site.current(), params["name"], params["machines"], params["macs"]), check_mode=check_mode, rollback=0)
     part = params["part"] if params["state"] == "present" else {}
     result = site.bring(part, check_mode=check_mode, rollback=params["rollback"])
+    # Also where a play before this one was cut off.
+    result["unconfirmed"] = site.unconfirmed()
     if params["uri"]:
         from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import libvirt_networks
 

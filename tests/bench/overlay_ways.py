@@ -20,6 +20,9 @@ from measure import LAB, on
 NEAR, FAR = "provider1", "provider2"
 ADDRESSES = {NEAR: "198.18.0.21", FAR: "198.18.0.22"}
 INNER = {NEAR: "10.99.0.1", FAR: "10.99.0.2"}
+OURS, BY_HAND = "bench", "byhand"
+CABLES = {OURS: "vhbench0", BY_HAND: "byhand0"}
+"""By namespace. Our rules take a cable of ours for one to a home's LAN."""
 PORT = 5201
 KEY = "/root/.bench_ed25519"
 FLOW = Path(__file__).resolve().parent / "flow.py"
@@ -59,35 +62,48 @@ def uninstall() -> None:
 
 
 @contextlib.contextmanager
-def plugged(bridges: t.Mapping[str, str], mtu: int) -> t.Iterator[None]:
+def plugged(bridges: t.Mapping[str, str], mtu: int, space: str = OURS) -> t.Iterator[None]:
     """A namespace on each host, with a cable to a bridge there."""
+    cable = CABLES[space]
     try:
         for host, bridge in bridges.items():
             on(
                 host,
-                "set -e; ip netns add bench; ip link add vhbench0 type veth peer name eth0 netns bench;"
-                f"ip link set vhbench0 mtu {mtu} master {bridge} up; ip netns exec bench ip link set eth0 mtu {mtu} up;"
-                f"ip netns exec bench ip addr add {INNER[host]}/24 dev eth0; ip netns exec bench ip link set lo up",
+                f"set -e; ip netns add {space}; ip link add {cable} type veth peer name eth0 netns {space};"
+                f"ip link set {cable} mtu {mtu} master {bridge} up; ip netns exec {space} ip link set eth0 mtu {mtu} up;"
+                f"ip netns exec {space} ip addr add {INNER[host]}/24 dev eth0; ip netns exec {space} ip link set lo up",
             )
         yield
     finally:
         for host in bridges:
-            on(host, "ip netns pids bench 2>/dev/null | xargs -r kill; ip netns del bench 2>/dev/null; ip link del vhbench0 2>/dev/null; true")
+            on(host, f"ip netns pids {space} 2>/dev/null | xargs -r kill; ip netns del {space} 2>/dev/null; ip link del {cable} 2>/dev/null; true")
 
 
-def offload(wanted: bool, inner: bool) -> None:
+@contextlib.contextmanager
+def without_rules() -> t.Iterator[None]:
+    """Our rules are out of the way meanwhile: every frame of every bridge would meet them, that of a tunnel made by hand as well."""
+    try:
+        for host in ADDRESSES:
+            on(host, "".join(f"nft delete table {table};" for table in ("bridge virtuoso_overlay", "inet virtuoso_overlay", "bridge virtuoso_traffic")))
+        yield
+    finally:
+        for host in ADDRESSES:
+            on(host, "nft -f /run/virtuoso-overlay.nft")
+
+
+def offload(wanted: bool, spaces: t.Collection[str]) -> None:
     """Segmentation offload of the hosts' network cards, and of the namespaces' cables."""
     word = "on" if wanted else "off"
     for host in ADDRESSES:
-        on(host, f"python3 /root/bench_flow.py offload {word} eth0" + (" vhbench0" if inner else ""))
-        if inner:
-            on(host, f"ip netns exec bench python3 /root/bench_flow.py offload {word} eth0")
+        on(host, f"python3 /root/bench_flow.py offload {word} eth0 {' '.join(CABLES[space] for space in spaces)}")
+        for space in spaces:
+            on(host, f"ip netns exec {space} python3 /root/bench_flow.py offload {word} eth0")
 
 
-def speed(seconds: float, *, inner: bool) -> Speed:
-    """TCP from the near host to the far one, and the round trip when nothing else is under way."""
-    within = "ip netns exec bench " if inner else ""
-    target = INNER[FAR] if inner else ADDRESSES[FAR]
+def speed(seconds: float, space: str | None) -> Speed:
+    """TCP from the near host to the far one, and the round trip when nothing else is under way; between these namespaces, or the hosts themselves."""
+    within = f"ip netns exec {space} " if space else ""
+    target = INNER[FAR] if space else ADDRESSES[FAR]
     on(FAR, f"systemctl stop bench-flow 2>/dev/null; systemd-run -q --unit=bench-flow --collect {within}python3 /root/bench_flow.py serve 0.0.0.0 {PORT}")
     try:
         reachable = f"for n in $(seq 50); do {within}ping -c 1 -W 1 {target} >/dev/null && exit 0; sleep 0.1; done; exit 1"
@@ -111,7 +127,7 @@ def hand_made(kind: str, mtu: int) -> t.Iterator[None]:
         for host in ADDRESSES:
             on(host, "set -e;" + _bridge(host, "benchbr", mtu))
         {"vxlan": _vxlan, "wireguard": _wireguard, "ssh": _ssh}[kind](mtu)
-        with plugged(dict.fromkeys(ADDRESSES, "benchbr"), mtu):
+        with plugged(dict.fromkeys(ADDRESSES, "benchbr"), mtu, BY_HAND):
             yield
     finally:
         for host in ADDRESSES:

@@ -180,7 +180,7 @@ def test_a_guest_can_not_take_anothers_address_nor_reach_the_host():
         # The host's own address is in the guest's network, and yet nobody answers.
         assert "0 received" in shell(f"{ping} 198.18.0.21; true")
         shell(f"ip -n it-faults link set e0 down; ip -n it-faults link set e0 address {other} up; {ping} 198.18.0.77; true")
-        counted = shell("nft list chain bridge virtuoso_overlay guard")
+        counted = shell("nft list chain bridge virtuoso_traffic guarded")
         assert int(counted.split("packets ")[1].split()[0]) > 0
         matrix = conftest.task(HOST, "virtuoso.grid.overlay_info")["traffic"]
         assert {row["source"] for row in matrix} == {mac} and all(row["packets"] > 0 for row in matrix)

@@ -27,6 +27,8 @@ SIZES = (8972, 1472, 1422, 1372, 1252)
 """Bytes of UDP in frames of 9000, 1500, 1450, 1400 and 1280 bytes of IPv4."""
 _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE = 10, 3
 _EVERY = 0.25
+_TRIES = 6
+"""Rounds in which a host that answers is asked for larger frames than it has answered: 32 hosts that always asked for all sizes would drown each other."""
 
 Peer = t.Dict[str, t.Any]
 
@@ -88,7 +90,7 @@ class Prober:
         self.hears_me: t.Set[str] = set()
         self.rtt: t.Dict[str, float] = {}
         self.largest: t.Dict[str, int] = {}
-        self.done: t.Set[str] = set()
+        self.rounds: t.Dict[str, int] = {}
 
     def _send(self, peer: str, word: t.Dict[str, t.Any], size: int = 0) -> None:
         body = json.dumps({"from": self.name, "heard": sorted(self.heard), **word}).encode()
@@ -100,6 +102,12 @@ class Prober:
             except OSError:
                 # Larger than the interface takes, or nobody there: then it isn't heard.
                 return
+
+    def sizes(self, peer: str) -> t.List[int]:
+        """What to ask a host for in the next round: an answer, and all sizes that are larger than what it answered, some rounds long."""
+        self.rounds[peer] = self.rounds.get(peer, 0) + (peer in self.rtt)
+        larger = [size for size in SIZES if size > self.largest.get(peer, 0)]
+        return [0, *(larger if self.rounds[peer] <= _TRIES else ())]
 
     def _hear(self, data: bytes, now: float) -> None:
         try:
@@ -135,7 +143,7 @@ class Prober:
                 if now >= next_round:
                     next_round = now + _EVERY
                     for peer in self.address:
-                        for size in (0, *SIZES):
+                        for size in self.sizes(peer):
                             self._send(peer, {"ask": time.monotonic()}, size)
                 ready, dummy, dummy_too = select.select([inbox], [], [], max(0.0, next_round - time.monotonic()))
                 while ready:

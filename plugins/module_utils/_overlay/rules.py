@@ -22,61 +22,73 @@ _GONE = "".join(
 )
 
 
-def _set(name: str, kind: str, elements: t.Iterable[str]) -> str:
-    listed = ", ".join(sorted(set(elements)))
-    return f"  set {name} {{\n    type {kind}\n" + (f"    elements = {{ {listed} }}\n" if listed else "") + "  }\n"
-
-
 def _quoted(devices: t.Iterable[str]) -> t.List[str]:
     return [f'"{device}"' for device in devices]
+
+
+def _braced(elements: t.Iterable[str]) -> str:
+    return f"{{ {', '.join(sorted(set(elements)))} }}"
+
+
+def _set(name: str, kind: str, elements: t.Iterable[str], *, word: str = "set") -> str:
+    listed = list(elements)
+    return f"  {word} {name} {{\n    type {kind}\n" + (f"    elements = {_braced(listed)}\n" if listed else "") + "  }\n"
+
+
+def _chain(name: str, lines: t.Sequence[str], hook: str = "") -> str:
+    begin = [f"type filter hook {hook}; policy accept;"] if hook else []
+    return f"  chain {name} {{\n" + "".join(f"    {line}\n" for line in [*begin, *lines]) + "  }\n"
 
 
 def rules(part: Part) -> str:
     """What ``nft -f`` is to load; nothing but their removal for an empty part."""
     if not part["networks"]:
         return _GONE + "table bridge virtuoso_traffic\ndelete table bridge virtuoso_traffic\n"
-    free = {network["name"] for network in part["networks"] if network.get("spoofing")}
-    guests = [guest["device"] for guest in part["guests"]]
-    guarded = [guest for guest in part["guests"] if guest["network"] not in free]
-    bridges = [network["bridge"] for network in part["networks"]]
-    text = _GONE + "table bridge virtuoso_overlay {\n"
-    text += _set("members", "ifname", _quoted([*guests, *(link["device"] for link in part["links"])]))
-    text += _set("links", "ifname", _quoted(link["device"] for link in part["links"]))
-    text += _set("shortcuts", "ifname", _quoted(link["device"] for link in part["links"] if link["role"] == "shortcut"))
+    return _GONE + _apart(part) + _own(part) + _senders(part)
+
+
+def _apart(part: Part) -> str:
+    """Which ports exchange frames. One lookup finds what a port may do, one where the frame goes: every frame pays for each rule that it meets."""
     meshes = evpn.ends(part)
-    text += _set("meshes", "ifname", _quoted(link["device"] for link in meshes)) if meshes else ""
+    links = [link["device"] for link in part["links"]]
+    members = [*(guest["device"] for guest in part["guests"]), *links]
+    chain = {**dict.fromkeys(members, "member"), **{link["device"]: "mesh" for link in meshes}}
+    chain.update({link["device"]: "shortcut" for link in part["links"] if link["role"] == "shortcut"})
+    text = "table bridge virtuoso_overlay {\n"
+    text += _set("members", "ifname", _quoted(members)) + _set("links", "ifname", _quoted(links))
     text += _set("beside", "ifname", _quoted(_beside(part, meshes))) if meshes else ""
-    text += _set("guarded", "ifname", _quoted(guest["device"] for guest in guarded))
-    text += _set("guests", "ifname . ether_addr", (f'"{guest["device"]}" . {guest["mac"]}' for guest in guarded))
-    # A guest sends from its own address, and from no other.
-    text += "  chain guard {\n    type filter hook prerouting priority -300; policy accept;\n"
-    text += "    iifname @guarded iifname . ether saddr != @guests counter drop\n  }\n"
-    text += "  chain keep {\n    type filter hook forward priority -200; policy accept;\n"
+    text += _chain("member", ["oifname @members accept", f"oifname {HOME} accept", "counter drop"])
+    text += _chain("cable", ["oifname @members accept"])
     # What comes over a shortcut is for machines here. One that isn't heard of for a while is unknown: flooded on, it would come back to the shortcut.
-    text += "    iifname @shortcuts oifname @links counter drop\n"
+    text += _chain("shortcut", ["oifname @links counter drop", "goto member"])
     # Whoever is on a mesh has by it what came by it: while a network changes over, links beside it must not bring it again.
-    text += "    iifname @meshes oifname @beside counter drop\n" if meshes else ""
-    text += f"    iifname @members oifname @members accept\n    iifname @members oifname {HOME} accept\n    iifname {HOME} oifname @members accept\n"
-    text += "    iifname @members counter drop\n    oifname @members counter drop\n  }\n"
+    text += _chain("mesh", ["oifname @beside counter drop", "goto member"]) if meshes else ""
+    text += _set("ports", "ifname : verdict", (f'"{device}" : goto {name}' for device, name in chain.items()), word="map")
+    text += _chain("keep", ["iifname vmap @ports", f"iifname {HOME} goto cable", "oifname @members counter drop"], "forward priority -200")
     # The host itself is on none of its networks.
-    text += "  chain own {\n    type filter hook input priority -200; policy accept;\n    iifname @members counter drop\n  }\n}\n"
-    text += "table inet virtuoso_overlay {\n" + _set("bridges", "ifname", _quoted(bridges))
+    return text + _chain("own", ["iifname @members counter drop"], "input priority -200") + "}\n"
+
+
+def _own(part: Part) -> str:
+    """The host's own addresses: nobody on a network reaches them, and only those whom links are with send what links carry."""
+    meshes, bridges = evpn.ends(part), [network["bridge"] for network in part["networks"]]
+    text = "table inet virtuoso_overlay {\n" + _set("bridges", "ifname", _quoted(bridges))
     text += _set("peers", "ipv4_addr", (peer for peer in part["peers"] if re.fullmatch(r"[0-9.]{7,15}", peer)))
-    text += "  chain input {\n    type filter hook input priority filter - 10; policy accept;\n    iifname @bridges counter drop\n"
-    text += f"    udp dport {PORT} meta nfproto ipv4 ip saddr != @peers counter drop\n"
     wireguard = part.get("wireguard") or {}
-    inside = f' iifname != "{wireguard["device"]}"' if wireguard else ""
-    text += f"    udp dport {PORT} meta nfproto ipv6{inside} counter drop\n"
+    inside = [f'meta nfproto ipv6 iifname "{wireguard["device"]}" return'] if wireguard else []
+    text += _chain("tunnelled", ["ip saddr @peers return", *inside, "counter drop"])
+    lines = ["iifname @bridges counter drop", f"udp dport {PORT} goto tunnelled"]
     if meshes:
         # BGP is spoken with the network's home, or by it with its hosts, and with nobody else.
-        text += f"    tcp dport {evpn.PORT} ip saddr {{ {', '.join(evpn.speakers(part)) or '0.0.0.0'} }} accept\n"
-        text += f'    tcp dport {evpn.PORT} iifname != "lo" counter drop\n'
-    text += "  }\n"
-    text += "  chain forward {\n    type filter hook forward priority filter - 10; policy accept;\n"
-    for bridge in bridges:
-        # Where bridged frames pass the host's own rules as well, those of one bridge go on.
-        text += f'    iifname "{bridge}" oifname != "{bridge}" counter drop\n    oifname "{bridge}" iifname != "{bridge}" counter drop\n'
-    return text + "  }\n}\n" + _counting(guests)
+        lines.append(f"tcp dport {evpn.PORT} ip saddr {{ {', '.join(evpn.speakers(part)) or '0.0.0.0'} }} accept")
+        lines.append(f'tcp dport {evpn.PORT} iifname != "lo" counter drop')
+    text += _chain("input", lines, "input priority filter - 10")
+    # Where bridged frames pass the host's own rules as well (br_netfilter), those of one bridge go on, and the host keeps no account of connections
+    # within a network: two networks may have the same addresses, and it costs more than all rules here.
+    text += _chain("untracked", ["iifname @bridges notrack"], "prerouting priority raw")
+    text += _set("within", "ifname . ifname", (f'"{bridge}" . "{bridge}"' for bridge in bridges))
+    lines = ["iifname . oifname @within accept", "iifname @bridges counter drop", "oifname @bridges counter drop"]
+    return text + _chain("forward", lines, "forward priority filter - 10") + "}\n"
 
 
 def _beside(part: Part, meshes: t.Sequence[Part]) -> t.List[str]:
@@ -85,12 +97,25 @@ def _beside(part: Part, meshes: t.Sequence[Part]) -> t.List[str]:
     return [link["device"] for link in part["links"] if (link["network"], link["peer"]) in on_it]
 
 
-def _counting(guests: t.Sequence[str]) -> str:
-    """Once for each frame, where it comes from its sender. The set is never replaced: its counters outlive changes of the rules."""
+def _senders(part: Part) -> str:
+    """What a guest may send from, and who sends how much to whom: each frame once, where it comes from its sender.
+
+    The set is never replaced, so that its counters outlive changes of the rules; the chains beside it are filled anew, in the same transaction.
+    """
+    free = {network["name"] for network in part["networks"] if network.get("spoofing")}
+    guarded = [guest for guest in part["guests"] if guest["network"] not in free]
+    ports = {link["device"]: "accept" for link in part["links"]}
+    ports.update({guest["device"]: "goto counted" for guest in part["guests"]}, **{guest["device"]: "goto guarded" for guest in guarded})
+    filled = {"guarded": [], "counted": ["update @matrix { ether saddr . ether daddr }"], "came": []}  # type: t.Dict[str, t.List[str]]
+    if guarded:
+        # A guest sends from its own address, and from no other.
+        pairs = _braced(f'"{guest["device"]}" . {guest["mac"]}' for guest in guarded)
+        filled["guarded"] += [f"iifname . ether saddr != {pairs} counter drop", "goto counted"]
+    if ports:
+        filled["came"].append("iifname vmap " + _braced(f'"{device}" : {verdict}' for device, verdict in ports.items()))
+    filled["came"].append(f"iifname {HOME} goto counted")
     text = "table bridge virtuoso_traffic {\n  set matrix {\n    type ether_addr . ether_addr\n    size 65535\n"
-    text += "    flags dynamic,timeout\n    timeout 1h\n    counter\n  }\n"
-    text += "  chain count {\n    type filter hook prerouting priority 0; policy accept;\n  }\n}\nflush chain bridge virtuoso_traffic count\n"
-    update = "update @matrix { ether saddr . ether daddr }\n"
-    if guests:
-        text += f"add rule bridge virtuoso_traffic count iifname {{ {', '.join(_quoted(guests))} }} {update}"
-    return text + f"add rule bridge virtuoso_traffic count iifname {HOME} {update}"
+    text += "    flags dynamic,timeout\n    timeout 1h\n    counter\n  }\n" + _chain("guarded", []) + _chain("counted", [])
+    text += _chain("came", [], "prerouting priority -300") + "}\n"
+    text += "".join(f"flush chain bridge virtuoso_traffic {name}\n" for name in ("came", "guarded", "counted"))
+    return text + "".join(f"add rule bridge virtuoso_traffic {name} {line}\n" for name, lines in filled.items() for line in lines)

@@ -95,10 +95,15 @@ def _arm(seconds: int) -> None:
     command(argv, code="overlay_failed")
 
 
+def unconfirmed() -> bool:
+    """Whether the host goes back by itself unless :func:`confirm` comes."""
+    return os.path.exists(BEFORE)
+
+
 def confirm() -> bool:
     """The controller has found its way back: what was done stays."""
     command(["systemctl", "stop", f"{apply.ROLLBACK}.timer"], accept=range(256))
-    if not os.path.exists(BEFORE):
+    if not unconfirmed():
         return False
     os.unlink(BEFORE)
     return True

@@ -287,7 +287,7 @@ def test_the_mesh_has_one_device_without_learning_and_bgp_is_admitted_from_whom_
     changing = overlay_plan([LAN], HOSTS, probes(), final([STAR]))["phases"][0]["p1"]
     beside = model.link_device("vxlan", "lan", "home1", "p1")
     assert f'set beside {{\n    type ifname\n    elements = {{ "{beside}" }}' in rules(changing)
-    assert "iifname @meshes oifname @beside counter drop" in rules(changing)
+    assert f'"{DEVICE}" : goto mesh' in rules(changing) and "chain mesh {\n    oifname @beside counter drop" in rules(changing)
 
 
 @pytest.mark.parametrize("broken", [{"local": "1.2.3.4 up"}, {"asn": "64512\n"}, {"vni": "x"}, {"peers": [{"address": "p1; reboot"}]}])

@@ -1,0 +1,135 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Many files, links and directories of root's at once: each is there whole as it should be, or as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+import typing as t
+
+Entry = t.Mapping[str, t.Any]
+
+
+def order(entries: t.Sequence[Entry]) -> list[Entry]:
+    """Directories before what is in them, and last what goes (pure)."""
+    rank = {"directory": 0, "file": 1, "link": 2, "absent": 3}
+    return sorted(entries, key=lambda entry: (rank[entry["state"]], entry["path"] if entry["state"] == "directory" else ""))
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _attributes_differ(found: os.stat_result, entry: Entry, owner: int) -> bool:
+    return stat.S_IMODE(found.st_mode) != int(entry["mode"], 8) or (found.st_uid, found.st_gid) != (owner, owner)
+
+
+def _row(entry: Entry, before: str, after: str) -> dict[str, str]:
+    return {"before_header": entry["path"], "after_header": entry["path"], "before": before, "after": after}
+
+
+def _directory(entry: Entry, owner: int, check_mode: bool) -> dict[str, str] | None:
+    path, found = entry["path"], _status(entry["path"])
+    if found is not None and not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(f"{path} is there and no directory")
+    if found is not None and not _attributes_differ(found, entry, owner):
+        return None
+    if not check_mode:
+        if found is None:
+            os.makedirs(path)
+        os.chmod(path, int(entry["mode"], 8))
+        os.chown(path, owner, owner)
+    before = "absent\n" if found is None else f"directory, mode {stat.S_IMODE(found.st_mode):04o}, owner {found.st_uid}:{found.st_gid}\n"
+    return _row(entry, before, f"directory, mode {entry['mode']}, owner {owner}:{owner}\n")
+
+
+def _file(entry: Entry, owner: int, check_mode: bool) -> dict[str, str] | None:
+    path, found = entry["path"], _status(entry["path"])
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(f"{path} is a directory")
+    content = entry["content"].encode("utf-8")
+    plain, before = found is not None and stat.S_ISREG(found.st_mode), b""
+    if plain:
+        with open(path, "rb") as file:
+            before = file.read()
+    same = plain and before == content
+    if same and not _attributes_differ(t.cast(os.stat_result, found), entry, owner):
+        return None
+    if not check_mode:
+        _write(path, content, int(entry["mode"], 8), owner)
+    if same:
+        was = t.cast(os.stat_result, found)
+        return _row(entry, f"mode {stat.S_IMODE(was.st_mode):04o}, owner {was.st_uid}:{was.st_gid}\n", f"mode {entry['mode']}, owner {owner}:{owner}\n")
+    return _row(entry, before.decode("utf-8", "replace"), entry["content"])
+
+
+def _write(path: str, content: bytes, mode: int, owner: int) -> None:
+    descriptor, new = tempfile.mkstemp(prefix=".", suffix=".new", dir=os.path.dirname(path))
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            # The name must not become the file's before what is in it is on the disk.
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(new, mode)
+        os.chown(new, owner, owner)
+        os.rename(new, path)
+    except BaseException:
+        os.unlink(new)
+        raise
+
+
+def _link(entry: Entry, owner: int, check_mode: bool) -> dict[str, str] | None:
+    path, found = entry["path"], _status(entry["path"])
+    if found is not None and stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(f"{path} is a directory")
+    before = "absent" if found is None else f"link to {os.readlink(path)}" if stat.S_ISLNK(found.st_mode) else "file"
+    after = f"link to {entry['content']}"
+    if before == after:
+        return None
+    if not check_mode:
+        # As a file is: there is no moment without the one or the other.
+        new = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.new")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        os.symlink(entry["content"], new)
+        os.lchown(new, owner, owner)
+        os.rename(new, path)
+    return _row(entry, before + "\n", after + "\n")
+
+
+def _absent(entry: Entry, check_mode: bool) -> dict[str, str] | None:
+    path, found = entry["path"], _status(entry["path"])
+    if found is None:
+        return None
+    if not check_mode:
+        if stat.S_ISDIR(found.st_mode):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+    return _row(entry, "there\n", "absent\n")
+
+
+def bring(entries: t.Sequence[Entry], *, check_mode: bool, owner: int = 0) -> tuple[list[str], list[dict[str, str]]]:
+    """Have everything as it should be; the paths that weren't, and what differed.
+
+    :raises OSError: with the path in it; those before it are done, and a second call goes on.
+    """
+    changed, rows = [], []
+    for entry in order(entries):
+        if entry["state"] == "absent":
+            row = _absent(entry, check_mode)
+        else:
+            row = {"directory": _directory, "file": _file, "link": _link}[entry["state"]](entry, owner, check_mode)
+        if row is not None:
+            changed.append(entry["path"])
+            rows.append(row)
+    return changed, rows

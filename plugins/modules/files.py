@@ -1,0 +1,112 @@
+#!/usr/bin/python
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: files
+short_description: Have many small files of root's on a host, in one task
+description:
+  - Writes files, makes directories and symbolic links, and removes what is to go, all of O(files) at once. M(ansible.builtin.copy) in a loop starts several programs on
+    the host for each file, which takes longer than all the rest that the roles of this collection do there.
+  - Everything belongs to root. A file is replaced whole, or stays as it was. A symbolic link in a file's place is replaced, not followed.
+version_added: 0.2.0
+author: [virtuoso.grid contributors (@virtuoso-grid)]
+options:
+  files:
+    description: What is to be there, or to go. Directories are made first, in the order of their paths; what goes does so last.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description: Where it is.
+        type: path
+        required: true
+      state:
+        description: V(absent) removes a directory with all that is in it.
+        type: str
+        default: file
+        choices: [file, directory, link, absent]
+      content:
+        description: What is in the file, as it is to be to the last character; or where the link leads. Needed with V(file) and V(link).
+        type: str
+      mode:
+        description: Permissions as four octal digits. Files have V(0644), directories V(0755), where it is left out.
+        type: str
+extends_documentation_fragment:
+  - virtuoso.grid.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Install a program and its unit
+  virtuoso.grid.files:
+    files:
+      - {path: /usr/local/lib/example, state: directory}
+      - {path: /usr/local/lib/example/program.py, content: "{{ lookup('ansible.builtin.file', 'program.py', rstrip=false) }}"}
+      - {path: /etc/systemd/system/example.service, content: "{{ lookup('ansible.builtin.template', 'example.service.j2') }}"}
+      - {path: /usr/local/lib/example/old.py, state: absent}
+"""
+
+RETURN = r"""
+paths:
+  description: The paths of O(files) that changed, or would in check mode.
+  returned: success
+  type: list
+  elements: str
+failure:
+  description:
+    - What is wrong, for programs. Its C(code) is C(files_failed).
+  returned: failure
+  type: dict
+"""
+
+import re
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.virtuoso.grid.plugins.module_utils import _files
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
+
+FILE = {
+    "path": {"type": "path", "required": True},
+    "state": {"type": "str", "default": "file", "choices": ["file", "directory", "link", "absent"]},
+    "content": {"type": "str"},
+    "mode": {"type": "str"},
+}
+OPTIONS = {
+    "argument_spec": {
+        "files": {"type": "list", "elements": "dict", "required": True, "options": FILE, "required_if": [("state", "file", ("content",)), ("state", "link", ("content",))]},
+    },
+    "supports_check_mode": True,
+}
+
+
+def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
+    """All of them."""
+    entries = [{**entry, "mode": entry["mode"] or ("0755" if entry["state"] == "directory" else "0644")} for entry in module.params["files"]]
+    for entry in entries:
+        if not re.fullmatch("[0-7]{4}", entry["mode"]) or not entry["path"].startswith("/"):
+            raise GridError("files_failed", f"{entry['path']}, mode {entry['mode']}: give an absolute path, and a mode of four octal digits")
+    try:
+        paths, rows = _files.bring(entries, check_mode=module.check_mode)
+    except OSError as exc:
+        raise GridError("files_failed", str(exc), tried="write the files", remedy="See what is there, and run again") from exc
+    return {"changed": bool(paths), "paths": paths, "diff": rows}
+
+
+def main() -> None:
+    """Entry point."""
+    run_module(work, **OPTIONS)
+
+
+if __name__ == "__main__":
+    main()

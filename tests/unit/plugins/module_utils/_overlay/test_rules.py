@@ -1,0 +1,157 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What becomes of a frame under a part's rules, read rule by rule as the kernel reads them, and how many rules it meets."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+
+import pytest
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.rules import rules
+
+MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
+GUEST, FREE, TREE, SHORTCUT, MESH, BESIDE = "vm020000000001", "vm020000000009", "vt0000000001", "tap12", "vw0000000001", "tap13"
+CABLE, STRANGER = "vh0123456789", "eth7"
+
+
+def link(device, peer, role, transport="vxlan", **more):
+    """A link as it is in a part."""
+    return {"device": device, "network": "lan", "peer": peer, "role": role, "transport": transport, "remote": "192.0.2.2", "vni": 7, **more}
+
+
+PEERS = [{"name": "p3", "address": "192.0.2.3", "speaks": True}]
+PART = {
+    "networks": [{"name": "lan", "bridge": "vb1", "mtu": 1450}, {"name": "wild", "bridge": "vb2", "mtu": 1450, "spoofing": True}],
+    "links": [
+        link(TREE, "p1", "tree"),
+        link(SHORTCUT, "p2", "shortcut", "ssh"),
+        link(BESIDE, "p3", "tree", "ssh"),
+        link(MESH, "*", "evpn", "evpn", local="192.0.2.1", peers=PEERS),
+    ],
+    "guests": [{"device": GUEST, "mac": MAC, "network": "lan"}, {"device": FREE, "mac": "02:00:00:00:00:09", "network": "wild"}],
+    "forwarding": [],
+    "peers": ["192.0.2.2", "p1.example"],
+}
+
+
+class Table:
+    """One table's sets, maps and chains."""
+
+    def __init__(self, text: str, family: str, name: str) -> None:
+        body = text.split(f"\ntable {family} {name} {{\n")[1].split("\n}\n")[0]
+        self.sets, self.chains = {}, {}
+        for word, key, inner in re.findall(r"^  (set|map|chain) (\w+) \{\n(.*?)^  \}$", body, re.MULTILINE | re.DOTALL):
+            lines = [line.strip() for line in inner.splitlines()]
+            if word == "chain":
+                self.chains[key] = [line for line in lines if not line.startswith("type filter")]
+            else:
+                self.sets[key] = "".join(line for line in lines if line.startswith("elements"))
+        for key, rule in re.findall(rf"^add rule {family} {name} (\w+) (.*)$", text, re.MULTILINE):
+            self.chains[key].append(rule)
+
+    def _within(self, word: str) -> list[str]:
+        found = self.sets[word[1:]] if word.startswith("@") else word
+        return [element.strip() for element in found[found.find("{") + 1 : found.rfind("}")].split(",")] if "{" in found else [word]
+
+    def run(self, chain: str, **frame: str) -> tuple[str, bool, int]:
+        """The verdict, whether it was counted, and how many rules the frame met."""
+        place, counted, met = list(self.chains[chain]), False, 0
+        while place:
+            met, rule = met + 1, place.pop(0)
+            verdict = self._verdict(rule, frame)
+            counted = counted or verdict.startswith("update @matrix")
+            if verdict.startswith("goto "):
+                place = list(self.chains[verdict[5:]])
+            elif verdict.split()[-1:] in (["accept"], ["drop"]):
+                return verdict.split()[-1], counted, met
+            elif verdict == "return":
+                break
+        return "accept", counted, met
+
+    def _verdict(self, rule: str, frame: dict[str, str]) -> str:
+        """What the rule says of the frame; nothing where it doesn't match."""
+        while True:
+            match = re.match(r"(iifname \. ether saddr|iifname \. oifname|iifname|oifname|ip saddr|meta nfproto|udp dport|tcp dport) (vmap |!= )?(@\w+|\{.*?\}|\S+) ?", rule)
+            if not match:
+                return rule
+            field, how, word = match.groups()
+            words = [part.removeprefix("meta ").removeprefix("ether ").removeprefix("ip ") for part in field.split(" . ")]
+            value = " . ".join(f'"{frame[part]}"' if part.endswith("ifname") else frame.get(part, "") for part in words)
+            elements = self._within(word)
+            if how == "vmap ":
+                return dict(element.split(" : ") for element in elements).get(value, "")
+            if any(fnmatch.fnmatchcase(value, element) for element in elements) == (how == "!= "):
+                return ""
+            rule = rule[match.end() :]
+
+
+FORWARD = Table(rules(PART), "bridge", "virtuoso_overlay")
+CAME = Table(rules(PART), "bridge", "virtuoso_traffic")
+INPUT = Table(rules(PART), "inet", "virtuoso_overlay")
+MEMBERS = (GUEST, FREE, TREE, SHORTCUT, MESH, BESIDE)
+
+
+@pytest.mark.parametrize("outside", [CABLE, STRANGER])
+def test_members_exchange_frames_with_members_and_cables_only(outside):
+    for one in MEMBERS:
+        expected = "accept" if outside == CABLE else "drop"
+        assert FORWARD.run("keep", iifname=one, oifname=outside)[0] == expected, one
+        assert FORWARD.run("keep", iifname=outside, oifname=one)[0] == expected, one
+        assert FORWARD.run("own", iifname=one)[0] == "drop"
+    # What has nothing to do with the networks is nobody's business here.
+    assert FORWARD.run("keep", iifname=STRANGER, oifname="eth8")[0] == FORWARD.run("own", iifname=STRANGER)[0] == "accept"
+
+
+@pytest.mark.parametrize("source", MEMBERS)
+def test_what_came_by_a_shortcut_or_a_mesh_does_not_go_where_it_would_come_back(source):
+    shut = {SHORTCUT: {TREE, SHORTCUT, MESH, BESIDE}, MESH: {BESIDE}}.get(source, set())
+    assert {target for target in MEMBERS if FORWARD.run("keep", iifname=source, oifname=target)[0] == "drop"} == shut
+
+
+def test_a_guest_sends_from_its_own_address_only_and_is_counted_once_where_it_sends():
+    assert CAME.run("came", iifname=GUEST, saddr=MAC)[:2] == ("accept", True)
+    assert CAME.run("came", iifname=GUEST, saddr=OTHER)[:2] == ("drop", False)
+    assert CAME.run("came", iifname=FREE, saddr=OTHER)[:2] == ("accept", True)
+    for device in (TREE, SHORTCUT, MESH, STRANGER):
+        assert CAME.run("came", iifname=device, saddr=MAC)[:2] == ("accept", False), device
+    assert CAME.run("came", iifname=CABLE, saddr=OTHER)[:2] == ("accept", True)
+
+
+def test_the_host_takes_what_links_carry_from_peers_only_and_nothing_from_networks():
+    def verdict(**packet):
+        return INPUT.run("input", **{"iifname": "eth0", "nfproto": "ipv4", **packet})[0]
+
+    vxlan = {"udp dport": "4789"}
+    assert verdict(saddr="192.0.2.2", **vxlan) == "accept" and verdict(saddr="192.0.2.9", **vxlan) == "drop"
+    assert verdict(nfproto="ipv6", saddr="", **vxlan) == "drop"
+    assert verdict(iifname="vb1", saddr="192.0.2.2", **vxlan) == verdict(iifname="vb2", saddr="192.0.2.2") == "drop"
+    assert verdict(saddr="192.0.2.9") == "accept"
+    assert verdict(saddr="192.0.2.3", **{"tcp dport": "179"}) == "accept" and verdict(saddr="192.0.2.2", **{"tcp dport": "179"}) == "drop"
+    inside = Table(rules({**PART, "wireguard": {"device": "vwg0"}}), "inet", "virtuoso_overlay")
+    assert inside.run("input", iifname="vwg0", nfproto="ipv6", saddr="", **vxlan)[0] == "accept"
+    assert inside.run("input", iifname="vwg0", nfproto="ipv4", saddr="192.0.2.9", **vxlan)[0] == "drop"
+
+
+def test_what_passes_the_hosts_own_rules_stays_on_its_bridge_and_is_not_tracked():
+    for one, other, verdict in (("vb1", "vb1", "accept"), ("vb1", "vb2", "drop"), ("vb1", "eth0", "drop"), ("eth0", "vb2", "drop"), ("eth0", "eth1", "accept")):
+        assert INPUT.run("forward", iifname=one, oifname=other)[0] == verdict, (one, other)
+    assert INPUT.chains["untracked"] == ["iifname @bridges notrack"] and INPUT.sets["bridges"] == 'elements = { "vb1", "vb2" }'
+
+
+def test_a_frame_on_its_common_way_meets_few_rules():
+    assert FORWARD.run("keep", iifname=GUEST, oifname=TREE)[2] == FORWARD.run("keep", iifname=TREE, oifname=GUEST)[2] == 2
+    assert CAME.run("came", iifname=TREE, saddr=MAC)[2] == 1 and CAME.run("came", iifname=GUEST, saddr=MAC)[2] <= 4
+    assert INPUT.run("input", iifname="eth0", nfproto="ipv4", saddr="192.0.2.2", **{"udp dport": "4789"})[2] == 3
+    for shape in (PART["links"][:1], PART["links"]):
+        text = rules({**PART, "links": shape})
+        assert '"vh*"' not in text.split("chain keep")[1].split("iifname vmap")[0], "known ports come first"
+
+
+def test_a_part_without_networks_leaves_no_rule_and_one_without_ports_can_be_loaded():
+    gone = rules({"networks": [], "links": [], "guests": [], "forwarding": [], "peers": []})
+    assert "chain" not in gone and gone.count("delete table") == 3
+    bare = rules({**PART, "links": [], "guests": []})
+    assert "{  }" not in bare and "vmap {" not in bare
+    assert Table(bare, "bridge", "virtuoso_traffic").run("came", iifname=CABLE, saddr=MAC)[:2] == ("accept", True)
