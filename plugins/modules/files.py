@@ -9,8 +9,8 @@ DOCUMENTATION = r"""
 module: files
 short_description: Have many small files of root's on a host, in one task
 description:
-  - Writes files, makes directories and symbolic links, and removes what is to go, all of O(files) at once. M(ansible.builtin.copy) in a loop starts several programs on
-    the host for each file, which takes longer than all the rest that the roles of this collection do there.
+  - Writes files, makes directories and symbolic links, and removes what is to go, all of O(files) at once. M(ansible.builtin.copy) in a loop
+    starts several programs on the host for each file, which takes longer than all the rest that the roles of this collection do there.
   - Everything belongs to root. A file is replaced whole, or stays as it was. A symbolic link in a file's place is replaced, not followed.
 version_added: 0.2.0
 author: [virtuoso.grid contributors (@virtuoso-grid)]
@@ -82,10 +82,9 @@ FILE = {
     "content": {"type": "str"},
     "mode": {"type": "str"},
 }
+NEEDED = [("state", "file", ("content",)), ("state", "link", ("content",))]
 OPTIONS = {
-    "argument_spec": {
-        "files": {"type": "list", "elements": "dict", "required": True, "options": FILE, "required_if": [("state", "file", ("content",)), ("state", "link", ("content",))]},
-    },
+    "argument_spec": {"files": {"type": "list", "elements": "dict", "required": True, "options": FILE, "required_if": NEEDED}},
     "supports_check_mode": True,
 }
 

@@ -3,8 +3,8 @@
 
 Each is measured on the bare lab network and on the emulated WAN (100 Mbit/s, 20 ms), with and without segmentation offload. What is measured over a
 link is a network namespace plugged into the network's bridge, as a machine is. Ours and the one made by hand are both there, and are measured in turns:
-the machine's own speed changes more from minute to minute than they differ. While it is the other's turn our rules are unloaded. ``VNET`` is what the paper tells of the work that this one follows: a
-round trip of 1.6 x the physical path's.
+the machine's own speed changes more from minute to minute than they differ. While it is the other's turn our rules are unloaded. ``VNET`` is what the paper
+tells of the work that this one follows: a round trip of 1.6 x the physical path's.
 
 ``CASE=vxlan,connect`` keeps to cases that begin so.
 All sites are hosts of their own, containers with systemd and SSH, 32 as well: a namespace alone has no units that could come back after a reboot.

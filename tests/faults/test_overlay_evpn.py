@@ -241,7 +241,8 @@ def test_nothing_of_it_stays_on_any_host(overlay):
         on_host(host, "ip link del vhit0 2>/dev/null; rm -f /root/it_frames.py; true")
     overlay.make(present=False)
     assert {host: leftovers(host) for host in HOSTS} == dict.fromkeys(HOSTS, "")
-    said = "pgrep -f '^/usr/lib/frr/'; ls -d /run/frr/virtuoso 2>/dev/null; systemctl is-active frr.service | grep -v inactive; grep -rl virtuoso /etc/frr; true"
+    said = "pgrep -f '^/usr/lib/frr/'; ls -d /run/frr/virtuoso 2>/dev/null; "
+    said += "systemctl is-active frr.service | grep -v inactive; grep -rl virtuoso /etc/frr; true"
     assert {host: on_host(host, said).strip() for host in HOSTS} == dict.fromkeys(HOSTS, "")
 
 

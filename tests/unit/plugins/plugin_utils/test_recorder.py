@@ -16,7 +16,8 @@ HOSTS = [{"name": name, "site": name, "kind": "provider", "address": f"198.18.0.
 
 
 def machine(name, provider, **more):
-    return {"name": name, "uuid": UUIDS[name], "provider": provider, "state": "running", "generation": 1, "owner": "alice", "image": {"name": "tiny@1", "digest": "sha256:" + "a" * 64}, "addresses": [], **more}
+    known = {"name": name, "uuid": UUIDS[name], "owner": "alice", "image": {"name": "tiny@1", "digest": "sha256:" + "a" * 64}, "addresses": []}
+    return {**known, "provider": provider, "state": "running", "generation": 1, **more}
 
 
 @pytest.fixture

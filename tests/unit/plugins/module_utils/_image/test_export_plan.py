@@ -103,8 +103,9 @@ def test_programs_are_confined_and_ask_for_certificates(export):
     assert any("endpoint=server,verify-peer=yes" in word for word in argv)
     assert any("key" in word for word in argv) and not any("PRIVATE" in word for word in argv)
     # Where a host has no parameters for Diffie-Hellman the export begins nevertheless, and those that it has are its user's as the rest.
-    parameters = next(place for place, word in enumerate(argv) if word.startswith("--property=ExecStartPre=-+") and word.endswith("/etc/pki/qemu/dh-params.pem"))
-    assert parameters < next(place for place, word in enumerate(argv) if "chown -R" in word)
+    optional = [place for place, word in enumerate(argv) if word.startswith("--property=ExecStartPre=-+")]
+    assert [argv[place].rpartition(" ")[2] for place in optional] == ["/etc/pki/qemu/dh-params.pem"]
+    assert optional[0] < next(place for place, word in enumerate(argv) if "chown -R" in word)
     if export is SOURCE:
         assert "--read-only" in argv and argv[-1] == "/depot/layer.qcow2" and not any("ReadWritePaths" in word for word in argv)
     else:

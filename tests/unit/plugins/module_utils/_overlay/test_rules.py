@@ -34,6 +34,8 @@ PART = {
     "forwarding": [],
     "peers": ["192.0.2.2", "p1.example"],
 }
+_FIELD = r"iifname \. ether saddr|iifname \. oifname|iifname|oifname|ip saddr|meta nfproto|udp dport|tcp dport"
+_CONDITION = re.compile(rf"({_FIELD}) (vmap |!= )?(@\w+|\{{.*?\}}|\S+) ?")
 
 
 class Table:
@@ -73,7 +75,7 @@ class Table:
     def _verdict(self, rule: str, frame: dict[str, str]) -> str:
         """What the rule says of the frame; nothing where it doesn't match."""
         while True:
-            match = re.match(r"(iifname \. ether saddr|iifname \. oifname|iifname|oifname|ip saddr|meta nfproto|udp dport|tcp dport) (vmap |!= )?(@\w+|\{.*?\}|\S+) ?", rule)
+            match = _CONDITION.match(rule)
             if not match:
                 return rule
             field, how, word = match.groups()
