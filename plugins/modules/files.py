@@ -12,6 +12,7 @@ description:
   - Writes files, makes directories and symbolic links, and removes what is to go, all of O(files) at once. M(ansible.builtin.copy) in a loop
     starts several programs on the host for each file, which takes longer than all the rest that the roles of this collection do there.
   - Everything belongs to root. A file is replaced whole, or stays as it was. A symbolic link in a file's place is replaced, not followed.
+  - Not for secrets. What is written is shown in diff mode, and in the log of whoever asks Ansible for its tasks' arguments.
 version_added: 0.2.0
 author: [virtuoso.grid contributors (@virtuoso-grid)]
 options:
@@ -94,7 +95,13 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     entries = [{**entry, "mode": entry["mode"] or ("0755" if entry["state"] == "directory" else "0644")} for entry in module.params["files"]]
     for entry in entries:
         if not re.fullmatch("[0-7]{4}", entry["mode"]) or not entry["path"].startswith("/"):
-            raise GridError("files_failed", f"{entry['path']}, mode {entry['mode']}: give an absolute path, and a mode of four octal digits")
+            raise GridError(
+                "files_failed",
+                f"mode {entry['mode']} of {entry['path']}: the path is not absolute, or the mode not four octal digits",
+                object=f"file {entry['path']}",
+                tried="read what is to be there",
+                remedy="Give an absolute path, and a mode as 0644",
+            )
     try:
         paths, rows = _files.bring(entries, check_mode=module.check_mode)
     except OSError as exc:
