@@ -17,6 +17,7 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.content import coalesce, raw_runs, read_exactly, scan, write_tables
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.direct import Direct
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import BLOCK, Index, block_hash
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.layout import Layout
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.layout import plan as lay_out
@@ -24,6 +25,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.layout import
 _QUEUE = 16
 _EARLY = 2**24
 """Bytes that are written before they are sent on to the disk."""
+_LARGE = 2**26
+"""Bytes of a layer from which on it goes past the page cache; a small one is read by the machine that it came for while it is in there."""
 Reader = t.Callable[[str, int], bytes]
 """Reads a block of a layer that is here: its digest, the block's number."""
 
@@ -91,6 +94,8 @@ class Incoming:
         failed: list[BaseException] = []
         pieces: queue.Queue[tuple[t.Sequence[int], bytes] | None] = queue.Queue(_QUEUE)
         early = _Early(self.descriptor)
+        # What machines wait for they read at once
+        direct = Direct(self.path, self.descriptor, self.placed is None and len(self.layout.offsets) * BLOCK >= _LARGE)
 
         def work() -> None:
             while True:
@@ -99,8 +104,9 @@ class Incoming:
                     return
                 if not failed:
                     try:
-                        wrong.extend(self._place(*piece))
-                        early.written(len(piece[1]))
+                        wrong.extend(self._place(*piece, direct))
+                        if not direct.past:
+                            early.written(len(piece[1]))
                     except BaseException as exc:  # pylint: disable=broad-except
                         failed.append(exc)
 
@@ -119,12 +125,13 @@ class Incoming:
         finally:
             pieces.put(None)
             worker.join()
+            direct.close()
             early.close()
         if failed:
             raise failed[0]
         return wrong
 
-    def _place(self, numbers: t.Sequence[int], text: bytes) -> list[int]:
+    def _place(self, numbers: t.Sequence[int], text: bytes, direct: Direct) -> list[int]:
         view = memoryview(text)
         hashes = [block_hash(view[place * BLOCK : (place + 1) * BLOCK]) for place in range(len(numbers))]
         wrong = set(plan.wrong_blocks(numbers, hashes, self.index.blocks))
@@ -132,9 +139,7 @@ class Incoming:
             (place * BLOCK, self.layout.offsets[number], BLOCK) for place, number in enumerate(numbers) if number not in wrong
         )
         for start, to, length in coalesce(moves):
-            while length:
-                done = os.pwrite(self.descriptor, view[start : start + length], to)
-                start, to, length = start + done, to + done, length - done
+            direct.write(view[start : start + length], to)
         if self.placed is not None:
             self.placed(number for number in numbers if number not in wrong)
         return sorted(wrong)

@@ -163,7 +163,7 @@ PROBE = 64
 """Blocks that go through the compressor next where it isn't clear which of the two is faster."""
 
 TRY = 256
-"""Blocks that are sent as they are where the link waits for the compressor, to see whether it takes more without."""
+"""Blocks that are sent as they are where the link may be faster than the compressor, to see whether it takes more without."""
 
 STRETCH = 8192
 """Blocks after which link and compressor are looked at again: what else the hosts do changes on the way. The source adapts the
@@ -175,8 +175,9 @@ WORTH_MEASURING = 4 * PROBE
 QUICK, MIDDLE = 1, 4
 """Levels to begin with: where the compressor may be what is waited for, and where the link clearly is."""
 
-FAST, SLOW = 250e6, 40e6
-"""Bytes a second: a link of the first is faster than a compressor; for one of the second a compressor is always fast enough."""
+FAST, BRISK, SLOW = 250e6, 100e6, 40e6
+"""Bytes a second: a link of the first is faster than a compressor; one of the second may be, which a glance doesn't show; for one of the third a
+compressor is always fast enough."""
 
 # The source's compressor is what is waited for where that took at least this part of the time.
 _WAITED = 0.5
@@ -250,6 +251,8 @@ class Measured:
         if self.packed is None:
             if link >= FAST:
                 return Packing(0, STRETCH, f"{takes}: faster without")
+            if link >= BRISK and self.plain is None:
+                return Packing(0, TRY, f"{takes}: to see whether more than a compressor gives")
             if link > SLOW:
                 return Packing(QUICK, PROBE, f"{takes}: to see whether the compressor keeps up with it")
             return Packing(MIDDLE, STRETCH, f"{takes}, for which the compressor is fast enough")

@@ -161,7 +161,12 @@ BIG = 64 * 2**20
     [
         ([], 0, plan.GLANCE),
         ([(*GLANCED, 0.001, None)], 0, plan.STRETCH),  # faster than what is compressed for it
-        ([(*GLANCED, 0.006, None)], plan.QUICK, plan.PROBE),  # 1 Gbit/s: it isn't clear
+        ([(*GLANCED, 0.006, None)], plan.QUICK, plan.PROBE),  # 700 Mbit/s: it isn't clear
+        ([(*GLANCED, 0.004, None)], 0, plan.TRY),  # a glance shows less than a fast link gives
+        ([(*GLANCED, 0.004, None), (0, BIG, BIG, 0.2, None)], 0, plan.STRETCH),
+        ([(*GLANCED, 0.004, None), (0, BIG, BIG, 0.5, None)], plan.QUICK, plan.PROBE),
+        ([(*GLANCED, 0.004, None), (0, BIG, BIG, 0.5, None), (1, BIG, BIG // 4, 0.4, 0.39)], plan.QUICK, plan.STRETCH),
+        ([(*GLANCED, 0.004, None), (0, BIG, BIG, 0.5, None), (1, BIG, BIG // 4, 0.6, 0.39)], 0, plan.STRETCH),
         ([(*GLANCED, 0.05, None)], plan.MIDDLE, plan.STRETCH),  # 100 Mbit/s
         # the compressor is waited for: does the link take more?
         ([(*GLANCED, 0.006, None), (1, BIG, BIG // 4, 0.2, 0.19)], 0, plan.TRY),
