@@ -17,6 +17,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.boot import MAX_TEXT
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.direct import Buffers
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import MAX_MANIFEST
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.send import DATA, FRAME, WORD, widen
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import shorten
@@ -38,6 +39,9 @@ class Link:
         self.end: dict[str, t.Any] = {}
         self.measured: tuple[int, float] = (0, 0.0)
         """Bytes of the last answer's data, and the seconds from the first of them to the last."""
+        self._head = memoryview(bytearray(FRAME.size))
+        self.buffers = Buffers(_MAX_FRAME)
+        """Of what is yielded; who has no more use for a part may give it back."""
         self._stderr = tempfile.TemporaryFile()  # pylint: disable=consider-using-with
         argv = [*BOUND_TO_US, *plan.ssh_argv(source)]
         try:
@@ -77,22 +81,23 @@ class Link:
         text = bytearray()
         for part in self.ask(request, code):
             text += part
+            self.buffers.give(part)
             if len(text) > limit:
                 raise plan.nonsense(self.source, "sends more than such a file may have")
         return bytes(text)
 
     def ranges(
         self, digest: str, ranges: t.Sequence[tuple[int, int]], level: int, rate: int | None, spare: bool = False
-    ) -> t.Iterator[bytes]:
+    ) -> t.Iterator[bytes | memoryview]:
         """Parts of a layer's file, one after the other, in pieces of any length. :raises GridError: ``layer_missing``.
 
         :param spare: leave the processors to others: here machines boot.
         """
         request = {"get": "ranges", "digest": digest, "ranges": ranges, "level": level, "rate": rate, "spare": spare}
         answer = self.ask(request, "layer_missing")
-        return _unpacked(answer) if level else answer
+        return _unpacked(answer, self.buffers) if level else answer
 
-    def ask(self, request: t.Mapping[str, t.Any], code: str) -> t.Iterator[bytes]:
+    def ask(self, request: t.Mapping[str, t.Any], code: str) -> t.Iterator[memoryview]:
         """The data of one answer.
 
         :param code: that of the error where the source doesn't have what is asked for.
@@ -106,14 +111,16 @@ class Link:
         except OSError as exc:
             raise self._lost() from exc
         while True:
-            kind, length = FRAME.unpack(self._read(FRAME.size))
+            kind, length = FRAME.unpack(self._fill(self._head))
             first = first or time.monotonic()
             if kind not in (DATA, WORD) or length > _MAX_FRAME:
                 raise plan.nonsense(self.source, "speaks another language")
-            text = self._read(length)
+            text = self._fill(self.buffers.take(length))
             self.received += FRAME.size + length
             if kind == WORD:
-                if self._heed(text, code):
+                word = bytes(text)
+                self.buffers.give(text)
+                if self._heed(word, code):
                     return
                 continue
             self.measured = (self.measured[0] + length, time.monotonic() - first)
@@ -132,12 +139,10 @@ class Link:
             return True
         return False
 
-    def _read(self, length: int) -> bytearray:
-        """So many bytes, each written to memory once."""
-        text = bytearray(length)
-        view = memoryview(text)
+    def _fill(self, view: memoryview) -> memoryview:
+        """Read as many bytes as there is room for, each written to memory once."""
         at = 0
-        while at < length:
+        while at < len(view):
             try:
                 if not select.select([self._process.stdout], [], [], SILENCE)[0]:
                     raise plan.silent(self.source, SILENCE)
@@ -147,7 +152,7 @@ class Link:
             if not came:
                 raise self._lost()
             at += came
-        return text
+        return view
 
     def _lost(self) -> GridError:
         """What the end of the connection means."""
@@ -162,7 +167,7 @@ class Link:
         return plan.blame(self.source, code, self._stderr.read(65536).decode("utf-8", "replace"))
 
 
-def _unpacked(parts: t.Iterator[bytes]) -> t.Iterator[bytes]:
+def _unpacked(parts: t.Iterator[memoryview], buffers: Buffers) -> t.Iterator[bytes]:
     """The content of a zstd stream. What goes wrong with the stream is raised here."""
     failed: list[BaseException] = []
     try:
@@ -178,9 +183,10 @@ def _unpacked(parts: t.Iterator[bytes]) -> t.Iterator[bytes]:
         try:
             with process.stdin as stdin:
                 for part in parts:
-                    view = memoryview(part)
+                    view = part
                     while view:
                         view = view[stdin.write(view) :]
+                    buffers.give(part)
         except BaseException as exc:  # pylint: disable=broad-except
             failed.append(exc)
 

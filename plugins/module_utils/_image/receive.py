@@ -84,15 +84,22 @@ class Incoming:
         if self.placed is not None:
             self.placed(repeats)
 
-    def take(self, numbers: t.Sequence[int], stream: t.Iterable[bytes], told: t.Callable[[int], None]) -> list[int]:
+    def take(
+        self,
+        numbers: t.Sequence[int],
+        stream: t.Iterable[bytes | memoryview],
+        told: t.Callable[[int], None],
+        done: t.Callable[[bytes | memoryview], None] = lambda dummy: None,
+    ) -> list[int]:
         """Fill blocks from a stream that has them one after the other; the numbers of those that came wrong.
 
         Reading goes on while what came is hashed and written.
         :param told: called with the number of blocks that came so far.
+        :param done: given each part of the stream that is no longer looked at.
         """
         wrong: list[int] = []
         failed: list[BaseException] = []
-        pieces: queue.Queue[tuple[t.Sequence[int], bytes] | None] = queue.Queue(_QUEUE)
+        pieces: queue.Queue[tuple[t.Sequence[int], bytes | memoryview] | None] = queue.Queue(_QUEUE)
         early = _Early(self.descriptor)
         # What machines wait for they read at once
         direct = Direct(self.path, self.descriptor, self.placed is None and len(self.layout.offsets) * BLOCK >= _LARGE)
@@ -107,6 +114,7 @@ class Incoming:
                         wrong.extend(self._place(*piece, direct))
                         if not direct.past:
                             early.written(len(piece[1]))
+                        done(piece[1])
                     except BaseException as exc:  # pylint: disable=broad-except
                         failed.append(exc)
 
@@ -131,7 +139,7 @@ class Incoming:
             raise failed[0]
         return wrong
 
-    def _place(self, numbers: t.Sequence[int], text: bytes, direct: Direct) -> list[int]:
+    def _place(self, numbers: t.Sequence[int], text: bytes | memoryview, direct: Direct) -> list[int]:
         view = memoryview(text)
         hashes = [block_hash(view[place * BLOCK : (place + 1) * BLOCK]) for place in range(len(numbers))]
         wrong = set(plan.wrong_blocks(numbers, hashes, self.index.blocks))
@@ -170,7 +178,7 @@ class _Early:
             self._flush.result()
 
 
-def _blocks(stream: t.Iterable[bytes]) -> t.Iterator[bytes]:
+def _blocks(stream: t.Iterable[bytes | memoryview]) -> t.Iterator[bytes | memoryview]:
     """The same bytes in whole blocks; a rest that is none is left out."""
     rest = bytearray()
     for text in stream:

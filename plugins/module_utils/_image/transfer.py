@@ -305,7 +305,7 @@ class _Transfer:
                 taken[0] = received
             self.progress.bytes("transfer", (span[0] + count) * BLOCK, span[1] * BLOCK)
 
-        wrong = incoming.take(numbers, stream, told)
+        wrong = incoming.take(numbers, stream, told, self.link().buffers.give)
         if came[0] < len(numbers):
             raise plan.nonsense(self.source, "sent less than it was asked for")
         return wrong

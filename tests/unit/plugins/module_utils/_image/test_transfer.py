@@ -12,7 +12,7 @@ import sys
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import index, link, send, transfer
+from ansible_collections.virtuoso.grid.plugins.module_utils._image import direct, index, link, receive, send, transfer
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
@@ -82,6 +82,17 @@ class Wire:
 
     def get(self, *manifests, bandwidth=None):
         return transfer.get(self.target, SOURCE, items_of(*manifests), Progress(None), plan.Cap(bandwidth))
+
+    def watch_direct(self):
+        """Whether the files that are written from now on go past the page cache."""
+        opened, real = [], direct.Direct.__init__
+
+        def note(each, *arguments):
+            real(each, *arguments)
+            opened.append(each.past)
+
+        self.monkeypatch.setattr(direct.Direct, "__init__", note)
+        return opened
 
     def one(self, manifest, **options):
         outcome = self.get(manifest, **options)[0]
@@ -356,8 +367,25 @@ def test_the_sender_gives_nothing_else(wire, request_line):
     with link.Link(SOURCE) as connection:
         connection._process.stdin.write(line.encode() + b"\n")
         connection._process.stdin.flush()
-        kind, length = send.FRAME.unpack(connection._read(send.FRAME.size))
-        word = json.loads(connection._read(length))
+        kind, length = send.FRAME.unpack(connection._fill(memoryview(bytearray(send.FRAME.size))))
+        word = json.loads(bytes(connection._fill(memoryview(bytearray(length)))))
         assert kind == send.WORD and word["error"]["code"] in ("bad_request", "cut_off")
         # and goes on
         assert connection.manifest("x@1")
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_large_layer_goes_past_the_page_cache(wire, level):
+    """In buffers that are used again while others are still looked at."""
+    wire.monkeypatch.setattr(receive, "_LARGE", 0)
+    wire.monkeypatch.setattr(plan.Measured, "packing", lambda *dummy: plan.Packing(level, plan.STRETCH, "told so"))
+    opened = wire.watch_direct()
+    one = wire.put("1", noise(1, 600), size=700 * BLOCK)
+    assert wire.one(one)["content"] == 600 * BLOCK and wire.same(one)
+    assert opened == [True], "the file system of this test can't do without the cache"
+
+
+def test_a_small_layer_is_in_the_page_cache(wire):
+    opened = wire.watch_direct()
+    wire.one(wire.put("1", noise(1, 10)))
+    assert opened and not any(opened)
