@@ -28,6 +28,7 @@ def through(source: t.Mapping[str, t.Any], port: int) -> dict[str, t.Any]:
         "host": "127.0.0.1",
         "port": port,
         "key_name": source.get("key_name") or known_as,
+        "tls_port": 0,
     }
 
 

@@ -28,7 +28,7 @@ attributes:
   diff_mode:
     support: full
 requirements:
-  - ssh and zstd on the destination
+  - ssh and zstd on the destination; for TLS a certificate of the grid's authority, which the role virtuoso.grid.provider makes
   - "on the source: zstd, and a user whose forced command is the sender of this collection; the role virtuoso.grid.image_server makes both"
 options:
   source:
@@ -67,6 +67,14 @@ options:
       key_name:
         description: The name under which the source's host key is known, by default O(source.host).
         type: str
+      tls_port:
+        description: The port at which the source gives images by TLS, which is tried first; V(0) where only SSH leads to it.
+        type: int
+        default: 10808
+      tls_dir:
+        description: The directory with the authority's certificate and the destination's own, under QEMU's names for them.
+        type: path
+        default: /etc/pki/qemu
   images:
     description:
       - The images, each with C(name) (its reference, C(name@version)), C(digest) and C(size), as the module M(virtuoso.grid.image) returns them.
@@ -168,6 +176,10 @@ images:
       description: Bytes of the disk that an interrupted transfer had brought.
       type: int
       returned: on success
+    transport:
+      description: C(tls) or C(ssh), null where there was no connection.
+      type: str
+      returned: on success
     route:
       description: C(direct), or C(relay) through the controller.
       type: str
@@ -207,6 +219,8 @@ SOURCE = {
     "known_hosts_file": {"type": "path", "default": "/etc/virtuoso/known_hosts"},
     "name": {"type": "str"},
     "key_name": {"type": "str", "no_log": False},
+    "tls_port": {"type": "int", "default": 10808},
+    "tls_dir": {"type": "path", "default": "/etc/pki/qemu"},
 }
 ARGUMENTS = merge(
     DEPOT,

@@ -103,8 +103,40 @@ def test_whole_then_delta_then_nothing(target, images):
     assert not again["changed"] and [image["transferred"] for image in again["images"]] == [0, 0]
 
 
+def by_ssh_alone(target: Target, image: Row, **source: t.Any) -> Row:
+    where = {"name": SERVER, "host": ADDRESSES[SERVER], "tls_port": 0, **source}
+    return task(target.host, "virtuoso.grid.image_transfer", {"path": target.path, "source": where, "images": [image]})
+
+
+def test_it_goes_by_tls_and_where_that_cannot_be_by_ssh(target, images):
+    tls = target.one(images["1"])
+    assert (tls["transport"], tls["content"], tls["compression"]) == ("tls", SIZE * MIB, "none")
+    target.same(images["1"])
+    on_host(SERVER, "systemctl stop virtuoso-images.socket")
+    try:
+        ssh = target.one(images["2"])
+    finally:
+        on_host(SERVER, "systemctl start virtuoso-images.socket")
+    assert (ssh["transport"], ssh["method"]) == ("ssh", "delta")
+    target.same(images["2"])
+
+
+def test_who_gives_images_by_tls_is_nobody_in_particular(target, images):
+    """The sender that a connection by TLS has is the account's: no root, no capability."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        running = pool.submit(target.one, images["1"], bandwidth="8 MiB")
+        until("some of it", lambda: target.came() >= MIB or running.done(), 60, 0.1)
+        who = on_host(SERVER, "for each in $(pgrep -f 'send.py --tls'); do grep -E '^(Uid|Gid|CapEff|NoNewPrivs)' /proc/$each/status; id -u virtuoso; done")
+        assert running.result()["transport"] == "tls"
+    lines = who.split("\n")
+    account = lines[4].strip()
+    assert account != "0" and lines[0].split()[1:] == [account] * 4
+    assert lines[2].split() == ["CapEff:", "0000000000000000"] and lines[3].split() == ["NoNewPrivs:", "1"]
+
+
 def test_the_source_starts_no_service_manager_for_who_reads_images(target, images):
-    target.one(images["1"])
+    came = by_ssh_alone(target, images["1"])
+    assert came["images"][0]["transport"] == "ssh"
     unit = "user@$(id -u virtuoso).service"
     assert on_host(SERVER, f"systemctl show -P LoadState {unit}; systemctl is-active {unit} || true").split() == ["masked", "inactive"]
 
@@ -147,7 +179,7 @@ def test_two_at_once_bring_a_layer_once(target, images):
 def refused(host: str, address: str) -> t.Iterator[None]:
     """The host can't reach an address: its own packets there are refused."""
     on_host(host, f"nft add table ip it_refused && nft add chain ip it_refused out '{{ type filter hook output priority 0; }}'"
-                  f" && nft add rule ip it_refused out ip daddr {address} tcp dport 22 reject with tcp reset")
+                  f" && nft add rule ip it_refused out ip daddr {address} meta l4proto tcp reject with tcp reset")
     try:
         yield
     finally:

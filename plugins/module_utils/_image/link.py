@@ -1,15 +1,12 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The destination's end of a transfer: one SSH connection to the source's ``send``, asked for one thing after the other."""
+"""The destination's end of a transfer: one connection to the source's ``send``, asked for one thing after the other."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import select
 import subprocess
-import tempfile
 import threading
 import time
 import typing as t
@@ -17,6 +14,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.boot import MAX_TEXT
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.channel import Channel, Connecting
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.direct import Buffers
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import MAX_MANIFEST
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.send import DATA, FRAME, WORD, widen
@@ -42,28 +40,18 @@ class Link:
         self._head = memoryview(bytearray(FRAME.size))
         self.buffers = Buffers(_MAX_FRAME)
         """Of what is yielded; who has no more use for a part may give it back."""
-        self._stderr = tempfile.TemporaryFile()  # pylint: disable=consider-using-with
-        argv = [*BOUND_TO_US, *plan.ssh_argv(source)]
-        try:
-            self._process = subprocess.Popen(  # pylint: disable=consider-using-with
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, bufsize=0
-            )
-        except FileNotFoundError as exc:
-            raise GridError("program_missing", "ssh or setpriv is not installed", remedy=missing_remedy("ssh")) from exc
-        widen(self._process.stdout)
+        self._connecting = Connecting(source)
+
+    @property
+    def channel(self) -> Channel:
+        """The connection, once it is there. :raises GridError: ``program_missing``."""
+        return self._connecting.channel()
 
     def __enter__(self) -> Link:
         return self
 
     def __exit__(self, *dummy: t.Any) -> None:
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        with contextlib.suppress(OSError):
-            self._process.stdout.close()
-        if self._process.poll() is None:
-            self._process.terminate()
-        self._process.wait()
-        self._stderr.close()
+        self._connecting.close()
 
     def manifest(self, name: str) -> bytes:
         """The source's manifest of an image. :raises GridError: ``manifest_missing``."""
@@ -105,11 +93,9 @@ class Link:
         self.measured = (0, 0.0)
         first = 0.0
         try:
-            line = memoryview(json.dumps(request).encode() + b"\n")
-            while line:
-                line = line[self._process.stdin.write(line) :]
+            self.channel.send(json.dumps(request).encode() + b"\n")
         except OSError as exc:
-            raise self._lost() from exc
+            raise self.channel.lost() from exc
         while True:
             kind, length = FRAME.unpack(self._fill(self._head))
             first = first or time.monotonic()
@@ -141,30 +127,19 @@ class Link:
 
     def _fill(self, view: memoryview) -> memoryview:
         """Read as many bytes as there is room for, each written to memory once."""
+        channel = self.channel
         at = 0
         while at < len(view):
             try:
-                if not select.select([self._process.stdout], [], [], SILENCE)[0]:
-                    raise plan.silent(self.source, SILENCE)
-                came = self._process.stdout.readinto(view[at:])
+                came = channel.receive(view[at:], SILENCE)
+            except TimeoutError as exc:
+                raise plan.silent(self.source, SILENCE) from exc
             except OSError as exc:
-                raise self._lost() from exc
+                raise channel.lost() from exc
             if not came:
-                raise self._lost()
+                raise channel.lost()
             at += came
         return view
-
-    def _lost(self) -> GridError:
-        """What the end of the connection means."""
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        try:
-            code = self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
-        self._stderr.seek(0)
-        return plan.blame(self.source, code, self._stderr.read(65536).decode("utf-8", "replace"))
 
 
 def _unpacked(parts: t.Iterator[memoryview], buffers: Buffers) -> t.Iterator[bytes]:

@@ -4,7 +4,8 @@
 """The source's end of a transfer: gives the parts of layers that another host asks for, and nothing else.
 
 Installed on image servers and providers as the forced command of the account ``virtuoso``, started by sshd for the time of one
-connection. It stands alone (standard library only). Requests are lines of JSON on standard input:
+connection; with ``--tls`` started by systemd for one connection, which is standard input, to a host that shows a certificate of the grid's authority. It stands
+alone (standard library only). Requests are lines of JSON on standard input:
 
 * ``{"get": "manifest", "name": "tiny@1"}``, ``{"get": "index", "digest": "sha256:..."}``, ``"boot"`` likewise: a small file, whole
 * ``{"get": "ranges", "digest": ..., "ranges": [[offset, bytes], ...], "level": 0, "rate": null, "spare": false}``: parts of a layer's file, one after the
@@ -12,7 +13,7 @@ connection. It stands alone (standard library only). Requests are lines of JSON 
   ``spare`` on one thread, at a low one
 
 Answers are frames: a byte (0 data, 1 a word in JSON), the length as four bytes, that much. The last frame of an answer is a word
-with ``end`` or ``error``. ``waiting`` is said while this host gives to as many others as it may.
+with ``end`` or ``error``. ``waiting`` is said while this host gives to as many others as it may, ``hello`` as soon as a host was admitted by TLS.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import argparse
 import contextlib
 import fcntl
 import json
+import mmap
 import os
 import re
 import struct
@@ -42,6 +44,8 @@ FRUGAL = 3
 MAX_REQUEST = 2**26
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}@[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
+GREETING = 20.0
+"""Seconds for the other end to show its certificate."""
 _SAY_AGAIN = 2.0
 _LOOK_AGAIN = 0.1
 
@@ -91,10 +95,44 @@ def widen(pipe: t.Any) -> None:
         fcntl.fcntl(pipe, 1031, LARGE)  # F_SETPIPE_SZ; Python has the name since 3.10
 
 
+class Pipe:
+    """Where answers go by SSH."""
+
+    def __init__(self, stream: t.BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, text: bytes) -> None:
+        """Send all of it."""
+        self._stream.write(text)
+        self._stream.flush()
+
+    def part(self, descriptor: int, at: int, length: int) -> int:
+        """Send a part of a file, without a copy through this process; the bytes that went, 0 at the file's end."""
+        return os.sendfile(self._stream.fileno(), descriptor, at, length)
+
+
+class Secured:
+    """Where answers go by TLS."""
+
+    def __init__(self, connection: t.Any) -> None:
+        self._connection = connection
+        self._memory = memoryview(mmap.mmap(-1, PIECE))
+
+    def write(self, text: bytes) -> None:
+        """Send all of it."""
+        self._connection.sendall(text)
+
+    def part(self, descriptor: int, at: int, length: int) -> int:
+        """Send a part of a file; the bytes that went, 0 at the file's end."""
+        done = os.preadv(descriptor, [self._memory[: min(length, PIECE)]], at)
+        self._connection.sendall(self._memory[:done])
+        return done
+
+
 class Sender:
     """One connection."""
 
-    def __init__(self, images: str, slots: str, parallel: int, stdin: t.BinaryIO, stdout: t.BinaryIO) -> None:
+    def __init__(self, images: str, slots: str, parallel: int, stdin: t.BinaryIO, stdout: t.Union[Pipe, Secured]) -> None:
         self.images = images
         self.slots = slots
         self.parallel = parallel
@@ -115,9 +153,11 @@ class Sender:
                 self._word(error={"code": "io_error", "msg": f"{exc.strerror}: {exc.filename or self.images}"})
 
     def _frame(self, kind: int, text: bytes) -> None:
-        self.stdout.write(FRAME.pack(kind, len(text)))
-        self.stdout.write(text)
-        self.stdout.flush()
+        self.stdout.write(FRAME.pack(kind, len(text)) + text)
+
+    def greet(self) -> None:
+        """Say that the other end was admitted: it can't tell from TLS 1.3 itself."""
+        self._word(hello=True)
 
     def _word(self, **words: t.Any) -> None:
         self._frame(WORD, json.dumps(words).encode())
@@ -196,7 +236,6 @@ class Sender:
         self._frame(DATA, text)
 
     def _plain(self, descriptor: int, ranges: t.Iterable[tuple[int, int]], pace: Pace) -> int:
-        """Without a copy through this process."""
         sent = 0
         size = pace.piece if pace.rate else LARGE
         for at, length in ranges:
@@ -206,7 +245,6 @@ class Sender:
                 if pause:
                     time.sleep(pause)
                 self.stdout.write(FRAME.pack(DATA, piece))
-                self.stdout.flush()
                 self._from_file(descriptor, at, piece)
                 at, length, sent = at + piece, length - piece, sent + piece
         return sent
@@ -214,10 +252,9 @@ class Sender:
     def _from_file(self, descriptor: int, at: int, length: int) -> None:
         """So many bytes, for their frame has promised them; of a file that has become shorter zeros, which nobody takes for the block."""
         while length:
-            done = os.sendfile(self.stdout.fileno(), descriptor, at, length)
+            done = self.stdout.part(descriptor, at, length)
             if done == 0:
                 self.stdout.write(bytes(length))
-                self.stdout.flush()
                 return
             at, length = at + done, length - done
 
@@ -273,17 +310,65 @@ def _locked(file: t.BinaryIO) -> bool:
     return True
 
 
+def secured(directory: str, user: str) -> t.Any:
+    """The connection on standard input, encrypted, to a host with a certificate of the authority.
+
+    What begins as root, to read the host's key, is the user's from then on.
+
+    :param directory: has the authority's certificate, the host's and its key under QEMU's names for them.
+    :raises OSError: where it is nobody whom we know.
+    """
+    # Not needed by who comes through SSH
+    import pwd
+    import socket
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(os.path.join(directory, "server-cert.pem"), os.path.join(directory, "server-key.pem"))
+    context.load_verify_locations(os.path.join(directory, "ca-cert.pem"))
+    entry = pwd.getpwnam(user)
+    os.setgroups([])
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+    plain = socket.socket(fileno=os.dup(0))
+    # Who says nothing may not stay
+    plain.settimeout(GREETING)
+    alive(plain)
+    connection = context.wrap_socket(plain, server_side=True)
+    connection.settimeout(None)
+    return connection
+
+
+def alive(connection: t.Any) -> None:
+    """Have the kernel end a connection whose other end has gone without a word; tcp(7)."""
+    import socket
+
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_NODELAY", 1), ("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 60000)):
+        connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
 def main() -> None:
-    """The forced command."""
+    """The forced command, or one connection by TLS."""
     parser = argparse.ArgumentParser(description="Give layers of this host's image store to another host.")
     parser.add_argument("images", help="the directory of the image store")
     parser.add_argument("--slots", default=os.path.expanduser("~"), help="a directory for locks")
     parser.add_argument("--parallel", type=int, default=4, help="others that are served at a time; more wait")
+    parser.add_argument("--tls", help="a directory with certificates; standard input is the connection then")
+    parser.add_argument("--user", default="virtuoso", help="who reads the store, with --tls")
     arguments = parser.parse_args()
     # Whoever runs machines here comes first
     os.nice(5)
-    with contextlib.suppress(BrokenPipeError):
-        Sender(arguments.images, arguments.slots, arguments.parallel, sys.stdin.buffer, sys.stdout.buffer).serve()
+    with contextlib.suppress(OSError):
+        if arguments.tls:
+            connection = secured(arguments.tls, arguments.user)
+            sender = Sender(arguments.images, arguments.slots, arguments.parallel, connection.makefile("rb"), Secured(connection))
+            sender.greet()
+        else:
+            sender = Sender(arguments.images, arguments.slots, arguments.parallel, sys.stdin.buffer, Pipe(sys.stdout.buffer))
+        sender.serve()
     # What is left in the buffer has nobody to go to
     os._exit(0)  # pylint: disable=protected-access
 

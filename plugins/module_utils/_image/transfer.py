@@ -58,6 +58,7 @@ class Account:
     base: str | None = None
     packing: plan.Packing | None = None
     link: float | None = None
+    transport: str | None = None
 
     def result(self, actions: list[str], seconds: float) -> Result:
         """What the module returns of it."""
@@ -74,6 +75,7 @@ class Account:
             "compression": f"zstd -{self.packing.level}" if self.packing and self.packing.level else "none",
             "compression_why": self.packing.why if self.packing else None,
             "link": None if self.link is None else int(self.link),
+            "transport": self.transport,
             "transferred": self.received,
             "content": self.fetched,
             "copied": self.copied,
@@ -166,6 +168,7 @@ class _Transfer:
             self.depot.commit(self._manifest(item), {})
             if before is not None:
                 self.account.received = self.link().received - before
+                self.account.transport = self.link().channel.NAME
             self.progress.stage("done")
         return self.account.result(actions, round(time.monotonic() - begin, 3))
 

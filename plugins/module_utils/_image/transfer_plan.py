@@ -30,7 +30,7 @@ _KEY_NAME = re.compile(r"\[[^]\s]{1,255}\]:[0-9]{1,5}", re.ASCII)
 class Source(t.NamedTuple):
     """The host that has the images, as the destination reaches it.
 
-    ``key_name`` is the name under which its host key is known, where that isn't the address.
+    ``key_name`` is the name under which its host key is known, where that isn't the address; ``tls_port`` 0 where only SSH leads to it.
     """
 
     name: str
@@ -40,7 +40,12 @@ class Source(t.NamedTuple):
     identity_file: str
     known_hosts_file: str
     key_name: str | None = None
+    tls_port: int = 0
+    tls_dir: str = "/etc/pki/qemu"
 
+
+TLS_PORT = 10808
+"""Of the socket unit that gives images."""
 
 SSH = {
     "port": 22,
@@ -49,6 +54,8 @@ SSH = {
     "known_hosts_file": "/etc/virtuoso/known_hosts",
     "name": None,
     "key_name": None,
+    "tls_port": TLS_PORT,
+    "tls_dir": "/etc/pki/qemu",
 }
 """How a source is reached where nothing else is said."""
 
@@ -69,6 +76,9 @@ def parse_source(value: t.Mapping[str, t.Any]) -> Source:
     host = _address("host", value["host"])
     if not 0 < value["port"] < 65536:
         raise GridError("invalid_source", f"{value['port']} is not a port", remedy="Give a port of 1 to 65535")
+    tls_port = value.get("tls_port", TLS_PORT)
+    if not str(tls_port).isdigit() or int(tls_port) > 65535:
+        raise GridError("invalid_source", f"tls_port {shorten(tls_port)} is not a port", remedy="Give a port, or 0 for SSH alone")
     return Source(
         name=value.get("name") or host,
         host=host,
@@ -77,6 +87,8 @@ def parse_source(value: t.Mapping[str, t.Any]) -> Source:
         identity_file=check_path("identity_file", value["identity_file"]),
         known_hosts_file=check_path("known_hosts_file", value["known_hosts_file"]),
         key_name=_key_name(value["key_name"]) if value.get("key_name") else None,
+        tls_port=int(tls_port),
+        tls_dir=check_path("tls_dir", value.get("tls_dir", SSH["tls_dir"])),
     )
 
 

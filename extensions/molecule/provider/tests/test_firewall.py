@@ -11,7 +11,7 @@ testinfra_hosts = ["ssh://mol-bookworm", "ssh://mol-trixie"]
 
 ADDRESSES = {"mol-bookworm": "198.18.0.41", "mol-trixie": "198.18.0.42"}
 CONNECT = "python3 -c 'import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5).close()'"
-LIBVIRT_TLS, MIGRATION, NBD = 16514, 49152, 10809
+LIBVIRT_TLS, MIGRATION, IMAGES, NBD = 16514, 49152, 10808, 10809
 
 
 @pytest.fixture
@@ -47,6 +47,15 @@ def test_port_is_open_to_a_peer_and_closed_to_a_stranger(host, connect, listenin
     refused = connect("home1").run(f"{CONNECT} {address} {listening}")
     assert refused.rc != 0
     assert "ConnectionRefusedError" in refused.stderr
+
+
+def test_the_port_of_images_is_open_to_a_peer_and_closed_to_a_stranger(host, connect):
+    name = host.backend.get_hostname()
+    (peer,) = ADDRESSES.keys() - {name}
+    assert host.service("virtuoso-images.socket").is_running and host.service("virtuoso-images.socket").is_enabled
+    assert connect(peer).run(f"{CONNECT} {ADDRESSES[name]} {IMAGES}").rc == 0
+    refused = connect("home1").run(f"{CONNECT} {ADDRESSES[name]} {IMAGES}")
+    assert refused.rc != 0 and "ConnectionRefusedError" in refused.stderr
 
 
 @pytest.mark.parametrize("listening", [8080], indirect=True)

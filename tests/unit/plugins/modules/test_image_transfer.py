@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import link, transfer_plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._image import channel, transfer_plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
 from ansible_collections.virtuoso.grid.plugins.modules import image_transfer
 
@@ -53,5 +53,5 @@ def test_a_connection_begins_only_where_a_layer_is_missing(tmp_path, depot, monk
 
 
 def test_that_there_is_no_ssh_is_left_to_whoever_needs_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(link, "BOUND_TO_US", ("/nonexistent",))
+    monkeypatch.setattr(channel, "BOUND_TO_US", ("/nonexistent",))
     assert image_transfer.begin(str(tmp_path), SOURCE, ITEMS) is None

@@ -365,8 +365,7 @@ def test_the_sender_gives_nothing_else(wire, request_line):
     one = wire.put("1", noise(1, 2))
     line = request_line.replace("0" * 64, one["layers"][0][7:])
     with link.Link(SOURCE) as connection:
-        connection._process.stdin.write(line.encode() + b"\n")
-        connection._process.stdin.flush()
+        connection.channel.send(line.encode() + b"\n")
         kind, length = send.FRAME.unpack(connection._fill(memoryview(bytearray(send.FRAME.size))))
         word = json.loads(bytes(connection._fill(memoryview(bytearray(length)))))
         assert kind == send.WORD and word["error"]["code"] in ("bad_request", "cut_off")
