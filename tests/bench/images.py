@@ -153,10 +153,9 @@ def keep_version_one(one: dict[str, t.Any]) -> None:
 def new_version(two: dict[str, t.Any], case: str, rounds: int) -> list[Row]:
     """Version 2 to a host that has version 1."""
     meter = Meter(case)
-    meter.run("virtuoso", lambda: ours(two), f"rm -rf {STORE}; cp -a {DIR}/first {STORE}; sync", rounds, verify(two, "2"))
-    for who, work in NEW.items():
-        copies = "; ".join(f"cp --sparse=always {DIR}/keep.1.{kind} {DIR}/in/disk.{kind}" for kind in ("qcow2", "raw"))
-        meter.run(who, work, f"rm -rf {DIR}/in/* {STORE}; {copies}; sync", rounds)
+    copies = "; ".join(f"cp --sparse=always {DIR}/keep.1.{kind} {DIR}/in/disk.{kind}" for kind in ("qcow2", "raw"))
+    before = f"rm -rf {DIR}/in/* {STORE}; cp -a {DIR}/first {STORE}; {copies}; sync"
+    meter.turns({"virtuoso": lambda: ours(two), **NEW}, before, rounds, {"virtuoso": verify(two, "2")})
     return meter.rows
 
 
