@@ -39,6 +39,8 @@ LARGE = 2**20
 """Bytes of a piece that the kernel moves by itself."""
 HIGHEST = 9
 """The highest level of zstd: those above take thrice the work for a hundredth of the bytes."""
+STEADY = 5
+"""The highest level where one of at most that was asked for: above it a compressor falls behind a link of 100 Mbit/s wherever the data are hard."""
 FRUGAL = 3
 """The highest level where others want the processors."""
 MAX_REQUEST = 2**26
@@ -86,7 +88,8 @@ def compressor(level: int, spare: bool) -> list[str]:
     if spare:
         return ["zstd", "-q", "-c", "-T1", f"-{min(level, FRUGAL)}", "--long=27"]
     threads = min(2, len(os.sched_getaffinity(0)))
-    return ["zstd", "-q", "-c", f"-T{threads}", f"--adapt=min=1,max={HIGHEST}", f"-{min(level, HIGHEST)}", "--long=27", "-B8M"]
+    most = STEADY if level <= STEADY else HIGHEST
+    return ["zstd", "-q", "-c", f"-T{threads}", f"--adapt=min=1,max={most}", f"-{min(level, HIGHEST)}", "--long=27", "-B8M"]
 
 
 def widen(pipe: t.Any) -> None:

@@ -184,12 +184,12 @@ level by itself, all the time."""
 WORTH_MEASURING = 4 * PROBE
 """For fewer blocks than this the answer would come too late."""
 
-QUICK, MIDDLE = 1, 4
-"""Levels to begin with: where the compressor may be what is waited for, and where the link clearly is."""
+QUICK, MIDDLE, THOROUGH = 1, 4, 7
+"""Levels to begin with: where the compressor may be what is waited for, where the link clearly is, and where it is so slow that any level keeps up."""
 
-FAST, BRISK, SLOW = 250e6, 100e6, 40e6
+FAST, BRISK, SLOW, CRAWL = 250e6, 100e6, 40e6, 4e6
 """Bytes a second: a link of the first is faster than a compressor; one of the second may be, which a glance doesn't show; for one of the third a
-compressor is always fast enough."""
+compressor is always fast enough, for one of the fourth at its highest level."""
 
 # The source's compressor is what is waited for where that took at least this part of the time.
 _WAITED = 0.5
@@ -267,13 +267,18 @@ class Measured:
                 return Packing(0, TRY, f"{takes}: to see whether more than a compressor gives")
             if link > SLOW:
                 return Packing(QUICK, PROBE, f"{takes}: to see whether the compressor keeps up with it")
-            return Packing(MIDDLE, STRETCH, f"{takes}, for which the compressor is fast enough")
+            return Packing(_level(link), STRETCH, f"{takes}, for which the compressor is fast enough")
         gives = f"through the compressor come {_mib(self.packed)} of the disk a second"
         if self.plain is None and self.waits:
             return Packing(0, TRY, f"{gives}: to see whether the link takes more without")
         if self.plain is not None and self.plain > self.packed:
             return Packing(0, STRETCH, f"{gives}, without it {_mib(self.plain)}")
-        return Packing(QUICK if self.waits else MIDDLE, STRETCH, f"{takes}, and {gives}")
+        return Packing(QUICK if self.waits else _level(link), STRETCH, f"{takes}, and {gives}")
+
+
+def _level(link: float) -> int:
+    """To begin with where the link is what is waited for."""
+    return THOROUGH if link < CRAWL else MIDDLE
 
 
 def _mib(rate: float) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import fetch_plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._image import fetch_plan, send
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import BLOCK, ZERO, Index
 
@@ -168,6 +168,8 @@ BIG = 64 * 2**20
         ([(*GLANCED, 0.004, None), (0, BIG, BIG, 0.5, None), (1, BIG, BIG // 4, 0.4, 0.39)], plan.QUICK, plan.STRETCH),
         ([(*GLANCED, 0.004, None), (0, BIG, BIG, 0.5, None), (1, BIG, BIG // 4, 0.6, 0.39)], 0, plan.STRETCH),
         ([(*GLANCED, 0.05, None)], plan.MIDDLE, plan.STRETCH),  # 100 Mbit/s
+        ([(*GLANCED, 0.5, None)], plan.THOROUGH, plan.STRETCH),  # 10 Mbit/s
+        ([(*GLANCED, 0.5, None), (7, BIG, BIG // 4, 16.0, 0.1)], plan.THOROUGH, plan.STRETCH),
         # the compressor is waited for: does the link take more?
         ([(*GLANCED, 0.006, None), (1, BIG, BIG // 4, 0.2, 0.19)], 0, plan.TRY),
         # it does
@@ -202,6 +204,14 @@ def test_a_cap_that_is_none(text):
 
 def test_a_cap_is_a_slow_link():
     assert seen((*GLANCED, 0.001, None)).packing(12 * 2**20).level == plan.MIDDLE
+    assert seen((*GLANCED, 0.001, None)).packing(2**20).level == plan.THOROUGH
+
+
+@pytest.mark.parametrize(("level", "spare", "most"), [(1, False, 5), (4, False, 5), (7, False, 9), (7, True, None), (1, True, None)])
+def test_the_compressor_may_be_no_slower_than_the_link(level, spare, most):
+    argv = send.compressor(level, spare)
+    assert [word for word in argv if word.startswith("--adapt")] == ([] if spare else [f"--adapt=min=1,max={most}"])
+    assert f"-{min(level, 3) if spare else level}" in argv
 
 
 def test_a_link_that_waits_for_the_compressor_is_not_taken_for_slow():
