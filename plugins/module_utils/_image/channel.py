@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a transfer goes through: TLS to the source where it answers there, else SSH.
 
-Both ends of either know each other: by certificates of the grid's private authority, or by keys that setup has exchanged. TLS is there in a quarter
-of the time, and takes about two thirds of the work for each byte.
+Both ends of either know each other: by certificates of the grid's private authority, or by keys that setup has exchanged. TLS is there
+sooner, and takes less work for each byte.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Tls:
 
     def lost(self) -> GridError:
         """What the end of the connection means."""
-        return plan.blame(self._source, 255, f"port {self._source.tls_port} closed the connection")
+        return plan.broken(self._source)
 
     def close(self) -> None:
         """End it."""

@@ -364,7 +364,7 @@ def main() -> None:
     arguments = parser.parse_args()
     # Whoever runs machines here comes first
     os.nice(5)
-    with contextlib.suppress(OSError):
+    try:
         if arguments.tls:
             connection = secured(arguments.tls, arguments.user)
             sender = Sender(arguments.images, arguments.slots, arguments.parallel, connection.makefile("rb"), Secured(connection))
@@ -372,6 +372,12 @@ def main() -> None:
         else:
             sender = Sender(arguments.images, arguments.slots, arguments.parallel, sys.stdin.buffer, Pipe(sys.stdout.buffer))
         sender.serve()
+    except BrokenPipeError:
+        pass
+    except OSError as exc:
+        if not arguments.tls:
+            raise
+        print(f"the connection ended: {exc}", file=sys.stderr, flush=True)
     # What is left in the buffer has nobody to go to
     os._exit(0)  # pylint: disable=protected-access
 

@@ -317,6 +317,17 @@ def silent(source: Source, seconds: float) -> GridError:
     )
 
 
+def broken(source: Source) -> GridError:
+    """The error for a connection by TLS that ended before its time."""
+    return GridError(
+        "source_unreachable",
+        f"{source.name} was lost: the connection to its port {source.tls_port} ended",
+        remedy=f"See that {source.name} works; run the same again to go on where it ended",
+        tried=f"TLS to {source.host}",
+        source=source.name,
+    )
+
+
 def nonsense(source: Source, why: str) -> GridError:
     """The error for a source that doesn't keep to the protocol."""
     return GridError(

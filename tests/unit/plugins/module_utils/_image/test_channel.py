@@ -75,13 +75,14 @@ class Server:
             except OSError:
                 return
             with connection:
-                self.senders.append(subprocess.Popen(self.argv, stdin=connection, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+                self.senders.append(subprocess.Popen(self.argv, stdin=connection, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
 
     def close(self):
         self.socket.close()
         for sender in self.senders:
             sender.kill()
             sender.wait()
+            sender.stderr.close()
 
 
 @pytest.fixture(scope="module", name="authority")
@@ -166,6 +167,8 @@ def test_who_has_a_certificate_of_another_authority_is_not_let_in(server, author
     foreign = Authority("other").directory(tmp_path / "foreign", trusts=authority)
     assert by_ssh(source(server.port, foreign))
     assert server.senders[0].wait(10) == 0
+    # for the journal
+    assert b"the connection ended: " in server.senders[0].stderr.read()
 
 
 def test_who_speaks_no_tls_gets_nothing(server):
@@ -193,6 +196,7 @@ def test_a_connection_that_breaks_is_told(server, here):
             for dummy in range(3):
                 opened.manifest("x@1")
     assert caught.value.code == "source_unreachable" and "home1" in caught.value.msg
+    assert caught.value.details["source"] == "home1" and "ssh" not in str(caught.value)
 
 
 def test_silence_is_told(server, here, images, monkeypatch):
