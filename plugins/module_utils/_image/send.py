@@ -377,7 +377,8 @@ def main() -> None:
     except OSError as exc:
         if not arguments.tls:
             raise
-        print(f"the connection ended: {exc}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"the connection ended: {exc}\n")
+        sys.stderr.flush()
     # What is left in the buffer has nobody to go to
     os._exit(0)  # pylint: disable=protected-access
 
