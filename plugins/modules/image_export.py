@@ -133,8 +133,10 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.export import Exports
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.export_plan import parse_export, parse_ports
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.export_plan import parse_export
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.sockets import parse_ports
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import check
+from ansible_collections.virtuoso.grid.plugins.module_utils._pki import TLS_DIR
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
 
 OPTIONS = {
@@ -144,7 +146,7 @@ OPTIONS = {
         "learn": {"type": "list", "elements": "dict", "default": []},
         "address": {"type": "str"},
         "ports": {"type": "str", "default": "10809-10872"},
-        "tls_dir": {"type": "path", "default": "/etc/pki/qemu"},
+        "tls_dir": {"type": "path", "default": TLS_DIR},
         "force": {"type": "bool", "default": False},
     },
     "required_if": [("state", "present", ("exports", "address"))],

@@ -207,7 +207,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPO
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.link import Link
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import layer_file
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer_plan import Item, Source, parse_cap, parse_item, parse_source
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer_plan import TLS_PORT, Item, Source, parse_cap, parse_item, parse_source
+from ansible_collections.virtuoso.grid.plugins.module_utils._pki import TLS_DIR
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
 
 SOURCE = {
@@ -219,8 +220,8 @@ SOURCE = {
     "known_hosts_file": {"type": "path", "default": "/etc/virtuoso/known_hosts"},
     "name": {"type": "str"},
     "key_name": {"type": "str", "no_log": False},
-    "tls_port": {"type": "int", "default": 10808},
-    "tls_dir": {"type": "path", "default": "/etc/pki/qemu"},
+    "tls_port": {"type": "int", "default": TLS_PORT},
+    "tls_dir": {"type": "path", "default": TLS_DIR},
 }
 ARGUMENTS = merge(
     DEPOT,

@@ -20,6 +20,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.ahead import 
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.boot_store import record_boot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.qemu_img import extents
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.sockets import Socket, tcp_ports
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import disk_errors
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tree import remove_tree
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
@@ -27,7 +28,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending
 Result = t.Dict[str, t.Any]
 
 _LOCK = "/run/virtuoso-export.lock"
-_TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 _START_TIMEOUT = 30
 _LEAVE_TIMEOUT = 5
 # These become words of a unit's settings
@@ -62,14 +62,6 @@ class Exports:
         argv = ["systemctl", "show", "--all", "--property=Id", "--property=ActiveState", "--property=Environment", plan.UNITS]
         return plan.parse_units(command(argv, timeout=60))
 
-    @staticmethod
-    def _sockets() -> dict[int, plan.Socket]:
-        texts = []
-        for table in _TABLES:
-            with contextlib.suppress(FileNotFoundError), open(table, encoding="ascii") as file:
-                texts.append(file.read())
-        return plan.parse_sockets(*texts)
-
     def have(self, export: plan.Export, check_mode: bool) -> Result:
         """See to it that the layer is exported; :raises GridError: ``layer_missing``, ``no_port``, ``export_failed``."""
         size = export.size
@@ -80,13 +72,13 @@ class Exports:
                     raise GridError("layer_missing", f"the layer {digest} is not here", remedy="Export it where it is", digest=digest)
             size = chain[export.digest].virtual_size
         unit = self.units().get(export.unit)
-        sockets = self._sockets()
+        sockets = tcp_ports()
         actions = plan.decide(export, unit, unit is not None and unit.port is not None and sockets.get(unit.port, _QUIET).listens)
         port = unit.port if unit is not None else None
         if actions:
             if unit is not None and not check_mode:
                 self._stop(export.unit)
-                sockets = self._sockets()
+                sockets = tcp_ports()
             if port is None or sockets.get(port, _QUIET).listens:
                 port = plan.choose_port(export, self.ports, {number for number, socket in sockets.items() if socket.listens})
             if not check_mode:
@@ -138,7 +130,7 @@ class Exports:
         """How many are connected. One that has just gone may still be seen for a moment."""
 
         def probe() -> int:
-            clients = self._sockets().get(unit.port or 0, _QUIET).clients
+            clients = tcp_ports().get(unit.port or 0, _QUIET).clients
             if clients:
                 raise Pending(str(clients))
             return clients
@@ -172,7 +164,7 @@ class Exports:
             unit = self.units().get(export.unit)
             if unit is None or not unit.active:
                 raise self._failed(export, begin)
-            if not self._sockets().get(port, _QUIET).listens:
+            if not tcp_ports().get(port, _QUIET).listens:
                 raise Pending("its program doesn't listen yet")
 
         try:
@@ -213,4 +205,4 @@ class Exports:
         )
 
 
-_QUIET = plan.Socket(False, 0)
+_QUIET = Socket(False, 0)

@@ -17,7 +17,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.header import MAX_VIRTUAL_SIZE
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import check, shorten
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer_plan import SSH, Source, parse_source
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer_plan import REACHED_BY, Source, parse_source
 
 SOURCE, PAGER = "source", "pager"
 UNITS = "virtuoso-export-*.service"
@@ -35,13 +35,11 @@ RECONNECT = 10
 
 _UNIT = re.compile(r"virtuoso-export-(source|pager)-([0-9a-f]{64})\.service", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|[0-9A-Fa-f:.]{2,45}", re.ASCII)
-_PORTS = re.compile(r"([0-9]{1,5})-([0-9]{1,5})", re.ASCII)
 _UPSTREAM = re.compile(r"(.+):([0-9]{1,5})", re.ASCII)
 _CREDENTIALS = ("ca-cert.pem", "server-cert.pem", "server-key.pem")
 _CLIENT_CREDENTIALS = ("client-cert.pem", "client-key.pem")
 _PARAMETERS = "dh-params.pem"
 """Spares QEMU the search for a prime at each start; a host that was set up before they were installed goes on without."""
-_TABLE_LISTEN, _TABLE_ESTABLISHED = "0A", "01"
 
 # QEMU writes an answer in pieces, and TCP lets a small last one wait for the acknowledgement of those before: 40 ms for each read. A connection
 # takes over from the socket that listens that nothing waits, so the program is given one (as systemd gives sockets, see sd_listen_fds(3)).
@@ -109,13 +107,6 @@ class Unit:
     upstream: str | None
 
 
-class Socket(t.NamedTuple):
-    """What the kernel has of a TCP port: whether somebody listens, and how many are connected to it."""
-
-    listens: bool
-    clients: int
-
-
 def unit_name(kind: str, digest: str) -> str:
     """The name of the unit of an export."""
     return f"virtuoso-export-{kind}-{digest[len('sha256:') :]}.service"
@@ -143,23 +134,14 @@ def parse_export(entry: t.Any) -> Export:
 def _source(value: t.Any) -> Source | None:
     if value is None:
         return None
-    if not isinstance(value, t.Mapping) or set(value) - set(SSH) - {"host", "path"}:
+    if not isinstance(value, t.Mapping) or set(value) - set(REACHED_BY) - {"host", "path"}:
         raise GridError("invalid_export", f"{shorten(value)} is not a source", remedy="Give what image_transfer takes as its source")
-    wanted = {**SSH, **value}
+    wanted = {**REACHED_BY, **value}
     return parse_source({**wanted, "host": wanted.get("host"), "port": int(wanted["port"]) if _whole(wanted["port"], 65535) else 0})
 
 
 def _whole(value: t.Any, most: int) -> bool:
     return not isinstance(value, bool) and str(value).isascii() and str(value).isdigit() and 0 < int(value) <= most
-
-
-def parse_ports(text: str) -> range:
-    """The option ``ports``, such as ``10809-10872``. :raises GridError: ``invalid_ports``."""
-    found = _PORTS.fullmatch(text)
-    ports = range(int(found[1]), int(found[2]) + 1) if found else range(0)
-    if not ports or ports[0] < 1024 or ports[-1] > 65535:
-        raise GridError("invalid_ports", f"{shorten(text)} is not a range of ports", remedy="Give a range such as 10809-10872")
-    return ports
 
 
 def choose_port(export: Export, ports: range, taken: t.Container[int]) -> int:
@@ -204,21 +186,6 @@ def parse_units(text: str) -> dict[str, Unit]:
             environment.get("VIRTUOSO_UPSTREAM"),
         )
     return found
-
-
-def parse_sockets(*tables: str) -> dict[int, Socket]:
-    """TCP ports of this host in the texts of ``/proc/net/tcp`` and ``tcp6``."""
-    listening: set[int] = set()
-    clients: dict[int, int] = {}
-    for line in (line.split() for table in tables for line in table.splitlines()[1:]):
-        if len(line) < 4:
-            continue
-        port = int(line[1].rpartition(":")[2], 16)
-        if line[3] == _TABLE_LISTEN:
-            listening.add(port)
-        elif line[3] == _TABLE_ESTABLISHED:
-            clients[port] = clients.get(port, 0) + 1
-    return {port: Socket(port in listening, clients.get(port, 0)) for port in {*listening, *clients}}
 
 
 def run_argv(export: Export, port: int, tls_dir: str, layer: str, cache: str) -> list[str]:

@@ -19,12 +19,17 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference imp
     split_reference,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import check, check_path, shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._pki import TLS_DIR
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
 
 CONNECT_TIMEOUT = 15
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[?[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9.-]{1,15})?\]?", re.ASCII)
 _KEY_NAME = re.compile(r"\[[^]\s]{1,255}\]:[0-9]{1,5}", re.ASCII)
+
+
+TLS_PORT = 10808
+"""Of the socket unit that gives images."""
 
 
 class Source(t.NamedTuple):
@@ -41,13 +46,10 @@ class Source(t.NamedTuple):
     known_hosts_file: str
     key_name: str | None = None
     tls_port: int = 0
-    tls_dir: str = "/etc/pki/qemu"
+    tls_dir: str = TLS_DIR
 
 
-TLS_PORT = 10808
-"""Of the socket unit that gives images."""
-
-SSH = {
+REACHED_BY = {
     "port": 22,
     "user": "virtuoso",
     "identity_file": "/etc/virtuoso/transfer_ed25519",
@@ -55,7 +57,7 @@ SSH = {
     "name": None,
     "key_name": None,
     "tls_port": TLS_PORT,
-    "tls_dir": "/etc/pki/qemu",
+    "tls_dir": TLS_DIR,
 }
 """How a source is reached where nothing else is said."""
 
@@ -88,7 +90,7 @@ def parse_source(value: t.Mapping[str, t.Any]) -> Source:
         known_hosts_file=check_path("known_hosts_file", value["known_hosts_file"]),
         key_name=_key_name(value["key_name"]) if value.get("key_name") else None,
         tls_port=int(tls_port),
-        tls_dir=check_path("tls_dir", value.get("tls_dir", SSH["tls_dir"])),
+        tls_dir=check_path("tls_dir", value.get("tls_dir", TLS_DIR)),
     )
 
 

@@ -20,7 +20,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import header
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import MAX_LAYERS, layer_digest, layer_file
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.paging import backing_words
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import Disk
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.observed import Disk
 
 # Everybody may pass, so that QEMU reaches its files; nobody but root may list.
 _DIRECTORY_MODE = 0o711

@@ -13,7 +13,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import d
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, state_word, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import hibernate, memory
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import Depot, layer_of, read_qcow2
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import KEPT, SAVED, Observed
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.observed import KEPT, SAVED, Observed
 
 Model = t.Dict[str, t.Any]
 

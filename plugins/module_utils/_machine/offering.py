@@ -22,15 +22,14 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import export_plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.sockets import Socket, tcp_ports
+from ansible_collections.virtuoso.grid.plugins.module_utils._pki import TLS_DIR
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
 View = t.Mapping[str, t.Any]
 
-TLS = "/etc/pki/qemu"
 _LOCK = "/run/virtuoso-offer.lock"
-_TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 _LONGEST = "24h"
 _START_TIMEOUT = 20
 _PATIENCE = 5.0
@@ -73,7 +72,7 @@ def arguments(files: t.Mapping[str, str], port: int, target: str) -> list[str]:
     rules = [{"match": each, "policy": "allow", "format": "exact"} for each in identities(target)]
     argv = [
         "/usr/bin/qemu-storage-daemon",
-        "--object", f"tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,dir={TLS}",
+        "--object", f"tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,dir={TLS_DIR}",
         "--object", json.dumps({"qom-type": "authz-list", "id": "target", "policy": "deny", "rules": rules}),
     ]  # fmt: skip
     for number, path in enumerate(files.values()):
@@ -84,16 +83,8 @@ def arguments(files: t.Mapping[str, str], port: int, target: str) -> list[str]:
     return argv
 
 
-def _sockets() -> dict[int, export_plan.Socket]:
-    texts = []
-    for table in _TABLES:
-        with contextlib.suppress(FileNotFoundError), open(table, encoding="ascii") as file:
-            texts.append(file.read())
-    return export_plan.parse_sockets(*texts)
-
-
 def _port(ports: range) -> int:
-    taken = {number for number, each in _sockets().items() if each.listens}
+    taken = {number for number, each in tcp_ports().items() if each.listens}
     for port in ports:
         if port not in taken:
             return port
@@ -121,7 +112,7 @@ def offer(uuid: str, files: t.Mapping[str, str], target: str, ports: range) -> V
         command(argv, timeout=60, code="offer_failed", remedy="See what systemd said: journalctl -u 'virtuoso-offer-*'")
 
         def probe() -> None:
-            if _sockets().get(port, export_plan.Socket(False, 0)).listens:
+            if tcp_ports().get(port, Socket(False, 0)).listens:
                 return
             if command(["systemctl", "is-active", unit(uuid)], timeout=20, accept=range(256)).strip() not in ("active", "activating"):
                 said = command(
@@ -175,7 +166,7 @@ def take(source: View, name: str, path: str, about: View, progress: Progress, *,
     if source.get("key_name"):
         image += f",file.tls-hostname={source['key_name']}"
     argv = ["qemu-img", "convert", "-q", "-O", "raw", "-W", "-m", "8", *(["-r", str(bandwidth)] if bandwidth else [])]
-    argv += ["--object", f"tls-creds-x509,id=tls,endpoint=client,verify-peer=yes,dir={TLS}", "--image-opts", image, path]
+    argv += ["--object", f"tls-creds-x509,id=tls,endpoint=client,verify-peer=yes,dir={TLS_DIR}", "--image-opts", image, path]
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         said = b""
 

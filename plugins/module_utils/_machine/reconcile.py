@@ -16,10 +16,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import m
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import changes, copies, paging, refusals
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.addressing import in_seed
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.changes import LIVE, NEXT_START, NOW, pending
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.observed import KEPT, SAVED, Disk, Observed
 
 Model = t.Dict[str, t.Any]
-
-KEPT, SAVED = "kept", "saved"
 
 POWER_STATES = ("present", "running", "paused", "stopped", "restarted", "rebooted", "reset", "hibernated", "absent")
 
@@ -27,37 +26,6 @@ FIRST_BOOT_ONLY = ("packages", "users", "address")
 """What cloud-init does once, at the machine's first start."""
 
 _FACTS = ("owner", "site", "network", "goal", "user", "python", "generation", "tags", "wishes")
-
-
-@dataclasses.dataclass(frozen=True)
-class Disk:
-    """A qcow2 file: virtual size in bytes, and the path of what it is an overlay on."""
-
-    size: int
-    backing: t.Optional[str] = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Observed:
-    """What is there of one machine. ``config`` is ``None`` where no domain is defined, ``live`` where it doesn't run.
-
-    ``missing`` is the digest of a layer that the disk lies on and that isn't here; ``leftover`` tells of another disk beside it;
-    ``memory`` of a kept memory, KEPT or SAVED (whole, and not compressed yet): of a machine that is off it makes a hibernated one;
-    ``incoming`` that its files came, or are coming, from another host and don't count yet; ``agent`` that its guest's agent answers.
-    """
-
-    state: str = "absent"
-    config: t.Optional[Model] = None
-    live: t.Optional[Model] = None
-    metadata: t.Optional[Model] = None
-    disk: t.Optional[Disk] = None
-    seed: bool = False
-    files: bool = False
-    missing: t.Optional[str] = None
-    leftover: bool = False
-    memory: t.Optional[str] = None
-    incoming: bool = False
-    agent: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, libvirt, to_grid_error
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.export_plan import parse_ports
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.sockets import parse_ports
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import copies, disk, live, looking, marking, migration, observe, offering, sleeping
 
 Result = t.Dict[str, t.Any]

@@ -20,7 +20,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress impo
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import check_space
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk, observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import check_uuid
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import Observed
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.observed import Observed
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import check_text
 
 

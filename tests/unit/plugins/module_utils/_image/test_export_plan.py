@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import export_plan as plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.sockets import Socket, parse_ports, parse_sockets
 
 DIGEST = "sha256:" + "a" * 64
 PORTS = range(10809, 10873)
@@ -47,12 +48,12 @@ def test_what_is_no_export(entry, code):
 @pytest.mark.parametrize("text", ["", "10809", "10-20", "10900-10800", "1-99999", "a-b"])
 def test_what_is_no_range_of_ports(text):
     with pytest.raises(GridError) as caught:
-        plan.parse_ports(text)
+        parse_ports(text)
     assert caught.value.code == "invalid_ports"
 
 
 def test_a_layer_has_the_same_port_whenever_it_is_free():
-    assert plan.parse_ports("10809-10872") == PORTS
+    assert parse_ports("10809-10872") == PORTS
     first = plan.choose_port(SOURCE, PORTS, set())
     assert first == plan.choose_port(SOURCE, PORTS, {first + 1}) != plan.choose_port(SOURCE, PORTS, {first})
     assert plan.choose_port(PAGER, PORTS, set()) != first
@@ -90,8 +91,8 @@ def test_sockets_as_the_kernel_tells_of_them():
     head = "  sl  local_address rem_address   st\n"
     four = head + "   0: 00000000:2A3B 00000000:0000 0A\n   1: 0100007F:2A3B 0100007F:9999 01\n   2: 0100007F:9999 0100007F:2A3B 01\n"
     six = head + "   0: 00000000000000000000000000000000:2A3B 0:0 01\n   1: 0:2A3C 0:0 06\n"
-    found = plan.parse_sockets(four, six)
-    assert found[0x2A3B] == plan.Socket(True, 2) and found[0x9999] == plan.Socket(False, 1) and 0x2A3C not in found
+    found = parse_sockets(four, six)
+    assert found[0x2A3B] == Socket(True, 2) and found[0x9999] == Socket(False, 1) and 0x2A3C not in found
 
 
 @pytest.mark.parametrize("export", [SOURCE, PAGER])
