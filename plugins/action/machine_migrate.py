@@ -11,10 +11,12 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_steps as steps
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.plugin_utils import _stations
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._at_once import NOT_HERE, at_once, looked_at
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._moving import Trip
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._progress import ProgressAction
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._recorder import Recorder, marked
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._relay import connection_to, relayed
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._served import Served
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._tunnel import forwarded
 
 
@@ -95,9 +97,9 @@ class ActionModule(ProgressAction):
 
     def _watched(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         step, machines = arguments.get("step"), arguments.get("machines") or []
-        if step == "move":
+        if step in ("move", "all"):
             try:
-                return self._move(arguments, task_vars)
+                return self._move(arguments, task_vars) if step == "move" else self._all(arguments, task_vars)
             except GridError as exc:
                 return exc.result()
         if step == "send" and not self._task.check_mode and any(entry.get("mode") == "live" for entry in machines):
@@ -110,27 +112,75 @@ class ActionModule(ProgressAction):
     def _move(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         """All steps, on both hosts; the machines as they are then, with ``status`` and ``row``."""
         given = by_step(arguments)
-        record = arguments.get("record") or {}
-        recorder = Recorder(record, self._loader.get_basedir()) if record.get("store") and not self._task.check_mode else None
-        source, target = arguments["source"]["name"], arguments["target"]["name"]
-        theirs = _stations.known(task_vars, target)
-        there = connection_to(target, task_vars, self._play_context)
-        _stations.become(self, there, theirs)
+        source, target = (arguments[end]["name"] for end in ("source", "target"))
+        ways = {source: self._connection, target: self._way_to(target, task_vars)}
         stations = {
-            "source": _stations.Station(self, source, self._connection, task_vars),
-            "target": _stations.Station(self, target, there, _stations.variables(task_vars, target)),
+            source: _stations.Station(self, source, ways[source], task_vars),
+            target: _stations.Station(self, target, ways[target], _stations.variables(task_vars, target)),
         }
+        journey = {"source": source, "target": target, "machines": arguments["machines"]}
+        with contextlib.ExitStack() as stack:
+            for station in stations.values():
+                stack.callback(station.close)
+            machines = self._journey(journey, given, stations, ways, self._recorder(arguments))
+        return {"changed": any((machine.get("row") or {}).get("changed") for machine in machines), "machines": machines}
+
+    def _all(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        """All of it, for all hosts and machines, with one module started on each host."""
+        hosts = {host["name"]: host for host in arguments["hosts"]}
+        recorder = self._recorder(arguments)
+        common = {key: arguments[key] for key in ("uri", "timeout") if key in arguments}
+        with contextlib.ExitStack() as stack:
+            ways = {name: self._way_to(name, task_vars) for name in hosts}
+            stations = {}
+            for name, way in ways.items():
+                station = _stations.Station(self, name, way, _stations.variables(task_vars, name))
+                stations[name] = Served(station, common)
+                stack.callback(stations[name].close)
+            for served in stations.values():
+                served.listen()
+            if not all(served.serves for served in stations.values()):
+                return NOT_HERE
+            looked = looked_at(stations, hosts, arguments["machines"], common)
+
+            def journey(each: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
+                ends = {"source": dict(hosts[each["source"]]), "target": {**hosts[each["target"]], "postcopy": each["postcopy"]}}
+                given = by_step({**arguments, **ends, "parallel": each["parallel"]})
+                return self._journey(each, given, stations, ways, recorder)
+
+            return at_once(arguments["machines"], hosts, looked, arguments["plan"], journey)
+
+    def _way_to(self, name: str, task_vars: dict[str, t.Any]) -> t.Any:
+        """A connection to a host, with the task's privileges."""
+        way = connection_to(name, task_vars, self._play_context)
+        _stations.become(self, way, _stations.known(task_vars, name))
+        return way
+
+    def _recorder(self, arguments: t.Mapping[str, t.Any]) -> Recorder | None:
+        record = arguments.get("record") or {}
+        return Recorder(record, self._loader.get_basedir()) if record.get("store") and not self._task.check_mode else None
+
+    def _journey(
+        self,
+        journey: t.Mapping[str, t.Any],
+        given: t.Mapping[str, t.Mapping[str, t.Any]],
+        stations: t.Mapping[str, t.Any],
+        ways: t.Mapping[str, t.Any],
+        recorder: Recorder | None,
+    ) -> list[dict[str, t.Any]]:
+        """Make one; its machines as they are then. :param stations: by host, as are ``ways``, the connections there."""
+        source, target = journey["source"], journey["target"]
 
         def again(taken: t.Mapping[str, t.Any], first: dict[str, t.Any]) -> dict[str, t.Any]:
-            return through_controller(self._connection, there, stations["target"].run, taken, first) if cut_off(first) else first
+            return through_controller(ways[source], ways[target], stations[target].run, taken, first) if cut_off(first) else first
 
-        journey = {"source": source, "target": target, "machines": arguments["machines"]}
         order = steps.ORDER[:1] if self._task.check_mode else steps.ORDER
-        trip = Trip(journey, stations, given, lambda: forwarded(there, self._connection), again, order)
+        ends = {"source": stations[source], "target": stations[target]}
+        trip = Trip(journey, ends, given, lambda: forwarded(ways[target], ways[source]), again, order)
         machines = [{key: value for key, value in machine.items() if key != "seed"} for machine in trip.run()["machines"]]
         if recorder is not None:
             machines = marked(machines, recorder.record([machine["seen"] for machine in machines if machine.get("seen")]))
-        return {"changed": any((machine.get("row") or {}).get("changed") for machine in machines), "machines": machines}
+        return machines
 
     def _again(
         self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any], run: t.Callable[..., dict[str, t.Any]], first: dict[str, t.Any]

@@ -34,6 +34,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model impor
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.matrix import traffic_rows
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import overlay_plan, with_keys
 from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_forwarding as forwarding
+from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_once as once
 from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_play as migration
 from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_steps as steps
 
@@ -63,6 +64,7 @@ class FilterModule:
             "migrate_arrived": steps.arrived,
             "migrate_asked": migration.asked,
             "migrate_by_host": migration.by_host,
+            "migrate_end": once.end,
             "migrate_entries": steps.entries,
             "migrate_foretold": steps.foretold,
             "migrate_host": migration.host_entry,

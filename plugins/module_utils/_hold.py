@@ -4,11 +4,13 @@
 """A module that was started before its turn: it waits for the word that tells what it is to do.
 
 To start a module takes longer than most of what it does. So the controller starts the one that comes next while another works, and gives it the word by a file
-in a directory that is there as long as the controller's process is (``plugin_utils/_stations.py``). Without the word nothing is done.
+in a directory that is there as long as the controller's process is (``plugin_utils/_stations.py``). Without the word nothing is done. A module that is to do
+one thing after the other has a word for each, and says what became of it through a named pipe in that directory (fifo(7)).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -20,6 +22,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending
 LONGEST = 86400.0
 _PATIENCE = 10.0
 _INTERVAL = 0.02
+
+ANSWERS = ".answers"
+"""The named pipe, beside the words."""
 
 
 def word(path: str, *, longest: float = LONGEST, patience: float = _PATIENCE, clock: t.Callable[[], float] = time.monotonic) -> dict[str, t.Any]:
@@ -45,3 +50,44 @@ def word(path: str, *, longest: float = LONGEST, patience: float = _PATIENCE, cl
         raise Pending("no word yet")
 
     return wait_for(probe, longest, what="the controller's word", interval=_INTERVAL, clock=clock)
+
+
+class Words:
+    """One word after the other. :param path: what their files' names begin with; each has its number after that, from 0 on."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._number = 0
+        self._pipe: int | None = None
+
+    def next(self) -> dict[str, t.Any]:
+        """The next one, which nobody gets again. :raises GridError: as :func:`word`."""
+        path = f"{self._path}.{self._number}"
+        # Where there was a word before, there is the directory, or nobody any more.
+        found = word(path, patience=0.0 if self._number else _PATIENCE)
+        # The module may be started once more where its connection broke: what it has begun to do is not to be done by two.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        self._number += 1
+        return found
+
+    def answer(self, result: t.Mapping[str, t.Any]) -> bool:
+        """Say what became of the last one; whether somebody listens."""
+        text = json.dumps({"number": self._number - 1, "result": result}, default=str) + "\n"
+        rest = memoryview(text.encode("ascii"))
+        try:
+            if self._pipe is None:
+                # Without a reader this fails; in its other mode it would wait for one that doesn't come.
+                self._pipe = os.open(os.path.join(os.path.dirname(self._path), ANSWERS), os.O_WRONLY | os.O_NONBLOCK)
+                os.set_blocking(self._pipe, True)
+            while rest:
+                rest = rest[os.write(self._pipe, rest) :]
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Nothing more is said."""
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None

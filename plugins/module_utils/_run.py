@@ -41,16 +41,33 @@ def run_module(work: t.Callable[[AnsibleModule], Result], *, where: str | None =
 
 
 def finish(module: AnsibleModule, result: Result) -> None:
-    """End the module; a batch with failed objects ends as failed, with every object's own result still in it."""
+    """End the module with this."""
+    told = ended(result)
+    if told.get("failed"):
+        module.fail_json(**told)
+    module.exit_json(**told)
+
+
+def ended(result: Result) -> Result:
+    """What a module ends with: a batch with failed objects ends as failed, with every object's own result still in it (pure)."""
     for batch in (value for value in result.values() if isinstance(value, list)):
         failed = [item for item in batch if isinstance(item, dict) and item.get("failed")]
         if failed:
-            module.fail_json(
-                msg=f"{len(failed)} of {len(batch)} failed: " + "; ".join(item["msg"] for item in failed),
-                failure={"code": "some_failed", "codes": sorted({item["failure"]["code"] for item in failed})},
+            return {
+                "failed": True,
+                "msg": f"{len(failed)} of {len(batch)} failed: " + "; ".join(item["msg"] for item in failed),
+                "failure": {"code": "some_failed", "codes": sorted({item["failure"]["code"] for item in failed})},
                 **result,
-            )
-    module.exit_json(**result)
+            }
+    return result
+
+
+def answer(work: t.Callable[[], Result]) -> Result:
+    """What a module would end with, where it goes on afterwards."""
+    try:
+        return ended(work())
+    except GridError as exc:
+        return exc.on(host=_Here.name).result()
 
 
 def attempt(name: str, work: t.Callable[[], Result], *, kind: str, tried: str) -> Result:

@@ -29,8 +29,12 @@ options:
       - V(move), delegated to the source, makes the steps from V(prepare) to V(settle) on both hosts, for all machines of a journey. The action plugin does
         that; it starts the module that comes next while the one before works, where the connections are pipelined. In check mode it only makes V(prepare).
       - V(settle) carries out what was decided of a copy here. The entry's C(action) is C(restore), C(release), C(discard), C(finish) or C(adopt).
+      - V(all), of one task for the whole play, looks on all O(hosts), decides, and makes the steps of V(move) for machines that need nothing else first. It starts
+        one module a host, which makes all steps there (V(serve), which the action plugin alone uses), and needs connections that are pipelined. Where that isn't
+        possible, or there is more to be done (an image is missing, an earlier move was interrupted, another run has a machine), it does nothing and
+        returns RV(over=false).
     type: str
-    choices: [look, prepare, send, receive, settle, move]
+    choices: [look, prepare, send, receive, settle, move, all, serve]
     required: true
   name:
     description: What the inventory calls this host.
@@ -64,6 +68,16 @@ options:
       - "For V(move): the information service that is told of the machines as soon as they have arrived, by C(store), and its C(providers), as
         M(virtuoso.grid.registration) takes them. A machine that it has been told of is returned with C(recorded). Where that doesn't succeed nothing fails:
         it is left to M(virtuoso.grid.registration)."
+    type: dict
+  hosts:
+    description:
+      - "For V(all): the hosts to look at, each with its C(name), its C(address) as the others reach it, its depot's C(path), its C(site), and the C(provider) that
+        O(record) is told."
+    type: list
+    elements: dict
+  plan:
+    description: "For V(all): C(mode), C(dead), C(speeds), C(reserve), C(per_host) and C(per_link), as the role has them; and C(networks), the names of those
+      that have to follow machines."
     type: dict
   socket:
     description: "For V(send): the socket on this host that leads to the target's libvirt. The action plugin makes it."
@@ -215,17 +229,23 @@ host:
   type: dict
 """
 
+import contextlib
+import typing as t
+
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._hold import word
+from ansible_collections.virtuoso.grid.plugins.module_utils._hold import Words, word
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.journey import STEPS, Journey
-from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, answer, run_module
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
+
+BY_PLUGIN = ("move", "all")
 
 OPTIONS = {
     "argument_spec": {
-        "step": {"type": "str", "required": True, "choices": [*STEPS, "move"]},
+        "step": {"type": "str", "required": True, "choices": [*STEPS, *BY_PLUGIN, "serve"]},
         "name": {"type": "str"},
         "facts": {"type": "bool", "default": False},
         "unsettled": {"type": "bool", "default": False},
@@ -233,6 +253,8 @@ OPTIONS = {
         "target": {"type": "dict"},
         "source": {"type": "dict"},
         "record": {"type": "dict"},
+        "hosts": {"type": "list", "elements": "dict"},
+        "plan": {"type": "dict"},
         "socket": {"type": "path"},
         "hold": {"type": "path"},
         "parallel": {"type": "int", "default": 2},
@@ -246,23 +268,54 @@ OPTIONS = {
         "progress_file": {"type": "path"},
     }
 }
+ARGUMENTS = merge(HYPERVISOR, DEPOT, OPTIONS)
+
+
+def params_of(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """The options as a journey takes them. :raises GridError: ``invalid_...``."""
+    bandwidth = params["bandwidth"]
+    return {**params, "bandwidth": parse_size(bandwidth, "bandwidth", minimum=1) if bandwidth else None}
 
 
 def work(module: AnsibleModule) -> Result:
     """The module's work."""
-    if module.params["step"] == "move":
-        raise GridError("invalid_step", "the step move is made by the action plugin of this module", remedy="Use the module in a play, not by itself")
-    bandwidth = module.params["bandwidth"]
-    params = {**module.params, "bandwidth": parse_size(bandwidth, "bandwidth", minimum=1) if bandwidth else None}
+    if module.params["step"] in BY_PLUGIN or (module.params["step"] == "serve" and not module.params["hold"]):
+        step = module.params["step"]
+        raise GridError("invalid_step", f"the step {step} is made by the action plugin of this module", remedy="Use the module in a play, not by itself")
+    if module.params["step"] == "serve":
+        return serve(module)
+    params = params_of(module.params)
     if params["hold"]:
         told = word(params["hold"])
         params.update(machines=told.get("machines") or [], socket=told.get("socket"))
     return Journey(params, module.check_mode).run()
 
 
+def serve(module: AnsibleModule) -> Result:
+    """One step after the other, each as its word says, until one says nothing."""
+    validator = ArgumentSpecValidator(ARGUMENTS["argument_spec"])
+    words = Words(module.params["hold"])
+
+    def step(told: t.Mapping[str, t.Any]) -> Result:
+        checked = validator.validate({**told, "progress_file": module.params["progress_file"]})
+        if checked.error_messages:
+            raise GridError("invalid_options", "; ".join(checked.error_messages), remedy="Give what the step takes")
+        return Journey(params_of(checked.validated_parameters), module.check_mode).run()
+
+    with contextlib.closing(words):
+        while True:
+            told = words.next()
+            if not told:
+                return {"changed": False, "machines": []}
+            result = answer(lambda told=told: step(told))
+            if not words.answer(result):
+                # Who asked may still hear how this ends.
+                return result
+
+
 def main() -> None:
     """The module."""
-    run_module(work, supports_check_mode=True, **merge(HYPERVISOR, DEPOT, OPTIONS))
+    run_module(work, supports_check_mode=True, **ARGUMENTS)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Held:
 
 
 class Trip:
-    """One journey, from the statuses that its machines have to those that they come to.
+    """One journey, from the statuses that its machines have to those that they come to. The stations are open, and stay so.
 
     :param arguments: by step, what its module is given beside the machines. :param way: makes the context whose value is the socket of the target's libvirt.
     :param again: what is tried where the target can't reach the source: a step's arguments and its first result, to the result.
@@ -78,8 +78,6 @@ class Trip:
     def run(self) -> Result:
         """Make it; the journey as it is then."""
         with contextlib.ExitStack() as stack:
-            for station in self._stations.values():
-                stack.callback(station.close)
             if "send" in self._order and steps.leaves_live(self.journey):
                 self._tunnel = Held(self._way())
                 stack.callback(self._tunnel.close)

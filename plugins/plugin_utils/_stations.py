@@ -27,6 +27,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.loader import become_loader
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hold import ANSWERS
 from ansible_collections.virtuoso.grid.plugins.plugin_utils import _relay
 
 Result = t.Dict[str, t.Any]
@@ -34,14 +35,17 @@ Result = t.Dict[str, t.Any]
 _READY = b"virtuoso-ready"
 _DEADLINE = 15.0
 _PATIENCE = 3.0
+_POLL = 0.2
+_LAST = 0.5
 _INTERPRETER = ("ansible_python_interpreter", "ansible_interpreter_python", "ansible_interpreter_python_fallback")
 _BECOME = ("become_user", "become_exe", "become_flags", "become_pass")
 
 
 def script(directory: str) -> str:
-    """The shell's: each line is a name and a word, which is whole in the file of that name (pure)."""
+    """The shell's: each line is a name and a word, which is whole in the file of that name; what is answered comes out as it is (pure)."""
     return (
-        f"umask 077; mkdir {directory} || exit 1; trap 'rm -rf {directory}' EXIT; trap 'exit 1' HUP INT TERM; echo {_READY.decode()}; "
+        f"umask 077; mkdir {directory} || exit 1; mkfifo {directory}/{ANSWERS}; cat {directory}/{ANSWERS} & "
+        f"trap 'rm -rf {directory}; kill $! 2>/dev/null' EXIT; trap 'exit 1' HUP INT TERM; echo {_READY.decode()}; "
         f"while read -r name word; do printf '%s' \"$word\" > {directory}/.word && mv {directory}/.word {directory}/\"$name\"; done"
     )
 
@@ -56,6 +60,8 @@ class Caller:
         way.host = str(way.get_option("host"))
         listens = f"/bin/sh -c {shlex.quote(script(self._directory))}"
         argv = way._build_command(way.get_option("ssh_executable"), "ssh", "-T", way.host, listens)  # pylint: disable=protected-access
+        self._said = b""
+        self._listens = False
         self._process = subprocess.Popen(  # pylint: disable=consider-using-with
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
@@ -64,19 +70,45 @@ class Caller:
         """Where a word of this name is waited for."""
         return f"{self._directory}/{name}"
 
-    def ready(self) -> bool:
-        """Whether the host listens."""
-        said, end = b"", time.monotonic() + _DEADLINE
+    def _read(self, seconds: float) -> bool:
+        """Wait for more, so long; whether there may be more after this."""
         output = t.cast(t.BinaryIO, self._process.stdout)
         with selectors.DefaultSelector() as selector:
             selector.register(output, selectors.EVENT_READ)
-            while _READY not in said and time.monotonic() < end:
-                if selector.select(0.1):
-                    part = os.read(output.fileno(), 4096)
-                    if not part:
-                        break
-                    said += part
-        return _READY in said
+            if selector.select(seconds):
+                part = os.read(output.fileno(), 65536)
+                self._said += part
+                return bool(part)
+        return True
+
+    def ready(self) -> bool:
+        """Whether the host listens."""
+        end = time.monotonic() + _DEADLINE
+        while not self._listens and time.monotonic() < end:
+            more = self._read(0.1)
+            dummy, found, after = self._said.partition(_READY + b"\n")
+            if found:
+                self._listens, self._said = True, after
+            elif not more:
+                break
+        return self._listens
+
+    def answer(self, number: int, over: t.Callable[[], bool]) -> Result | None:
+        """What was answered to the word of this number; ``None`` where nothing more comes. :param over: whether who would answer has ended."""
+        quiet = False
+        while True:
+            *lines, self._said = self._said.split(b"\n")
+            for line in lines:
+                with contextlib.suppress(ValueError, TypeError, KeyError):
+                    told = json.loads(line)
+                    if told["number"] == number:
+                        return t.cast(Result, told["result"])
+            if quiet and not lines:
+                return None
+            # What it said last may come after it has ended.
+            quiet = over()
+            if not self._read(_LAST if quiet else _POLL):
+                quiet = True
 
     def say(self, name: str, values: t.Mapping[str, t.Any]) -> None:
         """Give the word. :raises OSError: where nobody listens any more."""
@@ -117,6 +149,10 @@ class Background:
         except BaseException as exc:  # pylint: disable=broad-except
             self._result = {"failed": True, "msg": f"the step failed: {type(exc).__name__}: {exc}"}
 
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return not self._thread.is_alive()
+
     def wait(self, seconds: float) -> None:
         """Return when it is over, or after so many seconds."""
         self._thread.join(seconds)
@@ -140,13 +176,14 @@ class Station:
         self._task_vars = task_vars
         self._caller: Caller | None = None
         with contextlib.suppress(AttributeError, AnsibleError, OSError):
-            if action._is_pipelining_enabled("new"):  # pylint: disable=protected-access
+            # As the action itself asks: whether modules of Python can be given on the standard input.
+            if connection.is_pipelining_enabled(False):
                 self._caller = Caller(connection)
 
     @property
-    def connection(self) -> t.Any:
-        """The way there."""
-        return self._connection
+    def caller(self) -> Caller | None:
+        """Who gives the word there; ``None`` where nobody can."""
+        return self._caller
 
     def listen(self) -> None:
         """See whether modules can be started early there; otherwise they start when their turn has come."""

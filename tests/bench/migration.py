@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Move one and ten running machines from one provider to the other, beside plain ``virsh migrate`` with whole and with incremental storage.
+"""Move one and ten running machines from one provider to the other, beside ``virsh migrate`` with whole and with incremental storage, and encrypted.
 
 Ours is the playbook, as a user runs it; the peers are the bare commands on the source, with the target's files made ready before the clock starts. Bytes
 are those that passed the source's interface, both ways. Between two measurements the machines go back by our playbook, unmeasured. The whole takes about ten
@@ -143,6 +143,8 @@ def measure() -> list[Row]:
             some = meter.names
             meter.run("virtuoso", lambda some=some: move(some, TARGET), False)
             meter.run("virsh --copy-storage-inc", lambda some=some: virsh(some, "--copy-storage-inc"), True)
+            # As ours does, between the hosts' own certificates.
+            meter.run("virsh --copy-storage-inc --tls", lambda some=some: virsh(some, "--copy-storage-inc --tls"), True)
             meter.run("virsh --copy-storage-all", lambda some=some: virsh(some, "--copy-storage-all"), True)
             rows += meter.rows
         if asleep.case.startswith(wanted):

@@ -64,6 +64,28 @@ def test_the_shell_gives_whole_words_and_leaves_nothing_when_its_input_ends(tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_module_that_serves_answers_through_the_shell_until_nobody_listens(tmp_path):
+    directory = tmp_path / "words"
+    with subprocess.Popen(["/bin/sh", "-c", _stations.script(str(directory))], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
+        assert shell.stdout.readline() == b"virtuoso-ready\n"
+        words = _hold.Words(str(directory / "serve"))
+        for number in range(2):
+            shell.stdin.write(f'serve.{number} {{"step": "look", "text": "{number}"}}\n'.encode())
+            shell.stdin.flush()
+            assert words.next() == {"step": "look", "text": str(number)}
+            # Who is started again doesn't do it again.
+            assert not (directory / f"serve.{number}").exists()
+            assert words.answer({"big": "x" * 30000, "text": "\n\u00e4"})
+            assert json.loads(shell.stdout.readline()) == {"number": number, "result": {"big": "x" * 30000, "text": "\n\u00e4"}}
+        shell.stdin.close()
+        shell.wait(5)
+        assert words.answer({}) is False
+        with pytest.raises(GridError) as caught:
+            words.next()
+        words.close()
+    assert caught.value.code == "not_called" and list(tmp_path.iterdir()) == []
+
+
 def test_the_shell_takes_no_directory_that_is_there(tmp_path):
     done = subprocess.run(["/bin/sh", "-c", _stations.script(str(tmp_path))], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert done.returncode == 1 and b"ready" not in done.stdout and tmp_path.is_dir()
@@ -89,9 +111,6 @@ class Station:
 
     def listen(self):
         self.log.append(f"listen {self.name}")
-
-    def close(self):
-        self.log.append(f"close {self.name}")
 
     def run(self, arguments):
         step = arguments["step"]
@@ -141,14 +160,14 @@ def trip(answers, mode="live", way=lambda: contextlib.nullcontext("/socket"), or
 def test_a_live_journey():
     after, did, begun = trip({"send": {"stats": {"downtime": 7}}, "receive": {"facts": FACTS}})
     assert sorted(did[:3]) == ["listen p1", "listen p2", "prepare p2 -"]
-    assert did[3:] == ["send p1 /socket", "receive p2 -", "close p2", "close p1"]
+    assert did[3:] == ["send p1 /socket", "receive p2 -"]
     assert begun == ["begin send p1", "begin receive p2"]
     assert after["status"] == "received" and after["row"]["stats"] == {"downtime": 7}
 
 
 def test_files_and_then_the_source_lets_go():
     after, did, begun = trip({"send": {"files": {}, "port": 5}, "receive": {"facts": FACTS}}, "hibernated")
-    assert did[3:] == ["send p1 -", "receive p2 -", "settle p1 -", "close p2", "close p1"]
+    assert did[3:] == ["send p1 -", "receive p2 -", "settle p1 -"]
     assert begun[-1] == "begin settle p1" and after["status"] == "done"
 
 
