@@ -29,10 +29,10 @@ options:
       - V(move), delegated to the source, makes the steps from V(prepare) to V(settle) on both hosts, for all machines of a journey. The action plugin does
         that; it starts the module that comes next while the one before works, where the connections are pipelined. In check mode it only makes V(prepare).
       - V(settle) carries out what was decided of a copy here. The entry's C(action) is C(restore), C(release), C(discard), C(finish) or C(adopt).
-      - V(all), of one task for the whole play, looks on all O(hosts), decides, and makes the steps of V(move) for machines that need nothing else first. It starts
-        one module a host, which makes all steps there (V(serve), which the action plugin alone uses), and needs connections that are pipelined. Where that isn't
-        possible, or there is more to be done (an image is missing, an earlier move was interrupted, another run has a machine), it does nothing and
-        returns RV(over=false).
+      - V(all), of one task for the whole play, looks on all O(hosts), decides, and makes the steps of V(move) for machines that need nothing else first.
+        It starts one module a host, which makes all steps there (V(serve), which the action plugin alone uses), and needs connections that are
+        pipelined. Where that isn't possible, or there is more to be done (an image is missing, an earlier move was interrupted, another run has a
+        machine), it does nothing and returns RV(over=false).
     type: str
     choices: [look, prepare, send, receive, settle, move, all, serve]
     required: true
@@ -71,8 +71,8 @@ options:
     type: dict
   hosts:
     description:
-      - "For V(all): the hosts to look at, each with its C(name), its C(address) as the others reach it, its depot's C(path), its C(site), and the C(provider) that
-        O(record) is told."
+      - "For V(all): the hosts to look at, each with its C(name), its C(address) as the others reach it, its depot's C(path), its C(site), and the
+        C(provider) that O(record) is told."
     type: list
     elements: dict
   plan:
@@ -218,6 +218,20 @@ machines:
           C(version_too_old), C(virtualization_missing), C(wrong_state).
       type: dict
       returned: failure
+over:
+  description: Whether nothing is left to do.
+  returned: step all
+  type: bool
+rows:
+  description: What became of each machine, for M(virtuoso.grid.report).
+  returned: step all, where it is over
+  type: list
+  elements: dict
+seen:
+  description: The machines where they are, for M(virtuoso.grid.registration); those with C(recorded) are in the store already.
+  returned: step all, where it is over
+  type: list
+  elements: dict
 unsettled:
   description: The machines of which there is a copy here that is on its way, as C(uuid) and C(name).
   returned: with O(unsettled)

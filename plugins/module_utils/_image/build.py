@@ -16,8 +16,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.entry import 
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.fetch import fetch
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.initramfs import make_initramfs
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.removal import remove_tree
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import check_space
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.tree import make_tree, remove_tree
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.tree import make_tree
 
 # A tree and its file system lie on the disk at the same time, with the downloaded packages
 _SPACE_FOR_PACKAGES = 256 * 2**20

@@ -36,8 +36,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference imp
     parse_manifest,
     reference,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.removal import clear
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import flush
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.tree import clear
 
 GROUP = "virtuoso"
 PART = ".part"

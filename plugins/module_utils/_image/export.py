@@ -19,10 +19,11 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image import export
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.ahead import fetch_ahead
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.boot_store import record_boot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.export_names import CACHE_NAME, PAGER, SOURCE, unit_name
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.qemu_img import extents
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.removal import remove_tree
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.sockets import Socket, tcp_ports
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import disk_errors
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.tree import remove_tree
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
 Result = t.Dict[str, t.Any]
@@ -47,7 +48,7 @@ class Exports:
         self.ports = ports
 
     def _cache(self, digest: str) -> str:
-        return os.path.join(self.depot.images, ".paging", digest[len("sha256:") :], plan.CACHE_NAME)
+        return os.path.join(self.depot.images, ".paging", digest[len("sha256:") :], CACHE_NAME)
 
     @contextlib.contextmanager
     def locked(self) -> t.Iterator[None]:
@@ -65,7 +66,7 @@ class Exports:
     def have(self, export: plan.Export, check_mode: bool) -> Result:
         """See to it that the layer is exported; :raises GridError: ``layer_missing``, ``no_port``, ``export_failed``."""
         size = export.size
-        if export.kind == plan.SOURCE:
+        if export.kind == SOURCE:
             chain = self.depot.chain(export.digest)
             for digest in chain:
                 if not self.depot.has(digest):
@@ -100,7 +101,7 @@ class Exports:
         told: Result = {}
         if not clients and not check_mode:
             self._stop(unit_name)
-            if unit.kind == plan.PAGER:
+            if unit.kind == PAGER:
                 told["read"] = self._record(unit.digest)
                 remove_tree(os.path.dirname(self._cache(unit.digest)))
         return {
@@ -148,7 +149,7 @@ class Exports:
 
     def _start(self, export: plan.Export, port: int) -> None:
         cache = self._cache(export.digest)
-        if export.kind == plan.PAGER:
+        if export.kind == PAGER:
             self._make_cache(cache, export.size)
             if export.ahead is not None and not self.depot.has(export.digest):
                 fetch_ahead(self.depot, export.ahead, export.digest)
@@ -193,7 +194,7 @@ class Exports:
             said = command(
                 ["journalctl", "--no-pager", "-o", "cat", "-n", "1", "-u", export.unit, f"--since=@{begin}", *programs], timeout=20
             )
-        source = export.kind == plan.PAGER
+        source = export.kind == PAGER
         return GridError(
             "source_lost" if source else "export_failed",
             f"the {'pager' if source else 'export'} ended at once: {said.strip()[-300:] or 'it said nothing'}",

@@ -15,20 +15,12 @@ import re
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.export_names import CACHE, CACHE_FILE, ORIGIN, PAGER, QMP, SOURCE, unit_name
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.header import MAX_VIRTUAL_SIZE
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import check, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer_plan import REACHED_BY, Source, parse_source
 
-SOURCE, PAGER = "source", "pager"
 UNITS = "virtuoso-export-*.service"
-QMP = "qmp"
-"""The socket of a pager's monitor, in its unit's directory under /run."""
-
-CACHE, CACHE_FILE, ORIGIN = "cache", "file", "source"
-"""Nodes of a pager: what it keeps, the file of that, and what it reads when it hasn't got it."""
-
-CACHE_NAME = "cache.qcow2"
-"""The name of that file."""
 
 RECONNECT = 10
 """Seconds for which a pager lets reads wait for its source to come back; then they fail, and the guest pauses."""
@@ -105,11 +97,6 @@ class Unit:
     active: bool
     port: int | None
     upstream: str | None
-
-
-def unit_name(kind: str, digest: str) -> str:
-    """The name of the unit of an export."""
-    return f"virtuoso-export-{kind}-{digest[len('sha256:') :]}.service"
 
 
 def parse_export(entry: t.Any) -> Export:

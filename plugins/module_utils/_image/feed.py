@@ -19,7 +19,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.content import write_tables
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot, share
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.export_plan import CACHE, CACHE_FILE, CACHE_NAME, ORIGIN, PAGER, QMP, unit_name
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.export_names import CACHE, CACHE_FILE, CACHE_NAME, ORIGIN, PAGER, QMP, unit_name
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.receive import Incoming
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import layer_file
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.send import Pace

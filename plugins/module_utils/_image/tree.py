@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import stat
-import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
@@ -148,29 +147,6 @@ def keep_only(tree: str, patterns: t.Sequence[str]) -> None:
                 os.unlink(full)
 
 
-def remove_tree(tree: str) -> None:
-    """Remove a tree of ours, unless something is mounted in it, which would be lost. :raises GridError: ``leftover_mounted``."""
-    if not os.path.isdir(tree) or os.path.islink(tree):
-        return
-    for top, dirs, dummy in os.walk(tree):
-        for name in dirs:
-            full = os.path.join(top, name)
-            # os.walk doesn't follow links, but ismount would look through them
-            if not os.path.islink(full) and os.path.ismount(full):
-                raise GridError(
-                    "leftover_mounted", f"something is mounted on {full}", remedy="Unmount it, then run the same again"
-                )
-    for attempt in range(10):
-        try:
-            return shutil.rmtree(tree)
-        except OSError:
-            # A program of a run that was killed may write for some moments until the kernel has ended it, too
-            if attempt == 9:
-                raise
-            time.sleep(0.2)
-    return None
-
-
 def find_kernel(tree: str) -> tuple[str, str]:
     """The path on this host of the tree's newest kernel, and its release. :raises GridError: ``recipe_has_no_kernel``."""
     boot = resolve(tree, "/boot/x")[:-2]
@@ -192,26 +168,3 @@ def find_kernel(tree: str) -> tuple[str, str]:
 def _version_key(name: str) -> list[tuple[int, str]]:
     """Sorts versions as people read them: 6.1.0-9 before 6.1.0-56."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
-
-
-def clear(directory: str, keep: str, before: float | None = None) -> bool:
-    """Remove what is in a directory, but files whose names end in ``keep``.
-
-    :param before: remove those that are older than this time, too (seconds since 1970).
-    :returns: whether something was removed.
-    """
-    removed = False
-    try:
-        names = sorted(os.listdir(directory))
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    for name in names:
-        path = os.path.join(directory, name)
-        if name.endswith(keep) and (before is None or os.lstat(path).st_mtime >= before):
-            continue
-        if os.path.isdir(path) and not os.path.islink(path):
-            remove_tree(path)
-        else:
-            os.unlink(path)
-        removed = True
-    return removed

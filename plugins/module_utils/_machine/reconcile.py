@@ -16,7 +16,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import m
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine import changes, copies, paging, refusals
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.addressing import in_seed
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.changes import LIVE, NEXT_START, NOW, pending
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.observed import KEPT, SAVED, Disk, Observed
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.observed import SAVED, Disk, Observed
 
 Model = t.Dict[str, t.Any]
 

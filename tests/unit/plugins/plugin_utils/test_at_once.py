@@ -34,7 +34,10 @@ def _planned(monkeypatch):
 
 
 def arrive(journey):
-    return [{**machine, "status": "done", "row": {"uuid": machine["uuid"], "changed": True}, "seen": {"uuid": machine["uuid"], "at": journey["target"]}} for machine in journey["machines"]]
+    def arrived(machine):
+        return {**machine, "status": "done", "row": {"uuid": machine["uuid"], "changed": True}, "seen": {"uuid": machine["uuid"], "at": journey["target"]}}
+
+    return [arrived(machine) for machine in journey["machines"]]
 
 
 def test_what_was_decided_is_done_and_what_is_seen_later_counts(planned):

@@ -144,5 +144,3 @@ def test_without_the_way_it_ends_with_what_became_of_its_step(served):
     for path in sorted(station.caller.path(name) for name in (_hold.ANSWERS, "")):
         subprocess.run(["rm", "-rf", path], check=True)
     assert host.run({"step": "settle"}) == {"plain": "settle"}
-
-

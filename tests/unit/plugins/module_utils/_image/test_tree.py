@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import initramfs, tree
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.recipe import parse_recipe
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.removal import remove_tree
 
 RECIPE = {"suite": "bookworm", "size": "1 GiB", "packages": ["nano"]}
 
@@ -87,8 +88,8 @@ def test_find_kernel(root):
 def test_remove_tree_leaves_what_links_lead_to(root, tmp_path):
     (tmp_path / "kept").mkdir()
     (root / "out").symlink_to(tmp_path / "kept")
-    tree.remove_tree(str(root))
-    tree.remove_tree(str(root))
+    remove_tree(str(root))
+    remove_tree(str(root))
     assert os.listdir(tmp_path) == ["kept"]
 
 
