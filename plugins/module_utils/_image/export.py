@@ -19,7 +19,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image import export
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.ahead import fetch_ahead
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.boot_store import record_boot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.export_names import CACHE_NAME, PAGER, SOURCE, unit_name
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.export_names import CACHE_NAME, PAGER, SOURCE
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.qemu_img import extents
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.removal import remove_tree
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.sockets import Socket, tcp_ports
