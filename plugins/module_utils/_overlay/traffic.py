@@ -76,8 +76,9 @@ def links(part: apply.Part) -> list[Row]:
     """Each link as it is: its part's words, state, and what it carried since the last mark."""
     before = _marked().get("devices", {})
     rows = []
-    meshed = bool(evpn.ends(part))
-    told, spoken = (apply.fdb(), speaker.sessions()) if meshed else ([], {})
+    told = apply.fdb() if evpn.ends(part) else []
+    # One that was silenced would keep who asks it waiting for a minute.
+    spoken = speaker.sessions() if evpn.wanted(part) == "runs" else {}
     for link in part["links"]:
         since = before.get(link["device"], {})
         carried = {name: max(0, value - since.get(name, 0)) for name, value in statistics(link["device"]).items()}

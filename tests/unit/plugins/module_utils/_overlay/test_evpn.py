@@ -10,7 +10,7 @@ import re
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import apply, evpn, interfaces, model, topology, traffic
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import apply, evpn, interfaces, model, speaker, topology, traffic
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.guests import follow
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import overlay_plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.rules import rules
@@ -160,6 +160,19 @@ def test_from_evpn_to_star_bgp_is_silent_everywhere_before_it_ends():
     steps = [(phase["p1"].get(("*", "evpn")), phase["p1"].get(("home1", "vxlan"))) for phase in seen]
     assert steps == [("frozen", None), ("tree", "standby"), ("standby", "standby"), ("resting", "tree"), (None, "tree")]
     assert [evpn.wanted(phase["p1"]) for phase in phases] == ["frozen"] + ["none"] * 4
+
+
+def test_one_that_was_silenced_is_not_asked_for_its_sessions(monkeypatch):
+    asked = []
+    monkeypatch.setattr(speaker, "sessions", lambda: asked.append("asked") or {"192.0.2.1": {"state": "Established", "seconds": 1}})
+    monkeypatch.setattr(apply, "fdb", list)
+    monkeypatch.setattr(traffic, "state_of", lambda device: "up")
+    monkeypatch.setattr(traffic, "statistics", lambda device: {})
+    dummy, phases = _walk(final(), [STAR])
+    assert evpn.wanted(phases[0]["p1"]) == "frozen"
+    for phase in phases:
+        assert all(row["state"] == "up" for row in traffic.links(phase["p1"])) and asked == []
+    assert [row["state"] for row in traffic.links(final()["p1"])] == ["up"] and asked == ["asked"]
 
 
 def test_a_host_that_leaves_the_mesh_has_its_tap_from_the_first_phase_on():
