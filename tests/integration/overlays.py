@@ -173,12 +173,14 @@ class Pinging:
 
 
 def plug(host: str) -> None:
-    """A port of the network's bridge on a host, as a machine has, without an address.
+    """A port of the network's bridge on a host, as a machine has, without an address. It has the same MAC address whenever it is made, as a machine's has:
+    others hold what they know of it for half a minute.
 
     At home it may get one in the same network as the LAN's bridge: Linux would then answer for each of the two by both (arp_ignore in ip-sysctl).
     """
     apart = f"for each in vhit1 {LAN}; do [ ! -e /proc/sys/net/ipv4/conf/$each ] || echo 1 >/proc/sys/net/ipv4/conf/$each/arp_ignore; done"
-    make = f"ip link add vhit0 type veth peer name vhit1; ip link set vhit0 master {BRIDGE} up; ip link set vhit1 up; {apart}"
+    mac = f"02:00:5e:00:54:{HOSTS.index(host):02x}"
+    make = f"ip link add vhit0 type veth peer name vhit1 address {mac}; ip link set vhit0 master {BRIDGE} up; ip link set vhit1 up; {apart}"
     on_host(host, f"ip link show vhit0 >/dev/null 2>&1 || {{ {make}; }}")
 
 
