@@ -18,7 +18,7 @@ WIREGUARD = "vwg0"
 ACCOUNT = "virtuoso-tap"
 """The system user that the ends of SSH taps belong to: it can log in for nothing else."""
 ROLES = {"tree": ("on", "on"), "standby": ("off", "off"), "shortcut": ("off", "off"), "resting": ("off", "off")}
-ROLES.update(evpn=("on", "off"), frozen=("on", "off"))
+ROLES.update(evpn=("on", "off"), frozen=("on", "off"), flooding=("on", "off"))
 """Flooding and learning of a link's port."""
 
 

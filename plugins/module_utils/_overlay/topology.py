@@ -105,7 +105,10 @@ def mesh_phases(now: t.Mapping[t.Any, str], wanted: t.Collection[t.Any]) -> list
 
     BGP takes over last and lets go first, for it may not see a MAC address both by itself and by a link that it doesn't know. Between, the mesh is a link
     as others are, which floods to all and learns. Roles beside those of :func:`phases`: ``evpn``, what BGP says; ``frozen``, what it said, while it is
-    silent on all hosts; ``resting``, as ``standby``, and whatever was learned is forgotten.
+    silent on all hosts; ``resting``, as ``standby``, and whatever was learned is forgotten; ``flooding``, which doesn't learn.
+
+    The mesh brings what one host floods to all others: also to the host from which the frame came by a link that goes. That would take it for a frame of a
+    machine elsewhere, and lose its own machine until that speaks the next time. So nobody learns by the mesh before all have given up the old links.
     """
     final = {key: "evpn" if key[0] == "" else "tree" for key in wanted}
     coming = {key for key in final if now.get(key) != final[key]}
@@ -123,6 +126,8 @@ def mesh_phases(now: t.Mapping[t.Any, str], wanted: t.Collection[t.Any]) -> list
     if not any(now.get(key) not in (None, "standby") for key in coming):
         found.append({**stay, **dict.fromkeys(going, "tree"), **dict.fromkeys(coming, "standby")})
     found.append({**stay, **dict.fromkeys(going | coming, "standby")})
+    if any(key[0] == "" for key in coming):
+        found.append({**stay, **dict.fromkeys(going, "resting"), **dict.fromkeys(coming, "flooding")})
     found.append({**stay, **dict.fromkeys(going, "resting"), **dict.fromkeys(coming, "tree")})
     flooding = {**stay, **dict.fromkeys(coming, "tree")}
     return [*found, flooding, final] if flooding != final else [*found, final]

@@ -151,8 +151,21 @@ def test_from_star_to_evpn_bgp_begins_when_no_link_beside_the_mesh_is_left():
     star = final([STAR])
     seen, phases = _walk(star, [LAN])
     steps = [(phase["p1"].get(("home1", "vxlan")), phase["p1"].get(("*", "evpn"))) for phase in seen]
-    assert steps == [("tree", "standby"), ("standby", "standby"), ("resting", "tree"), (None, "tree"), (None, "evpn")]
-    assert [evpn.wanted(phase["p1"]) for phase in phases] == ["none"] * 4 + ["runs"]
+    assert steps == [("tree", "standby"), ("standby", "standby"), ("resting", "flooding"), ("resting", "tree"), (None, "tree"), (None, "evpn")]
+    assert [evpn.wanted(phase["p1"]) for phase in phases] == ["none"] * 5 + ["runs"]
+
+
+def test_no_host_learns_by_the_mesh_what_came_from_itself():
+    """Where one is a phase ahead, it floods to the mesh what still comes to it by a link that goes; the mesh brings that to its sender as well."""
+    star = final([STAR])
+    phases = [star, *overlay_plan([LAN], HOSTS, probes(), star)["phases"]]
+    for old, new in zip(phases, phases[1:]):
+        for ahead, behind in ((new, old), (old, new)):
+            floods = [link for link in ahead["home1"]["links"] if link["peer"] == "*" and interfaces.ROLES[link["role"]][0] == "on"]
+            # Whether p1 still sends to home by the link between them.
+            sends = any(link["peer"] == "home1" and link["role"] in ("tree", "standby") for link in behind["p1"]["links"])
+            learns = [link for link in (*old["p1"]["links"], *new["p1"]["links"]) if link["peer"] == "*" and interfaces.ROLES[link["role"]][1] == "on"]
+            assert not (floods and sends and learns), (roles(old), roles(new))
 
 
 def test_from_evpn_to_star_bgp_is_silent_everywhere_before_it_ends():
