@@ -27,11 +27,14 @@ ANSWERS = ".answers"
 """The named pipe, beside the words."""
 
 
-def word(path: str, *, longest: float = LONGEST, patience: float = _PATIENCE, clock: t.Callable[[], float] = time.monotonic) -> dict[str, t.Any]:
+def word(
+    path: str, *, longest: float = LONGEST, patience: float = _PATIENCE, clock: t.Callable[[], float] = time.monotonic, begun: str = ""
+) -> dict[str, t.Any]:
     """The word, as soon as it is given.
 
     :param path: its file. :param patience: seconds within which the directory must have been made.
-    :raises GridError: ``not_called`` where the controller has gone, or didn't come.
+    :param begun: a file by which it is seen that another of us has had its word.
+    :raises GridError: ``not_called`` where the controller has gone, or didn't come; ``link_lost`` where another was begun.
     """
     seen = False
     begin = clock()
@@ -43,6 +46,8 @@ def word(path: str, *, longest: float = LONGEST, patience: float = _PATIENCE, cl
                 return t.cast("dict[str, t.Any]", json.load(file))
         except FileNotFoundError:
             pass
+        if begun and os.path.exists(begun):
+            raise GridError("link_lost", "the connection broke after the module had begun, and what became of that isn't known here", remedy="Run again")
         there = os.path.isdir(os.path.dirname(path))
         if (seen and not there) or (not seen and not there and clock() - begin > patience):
             raise GridError("not_called", "the controller has gone before it said what to do; nothing was done", remedy="Run again")
@@ -64,7 +69,12 @@ class Words:
         """The next one, which nobody gets again. :raises GridError: as :func:`word`."""
         path = f"{self._path}.{self._number}"
         # Where there was a word before, there is the directory, or nobody any more.
-        found = word(path, patience=0.0 if self._number else _PATIENCE)
+        begun = f"{self._path}.begun"
+        found = word(path, patience=0.0) if self._number else word(path, begun=begun)
+        if not self._number:
+            # Ansible starts a module once more where its connection broke: that one is to end, not to wait for a word that was given already.
+            with contextlib.suppress(OSError), open(begun, "w", encoding="ascii"):
+                pass
         # The module may be started once more where its connection broke: what it has begun to do is not to be done by two.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)

@@ -86,6 +86,15 @@ def test_a_module_that_serves_answers_through_the_shell_until_nobody_listens(tmp
     assert caught.value.code == "not_called" and list(tmp_path.iterdir()) == []
 
 
+def test_one_that_is_started_again_after_the_first_had_its_word_ends(tmp_path):
+    (tmp_path / "serve.0").write_text('{"step": "look"}', encoding="utf-8")
+    assert _hold.Words(str(tmp_path / "serve")).next() == {"step": "look"}
+    (tmp_path / "serve.1").write_text('{"step": "send"}', encoding="utf-8")
+    with pytest.raises(GridError) as caught:
+        _hold.Words(str(tmp_path / "serve")).next()
+    assert caught.value.code == "link_lost" and (tmp_path / "serve.1").exists()
+
+
 def test_the_shell_takes_no_directory_that_is_there(tmp_path):
     done = subprocess.run(["/bin/sh", "-c", _stations.script(str(tmp_path))], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert done.returncode == 1 and b"ready" not in done.stdout and tmp_path.is_dir()
