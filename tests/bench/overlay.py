@@ -61,6 +61,7 @@ def ours(kind: str) -> t.Iterator[int]:
         bridge = bridge_name(NAME)
         mtu = int(on(ways.NEAR, f"cat /sys/class/net/{bridge}/mtu"))
         with ways.plugged(dict.fromkeys(ways.ADDRESSES, bridge), mtu):
+            ways.as_machines(NAME)
             yield mtu
     finally:
         play("overlay", virtuoso_networks=[], virtuoso_home_networks=[])

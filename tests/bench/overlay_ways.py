@@ -21,8 +21,8 @@ NEAR, FAR = "provider1", "provider2"
 ADDRESSES = {NEAR: "198.18.0.21", FAR: "198.18.0.22"}
 INNER = {NEAR: "10.99.0.1", FAR: "10.99.0.2"}
 OURS, BY_HAND = "bench", "byhand"
-CABLES = {OURS: "vhbench0", BY_HAND: "byhand0"}
-"""By namespace. Our rules take a cable of ours for one to a home's LAN."""
+CABLES = {OURS: "vm02be00000001", BY_HAND: "byhand0"}
+"""By namespace. To our rules ours is a machine's."""
 PORT = 5201
 KEY = "/root/.bench_ed25519"
 FLOW = Path(__file__).resolve().parent / "flow.py"
@@ -77,6 +77,15 @@ def plugged(bridges: t.Mapping[str, str], mtu: int, space: str = OURS) -> t.Iter
     finally:
         for host in bridges:
             on(host, f"ip netns pids {space} 2>/dev/null | xargs -r kill; ip netns del {space} 2>/dev/null; ip link del {cable} 2>/dev/null; true")
+
+
+def as_machines(network: str) -> None:
+    """Have our rules take what is plugged in for machines, which send from their own address only, and are counted."""
+    change = "import json, sys; path = '/etc/virtuoso/overlay/part.json'; part = json.load(open(path));"
+    change += "part['guests'] = [dict(zip(('device', 'mac', 'network'), sys.argv[1:]))]; json.dump(part, open(path, 'w'))"
+    for host in ADDRESSES:
+        mac = on(host, f"ip netns exec {OURS} cat /sys/class/net/eth0/address").strip()
+        on(host, f'python3 -c "{change}" {CABLES[OURS]} {mac} {network} && python3 /usr/local/lib/virtuoso/overlay.py apply')
 
 
 @contextlib.contextmanager

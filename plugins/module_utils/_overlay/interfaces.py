@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import typing as t
 
 Part = t.Dict[str, t.Any]
@@ -20,6 +21,11 @@ ACCOUNT = "virtuoso-tap"
 ROLES = {"tree": ("on", "on"), "standby": ("off", "off"), "shortcut": ("off", "off"), "resting": ("off", "off")}
 ROLES.update(evpn=("on", "off"), frozen=("on", "off"), flooding=("on", "off"))
 """Flooding and learning of a link's port."""
+
+
+def cable_name(network: str) -> str:
+    """The port of a network's bridge that leads to its home's LAN: the role ``home`` makes it, and names it so."""
+    return f"vh{hashlib.sha256(network.encode()).hexdigest()[:10]}"
 
 
 def wanted_links(part: Part) -> t.Dict[str, Link]:

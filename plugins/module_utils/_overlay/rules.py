@@ -4,7 +4,8 @@
 """The nftables rules that keep networks, guests and the host apart, and that count who talks to whom (pure).
 
 Ports are named one by one: not every kernel can ask for a frame's bridge (``meta ibrname``). Whatever port is not named can't exchange a frame with
-one that is.
+one that is. Every frame pays for each chain and each rule that it meets, most for a chain: what forwarded frames need not meet is on a hook that they
+don't pass, and one lookup tells of most frames that they may go on.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import re
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import evpn
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import PORT, Part
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import PORT, Part, cable_name
 
 HOME = '"vh*"'
 """The cables to homes' own LANs, which the role ``home`` makes."""
+LISTED = 48
+"""Up to so many links of a network, each pair of them is listed."""
 _GONE = "".join(
     f"table {family} {name}\ndelete table {family} {name}\n" for family, name in (("bridge", "virtuoso_overlay"), ("inet", "virtuoso_overlay"))
 )
@@ -48,25 +51,42 @@ def rules(part: Part) -> str:
 
 
 def _apart(part: Part) -> str:
-    """Which ports exchange frames. One lookup finds what a port may do, one where the frame goes: every frame pays for each rule that it meets."""
-    meshes = evpn.ends(part)
+    """Which ports exchange frames: nearly all find their pair at once. Members of one network are on one bridge, so that nobody need ask for it."""
     links = [link["device"] for link in part["links"]]
-    members = [*(guest["device"] for guest in part["guests"]), *links]
-    chain = {**dict.fromkeys(members, "member"), **{link["device"]: "mesh" for link in meshes}}
-    chain.update({link["device"]: "shortcut" for link in part["links"] if link["role"] == "shortcut"})
+    free = [link["device"] for link in part["links"] if link["role"] != "shortcut" and link["transport"] != evpn.KIND]
+    guests, cables = [guest["device"] for guest in part["guests"]], [cable_name(network["name"]) for network in part["networks"]]
     text = "table bridge virtuoso_overlay {\n"
-    text += _set("members", "ifname", _quoted(members)) + _set("links", "ifname", _quoted(links))
-    text += _set("beside", "ifname", _quoted(_beside(part, meshes))) if meshes else ""
-    text += _chain("member", ["oifname @members accept", f"oifname {HOME} accept", "counter drop"])
-    text += _chain("cable", ["oifname @members accept"])
-    # What comes over a shortcut is for machines here. One that isn't heard of for a while is unknown: flooded on, it would come back to the shortcut.
-    text += _chain("shortcut", ["oifname @links counter drop", "goto member"])
-    # Whoever is on a mesh has by it what came by it: while a network changes over, links beside it must not bring it again.
-    text += _chain("mesh", ["oifname @beside counter drop", "goto member"]) if meshes else ""
-    text += _set("ports", "ifname : verdict", (f'"{device}" : goto {name}' for device, name in chain.items()), word="map")
-    text += _chain("keep", ["iifname vmap @ports", f"iifname {HOME} goto cable", "oifname @members counter drop"], "forward priority -200")
-    # The host itself is on none of its networks.
-    return text + _chain("own", ["iifname @members counter drop"], "input priority -200") + "}\n"
+    text += _set("pairs", "ifname . ifname", sorted(f'"{one}" . "{other}"' for one, other in _pairs(part)))
+    text += _set("free", "ifname", _quoted([*guests, *free, *cables])) + _set("members", "ifname", _quoted([*guests, *links]))
+    text += _chain("from", [f"oifname {HOME} accept", "counter drop"]) + _chain("to", [f"iifname {HOME} accept", "counter drop"])
+    exchanged = ["iifname . oifname @pairs accept", "iifname @free oifname @free accept", "iifname @members goto from", "oifname @members goto to"]
+    text += _chain("keep", exchanged, "forward priority -200")
+    # The host itself is on none of its networks: it takes nothing from them, and sends nothing but the announcement that a machine has come (RARP).
+    text += _chain("own", ["iifname @members counter drop", f"iifname {HOME} counter drop"], "input priority -200")
+    silent = [f"oifname {port} ether type != 0x8035 counter drop" for port in ("@members", HOME)]
+    return text + _chain("silent", silent, "output priority -200") + "}\n"
+
+
+def _pairs(part: Part) -> t.Iterator[t.Tuple[str, str]]:
+    """Ports of which the second may have what came by the first, where one of both is a link. Those of a large star's home are left to the next rule."""
+    beside = set(_beside(part, evpn.ends(part)))
+    for network in part["networks"]:
+        name = network["name"]
+        links = {link["device"]: link for link in part["links"] if link["network"] == name}
+        others = [*(guest["device"] for guest in part["guests"] if guest["network"] == name), cable_name(name)]
+        for one, link in links.items():
+            yield from ((pair for other in others for pair in ((one, other), (other, one))))
+            for other, beyond in links.items():
+                if one == other or len(links) > LISTED and not any(_apart_from(each) for each in (link, beyond)):
+                    continue
+                # What comes over a shortcut is for machines here: one that isn't heard of for a while is unknown, and flooded on, it would come back to
+                # the shortcut. And whoever is on a mesh has by it what came by it: while a network changes over, links beside it must not bring it again.
+                if link["role"] != "shortcut" and not (link["transport"] == evpn.KIND and other in beside):
+                    yield one, other
+
+
+def _apart_from(link: Part) -> bool:
+    return link["role"] == "shortcut" or link["transport"] == evpn.KIND
 
 
 def _own(part: Part) -> str:
@@ -82,13 +102,7 @@ def _own(part: Part) -> str:
         # BGP is spoken with the network's home, or by it with its hosts, and with nobody else.
         lines.append(f"tcp dport {evpn.PORT} ip saddr {{ {', '.join(evpn.speakers(part)) or '0.0.0.0'} }} accept")
         lines.append(f'tcp dport {evpn.PORT} iifname != "lo" counter drop')
-    text += _chain("input", lines, "input priority filter - 10")
-    # Where bridged frames pass the host's own rules as well (br_netfilter), those of one bridge go on, and the host keeps no account of connections
-    # within a network: two networks may have the same addresses, and it costs more than all rules here.
-    text += _chain("untracked", ["iifname @bridges notrack"], "prerouting priority raw")
-    text += _set("within", "ifname . ifname", (f'"{bridge}" . "{bridge}"' for bridge in bridges))
-    lines = ["iifname . oifname @within accept", "iifname @bridges counter drop", "oifname @bridges counter drop"]
-    return text + _chain("forward", lines, "forward priority filter - 10") + "}\n"
+    return text + _chain("input", lines, "input priority filter - 10") + "}\n"
 
 
 def _beside(part: Part, meshes: t.Sequence[Part]) -> t.List[str]:
@@ -104,9 +118,12 @@ def _senders(part: Part) -> str:
     """
     free = {network["name"] for network in part["networks"] if network.get("spoofing")}
     guarded = [guest for guest in part["guests"] if guest["network"] not in free]
-    ports = {link["device"]: "accept" for link in part["links"]}
+    ports = {link["device"]: "goto carried" for link in part["links"]}
     ports.update({guest["device"]: "goto counted" for guest in part["guests"]}, **{guest["device"]: "goto guarded" for guest in guarded})
-    filled = {"guarded": [], "counted": ["update @matrix { ether saddr . ether daddr }"], "came": []}  # type: t.Dict[str, t.List[str]]
+    # Where bridged frames pass the host's own rules as well (br_netfilter), the host keeps no account of connections within a network: two networks may
+    # have the same addresses, and it costs more than all rules here.
+    filled: t.Dict[str, t.List[str]] = {"carried": ["notrack"], "guarded": [], "came": []}
+    filled["counted"] = ["notrack", "update @matrix { ether saddr . ether daddr }"]
     if guarded:
         # A guest sends from its own address, and from no other.
         pairs = _braced(f'"{guest["device"]}" . {guest["mac"]}' for guest in guarded)
@@ -115,7 +132,7 @@ def _senders(part: Part) -> str:
         filled["came"].append("iifname vmap " + _braced(f'"{device}" : {verdict}' for device, verdict in ports.items()))
     filled["came"].append(f"iifname {HOME} goto counted")
     text = "table bridge virtuoso_traffic {\n  set matrix {\n    type ether_addr . ether_addr\n    size 65535\n"
-    text += "    flags dynamic,timeout\n    timeout 1h\n    counter\n  }\n" + _chain("guarded", []) + _chain("counted", [])
+    text += "    flags dynamic,timeout\n    timeout 1h\n    counter\n  }\n" + "".join(_chain(name, []) for name in ("carried", "guarded", "counted"))
     text += _chain("came", [], "prerouting priority -300") + "}\n"
-    text += "".join(f"flush chain bridge virtuoso_traffic {name}\n" for name in ("came", "guarded", "counted"))
+    text += "".join(f"flush chain bridge virtuoso_traffic {name}\n" for name in ("came", "carried", "guarded", "counted"))
     return text + "".join(f"add rule bridge virtuoso_traffic {name} {line}\n" for name, lines in filled.items() for line in lines)

@@ -9,11 +9,13 @@ import fnmatch
 import re
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.rules import rules
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import cable_name
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.rules import LISTED, rules
 
 MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
 GUEST, FREE, TREE, SHORTCUT, MESH, BESIDE = "vm020000000001", "vm020000000009", "vt0000000001", "tap12", "vw0000000001", "tap13"
-CABLE, STRANGER = "vh0123456789", "eth7"
+CABLE, STRANGER = cable_name("lan"), "eth7"
+PATCHED = "vh0123456789"
 
 
 def link(device, peer, role, transport="vxlan", **more):
@@ -34,7 +36,7 @@ PART = {
     "forwarding": [],
     "peers": ["192.0.2.2", "p1.example"],
 }
-_FIELD = r"iifname \. ether saddr|iifname \. oifname|iifname|oifname|ip saddr|meta nfproto|udp dport|tcp dport"
+_FIELD = r"iifname \. ether saddr|ether type|iifname \. oifname|iifname|oifname|ip saddr|meta nfproto|udp dport|tcp dport"
 _CONDITION = re.compile(rf"({_FIELD}) (vmap |!= )?(@\w+|\{{.*?\}}|\S+) ?")
 
 
@@ -57,20 +59,20 @@ class Table:
         found = self.sets[word[1:]] if word.startswith("@") else word
         return [element.strip() for element in found[found.find("{") + 1 : found.rfind("}")].split(",")] if "{" in found else [word]
 
-    def run(self, chain: str, **frame: str) -> tuple[str, bool, int]:
-        """The verdict, whether it was counted, and how many rules the frame met."""
-        place, counted, met = list(self.chains[chain]), False, 0
+    def run(self, chain: str, **frame: str) -> tuple[str, bool, int, bool]:
+        """The verdict, whether it was counted, how many rules the frame met, and whether the host keeps no account of its connection."""
+        place, counted, met, free = list(self.chains[chain]), False, 0, False
         while place:
             met, rule = met + 1, place.pop(0)
             verdict = self._verdict(rule, frame)
-            counted = counted or verdict.startswith("update @matrix")
+            counted, free = counted or verdict.startswith("update @matrix"), free or verdict == "notrack"
             if verdict.startswith("goto "):
                 place = list(self.chains[verdict[5:]])
             elif verdict.split()[-1:] in (["accept"], ["drop"]):
-                return verdict.split()[-1], counted, met
+                return verdict.split()[-1], counted, met, free
             elif verdict == "return":
                 break
-        return "accept", counted, met
+        return "accept", counted, met, free
 
     def _verdict(self, rule: str, frame: dict[str, str]) -> str:
         """What the rule says of the frame; nothing where it doesn't match."""
@@ -89,27 +91,45 @@ class Table:
             rule = rule[match.end() :]
 
 
-FORWARD = Table(rules(PART), "bridge", "virtuoso_overlay")
+KEEP = ("bridge", "virtuoso_overlay")
+FORWARD = Table(rules(PART), *KEEP)
 CAME = Table(rules(PART), "bridge", "virtuoso_traffic")
 INPUT = Table(rules(PART), "inet", "virtuoso_overlay")
-MEMBERS = (GUEST, FREE, TREE, SHORTCUT, MESH, BESIDE)
+MEMBERS = (GUEST, TREE, SHORTCUT, MESH, BESIDE)
 
 
-@pytest.mark.parametrize("outside", [CABLE, STRANGER])
+@pytest.mark.parametrize("outside", [CABLE, PATCHED, STRANGER])
 def test_members_exchange_frames_with_members_and_cables_only(outside):
-    for one in MEMBERS:
-        expected = "accept" if outside == CABLE else "drop"
+    for one in (*MEMBERS, FREE):
+        expected = "drop" if outside == STRANGER else "accept"
         assert FORWARD.run("keep", iifname=one, oifname=outside)[0] == expected, one
         assert FORWARD.run("keep", iifname=outside, oifname=one)[0] == expected, one
-        assert FORWARD.run("own", iifname=one)[0] == "drop"
     # What has nothing to do with the networks is nobody's business here.
-    assert FORWARD.run("keep", iifname=STRANGER, oifname="eth8")[0] == FORWARD.run("own", iifname=STRANGER)[0] == "accept"
+    assert FORWARD.run("keep", iifname=STRANGER, oifname="eth8")[0] == "accept"
+
+
+def test_the_host_is_on_none_of_its_networks_and_tells_them_only_that_a_machine_has_come():
+    for port in (*MEMBERS, FREE, CABLE, PATCHED):
+        assert FORWARD.run("own", iifname=port)[0] == FORWARD.run("silent", oifname=port, type="0x0800")[0] == "drop", port
+        assert FORWARD.run("silent", oifname=port, type="0x8035")[0] == "accept", port
+    assert FORWARD.run("own", iifname=STRANGER)[0] == FORWARD.run("silent", oifname=STRANGER, type="0x0800")[0] == "accept"
 
 
 @pytest.mark.parametrize("source", MEMBERS)
-def test_what_came_by_a_shortcut_or_a_mesh_does_not_go_where_it_would_come_back(source):
+@pytest.mark.parametrize("many", [0, LISTED])
+def test_what_came_by_a_shortcut_or_a_mesh_does_not_go_where_it_would_come_back(source, many):
+    forward = Table(rules({**PART, "links": [*PART["links"], *(link(f"vt{number:010x}", f"q{number}", "tree") for number in range(2, many))]}), *KEEP)
     shut = {SHORTCUT: {TREE, SHORTCUT, MESH, BESIDE}, MESH: {BESIDE}}.get(source, set())
-    assert {target for target in MEMBERS if FORWARD.run("keep", iifname=source, oifname=target)[0] == "drop"} == shut
+    others = [target for target in MEMBERS if target != source or target == SHORTCUT]
+    assert {target for target in others if forward.run("keep", iifname=source, oifname=target)[0] == "drop"} == shut
+
+
+def test_a_large_home_lists_no_pair_of_its_links_and_passes_frames_between_them():
+    links = [link(f"vt{number:010x}", f"q{number}", "tree") for number in range(LISTED + 1)]
+    forward = Table(rules({**PART, "links": links}), *KEEP)
+    assert forward.sets["pairs"].count('" . "') == 2 * 2 * len(links)
+    assert forward.run("keep", iifname=links[0]["device"], oifname=links[1]["device"])[0] == "accept"
+    assert forward.run("keep", iifname=links[0]["device"], oifname=GUEST)[0] == "accept"
 
 
 def test_a_guest_sends_from_its_own_address_only_and_is_counted_once_where_it_sends():
@@ -136,19 +156,19 @@ def test_the_host_takes_what_links_carry_from_peers_only_and_nothing_from_networ
     assert inside.run("input", iifname="vwg0", nfproto="ipv4", saddr="192.0.2.9", **vxlan)[0] == "drop"
 
 
-def test_what_passes_the_hosts_own_rules_stays_on_its_bridge_and_is_not_tracked():
-    for one, other, verdict in (("vb1", "vb1", "accept"), ("vb1", "vb2", "drop"), ("vb1", "eth0", "drop"), ("eth0", "vb2", "drop"), ("eth0", "eth1", "accept")):
-        assert INPUT.run("forward", iifname=one, oifname=other)[0] == verdict, (one, other)
-    assert INPUT.chains["untracked"] == ["iifname @bridges notrack"] and INPUT.sets["bridges"] == 'elements = { "vb1", "vb2" }'
+def test_what_members_send_is_not_tracked():
+    assert CAME.chains["carried"] == ["notrack"] and CAME.chains["counted"][0] == "notrack"
+    for port in (GUEST, FREE, TREE, SHORTCUT, MESH, CABLE):
+        assert CAME.run("came", iifname=port, saddr={FREE: OTHER}.get(port, MAC))[3], port
+    assert not CAME.run("came", iifname=STRANGER, saddr=MAC)[3]
 
 
 def test_a_frame_on_its_common_way_meets_few_rules():
-    assert FORWARD.run("keep", iifname=GUEST, oifname=TREE)[2] == FORWARD.run("keep", iifname=TREE, oifname=GUEST)[2] == 2
-    assert CAME.run("came", iifname=TREE, saddr=MAC)[2] == 1 and CAME.run("came", iifname=GUEST, saddr=MAC)[2] <= 4
+    assert FORWARD.run("keep", iifname=GUEST, oifname=TREE)[2] == FORWARD.run("keep", iifname=TREE, oifname=GUEST)[2] == 1
+    assert CAME.run("came", iifname=TREE, saddr=MAC)[2] == 2 and CAME.run("came", iifname=GUEST, saddr=MAC)[2] <= 5
+    assert not INPUT.chains.get("forward") and not INPUT.chains.get("untracked"), "what goes on meets none of the rules for the host's own addresses"
     assert INPUT.run("input", iifname="eth0", nfproto="ipv4", saddr="192.0.2.2", **{"udp dport": "4789"})[2] == 3
-    for shape in (PART["links"][:1], PART["links"]):
-        text = rules({**PART, "links": shape})
-        assert '"vh*"' not in text.split("chain keep")[1].split("iifname vmap")[0], "known ports come first"
+    assert FORWARD.chains["keep"][0] == "iifname . oifname @pairs accept", "known ports come first"
 
 
 def test_a_part_without_networks_leaves_no_rule_and_one_without_ports_can_be_loaded():
