@@ -22,7 +22,7 @@ import sys
 import time
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import evpn, sessions, speaker, steering, wireguard
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import evpn, sessions, speaker, wireguard
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import (
     ACCOUNT,
     MARK,
@@ -233,20 +233,9 @@ def differences(part: Part, directory: str = DIRECTORY) -> t.Dict[str, t.Any]:
         "rules": _rules_differ(part),
         "files": changed,
         "stale": _stale(part, files, directory),
-        "steer": _steered(part, {name for name in devices if name in there}),
         "tun": _tun_closed(part),
         **units,
     }
-
-
-def _steered(part: Part, there: t.Container[str]) -> t.List[str]:
-    """The links' devices that all processors are to serve, and don't yet. :param there: those that stay; the others are made first."""
-    if steering.processors() is None:
-        return []
-    ways = steering.peers(part)
-    told = run(["ip", "-json", "-batch", "-"], "".join(f"route get {address}\n" for address in ways), must=False) if ways else ""
-    queues = {address: steering.queues_of(device) for address, device in steering.cards(ways, told).items()}
-    return [device for device in steering.wanted(part, queues) if device not in there or steering.unset(device)]
 
 
 def _speaker(part: Part, directory: str, units: t.Mapping[str, t.Sequence[str]]) -> t.Dict[str, t.Any]:
@@ -304,7 +293,6 @@ def carry_out(part: Part, todo: t.Mapping[str, t.Any], directory: str = DIRECTOR
     if todo["ip"]:
         run(["ip", "-batch", "-"], "".join(f"{line}\n" for line in todo["ip"]))
         _close(part)
-    steering.steer(todo["steer"], steering.processors() or "0")
     if todo["rules"] and not part["networks"]:
         _load_rules(part)
     if todo["bridge"]:

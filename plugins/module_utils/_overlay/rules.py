@@ -97,7 +97,8 @@ def _own(part: Part) -> str:
     wireguard = part.get("wireguard") or {}
     inside = [f'meta nfproto ipv6 iifname "{wireguard["device"]}" return'] if wireguard else []
     text += _chain("tunnelled", ["ip saddr @peers return", *inside, "counter drop"])
-    lines = ["iifname @bridges counter drop", f"udp dport {PORT} goto tunnelled"]
+    # Members never come so far (the chain own); whoever else is on a bridge of ours meets the second rule.
+    lines = [f"udp dport {PORT} goto tunnelled", "iifname @bridges counter drop"]
     if meshes:
         # BGP is spoken with the network's home, or by it with its hosts, and with nobody else.
         lines.append(f"tcp dport {evpn.PORT} ip saddr {{ {', '.join(evpn.speakers(part)) or '0.0.0.0'} }} accept")

@@ -123,7 +123,6 @@ def bring(part: apply.Part, *, check_mode: bool, rollback: int) -> dict[str, t.A
         actions += [f"write {os.path.basename(path)}" for path in todo["files"]] + [f"remove {os.path.basename(path)}" for path in todo["stale"]]
         actions += [f"bridge: {each}" for each in todo["forget"]]
         actions += [f"{'silence' if todo['speaker']['hold'] else 'let speak'} BGP"] if "hold" in todo["speaker"] else []
-        actions += [f"let all processors take what {device} brings" for device in todo["steer"]]
         actions += ["load the rules"] if todo["rules"] else []
         actions += ["open /dev/net/tun to the account of the taps"] if todo["tun"] else []
         written = before != wanted

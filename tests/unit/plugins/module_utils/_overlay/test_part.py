@@ -18,7 +18,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import (
     probe,
     sessions,
     site,
-    steering,
     traffic,
     wireguard,
 )
@@ -199,24 +198,3 @@ def test_a_host_that_answers_is_asked_for_larger_frames_for_some_rounds_only():
     prober.rtt["b"], prober.largest["b"] = 0.01, 1422
     rounds = [prober.sizes("b") for dummy in range(20)]
     assert rounds[0] == [0, 8972, 1472] and rounds[-1] == [0] and 3 <= rounds.count(rounds[0]) <= 10
-
-
-def test_all_processors_take_what_comes_by_one_queue_and_an_administrators_word_stays(tmp_path):
-    assert steering.mask("0") == "00000001" and steering.mask("0-3,6") == "0000004f" and steering.mask("0,32-33") == "00000003,00000001"
-    vxlan, *taps = PART["links"]
-    assert steering.wanted(PART, {"192.0.2.2": 1}) == [link["device"] for link in PART["links"]]
-    assert steering.wanted(PART, {"192.0.2.2": 4}) == [link["device"] for link in taps]
-    # Inside WireGuard all comes by its device; one peer's name isn't asked for, and any card with several queues may lead there.
-    assert steering.wanted({"links": [{**vxlan, "inner": "fd00::2"}]}, {"192.0.2.2": 4}) == [vxlan["device"]]
-    assert not steering.wanted({"links": [{**vxlan, "remote": "p1.example"}]}, {}) and not steering.wanted({"links": [vxlan]}, {"192.0.2.2": 0})
-    assert steering.peers({"peers": ["p1.example", "192.0.2.3", "192.0.2.2"]}) == ["192.0.2.2", "192.0.2.3"]
-    told = '[{"dst":"192.0.2.2","dev":"eth0","flags":[]}]\n[{"dst":"192.0.2.3","dev":"eth1","flags":[]}]\n'
-    assert steering.cards(["192.0.2.2", "192.0.2.3"], told) == {"192.0.2.2": "eth0", "192.0.2.3": "eth1"} and not steering.cards(["192.0.2.2"], "")
-    queue = tmp_path / "vt1" / "queues" / "rx-0"
-    queue.mkdir(parents=True)
-    (queue / "rps_cpus").write_text("00000000,00000000\n", encoding="ascii")
-    (queue.parent / "tx-0").mkdir()
-    assert steering.queues_of("vt1", str(tmp_path)) == 1 and steering.queues_of("none", str(tmp_path)) == 0
-    assert steering.unset("vt1", str(tmp_path)) and not steering.unset("none", str(tmp_path))
-    steering.steer(["vt1", "none"], "00000003", str(tmp_path))
-    assert (queue / "rps_cpus").read_text(encoding="ascii") == "00000003" and not steering.unset("vt1", str(tmp_path))
