@@ -25,6 +25,11 @@ options:
     description: Find out as well which transports can be had here, by making and removing an interface.
     type: bool
     default: false
+  needs:
+    description:
+      - Names of Debian packages. Tells as well which of them are installed, and what else there is of what links need.
+    type: list
+    elements: str
 extends_documentation_fragment:
   - virtuoso.grid.attributes
 attributes:
@@ -67,6 +72,21 @@ kernel:
   description: For each transport nothing, or why it can't be had.
   returned: when O(kernel) is true
   type: dict
+needs:
+  description: What there is of what links need.
+  returned: when O(needs) is given
+  type: dict
+  contains:
+    packages:
+      description: Those of O(needs) that are installed.
+      type: list
+      elements: str
+    account:
+      description: Whether the account of the SSH taps is there, and as it should be.
+      type: bool
+    penalties:
+      description: Whether the SSH server makes whoever fails often wait; nothing where there is no SSH server.
+      type: bool
 since:
   description: When counting began, if O(mark) was used since the host's last boot.
   returned: success
@@ -76,7 +96,7 @@ since:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import matrix, site, traffic
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import host, matrix, site, traffic
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.probe import kernel
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import now
@@ -86,6 +106,7 @@ OPTIONS = {
         "mark": {"type": "bool", "default": False},
         "names": {"type": "dict", "default": {}},
         "kernel": {"type": "bool", "default": False},
+        "needs": {"type": "list", "elements": "str"},
     },
     "supports_check_mode": True,
 }
@@ -98,6 +119,8 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     result = {"changed": False, "part": part, "links": traffic.links(part), "traffic": pairs, "since": traffic.since()}
     if module.params["kernel"]:
         result["kernel"] = kernel()
+    if module.params["needs"] is not None:
+        result["needs"] = host.needs(module.params["needs"])
     if module.params["mark"] and not module.check_mode:
         traffic.mark([link["device"] for link in part["links"]], now())
     return result

@@ -25,8 +25,8 @@ from pathlib import Path
 import overlay_ways as ways
 from measure import CHECKOUT, LAB, Row, on, play
 
-SECONDS = 3.0
-ROUNDS = 5
+SECONDS = 1.5
+ROUNDS = 12
 SITES = (2, 8, 32)
 NAME = "bench"
 VNET = 1.6
@@ -67,15 +67,20 @@ def ours(kind: str) -> t.Iterator[int]:
         play("overlay", virtuoso_networks=[], virtuoso_home_networks=[])
 
 
-def medians(spaces: t.Sequence[str | None]) -> dict[str | None, ways.Speed]:
-    """The median of some rounds for each, in turns: others use the machine as well."""
+def rounds(spaces: t.Sequence[str | None]) -> dict[str | None, list[ways.Speed]]:
+    """Many short rounds for each, in turns: others use the machine as well."""
     found: dict[str | None, list[ways.Speed]] = {space: [] for space in spaces}
     for turn in range(ROUNDS):
         # Whoever came last comes first in the next round, so that nobody has the better place.
         for space in spaces if turn % 2 else reversed(spaces):
             with ways.without_rules() if space == ways.BY_HAND else contextlib.nullcontext():
                 found[space].append(ways.speed(SECONDS, space))
-    return {space: ways.Speed(*map(statistics.median, zip(*speeds))) for space, speeds in found.items()}
+    return found
+
+
+def median(speeds: t.Iterable[ways.Speed]) -> ways.Speed:
+    """Of each measure by itself."""
+    return ways.Speed(*map(statistics.median, zip(*speeds)))
 
 
 class Table:
@@ -104,17 +109,19 @@ def links(table: Table) -> None:
             raw = {}
             for offload in (True, False):
                 ways.offload(offload, ())
-                raw[offload] = medians([None])[None]
+                raw[offload] = median(rounds([None])[None])
             for kind in filter(wanted, KINDS):
                 with ours(kind) as mtu, ways.hand_made(kind, mtu):
                     found = _both()
                 for offload in (True, False):
                     case = f"{kind}, {network}, {'with' if offload else 'without'} offload"
-                    for who, each in found[offload].items():
-                        table.speed(case, who, each, raw[offload])
+                    for space, who in SPACES.items():
+                        table.speed(case, who, median(found[offload][space]), raw[offload])
                     table.speed(case, "bare path", raw[offload], raw[offload])
                     table.add(case, "VNET (paper)", "RTT of the path's", VNET, "x")
-                    ratio = found[offload]["virtuoso"].mbit / found[offload]["made by hand"].mbit
+                    # By round: what changes from minute to minute changes for both.
+                    pairs = zip(found[offload][ways.OURS], found[offload][ways.BY_HAND])
+                    ratio = statistics.median(ours_now.mbit / theirs.mbit for ours_now, theirs in pairs)
                     table.add(case, "virtuoso", f"TCP of the hand-made (goal {GOAL})", ratio, "x")
         finally:
             ways.offload(True, ())
@@ -122,12 +129,11 @@ def links(table: Table) -> None:
                 ways.lab("wan", "off")
 
 
-def _both() -> dict[bool, dict[str, ways.Speed]]:
+def _both() -> dict[bool, dict[str, list[ways.Speed]]]:
     found = {}
     for offload in (True, False):
         ways.offload(offload, SPACES)
-        speeds = medians(list(SPACES))
-        found[offload] = {SPACES[space]: speeds[space] for space in SPACES}
+        found[offload] = rounds(list(SPACES))
     ways.offload(True, SPACES)
     return found
 

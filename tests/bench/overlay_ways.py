@@ -117,7 +117,7 @@ def speed(seconds: float, space: str | None) -> Speed:
     try:
         reachable = f"for n in $(seq 50); do {within}ping -c 1 -W 1 {target} >/dev/null && exit 0; sleep 0.1; done; exit 1"
         on(NEAR, reachable)
-        text = on(NEAR, f"{within}ping -q -c 40 -i 0.05 {target}")
+        text = on(NEAR, f"{within}ping -q -c 12 -i 0.05 {target}")
         rtt = float(re.search(r"= [\d.]+/([\d.]+)/", text).group(1))
         told = json.loads(on(NEAR, f"{within}python3 /root/bench_flow.py send {target} {PORT} {seconds}"))
     finally:

@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import (
     apply,
+    host,
     interfaces,
     libvirt_networks,
     matrix,
@@ -198,3 +199,12 @@ def test_a_host_that_answers_is_asked_for_larger_frames_for_some_rounds_only():
     prober.rtt["b"], prober.largest["b"] = 0.01, 1422
     rounds = [prober.sizes("b") for dummy in range(20)]
     assert rounds[0] == [0, 8972, 1472] and rounds[-1] == [0] and 3 <= rounds.count(rounds[0]) <= 10
+
+
+def test_what_a_host_has_of_what_links_need():
+    told = "installed iproute2\nconfig-files frr\ninstalled nftables\ninstalled other\n\n"
+    assert host.installed(["nftables", "iproute2", "frr", "wireguard-tools"], told) == ["iproute2", "nftables"]
+    shadow = "root:!:1:0:::::\nvirtuoso-tap:*:1::::::\nvirtuoso:!:1::::::\nodd\n"
+    assert [host.password(shadow, name) for name in ("virtuoso-tap", "virtuoso", "odd", "nobody")] == ["*", "!", None, None]
+    found = host.needs([])
+    assert found["packages"] == [] and found["account"] is False
