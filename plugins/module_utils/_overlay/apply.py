@@ -22,7 +22,7 @@ import sys
 import time
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import evpn, sessions, speaker, wireguard
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import evpn, groups, sessions, speaker, wireguard
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import (
     ACCOUNT,
     MARK,
@@ -104,6 +104,7 @@ def observe() -> t.Dict[str, Link]:
             "mtu": entry.get("mtu"),
             "master": entry.get("master"),
             "up": "UP" in entry.get("flags", ()),
+            "group": entry.get("group"),
             "id": data.get("id"),
             "remote": data.get("remote") or data.get("remote6"),
             "local": data.get("local") or data.get("local6"),
@@ -230,6 +231,7 @@ def differences(part: Part, directory: str = DIRECTORY) -> t.Dict[str, t.Any]:
         "bridge": forwarding_steps(part, static_entries(told, devices)) + evpn.mesh_steps(part, told, remade),
         "forget": evpn.resting_steps(part, told),
         "speaker": _speaker(part, directory, units),
+        "groups": groups.steps(part, there, {name for name in wanted if name not in there or name in remade}),
         "rules": _rules_differ(part),
         "files": changed,
         "stale": _stale(part, files, directory),
@@ -279,6 +281,13 @@ def _tun_closed(part: Part) -> bool:
     return needed and not found.st_mode & 0o006 == 0o006 and (found.st_mode & 0o060 != 0o060 or found.st_gid != grp.getgrnam(ACCOUNT).gr_gid)
 
 
+def regroup(todo: t.Mapping[str, t.Any], *which: str) -> None:
+    """Let ports leave and join groups. It makes nothing but speed: one that has just gone is no error."""
+    lines = [line for key in which for line in todo["groups"][key]]
+    if lines:
+        run(["ip", "-force", "-batch", "-"], "".join(f"{line}\n" for line in lines), must=False)
+
+
 def carry_out(part: Part, todo: t.Mapping[str, t.Any], directory: str = DIRECTORY) -> None:
     """Do what :func:`differences` said."""
     files = files_of(part, directory)
@@ -287,12 +296,14 @@ def carry_out(part: Part, todo: t.Mapping[str, t.Any], directory: str = DIRECTOR
         run(["systemctl", "reset-failed", name], must=False)
     for path in todo["files"]:
         write(path, files[path])
+    regroup(todo, "leave")
     # The rules come first: there is no moment in which a port is there and they are not.
     if todo["rules"] and part["networks"]:
         _load_rules(part)
     if todo["ip"]:
         run(["ip", "-batch", "-"], "".join(f"{line}\n" for line in todo["ip"]))
         _close(part)
+    regroup(todo, "join")
     if todo["rules"] and not part["networks"]:
         _load_rules(part)
     if todo["bridge"]:

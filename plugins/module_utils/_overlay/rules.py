@@ -5,7 +5,7 @@
 
 Ports are named one by one: not every kernel can ask for a frame's bridge (``meta ibrname``). Whatever port is not named can't exchange a frame with
 one that is. Every frame pays for each chain and each rule that it meets, most for a chain: what forwarded frames need not meet is on a hook that they
-don't pass, and one lookup tells of most frames that they may go on.
+don't pass, and one comparison tells of most frames that they may go on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import evpn
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import evpn, groups
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import PORT, Part, cable_name
 
 HOME = '"vh*"'
@@ -51,7 +51,10 @@ def rules(part: Part) -> str:
 
 
 def _apart(part: Part) -> str:
-    """Which ports exchange frames: nearly all find their pair at once. Members of one network are on one bridge, so that nobody need ask for it."""
+    """Which ports exchange frames: most are told by their groups, nearly all others find their pair at once.
+
+    Members of one network are on one bridge, so that nobody need ask for it.
+    """
     links = [link["device"] for link in part["links"]]
     free = [link["device"] for link in part["links"] if link["role"] != "shortcut" and link["transport"] != evpn.KIND]
     guests, cables = [guest["device"] for guest in part["guests"]], [cable_name(network["name"]) for network in part["networks"]]
@@ -59,7 +62,8 @@ def _apart(part: Part) -> str:
     text += _set("pairs", "ifname . ifname", sorted(f'"{one}" . "{other}"' for one, other in _pairs(part)))
     text += _set("free", "ifname", _quoted([*guests, *free, *cables])) + _set("members", "ifname", _quoted([*guests, *links]))
     text += _chain("from", [f"oifname {HOME} accept", "counter drop"]) + _chain("to", [f"iifname {HOME} accept", "counter drop"])
-    exchanged = ["iifname . oifname @pairs accept", "iifname @free oifname @free accept", "iifname @members goto from", "oifname @members goto to"]
+    grouped = " ".join(f"{side}group & {groups.BOTH:#x} == {groups.LINKS}" for side in ("iif", "oif"))
+    exchanged = [f"{grouped} accept", "iifname . oifname @pairs accept", "iifname @free oifname @free accept", "iifname @members goto from", "oifname @members goto to"]
     text += _chain("keep", exchanged, "forward priority -200")
     # The host itself is on none of its networks: it takes nothing from them, and sends nothing but the announcement that a machine has come (RARP).
     text += _chain("own", ["iifname @members counter drop", f"iifname {HOME} counter drop"], "input priority -200")
@@ -131,6 +135,7 @@ def _senders(part: Part) -> str:
         filled["guarded"] += [f"iifname . ether saddr != {pairs} counter drop", "goto counted"]
     if ports:
         filled["came"].append("iifname vmap " + _braced(f'"{device}" : {verdict}' for device, verdict in ports.items()))
+    filled["came"].insert(0, f"iifgroup {groups.LINKS} goto carried")
     filled["came"].append(f"iifname {HOME} goto counted")
     text = "table bridge virtuoso_traffic {\n  set matrix {\n    type ether_addr . ether_addr\n    size 65535\n"
     text += "    flags dynamic,timeout\n    timeout 1h\n    counter\n  }\n" + "".join(_chain(name, []) for name in ("carried", "guarded", "counted"))

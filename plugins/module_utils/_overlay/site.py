@@ -129,6 +129,9 @@ def bring(part: apply.Part, *, check_mode: bool, rollback: int) -> dict[str, t.A
         if written and not actions:
             actions = ["note the part"]
         result = {"changed": bool(actions), "actions": actions, "part": wanted, "diff": diff("part of the overlay", before, wanted)}
+        if not actions and not check_mode:
+            # A machine has begun since: its port is found sooner from now on. Nothing else comes of it.
+            apply.regroup(todo, "leave", "join")
         if check_mode or not actions:
             return result
         _carry_out(wanted, before, todo, rollback if written else 0)

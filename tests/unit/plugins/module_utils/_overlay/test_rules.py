@@ -9,6 +9,7 @@ import fnmatch
 import re
 
 import pytest
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import groups, tie
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import cable_name
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.rules import LISTED, rules
 
@@ -37,6 +38,7 @@ PART = {
     "peers": ["192.0.2.2", "p1.example"],
 }
 _FIELD = r"iifname \. ether saddr|ether type|iifname \. oifname|iifname|oifname|ip saddr|meta nfproto|udp dport|tcp dport"
+_GROUP = re.compile(r"([io]ifgroup)(?: & (0x\w+) ==)? (\d+) ?")
 _CONDITION = re.compile(rf"({_FIELD}) (vmap |!= )?(@\w+|\{{.*?\}}|\S+) ?")
 
 
@@ -77,6 +79,13 @@ class Table:
     def _verdict(self, rule: str, frame: dict[str, str]) -> str:
         """What the rule says of the frame; nothing where it doesn't match."""
         while True:
+            grouped = _GROUP.match(rule)
+            if grouped:
+                side, mask, number = grouped.groups()
+                if int(frame.get(side, "0")) & int(mask or "0xffffffff", 16) != int(number):
+                    return ""
+                rule = rule[grouped.end() :]
+                continue
             match = _CONDITION.match(rule)
             if not match:
                 return rule
@@ -124,6 +133,29 @@ def test_what_came_by_a_shortcut_or_a_mesh_does_not_go_where_it_would_come_back(
     assert {target for target in others if forward.run("keep", iifname=source, oifname=target)[0] == "drop"} == shut
 
 
+def test_ports_are_known_by_their_groups_and_links_that_keep_frames_to_themselves_are_in_none():
+    assert groups.wanted(PART) == {GUEST: groups.PORTS, FREE: groups.PORTS, TREE: groups.LINKS, BESIDE: groups.LINKS}
+    grouped = [str(groups.LINKS), str(groups.PORTS)]
+    for one, other in ((each, another) for each in grouped for another in grouped):
+        assert FORWARD.run("keep", iifname="x", oifname="y", iifgroup=one, oifgroup=other)[::2] == ("accept", 1)
+    for strange in ("0", "30311", "30314"):
+        assert FORWARD.run("keep", iifname=STRANGER, oifname=GUEST, iifgroup=strange, oifgroup=grouped[1])[0] == "drop"
+        assert FORWARD.run("keep", iifname=GUEST, oifname=STRANGER, iifgroup=grouped[1], oifgroup=strange)[0] == "drop"
+    assert CAME.run("came", iifname=TREE, iifgroup=grouped[0], saddr=MAC)[1:] == (False, 2, True)
+    # A guest's group doesn't spare it the question whose address it uses.
+    assert CAME.run("came", iifname=GUEST, iifgroup=grouped[1], saddr=OTHER)[0] == "drop"
+    assert tie.GROUP == grouped[1]
+
+
+def test_who_leaves_a_group_does_so_before_the_rules_change_and_nothing_is_done_twice():
+    there = {GUEST: {"group": "default"}, TREE: {"group": "30312"}, SHORTCUT: {"group": "30312"}, CABLE: {"group": "30313"}, "vm02": {"group": "30313"}, "eth0": {}}
+    done = groups.steps(PART, there, {BESIDE})
+    assert done["leave"] == [f"link set dev {name} group 0" for name in (SHORTCUT, "vm02")]
+    assert done["join"] == [f"link set dev {BESIDE} group 30312", f"link set dev {GUEST} group 30313"]
+    there.update({SHORTCUT: {"group": "default"}, BESIDE: {"group": "30312"}, GUEST: {"group": "30313"}, "vm02": {"group": "default"}})
+    assert groups.steps(PART, there, ()) == {"leave": [], "join": []}
+
+
 def test_a_large_home_lists_no_pair_of_its_links_and_passes_frames_between_them():
     links = [link(f"vt{number:010x}", f"q{number}", "tree") for number in range(LISTED + 1)]
     forward = Table(rules({**PART, "links": links}), *KEEP)
@@ -164,11 +196,11 @@ def test_what_members_send_is_not_tracked():
 
 
 def test_a_frame_on_its_common_way_meets_few_rules():
-    assert FORWARD.run("keep", iifname=GUEST, oifname=TREE)[2] == FORWARD.run("keep", iifname=TREE, oifname=GUEST)[2] == 1
-    assert CAME.run("came", iifname=TREE, saddr=MAC)[2] == 2 and CAME.run("came", iifname=GUEST, saddr=MAC)[2] <= 5
+    assert FORWARD.run("keep", iifname=GUEST, oifname=TREE)[2] == FORWARD.run("keep", iifname=TREE, oifname=GUEST)[2] == 2
+    assert CAME.run("came", iifname=TREE, saddr=MAC)[2] == 3 and CAME.run("came", iifname=GUEST, saddr=MAC)[2] <= 6
     assert not INPUT.chains.get("forward") and not INPUT.chains.get("untracked"), "what goes on meets none of the rules for the host's own addresses"
     assert INPUT.run("input", iifname="eth0", nfproto="ipv4", saddr="192.0.2.2", **{"udp dport": "4789"})[2] == 2
-    assert FORWARD.chains["keep"][0] == "iifname . oifname @pairs accept", "known ports come first"
+    assert FORWARD.chains["keep"][1] == "iifname . oifname @pairs accept", "known ports come first"
 
 
 def test_a_part_without_networks_leaves_no_rule_and_one_without_ports_can_be_loaded():

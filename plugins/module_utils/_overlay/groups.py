@@ -1,0 +1,41 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The groups of interfaces by which the rules know most ports at once: to compare a number takes a fifth of finding a name in a set (pure).
+
+Whoever isn't in a group is found by his name, and is slower for it, nothing else: a machine's port that was made outside of a play, until the next one.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import Link, Part
+
+LINKS, PORTS = 30312, 30313
+"""Of links that exchange frames with all ports of their bridge; of machines' and homes' ports. ip-link(8): numbers that nobody has a name for."""
+BOTH = 0xFFFFFFFE
+"""What both have in common."""
+_FREE = ("tree", "standby", "resting")
+
+
+def wanted(part: Part) -> t.Dict[str, int]:
+    """The group of each port that is to be in one."""
+    return {
+        **{link["device"]: LINKS for link in part["links"] if link["role"] in _FREE},
+        **{guest["device"]: PORTS for guest in part["guests"]},
+    }
+
+
+def steps(part: Part, there: t.Mapping[str, Link], made: t.Container[str]) -> t.Dict[str, t.List[str]]:
+    """Lines for ``ip -batch``: ``leave`` before the rules are loaded, ``join`` when they are, and the interfaces are made.
+
+    :param there: all interfaces. :param made: links that are made or made anew, which are in no group then.
+    """
+    to = wanted(part)
+    ours = {name: have["group"] for name, have in there.items() if have.get("group") in (str(LINKS), str(PORTS)) and not name.startswith("vh")}
+    ready = {name for name in to if name in there or name in made}
+    return {
+        "leave": [f"link set dev {name} group 0" for name, group in sorted(ours.items()) if str(to.get(name)) != group],
+        "join": [f"link set dev {name} group {to[name]}" for name in sorted(ready) if name in made or there[name].get("group") != str(to[name])],
+    }
