@@ -22,7 +22,7 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.send import FRAME, WORD, alive, widen
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.send import FRAME, WORD, Sealed, alive, widen
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import BOUND_TO_US, missing_remedy
 
 PATIENCE = 2.0
@@ -97,14 +97,14 @@ class Tls:
             self._hello()
             stack.pop_all()
 
-    def _secured(self, plain: socket.socket) -> ssl.SSLSocket:
+    def _secured(self, plain: socket.socket) -> Sealed:
         source = self._source
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_verify_locations(os.path.join(source.tls_dir, "ca-cert.pem"))
         context.load_cert_chain(os.path.join(source.tls_dir, "client-cert.pem"), os.path.join(source.tls_dir, "client-key.pem"))
         alive(plain)
-        return context.wrap_socket(plain, server_hostname=source.host.strip("[]"))
+        return Sealed(plain, context, server_hostname=source.host.strip("[]"))
 
     def _hello(self) -> None:
         """Whether it let us in: the other end of TLS 1.3 hears of a certificate that isn't wanted only when it reads."""
@@ -116,10 +116,11 @@ class Tls:
     def _exactly(self, length: int) -> bytes:
         text = b""
         while len(text) < length:
-            more = self._socket.recv(length - len(text))
-            if not more:
+            more = bytearray(length - len(text))
+            came = self._socket.readinto(more)
+            if not came:
                 raise ConnectionResetError("it ended the connection")
-            text += more
+            text += more[:came]
         return text
 
     def send(self, text: bytes) -> None:
@@ -132,7 +133,7 @@ class Tls:
             self._socket.settimeout(seconds)
             self._patience = seconds
         try:
-            return self._socket.recv_into(view)
+            return self._socket.readinto(view)
         except socket.timeout as exc:  # not TimeoutError before Python 3.10
             raise TimeoutError from exc
 
