@@ -70,11 +70,12 @@ def ours(kind: str) -> t.Iterator[int]:
 def rounds(spaces: t.Sequence[str | None]) -> dict[str | None, list[ways.Speed]]:
     """Many short rounds for each, in turns: others use the machine as well."""
     found: dict[str | None, list[ways.Speed]] = {space: [] for space in spaces}
-    for turn in range(ROUNDS):
-        # Whoever came last comes first in the next round, so that nobody has the better place.
-        for space in spaces if turn % 2 else reversed(spaces):
-            with ways.without_rules() if space == ways.BY_HAND else contextlib.nullcontext():
-                found[space].append(ways.speed(SECONDS, space))
+    with ways.served(spaces):
+        for turn in range(ROUNDS):
+            # Whoever came last comes first in the next round, so that nobody has the better place.
+            for space in spaces if turn % 2 else reversed(spaces):
+                with ways.without_rules() if space == ways.BY_HAND else contextlib.nullcontext():
+                    found[space].append(ways.speed(SECONDS, space))
     return found
 
 

@@ -7,6 +7,7 @@ for ours and for those made by hand.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import json
 import re
@@ -92,12 +93,16 @@ def as_machines(network: str) -> None:
 def without_rules() -> t.Iterator[None]:
     """Our rules are out of the way meanwhile: every frame of every bridge would meet them, that of a tunnel made by hand as well."""
     try:
-        for host in ADDRESSES:
-            on(host, "".join(f"nft delete table {table};" for table in ("bridge virtuoso_overlay", "inet virtuoso_overlay", "bridge virtuoso_traffic")))
+        everywhere("".join(f"nft delete table {table};" for table in ("bridge virtuoso_overlay", "inet virtuoso_overlay", "bridge virtuoso_traffic")))
         yield
     finally:
-        for host in ADDRESSES:
-            on(host, "nft -f /run/virtuoso-overlay.nft")
+        everywhere("nft -f /run/virtuoso-overlay.nft")
+
+
+def everywhere(command: str) -> None:
+    """On both hosts at once."""
+    with concurrent.futures.ThreadPoolExecutor(len(ADDRESSES)) as pool:
+        list(pool.map(lambda host: on(host, command), ADDRESSES))
 
 
 def offload(wanted: bool, spaces: t.Collection[str]) -> None:
@@ -109,20 +114,32 @@ def offload(wanted: bool, spaces: t.Collection[str]) -> None:
             on(host, f"ip netns exec {space} python3 /root/bench_flow.py offload {word} eth0")
 
 
+def _within(space: str | None) -> tuple[str, str]:
+    """How a command is run in a namespace, and the address that it reaches the far host by."""
+    return (f"ip netns exec {space} ", INNER[FAR]) if space else ("", ADDRESSES[FAR])
+
+
+@contextlib.contextmanager
+def served(spaces: t.Iterable[str | None]) -> t.Iterator[None]:
+    """The far host answers in these namespaces, or as itself, and is reached by the near one."""
+    units = {f"bench-flow{number}": space for number, space in enumerate(spaces)}
+    try:
+        for unit, space in units.items():
+            within, target = _within(space)
+            on(FAR, f"systemd-run -q --unit={unit} --collect {within}python3 /root/bench_flow.py serve 0.0.0.0 {PORT}")
+            on(NEAR, f"for n in $(seq 50); do {within}ping -c 1 -W 1 {target} >/dev/null && exit 0; sleep 0.1; done; exit 1")
+        yield
+    finally:
+        on(FAR, f"systemctl stop {' '.join(units)}")
+
+
 def speed(seconds: float, space: str | None) -> Speed:
     """TCP from the near host to the far one, and the round trip when nothing else is under way; between these namespaces, or the hosts themselves."""
-    within = f"ip netns exec {space} " if space else ""
-    target = INNER[FAR] if space else ADDRESSES[FAR]
-    on(FAR, f"systemctl stop bench-flow 2>/dev/null; systemd-run -q --unit=bench-flow --collect {within}python3 /root/bench_flow.py serve 0.0.0.0 {PORT}")
-    try:
-        reachable = f"for n in $(seq 50); do {within}ping -c 1 -W 1 {target} >/dev/null && exit 0; sleep 0.1; done; exit 1"
-        on(NEAR, reachable)
-        text = on(NEAR, f"{within}ping -q -c 12 -i 0.05 {target}")
-        rtt = float(re.search(r"= [\d.]+/([\d.]+)/", text).group(1))
-        told = json.loads(on(NEAR, f"{within}python3 /root/bench_flow.py send {target} {PORT} {seconds}"))
-    finally:
-        on(FAR, "systemctl stop bench-flow")
-    return Speed(told["mbit"], rtt)
+    within, target = _within(space)
+    pinged = f"{within}ping -q -c 12 -i 0.05 {target}"
+    *text, told = on(NEAR, f"{pinged} && {within}python3 /root/bench_flow.py send {target} {PORT} {seconds}").strip().splitlines()
+    rtt = float(re.search(r"= [\d.]+/([\d.]+)/", "\n".join(text)).group(1))
+    return Speed(json.loads(told)["mbit"], rtt)
 
 
 def _bridge(host: str, name: str, mtu: int) -> str:
