@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import evpn
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import Link, Part
 
 LINKS, PORTS = 30312, 30313
@@ -20,9 +21,11 @@ _FREE = ("tree", "standby", "resting")
 
 
 def wanted(part: Part) -> t.Dict[str, int]:
-    """The group of each port that is to be in one."""
+    """The group of each port that is to be in one. A mesh is in none, whatever its role is while a network changes over: links beside it must not bring again
+    what came by it.
+    """
     return {
-        **{link["device"]: LINKS for link in part["links"] if link["role"] in _FREE},
+        **{link["device"]: LINKS for link in part["links"] if link["role"] in _FREE and link["transport"] != evpn.KIND},
         **{guest["device"]: PORTS for guest in part["guests"]},
     }
 

@@ -135,6 +135,9 @@ def test_what_came_by_a_shortcut_or_a_mesh_does_not_go_where_it_would_come_back(
 
 def test_ports_are_known_by_their_groups_and_links_that_keep_frames_to_themselves_are_in_none():
     assert groups.wanted(PART) == {GUEST: groups.PORTS, FREE: groups.PORTS, TREE: groups.LINKS, BESIDE: groups.LINKS}
+    # A mesh has other links' roles while a network changes over, and brings again what came by it all the same.
+    for role in ("tree", "standby", "resting", "flooding"):
+        assert MESH not in groups.wanted({**PART, "links": [{**each, "role": role} for each in PART["links"] if each["device"] == MESH]}), role
     grouped = [str(groups.LINKS), str(groups.PORTS)]
     for one, other in ((each, another) for each in grouped for another in grouped):
         assert FORWARD.run("keep", iifname="x", oifname="y", iifgroup=one, oifgroup=other)[::2] == ("accept", 1)
