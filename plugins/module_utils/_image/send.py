@@ -150,8 +150,9 @@ class Sealed(io.RawIOBase):
         return True
 
     def _flush(self) -> None:
-        if self._goes.pending:
-            self._plain.sendall(self._goes.read())
+        text = self._goes.read()
+        if text:
+            self._plain.sendall(text)
 
     def _more(self) -> None:
         came = self._plain.recv_into(self._memory)

@@ -63,7 +63,8 @@ def _apart(part: Part) -> str:
     text += _set("free", "ifname", _quoted([*guests, *free, *cables])) + _set("members", "ifname", _quoted([*guests, *links]))
     text += _chain("from", [f"oifname {HOME} accept", "counter drop"]) + _chain("to", [f"iifname {HOME} accept", "counter drop"])
     grouped = " ".join(f"{side}group & {groups.BOTH:#x} == {groups.LINKS}" for side in ("iif", "oif"))
-    exchanged = [f"{grouped} accept", "iifname . oifname @pairs accept", "iifname @free oifname @free accept", "iifname @members goto from", "oifname @members goto to"]
+    exchanged = [f"{grouped} accept", "iifname . oifname @pairs accept", "iifname @free oifname @free accept"]
+    exchanged += ["iifname @members goto from", "oifname @members goto to"]
     text += _chain("keep", exchanged, "forward priority -200")
     # The host itself is on none of its networks: it takes nothing from them, and sends nothing but the announcement that a machine has come (RARP).
     text += _chain("own", ["iifname @members counter drop", f"iifname {HOME} counter drop"], "input priority -200")

@@ -151,7 +151,8 @@ def test_ports_are_known_by_their_groups_and_links_that_keep_frames_to_themselve
 
 
 def test_who_leaves_a_group_does_so_before_the_rules_change_and_nothing_is_done_twice():
-    there = {GUEST: {"group": "default"}, TREE: {"group": "30312"}, SHORTCUT: {"group": "30312"}, CABLE: {"group": "30313"}, "vm02": {"group": "30313"}, "eth0": {}}
+    there = {GUEST: {"group": "default"}, TREE: {"group": "30312"}, SHORTCUT: {"group": "30312"}, CABLE: {"group": "30313"}}
+    there.update({"vm02": {"group": "30313"}, "eth0": {}})
     done = groups.steps(PART, there, {BESIDE})
     assert done["leave"] == [f"link set dev {name} group 0" for name in (SHORTCUT, "vm02")]
     assert done["join"] == [f"link set dev {BESIDE} group 30312", f"link set dev {GUEST} group 30313"]
