@@ -22,7 +22,8 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.send import FRAME, WORD, Sealed, alive, widen
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.sealed import Sealed
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.send import FRAME, WORD, alive, widen
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import BOUND_TO_US, missing_remedy
 
 PATIENCE = 2.0

@@ -5,7 +5,7 @@
 
 Installed on image servers and providers as the forced command of the account ``virtuoso``, started by sshd for the time of one
 connection; with ``--tls`` started by systemd for one connection, which is standard input, to a host that shows a certificate of the grid's authority. It stands
-alone (standard library only). Requests are lines of JSON on standard input:
+alone, with ``sealed.py`` beside it for TLS (standard library only). Requests are lines of JSON on standard input:
 
 * ``{"get": "manifest", "name": "tiny@1"}``, ``{"get": "index", "digest": "sha256:..."}``, ``"boot"`` likewise: a small file, whole
 * ``{"get": "ranges", "digest": ..., "ranges": [[offset, bytes], ...], "level": 0, "rate": null, "spare": false}``: parts of a layer's file, one after the
@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import importlib.util
 import io
 import json
 import mmap
@@ -115,96 +116,10 @@ class Pipe:
         return os.sendfile(self._stream.fileno(), descriptor, at, length)
 
 
-class Sealed(io.RawIOBase):
-    """A connection by TLS. A socket that speaks it by itself asks the kernel once to send each record of 16 KiB, and twice to read it; here many go at once.
-
-    Not to be used from several threads.
-
-    :param plain: a connected socket, which is this one's from now on. :param context: an ``ssl.SSLContext``, as are ``names`` the words for its ``wrap_bio``.
-    :raises OSError: where the other end isn't who it should be, or gone.
-    """
-
-    def __init__(self, plain: t.Any, context: t.Any, **names: t.Any) -> None:
-        # Not needed by who comes through SSH
-        import ssl
-
-        super().__init__()
-        self._wants, self._ended = ssl.SSLWantReadError, (ssl.SSLEOFError, ssl.SSLZeroReturnError)
-        self._plain = plain
-        self._came, self._goes = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._came, self._goes, **names)
-        self._memory = memoryview(bytearray(PIECE))
-        try:
-            while not self._shaken():
-                self._more()
-        finally:
-            # The other end is told what is wrong, as well
-            self._flush()
-
-    def _shaken(self) -> bool:
-        try:
-            self._tls.do_handshake()
-        except self._wants:
-            self._flush()
-            return False
-        return True
-
-    def _flush(self) -> None:
-        text = self._goes.read()
-        if text:
-            self._plain.sendall(text)
-
-    def _more(self) -> None:
-        came = self._plain.recv_into(self._memory)
-        if came:
-            self._came.write(self._memory[:came])
-        else:
-            self._came.write_eof()
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def readinto(self, buffer: t.Any) -> int:
-        """As many bytes as have come, at least one; 0 at the end. :raises OSError: where the connection is lost, or silent for longer than it may be."""
-        view, at = memoryview(buffer), 0
-        while at < len(view):
-            try:
-                came = self._tls.read(len(view) - at, view[at:])
-            except self._wants:
-                if at:
-                    break
-                self._flush()
-                self._more()
-                continue
-            except self._ended:
-                break
-            if not came:
-                break
-            at += came
-        return at
-
-    def sendall(self, text: t.Any) -> None:
-        """Send all of it. :raises OSError: where the connection is lost."""
-        view = memoryview(text)
-        for at in range(0, len(view), PIECE):
-            self._tls.write(view[at : at + PIECE])
-            self._flush()
-
-    def settimeout(self, seconds: float | None) -> None:
-        """For how long the other end may be silent."""
-        self._plain.settimeout(seconds)
-
-    def close(self) -> None:
-        """End it."""
-        self._plain.close()
-        super().close()
-
-
 class Secured:
     """Where answers go by TLS."""
 
-    def __init__(self, connection: Sealed) -> None:
+    def __init__(self, connection: t.Any) -> None:
         self._connection = connection
         self._memory = memoryview(mmap.mmap(-1, PIECE))
 
@@ -400,7 +315,7 @@ def _locked(file: t.BinaryIO) -> bool:
     return True
 
 
-def secured(directory: str, user: str) -> Sealed:
+def secured(directory: str, user: str) -> t.Any:
     """The connection on standard input, encrypted, to a host with a certificate of the authority.
 
     What begins as root, to read the host's key, is the user's from then on.
@@ -413,6 +328,9 @@ def secured(directory: str, user: str) -> Sealed:
     import socket
     import ssl
 
+    spec = importlib.util.spec_from_file_location("sealed", os.path.join(os.path.dirname(os.path.abspath(__file__)), "sealed.py"))
+    sealed = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sealed)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
@@ -426,7 +344,7 @@ def secured(directory: str, user: str) -> Sealed:
     # Who says nothing may not stay
     plain.settimeout(GREETING)
     alive(plain)
-    connection = Sealed(plain, context, server_side=True)
+    connection = sealed.Sealed(plain, context, server_side=True)
     connection.settimeout(None)
     return connection
 
