@@ -10,6 +10,7 @@ don't pass, and one comparison tells of most frames that they may go on.
 
 from __future__ import annotations
 
+import itertools
 import re
 import typing as t
 
@@ -18,8 +19,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces 
 
 HOME = '"vh*"'
 """The cables to homes' own LANs, which the role ``home`` makes."""
-LISTED = 48
-"""Up to so many links of a network, each pair of them is listed."""
 _GONE = "".join(
     f"table {family} {name}\ndelete table {family} {name}\n" for family, name in (("bridge", "virtuoso_overlay"), ("inet", "virtuoso_overlay"))
 )
@@ -51,12 +50,12 @@ def rules(part: Part) -> str:
 
 
 def _apart(part: Part) -> str:
-    """Which ports exchange frames: most are told by their groups, nearly all others find their pair at once.
+    """Which ports exchange frames: most are told by their groups, those that are in none yet by their names; links that stand apart by pairs.
 
     Members of one network are on one bridge, so that nobody need ask for it.
     """
     links = [link["device"] for link in part["links"]]
-    free = [link["device"] for link in part["links"] if link["role"] != "shortcut" and link["transport"] != evpn.KIND]
+    free = [link["device"] for link in part["links"] if not groups.apart(link)]
     guests, cables = [guest["device"] for guest in part["guests"]], [cable_name(network["name"]) for network in part["networks"]]
     text = "table bridge virtuoso_overlay {\n"
     text += _set("pairs", "ifname . ifname", sorted(f'"{one}" . "{other}"' for one, other in _pairs(part)))
@@ -73,25 +72,18 @@ def _apart(part: Part) -> str:
 
 
 def _pairs(part: Part) -> t.Iterator[t.Tuple[str, str]]:
-    """Ports of which the second may have what came by the first, where one of both is a link. Those of a large star's home are left to the next rule."""
+    """Ports of which the second may have what came by the first, where one of both is a link that stands apart (:func:`groups.apart`)."""
     beside = set(_beside(part, evpn.ends(part)))
     for network in part["networks"]:
         name = network["name"]
-        links = {link["device"]: link for link in part["links"] if link["network"] == name}
-        others = [*(guest["device"] for guest in part["guests"] if guest["network"] == name), cable_name(name)]
-        for one, link in links.items():
-            yield from ((pair for other in others for pair in ((one, other), (other, one))))
-            for other, beyond in links.items():
-                if one == other or len(links) > LISTED and not any(_apart_from(each) for each in (link, beyond)):
-                    continue
-                # What comes over a shortcut is for machines here: one that isn't heard of for a while is unknown, and flooded on, it would come back to
-                # the shortcut. And whoever is on a mesh has by it what came by it: while a network changes over, links beside it must not bring it again.
-                if link["role"] != "shortcut" and not (link["transport"] == evpn.KIND and other in beside):
-                    yield one, other
-
-
-def _apart_from(link: Part) -> bool:
-    return link["role"] == "shortcut" or link["transport"] == evpn.KIND
+        links = [link for link in part["links"] if link["network"] == name]
+        ports = [*(guest["device"] for guest in part["guests"] if guest["network"] == name), cable_name(name)]
+        for link in filter(groups.apart, links):
+            yield from ((pair for port in ports for pair in ((link["device"], port), (port, link["device"]))))
+        for one, other in itertools.permutations(links, 2):
+            back = one["role"] == "shortcut" or one["transport"] == evpn.KIND and other["device"] in beside
+            if not back and (groups.apart(one) or groups.apart(other)):
+                yield one["device"], other["device"]
 
 
 def _own(part: Part) -> str:
