@@ -283,6 +283,10 @@ def slow_first_copy(one: dict[str, t.Any]) -> list[Row]:
     meter = Meter("first copy, 100 Mbit/s")
     alone: list[float] = []
     rows = first_copy(one, meter.case, 1, lambda result: alone.append(result["images"][0]["seconds"]))
+    # The others take too long for that.
+    for dummy in range(ROUNDS - 1):
+        on(TARGET, EMPTY)
+        alone.append(ours(one)["images"][0]["seconds"])
     ways.install()
     try:
         with ways.served([None]):
@@ -290,7 +294,7 @@ def slow_first_copy(one: dict[str, t.Any]) -> list[Row]:
     finally:
         ways.uninstall()
     sent = next(row["value"] for row in rows if row["who"] == "virtuoso" and row["metric"] == "sent")
-    meter.add("virtuoso, the transfer alone", "time", alone[0], "s")
+    meter.add("virtuoso, the transfer alone", "time", statistics.median(alone), "s")
     meter.add("our bytes / link rate", "time", sent * 2**20 / SLOW, "s")
     meter.add(f"our bytes / {carried:.1f} Mbit/s, what the link carries of TCP", "time", sent * 2**20 * 8 / (carried * 1e6), "s")
     return [*rows, *meter.rows]
