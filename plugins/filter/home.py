@@ -8,6 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._home_play import home_leases, home_machines, home_refusals
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import cable
 
 
 class FilterModule:
@@ -15,4 +16,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Name to function."""
-        return {"home_leases": home_leases, "home_machines": home_machines, "home_refusals": home_refusals}
+        return {"home_leases": home_leases, "home_machines": home_machines, "home_refusals": home_refusals, "network_cable": cable}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import ssl
@@ -31,9 +32,12 @@ class Sealed(io.RawIOBase):
         try:
             while not self._shaken():
                 self._more()
-        finally:
-            # The other end is told what is wrong, as well
-            self._flush()
+        except OSError:
+            # The other end is told what is wrong, where it can be
+            with contextlib.suppress(OSError):
+                self._flush()
+            raise
+        self._flush()
 
     def _shaken(self) -> bool:
         try:

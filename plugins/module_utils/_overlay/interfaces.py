@@ -23,9 +23,15 @@ ROLES.update(evpn=("on", "off"), frozen=("on", "off"), flooding=("on", "off"))
 """Flooding and learning of a link's port."""
 
 
+def cable(network: str) -> t.List[str]:
+    """The ends of the cable that the role ``home`` makes, from a network's bridge to its home's LAN."""
+    name = hashlib.sha256(network.encode()).hexdigest()[:10]
+    return [f"vh{name}", f"vl{name}"]
+
+
 def cable_name(network: str) -> str:
-    """The port of a network's bridge that leads to its home's LAN: the role ``home`` makes it, and names it so."""
-    return f"vh{hashlib.sha256(network.encode()).hexdigest()[:10]}"
+    """The port of a network's bridge that leads to its home's LAN."""
+    return cable(network)[0]
 
 
 def wanted_links(part: Part) -> t.Dict[str, Link]:

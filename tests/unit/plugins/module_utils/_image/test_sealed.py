@@ -120,3 +120,15 @@ def test_who_speaks_no_tls_is_sent_away(known, pool):
         near.sendall(b"GET / HTTP/1.0\r\n\r\n" * 4)
         with pytest.raises(ssl.SSLError):
             served.result(20)
+
+
+def test_what_was_wrong_is_told_though_nobody_hears_of_it(known):
+    context, goes = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.MemoryBIO()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), goes, server_hostname=NAME).do_handshake()
+    near, far = socket.socketpair()
+    with near:
+        near.sendall(goes.read())
+    with far, pytest.raises(ssl.SSLError):
+        _serve(far, known, lambda sealed: None)
