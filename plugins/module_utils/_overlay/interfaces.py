@@ -70,6 +70,8 @@ def _made(name: str, want: Link) -> t.List[str]:
         ends = f"remote {want['remote']}" if "remote" in want else f"local {want['local']}"
         made = f"link add name {name} type vxlan id {want['id']} {ends} dstport {PORT} nolearning"
         made += " udp6zerocsumtx udp6zerocsumrx" if want["bare"] else ""
+        # As it should be (RFC 7348, section 5); over IPv6 whoever takes it must have been told so.
+        made += " noudpcsum" if ":" not in ends else ""
     else:
         made = f"tuntap add dev {name} mode tap user {ACCOUNT}"
     return [made, f"link set dev {name} alias {MARK}"]

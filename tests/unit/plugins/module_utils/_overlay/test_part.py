@@ -83,7 +83,7 @@ def test_ports_have_their_role_before_they_are_up_and_bridges_come_first():
     assert lines.index("link set dev tap12 type bridge_slave flood off mcast_flood off bcast_flood off learning off") < lines.index(
         "link set dev tap12 up"
     )
-    assert "link add name vt0000000001 type vxlan id 7 remote 192.0.2.2 dstport 4789 nolearning" in lines
+    assert "link add name vt0000000001 type vxlan id 7 remote 192.0.2.2 dstport 4789 nolearning noudpcsum" in lines
 
 
 def test_inside_wireguard_there_are_no_checksums_and_a_link_that_had_them_is_made_anew():
