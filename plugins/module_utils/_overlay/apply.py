@@ -108,11 +108,10 @@ def observe() -> t.Dict[str, Link]:
             "id": data.get("id"),
             "remote": data.get("remote") or data.get("remote6"),
             "local": data.get("local") or data.get("local6"),
-            "bare": bool(data.get("udp_zero_csum6_tx") and data.get("udp_zero_csum6_rx")),
             "role": tuple("on" if port.get(key) else "off" for key in ("flood", "learning")) if port else None,
         }
         if found[entry["ifname"]]["kind"] != "vxlan":
-            for key in ("id", "remote", "local", "bare"):
+            for key in ("id", "remote", "local"):
                 found[entry["ifname"]].pop(key)
     return found
 

@@ -35,11 +35,7 @@ def cable_name(network: str) -> str:
 
 
 def wanted_links(part: Part) -> t.Dict[str, Link]:
-    """Every interface that is to be there, by name: ``kind``, ``mtu`` and what makes it another one.
-
-    ``bare``: UDP without checksums (RFC 6935). WireGuard vouches for each byte, and where it is a program it would gather datagrams by theirs for a kernel
-    that has to take them apart again.
-    """
+    """Every interface that is to be there, by name: ``kind``, ``mtu`` and what makes it another one."""
     mtu = {network["name"]: network["mtu"] for network in part["networks"]}
     bridge = {network["name"]: network["bridge"] for network in part["networks"]}
     found: t.Dict[str, Link] = {network["bridge"]: {"kind": "bridge", "mtu": network["mtu"]} for network in part["networks"]}
@@ -49,7 +45,7 @@ def wanted_links(part: Part) -> t.Dict[str, Link]:
         if kind == "vxlan":
             # Inside WireGuard it speaks IPv6, which nobody outside can.
             ends = {"local": link["local"]} if link["transport"] == "evpn" else {"remote": link.get("inner") or link["remote"]}
-            same.update(ends, id=link["vni"], bare=link["transport"] == "wireguard")
+            same.update(ends, id=link["vni"])
         found[link["device"]] = same
     return found
 
@@ -60,7 +56,7 @@ def foreign(wanted: t.Mapping[str, Link], there: t.Mapping[str, Link]) -> t.List
 
 
 def _remade(want: Link, have: Link) -> bool:
-    return any(want.get(key) != have.get(key) for key in ("kind", "id", "remote", "local", "bare"))
+    return any(want.get(key) != have.get(key) for key in ("kind", "id", "remote", "local"))
 
 
 def _made(name: str, want: Link) -> t.List[str]:
@@ -69,8 +65,7 @@ def _made(name: str, want: Link) -> t.List[str]:
     elif want["kind"] == "vxlan":
         ends = f"remote {want['remote']}" if "remote" in want else f"local {want['local']}"
         made = f"link add name {name} type vxlan id {want['id']} {ends} dstport {PORT} nolearning"
-        made += " udp6zerocsumtx udp6zerocsumrx" if want["bare"] else ""
-        # As it should be (RFC 7348, section 5); over IPv6 whoever takes it must have been told so.
+        # As it should be (RFC 7348, section 5). Inside WireGuard checksums are kept: where that is a program it gathers datagrams that have them.
         made += " noudpcsum" if ":" not in ends else ""
     else:
         made = f"tuntap add dev {name} mode tap user {ACCOUNT}"
