@@ -124,8 +124,9 @@ def _senders(part: Part) -> str:
     filled["counted"] = ["notrack", "update @matrix { ether saddr . ether daddr }"]
     if guarded:
         # A guest sends from its own address, and from no other.
-        pairs = _braced(f'"{guest["device"]}" . {guest["mac"]}' for guest in guarded)
-        filled["guarded"] += [f"iifname . ether saddr != {pairs} counter drop", "goto counted"]
+        pairs = _braced(f'"{guest["device"]}" . {guest["mac"]} : goto counted' for guest in guarded)
+        filled["came"].append(f"iifname . ether saddr vmap {pairs}")
+        filled["guarded"].append("counter drop")
     if ports:
         filled["came"].append("iifname vmap " + _braced(f'"{device}" : {verdict}' for device, verdict in ports.items()))
     filled["came"].insert(0, f"iifgroup {groups.LINKS} goto carried")
