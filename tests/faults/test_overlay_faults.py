@@ -59,10 +59,11 @@ def left() -> str:
 
 
 def role(tasks: str, directory: Path) -> None:
-    """Run a part of the role on the host."""
+    """Run a part of the role on the host, with what the role sees at its beginning."""
     book = directory / f"{tasks}.yml"
     step = {"name": "A part of the role", "ansible.builtin.include_role": {"name": "virtuoso.grid.overlay", "tasks_from": tasks}}
-    book.write_text(json.dumps([{"name": tasks, "hosts": HOST, "gather_facts": False, "become": True, "tasks": [step]}]), encoding="utf-8")
+    look = {"name": "See what is there", "virtuoso.grid.overlay_info": {"needs": ["nftables"]}, "register": "overlay__there"}
+    book.write_text(json.dumps([{"name": tasks, "hosts": HOST, "gather_facts": False, "become": True, "tasks": [look, step]}]), encoding="utf-8")
     argv = [str(Path(sys.executable).parent / "ansible-playbook"), "--inventory", conftest.INVENTORY, str(book)]
     done = subprocess.run(argv, cwd=conftest.CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
