@@ -23,16 +23,8 @@ import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import evpn, groups, sessions, speaker, wireguard
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import (
-    ACCOUNT,
-    MARK,
-    Link,
-    Part,
-    foreign,
-    forwarding_steps,
-    steps,
-    wanted_links,
-)
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import ACCOUNT, MARK, Link, Part
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import foreign, forwarding_steps, steps, wanted_links
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.rules import rules
 
 DIRECTORY = "/etc/virtuoso/overlay"
@@ -357,9 +349,13 @@ def wireguard_run(directory: str = DIRECTORY) -> int:
     program = None
     try:
         if subprocess.run(["ip", "link", "add", "dev", device, "type", "wireguard"], capture_output=True, check=False).returncode:
+            listens = f"/run/wireguard/{device}.sock"
+            # One that was killed leaves its own behind.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(listens)
             program = subprocess.Popen(["wireguard-go", "--foreground", device])  # pylint: disable=consider-using-with
             end = time.monotonic() + 5
-            while not os.path.exists(f"/run/wireguard/{device}.sock") and time.monotonic() < end and program.poll() is None:
+            while not os.path.exists(listens) and time.monotonic() < end and program.poll() is None:
                 time.sleep(0.05)
         run(["ip", "link", "set", "dev", device, "alias", MARK])
         run(["wg", "setconf", device, f"{directory}/wireguard.conf"])
