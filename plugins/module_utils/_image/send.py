@@ -268,8 +268,8 @@ class Sender:
         sent, waited = 0, 0.0
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             stdin, stdout = t.cast(t.BinaryIO, process.stdin), t.cast(t.BinaryIO, process.stdout)
-            # What is compressed ahead keeps the link busy where the next part is hard.
             widen(stdin)
+            # What is compressed ahead keeps the link busy where the next part is hard.
             widen(stdout)
             failed: list[BaseException] = []
 

@@ -120,7 +120,7 @@ def _senders(part: Part) -> str:
     ports.update({guest["device"]: "goto counted" for guest in part["guests"]}, **{guest["device"]: "goto guarded" for guest in guarded})
     # Where bridged frames pass the host's own rules as well (br_netfilter), the host keeps no account of connections within a network: two networks may
     # have the same addresses, and it costs more than all rules here.
-    filled: t.Dict[str, t.List[str]] = {"carried": ["notrack"], "guarded": [], "came": []}
+    filled: t.Dict[str, t.List[str]] = {"carried": ["notrack"], "guarded": [], "came": [f"iifgroup {groups.LINKS} goto carried"]}
     filled["counted"] = ["notrack", "update @matrix { ether saddr . ether daddr }"]
     if guarded:
         # A guest sends from its own address, and from no other.
@@ -129,7 +129,6 @@ def _senders(part: Part) -> str:
         filled["guarded"].append("counter drop")
     if ports:
         filled["came"].append("iifname vmap " + _braced(f'"{device}" : {verdict}' for device, verdict in ports.items()))
-    filled["came"].insert(0, f"iifgroup {groups.LINKS} goto carried")
     filled["came"].append(f"iifname {HOME} goto counted")
     text = "table bridge virtuoso_traffic {\n  set matrix {\n    type ether_addr . ether_addr\n    size 65535\n"
     text += "    flags dynamic,timeout\n    timeout 1h\n    counter\n  }\n" + "".join(_chain(name, []) for name in ("carried", "guarded", "counted"))
