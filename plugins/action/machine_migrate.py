@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_once as once
 from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_steps as steps
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.plugin_utils import _stations
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._at_once import NOT_HERE, at_once, looked_at
-from ansible_collections.virtuoso.grid.plugins.plugin_utils._moving import Trip
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._moving import Held, Trip, Ways
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._progress import ProgressAction
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._recorder import Recorder, marked
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._relay import connection_to, relayed
-from ansible_collections.virtuoso.grid.plugins.plugin_utils._served import Served
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._served import Served, close_all, no_collection
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._tunnel import forwarded
 
 
@@ -122,7 +124,7 @@ class ActionModule(ProgressAction):
         with contextlib.ExitStack() as stack:
             for station in stations.values():
                 stack.callback(station.close)
-            machines = self._journey(journey, given, stations, ways, self._recorder(arguments))
+            machines = self._journey(journey, given, stations, ways, lambda: Held(forwarded(ways[target], ways[source])), self._recorder(arguments))
         return {"changed": any((machine.get("row") or {}).get("changed") for machine in machines), "machines": machines}
 
     def _all(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -130,23 +132,27 @@ class ActionModule(ProgressAction):
         hosts = {host["name"]: host for host in arguments["hosts"]}
         recorder = self._recorder(arguments)
         common = {key: arguments[key] for key in ("uri", "timeout") if key in arguments}
+        ways = {name: self._way_to(name, task_vars) for name in hosts}
+        sockets = Ways(lambda source, target: forwarded(ways[target], ways[source]))
+        stations: dict[str, Served] = {}
         with contextlib.ExitStack() as stack:
-            ways = {name: self._way_to(name, task_vars) for name in hosts}
-            stations = {}
-            for name, way in ways.items():
-                station = _stations.Station(self, name, way, _stations.variables(task_vars, name))
-                stations[name] = Served(station, common)
-                stack.callback(stations[name].close)
-            for served in stations.values():
-                served.listen()
-            if not all(served.serves for served in stations.values()):
-                return NOT_HERE
-            looked = looked_at(stations, hosts, arguments["machines"], common)
+            stack.callback(sockets.close)
+            stack.callback(lambda: close_all(stations.values()))
+            with no_collection():
+                for name, way in ways.items():
+                    stations[name] = Served(_stations.Station(self, name, way, _stations.variables(task_vars, name)), common)
+                for served in stations.values():
+                    served.listen()
+                if not all(served.serves for served in stations.values()):
+                    return NOT_HERE
+                sockets.expect(pair for pair in once.foreseen(arguments["machines"], arguments["plan"]["mode"]) if set(pair) <= set(ways))
+                looked = looked_at(stations, hosts, arguments["machines"], common)
 
             def journey(each: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
                 ends = {"source": dict(hosts[each["source"]]), "target": {**hosts[each["target"]], "postcopy": each["postcopy"]}}
                 given = by_step({**arguments, **ends, "parallel": each["parallel"]})
-                return self._journey(each, given, stations, ways, recorder)
+                way = functools.partial(sockets.take, each["source"], each["target"])
+                return self._journey(each, given, stations, ways, way, recorder)
 
             return at_once(arguments["machines"], hosts, looked, arguments["plan"], journey)
 
@@ -166,9 +172,10 @@ class ActionModule(ProgressAction):
         given: t.Mapping[str, t.Mapping[str, t.Any]],
         stations: t.Mapping[str, t.Any],
         ways: t.Mapping[str, t.Any],
+        way: t.Callable[[], Held],
         recorder: Recorder | None,
     ) -> list[dict[str, t.Any]]:
-        """Make one; its machines as they are then. :param stations: by host, as are ``ways``, the connections there."""
+        """Make one; its machines as they are then. :param stations: by host, as are ``ways``, the connections there. :param way: to the target's libvirt."""
         source, target = journey["source"], journey["target"]
 
         def again(taken: t.Mapping[str, t.Any], first: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -176,7 +183,7 @@ class ActionModule(ProgressAction):
 
         order = steps.ORDER[:1] if self._task.check_mode else steps.ORDER
         ends = {"source": stations[source], "target": stations[target]}
-        trip = Trip(journey, ends, given, lambda: forwarded(ways[target], ways[source]), again, order)
+        trip = Trip(journey, ends, given, way, again, order)
         machines = [{key: value for key, value in machine.items() if key != "seed"} for machine in trip.run()["machines"]]
         if recorder is not None:
             machines = marked(machines, recorder.record([machine["seen"] for machine in machines if machine.get("seen")]))

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine import migration
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration_play import Item, View, host_entry
+
+_EARLY = 4
+"""So many ways to targets are begun before it is known whether they are needed: each is two processes of ssh."""
 
 
 def end(variables: View, depot: str) -> Item:
@@ -20,6 +24,12 @@ def end(variables: View, depot: str) -> Item:
         "site": variables.get("virtuoso_site") or name,
         "provider": host_entry(variables),
     }
+
+
+def foreseen(moves: t.Iterable[View], mode: str) -> list[tuple[str, str]]:
+    """Between which hosts a guest probably moves live, by what is known before anybody has looked: pairs of source and target, the first few."""
+    pairs = dict.fromkeys((move["source"], move["target"]) for move in moves if move["target"] and move["source"] != move["target"])
+    return list(pairs)[:_EARLY] if mode in ("auto", migration.LIVE) else []
 
 
 def seen_by_all(looked: t.Mapping[str, View]) -> bool:

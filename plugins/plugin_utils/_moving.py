@@ -50,10 +50,39 @@ class Held:
         return self._work.result()
 
 
+class Ways:
+    """What leads from sources to their targets' libvirts. Not to be used from several threads but for :meth:`take`.
+
+    :param make: makes the context whose value is a target's socket, of the names of source and target.
+    """
+
+    def __init__(self, make: t.Callable[[str, str], t.ContextManager[str]]) -> None:
+        self._make = make
+        self._begun: dict[tuple[str, str], Held] = {}
+
+    def expect(self, pairs: t.Iterable[tuple[str, str]]) -> None:
+        """Begin to make these, because they will probably be needed: it takes as long as to look at the machines."""
+        for pair in pairs:
+            self._begun[pair] = Held(self._make(*pair))
+
+    def take(self, source: str, target: str) -> Held:
+        """One; whoever takes it closes it."""
+        begun = self._begun.pop((source, target), None)
+        return begun or Held(self._make(source, target))
+
+    def close(self) -> None:
+        """What was begun and not needed ends; that is not waited for longer than it takes."""
+        for begun in self._begun.values():
+            begun.leave()
+        for begun in self._begun.values():
+            begun.close()
+        self._begun.clear()
+
+
 class Trip:
     """One journey, from the statuses that its machines have to those that they come to. The stations are open, and stay so.
 
-    :param arguments: by step, what its module is given beside the machines. :param way: makes the context whose value is the socket of the target's libvirt.
+    :param arguments: by step, what its module is given beside the machines. :param way: begins to make the socket of the target's libvirt, or has begun.
     :param again: what is tried where the target can't reach the source: a step's arguments and its first result, to the result.
     """
 
@@ -62,7 +91,7 @@ class Trip:
         journey: View,
         stations: t.Mapping[str, Station],
         arguments: t.Mapping[str, View],
-        way: t.Callable[[], t.ContextManager[str]],
+        way: t.Callable[[], Held],
         again: t.Callable[[View, Result], Result],
         order: t.Sequence[str] = steps.ORDER,
     ) -> None:
@@ -79,7 +108,7 @@ class Trip:
         """Make it; the journey as it is then."""
         with contextlib.ExitStack() as stack:
             if "send" in self._order and steps.leaves_live(self.journey):
-                self._tunnel = Held(self._way())
+                self._tunnel = self._way()
                 stack.callback(self._tunnel.close)
             # The first one needs no other before it; what it takes to listen is waited for while it works.
             first = next((step for step in self._order if steps.entries(self.journey, step)), None)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import typing as t
 
@@ -115,13 +116,26 @@ def forget_address(conn: t.Any, network: str | None, mac: str | None) -> None:
         _update(found, libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE, f"<host mac='{mac}'/>")
 
 
+def can_lease(tree: t.Any, address: str) -> bool:
+    """Whether a network of libvirt's could lease an address: one of a subnet in which it has a DHCP server (pure). :param tree: the network's."""
+    for ip in tree.iterfind("ip"):
+        with contextlib.suppress(ValueError):
+            own = ipaddress.ip_interface(f"{ip.get('address')}/{ip.get('prefix') or ip.get('netmask')}")
+            if ip.find("dhcp") is not None and ipaddress.ip_address(address) in own.network:
+                return True
+    return False
+
+
 def keep_address(conn: t.Any, network: str | None, mac: str | None, address: str | None) -> None:
-    """The network's DHCP server here gives the machine the address that it had, should it ask."""
+    """The network's DHCP server here gives the machine the address that it had, should it ask.
+
+    Not where it never could: to be told, libvirt takes all rules of the network off and puts them there again, for half a second.
+    """
     found = _network(conn, network)
     if found is None or not mac or not address or ":" in address:
         return
     tree = domain_xml.parse(found.XMLDesc(0))
-    if tree.find("ip/dhcp") is None:
+    if not can_lease(tree, address):
         return
     known = {(host.get("mac") or "").lower(): host.get("ip") for host in tree.iterfind("ip/dhcp/host")}
     if known.get(mac.lower()) == address:
@@ -134,6 +148,6 @@ def keep_address(conn: t.Any, network: str | None, mac: str | None, address: str
 
 def _update(network: t.Any, command: int, xml: str) -> None:
     flags = libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG | (libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE if network.isActive() else 0)
-    # An address out of the network's range, say: the machine keeps it until its lease ends.
+    # An address that another has, say: the machine keeps it until its lease ends.
     with contextlib.suppress(libvirt.libvirtError):
         network.update(command, libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST, -1, xml, flags)

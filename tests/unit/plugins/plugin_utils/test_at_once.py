@@ -118,3 +118,10 @@ def test_a_host_by_its_variables():
     assert {key: told[key] for key in ("name", "address", "path", "site")} == {"name": "p1", "address": "198.18.0.21", "path": "/depot", "site": "north"}
     own = once.end({"inventory_hostname": "p2", "virtuoso_address": "198.18.0.22", "ansible_host": "p2.example", "virtuoso_depot": "/own"}, "/depot")
     assert (own["address"], own["path"], own["site"], own["provider"]["address"]) == ("198.18.0.22", "/own", "p2", "p2.example")
+
+
+def test_where_a_guest_probably_moves_live():
+    moves = [move("a"), move("b"), move("c", "p2", "p2"), move("d", "p3"), move("e", "p3", None)]
+    assert once.foreseen(moves, "auto") == once.foreseen(moves, "live") == [("p1", "p2"), ("p3", "p2")]
+    assert once.foreseen(moves, "cold") == once.foreseen([], "auto") == []
+    assert len(once.foreseen([move(str(number), f"p{number}", "there") for number in range(20)], "auto")) == 4

@@ -17,7 +17,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils import _hold
 from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_steps as steps
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.plugin_utils import _stations
-from ansible_collections.virtuoso.grid.plugins.plugin_utils._moving import Trip
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._moving import Held, Trip, Ways
 
 FACTS = {"name": "a", "uuid": "a", "state": "running"}
 BAD = {"failed": True, "msg": "no", "failure": {"code": "move_failed", "copy": "source"}}
@@ -158,11 +158,11 @@ def machine(mode="live", **more):
     return {**base, "seed": "s", **more}
 
 
-def trip(answers, mode="live", way=lambda: contextlib.nullcontext("/socket"), order=steps.ORDER):
+def trip(answers, mode="live", socket=contextlib.nullcontext("/socket"), order=steps.ORDER):
     log = []
     stations = {"source": Station("p1", log, answers), "target": Station("p2", log, answers)}
     journey = {"source": "p1", "target": "p2", "machines": [machine(mode)]}
-    found = Trip(journey, stations, {step: {"step": step} for step in steps.ORDER}, way, lambda given, result: result, order).run()
+    found = Trip(journey, stations, {step: {"step": step} for step in steps.ORDER}, lambda: Held(socket), lambda given, result: result, order).run()
     return found["machines"][0], [line for line in log if not line.startswith("begin")], [line for line in log if line.startswith("begin")]
 
 
@@ -196,7 +196,7 @@ def test_without_a_way_nothing_is_sent():
         raise GridError("target_unreachable", "no way")
         yield ""  # pylint: disable=unreachable
 
-    after, did, dummy = trip({}, way=broken)
+    after, did, dummy = trip({}, socket=broken())
     assert not any(line.startswith(("send", "receive")) for line in did)
     assert after["row"]["failure"]["code"] == "target_unreachable" and "no way" in after["row"]["msg"]
 
@@ -245,3 +245,25 @@ def test_a_journey_that_could_not_be_made_is_told_for_each_machine():
     assert [row["row"].get("failure", {}).get("code") for row in after["machines"]] == ["host_unreachable", None]
     (after,) = steps.arrived(wave, {"p1>p2": {"machines": [{"uuid": "a", "status": "done"}]}})
     assert after["machines"] == [{"uuid": "a", "status": "done"}]
+
+
+def test_a_way_that_was_expected_is_there_and_one_that_is_not_needed_ends():
+    made, over = [], []
+
+    @contextlib.contextmanager
+    def way(source, target):
+        made.append((source, target))
+        yield f"/{source}-{target}"
+        over.append((source, target))
+
+    ways = Ways(way)
+    ways.expect([("p1", "p2"), ("p1", "p3")])
+    held = ways.take("p1", "p2")
+    assert held.value() == "/p1-p2"
+    # Another one is made for the second who asks, and for who was not expected.
+    assert ways.take("p1", "p2").value() == "/p1-p2" and ways.take("p2", "p1").value() == "/p2-p1"
+    assert sorted(made) == [("p1", "p2"), ("p1", "p2"), ("p1", "p3"), ("p2", "p1")]
+    ways.close()
+    assert over == [("p1", "p3")]
+    held.close()
+    assert over == [("p1", "p3"), ("p1", "p2")]

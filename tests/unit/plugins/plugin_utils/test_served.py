@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import threading
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils import _hold
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.plugin_utils._served import Served
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._served import Served, close_all, no_collection
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._stations import Caller, script
 
 
@@ -144,3 +145,35 @@ def test_without_the_way_it_ends_with_what_became_of_its_step(served):
     for path in sorted(station.caller.path(name) for name in (_hold.ANSWERS, "")):
         subprocess.run(["rm", "-rf", path], check=True)
     assert host.run({"step": "settle"}) == {"plain": "settle"}
+
+
+def test_all_are_told_to_end_before_one_is_waited_for():
+    log = []
+
+    class Host:
+        def __init__(self, name):
+            self.name = name
+
+        def dismiss(self):
+            log.append(f"dismiss {self.name}")
+
+        def close(self):
+            log.append(f"close {self.name}")
+
+    close_all([Host("p1"), Host("p2")])
+    assert log == ["dismiss p1", "dismiss p2", "close p1", "close p2"]
+
+
+def test_garbage_is_collected_again_whatever_happens():
+    assert gc.isenabled()
+    with pytest.raises(GridError), no_collection():
+        assert not gc.isenabled()
+        raise GridError("x", "y")
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with no_collection():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
