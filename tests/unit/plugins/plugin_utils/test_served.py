@@ -170,6 +170,7 @@ def test_garbage_is_collected_again_whatever_happens():
         assert not gc.isenabled()
         raise GridError("x", "y")
     assert gc.isenabled()
+    gc.unfreeze()
     gc.disable()
     try:
         with no_collection():
