@@ -7,48 +7,59 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._deployment import (
-    asides,
-    by_source,
-    identities,
-    pager_exports,
-    placement_entries,
-    provider_share,
-    settling,
-    sources,
-    step_rows,
-    to_page,
-    unserved,
-    wanted_images,
-)
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image_play import (
-    image_refusal,
-    image_rows,
-    image_work,
-    layers_in_use,
-    to_publish,
-)
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.guests import overlay_lacks, overlay_machines, with_mtu
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.model import bridge_name
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.matrix import traffic_rows
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import overlay_plan, with_keys
-from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_forwarding as forwarding
-from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_once as once
-from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_play as migration
-from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_steps as steps
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._later import Later, of_room
 
 
-def _told(function: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
+class Told(Later):
     """The filter's answer, or its typed error as a row of a report: a filter's own would lose the code."""
 
-    def told(*arguments: t.Any, **named: t.Any) -> t.Any:
+    def __call__(self, *arguments: t.Any, **named: t.Any) -> t.Any:
         try:
-            return function(*arguments, **named)
+            return super().__call__(*arguments, **named)
         except GridError as exc:
             return {"name": exc.object or "overlay", "changed": False, **exc.result()}
 
-    return told
+
+_MIGRATION = {
+    **of_room("_migration_once", migrate_end="end"),
+    **of_room(
+        "_migration_play",
+        migrate_asked="asked",
+        migrate_by_host="by_host",
+        migrate_host="host_entry",
+        migrate_moves="moves",
+        migrate_placed="placed",
+        migrate_plan="plan",
+        migrate_settled="settled",
+        migrate_speechless="speechless",
+        migrate_still="still",
+        migrate_to_place="to_place",
+        migrate_unsettled="unsettled",
+        migrate_waited="waited",
+    ),
+    **of_room(
+        "_migration_steps",
+        migrate_advance="advance",
+        migrate_arrived="arrived",
+        migrate_entries="entries",
+        migrate_foretold="foretold",
+        migrate_images="images",
+        migrate_involved="involved",
+        migrate_outcome="outcome",
+        migrate_waves="waves",
+        migrate_without_image="without_image",
+    ),
+    **of_room(
+        "_migration_forwarding",
+        migrate_announced="announced",
+        migrate_came_to_rest="came_to_rest",
+        migrate_forwarded="forwarded",
+        migrate_moved="moved",
+        migrate_told="told",
+        migrate_untold="untold",
+    ),
+}
 
 
 class FilterModule:
@@ -57,56 +68,26 @@ class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Name to function."""
         return {
-            "asides": asides,
-            "by_source": by_source,
-            "identities": identities,
-            "migrate_advance": steps.advance,
-            "migrate_arrived": steps.arrived,
-            "migrate_asked": migration.asked,
-            "migrate_by_host": migration.by_host,
-            "migrate_end": once.end,
-            "migrate_entries": steps.entries,
-            "migrate_foretold": steps.foretold,
-            "migrate_host": migration.host_entry,
-            "migrate_images": steps.images,
-            "migrate_involved": steps.involved,
-            "migrate_moves": migration.moves,
-            "migrate_outcome": steps.outcome,
-            "migrate_placed": migration.placed,
-            "migrate_plan": migration.plan,
-            "migrate_speechless": migration.speechless,
-            "migrate_announced": forwarding.announced,
-            "migrate_came_to_rest": forwarding.came_to_rest,
-            "migrate_forwarded": forwarding.forwarded,
-            "migrate_moved": forwarding.moved,
-            "migrate_told": forwarding.told,
-            "migrate_settled": migration.settled,
-            "migrate_still": migration.still,
-            "migrate_to_place": migration.to_place,
-            "migrate_untold": forwarding.untold,
-            "migrate_unsettled": migration.unsettled,
-            "migrate_waited": migration.waited,
-            "migrate_waves": steps.waves,
-            "migrate_without_image": steps.without_image,
-            "image_refusal": image_refusal,
-            "image_rows": image_rows,
-            "image_work": image_work,
-            "layers_in_use": layers_in_use,
-            "network_bridge": bridge_name,
-            "overlay_keys": with_keys,
-            "overlay_lacks": overlay_lacks,
-            "overlay_machines": overlay_machines,
-            "overlay_mtu": with_mtu,
-            "overlay_plan": _told(overlay_plan),
-            "overlay_traffic": traffic_rows,
-            "pager_exports": pager_exports,
-            "placement_entries": placement_entries,
-            "provider_share": provider_share,
-            "settling": settling,
-            "sources": sources,
-            "step_rows": step_rows,
-            "to_page": to_page,
-            "to_publish": to_publish,
-            "unserved": unserved,
-            "wanted_images": wanted_images,
+            **_MIGRATION,
+            **of_room(
+                "_deployment",
+                "asides",
+                "by_source",
+                "identities",
+                "pager_exports",
+                "placement_entries",
+                "provider_share",
+                "settling",
+                "sources",
+                "step_rows",
+                "to_page",
+                "unserved",
+                "wanted_images",
+            ),
+            **of_room("_image_play", "image_refusal", "image_rows", "image_work", "layers_in_use", "to_publish"),
+            **of_room("_overlay.guests", "overlay_lacks", "overlay_machines", overlay_mtu="with_mtu"),
+            **of_room("_overlay.model", network_bridge="bridge_name"),
+            **of_room("_overlay.matrix", overlay_traffic="traffic_rows"),
+            **of_room("_overlay.plan", overlay_keys="with_keys"),
+            "overlay_plan": Told("_overlay.plan", "overlay_plan"),
         }

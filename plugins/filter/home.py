@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._home_play import home_leases, home_machines, home_refusals
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import cable
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._later import of_room
 
 
 class FilterModule:
@@ -16,4 +15,7 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Name to function."""
-        return {"home_leases": home_leases, "home_machines": home_machines, "home_refusals": home_refusals, "network_cable": cable}
+        return {
+            **of_room("_home_play", "home_leases", "home_machines", "home_refusals"),
+            **of_room("_overlay.interfaces", network_cable="cable"),
+        }

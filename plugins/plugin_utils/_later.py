@@ -1,0 +1,34 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Functions whose room is loaded when they are called.
+
+Every task that uses a filter of ours loads all files of filters, in a process of its own and from their sources; most need a few functions of one room.
+"""
+
+from __future__ import annotations
+
+import importlib
+import typing as t
+
+_ROOMS = "ansible_collections.virtuoso.grid.plugins.module_utils"
+
+
+class Later:
+    """A function of a room in ``module_utils``, called as itself."""
+
+    def __init__(self, room: str, function: str) -> None:
+        self._room = room
+        self._function = function
+
+    def load(self) -> t.Callable[..., t.Any]:
+        """The function itself."""
+        return t.cast("t.Callable[..., t.Any]", getattr(importlib.import_module(f"{_ROOMS}.{self._room}"), self._function))
+
+    def __call__(self, *arguments: t.Any, **named: t.Any) -> t.Any:
+        return self.load()(*arguments, **named)
+
+
+def of_room(room: str, *own: str, **others: str) -> dict[str, Later]:
+    """Functions of one room, by the names under which they are to be found: their own, or others."""
+    return {name: Later(room, function) for name, function in {**{name: name for name in own}, **others}.items()}
