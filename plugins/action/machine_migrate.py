@@ -130,7 +130,6 @@ class ActionModule(ProgressAction):
     def _all(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         """All of it, for all hosts and machines, with one module started on each host."""
         hosts = {host["name"]: host for host in arguments["hosts"]}
-        recorder = self._recorder(arguments)
         common = {key: arguments[key] for key in ("uri", "timeout") if key in arguments}
         ways = {name: self._way_to(name, task_vars) for name in hosts}
         sockets = Ways(lambda source, target: forwarded(ways[target], ways[source]))
@@ -147,6 +146,8 @@ class ActionModule(ProgressAction):
                     return NOT_HERE
                 sockets.expect(pair for pair in once.foreseen(arguments["machines"], arguments["plan"]["mode"]) if set(pair) <= set(ways))
                 looked = looked_at(stations, hosts, arguments["machines"], common)
+            # Not before: it would load its library while the modules are packed, in the same process.
+            recorder = self._recorder(arguments)
 
             def journey(each: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
                 ends = {"source": dict(hosts[each["source"]]), "target": {**hosts[each["target"]], "postcopy": each["postcopy"]}}

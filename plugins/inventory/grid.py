@@ -122,6 +122,14 @@ _UNTRUSTED = hasattr(BaseInventoryPlugin, "trusted_by_default")
 _SUFFIXES = ("grid.yml", "grid.yaml")
 
 
+def _may_be(path: str) -> bool:
+    """Whether there is a store, or something is wrong that :class:`Store` tells of."""
+    try:
+        return listing.has_content(path)
+    except OSError:
+        return True
+
+
 class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
     """Reads rows, has :mod:`_information.inventory` make entries of them, and adds these."""
 
@@ -180,6 +188,8 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
         read = None if file is None or selected else listing.read(file)
         if read is None:
             try:
+                if file is not None and not _may_be(file):
+                    raise listing.no_store(file)
                 file, read = self._read_store(location, directory)
             except GridError as exc:
                 if exc.code == "store_missing":

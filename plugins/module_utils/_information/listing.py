@@ -17,6 +17,8 @@ import sqlite3
 import typing as t
 import urllib.parse
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+
 Row = t.Dict[str, t.Any]
 
 VERSION = 2
@@ -62,6 +64,19 @@ def file_of(store: str, directory: str) -> str | None:
     if "://" in store or not path.strip() or "\0" in path:
         return None
     return os.path.abspath(os.path.join(directory, path))
+
+
+def has_content(path: str) -> bool:
+    """Whether there is a file that may be a store. :raises OSError: where that can't be told."""
+    try:
+        return os.stat(path).st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def no_store(name: str) -> GridError:
+    """There is none. :param name: the location, as it may be shown."""
+    return GridError("store_missing", "there is no store", object=f"store {name}", tried="read the store", remedy="Order a machine, or name the right store")
 
 
 def read(path: str) -> tuple[list[Row], list[Row]] | None:

@@ -140,15 +140,13 @@ class Store:
         :param empty_if_missing: a store that isn't there yet reads as an empty one, as check mode needs it.
         :raises GridError: ``store_missing``, ``store_older``, ``store_newer``, ``store_foreign``, ``store_corrupt``...
         """
-        if self.location.path is None or _has_content(self.location.path):
+        if self.location.path is None or listing.has_content(self.location.path):
             with self._typed("read"), contextlib.closing(self._connect(write=False)) as connection, connection.begin():
                 if self._check_version(connection, write=False):
                     yield connection
                     return
         if not empty_if_missing:
-            raise self._error("store_missing", "there is no store", "Order a machine, or name the right store").on(
-                tried="read the store"
-            )
+            raise listing.no_store(str(self.location))
         engine = sa.create_engine("sqlite://", poolclass=pool.StaticPool)
         with self._typed("read"), engine.begin() as connection:
             migrations.migrate(connection, 0)
@@ -162,7 +160,7 @@ class Store:
         """
         with self._typed("write"):
             path = self.location.path
-            if path is not None and not _has_content(path):
+            if path is not None and not listing.has_content(path):
                 _create(path)
             elif path is not None and not os.access(os.path.dirname(path), os.W_OK):
                 # SQLite would only say that it can't open the file.
@@ -296,13 +294,6 @@ def _classify_sqlite(exc: sqlite3.Error) -> tuple[str, str]:
     return "store_failed", str(exc)[:500]
 
 
-def _has_content(path: str) -> bool:
-    try:
-        return os.stat(path).st_size > 0
-    except FileNotFoundError:
-        return False
-
-
 def _create(path: str) -> None:
     """Make an empty SQLite file for its owner only, with a write-ahead log; one process at a time, harmless if killed.
 
@@ -324,7 +315,7 @@ def _create(path: str) -> None:
     lock = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if _has_content(path):
+        if listing.has_content(path):
             return
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         with contextlib.closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)) as connection:

@@ -213,6 +213,13 @@ def test_without_a_store_there_is_a_warning_and_no_machine(tmp_path):
     assert not (tmp_path / "state").exists()
 
 
+def test_to_see_that_there_is_no_store_loads_no_library(tmp_path):
+    (tmp_path / "grid.yml").write_text(CONFIGURATION, encoding="utf-8")
+    (tmp_path / "sqlalchemy.py").write_text("raise SystemExit('loaded')", encoding="utf-8")
+    done = run("inventory", "-i", tmp_path / "grid.yml", "--list", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0 and "there is no store" in done.stderr
+
+
 def test_a_broken_store_is_an_error(tmp_path):
     (tmp_path / "grid.yml").write_text(CONFIGURATION, encoding="utf-8")
     (tmp_path / "state").mkdir()
