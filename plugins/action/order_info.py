@@ -11,12 +11,13 @@ from __future__ import annotations
 import typing as t
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import listing, views
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import choosing, listing, views
 
 
 def plain(arguments: t.Mapping[str, t.Any], transport: str, become: bool, environment: t.Any) -> str | None:
-    """The store, where all its machines are asked for and this process sees what the module would see; else ``None`` (pure)."""
-    given = {key: value for key, value in arguments.items() if value is not None}
+    """The store, where all its machines are asked for, or some of all, and this process sees what the module would see; else ``None`` (pure)."""
+    given = {key: value for key, value in arguments.items() if value is not None and key not in ("select", "limit")}
     store = given.pop("store", None)
     if given or not isinstance(store, str) or transport != "local" or become or any(environment or ()):
         return None
@@ -39,5 +40,14 @@ class ActionModule(ActionBase):
         if listed is None:
             result.update(self._execute_module(module_name="virtuoso.grid.order_info", task_vars=task_vars, wrap_async=self._task.async_val))
         else:
-            result.update(changed=False, machines=[views.machine_view(row) for row in listed[0]])
+            result.update(self._chosen([views.machine_view(row) for row in listed[0]]))
         return result
+
+    def _chosen(self, machines: list[dict[str, t.Any]]) -> dict[str, t.Any]:
+        select, limit = (self._task.args.get(name) for name in ("select", "limit"))
+        if select is None and limit is None:
+            return {"changed": False, "machines": machines}
+        try:
+            return {"changed": False, "machines": choosing.chosen(machines, select, limit)}
+        except GridError as exc:
+            return exc.on(host="controller", object=f"store {self._task.args['store']}", tried="choose the machines").result()

@@ -21,7 +21,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending
 
 LONGEST = 86400.0
 _PATIENCE = 10.0
-_INTERVAL = 0.02
+_INTERVAL = 0.01
 
 ANSWERS = ".answers"
 """The named pipe, beside the words."""

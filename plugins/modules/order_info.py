@@ -12,7 +12,7 @@ short_description: Return what is known of ordered machines
 version_added: 0.1.0
 description:
   - Reads machines from the store of the information service, futures as well as machines that exist.
-  - Names and uuids that the store doesn't know are left out of the result.
+  - Names and uuids that the store doesn't know are left out of the result; with O(select) they are an error.
 extends_documentation_fragment:
   - virtuoso.grid.attributes
   - virtuoso.grid.store
@@ -30,6 +30,20 @@ options:
     description: The uuids of machines, or their references (C(urn:uuid:...)).
     type: list
     elements: str
+  select:
+    description:
+      - Which machines a play is about, as a person says it. V(all), or names as a list or separated by commas; empty where O(limit) alone says it.
+      - A name that nobody ordered is an error, with C(failure.code) V(machine_unknown); so is to say nothing at all, with V(nothing_chosen).
+      - Excludes O(names) and O(uuids).
+    type: raw
+    version_added: 0.2.0
+  limit:
+    description:
+      - Only machines that are among these, or whose provider is; C(ansible_play_hosts_all) of a play that was limited.
+      - Excludes O(names) and O(uuids).
+    type: list
+    elements: str
+    version_added: 0.2.0
 author:
   - virtuoso.grid contributors (@virtuoso-grid)
 seealso:
@@ -43,6 +57,15 @@ EXAMPLES = r"""
   delegate_to: localhost
   run_once: true
   register: orders
+
+- name: The machines that a play is about
+  virtuoso.grid.order_info:
+    store: ~/.local/share/virtuoso/grid.db
+    select: "{{ machines | default('') }}"
+    limit: "{{ ansible_play_hosts_all if ansible_limit is defined else omit }}"
+  delegate_to: localhost
+  run_once: true
+  register: chosen
 
 - name: Where web1 is
   ansible.builtin.debug:
@@ -136,12 +159,17 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import STORE, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import listing, views
+from ansible_collections.virtuoso.grid.plugins.module_utils._information import choosing, listing, views
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, Result, run_module
 
 ARGUMENTS = {
-    "argument_spec": {"names": {"type": "list", "elements": "str"}, "uuids": {"type": "list", "elements": "str"}},
-    "mutually_exclusive": [("names", "uuids")],
+    "argument_spec": {
+        "names": {"type": "list", "elements": "str"},
+        "uuids": {"type": "list", "elements": "str"},
+        "select": {"type": "raw"},
+        "limit": {"type": "list", "elements": "str"},
+    },
+    "mutually_exclusive": [("names", "uuids", "select"), ("names", "uuids", "limit")],
     "supports_check_mode": True,
 }
 
@@ -152,7 +180,9 @@ def work(module: AnsibleModule) -> Result:
     path = listing.file_of(store, os.getcwd()) if names is None and uuids is None else None
     listed = listing.read(path) if path else None
     rows = listed[0] if listed else _asked(store, names, uuids)
-    return {"changed": False, "machines": [views.machine_view(row) for row in rows]}
+    machines = [views.machine_view(row) for row in rows]
+    select, limit = module.params["select"], module.params["limit"]
+    return {"changed": False, "machines": machines if select is None and limit is None else choosing.chosen(machines, select, limit)}
 
 
 def _asked(store: str, names: list[str] | None, uuids: list[str] | None) -> list[dict[str, t.Any]]:

@@ -41,7 +41,7 @@ def grid(playbook: str, *words: str, **variables: t.Any) -> None:
 
 
 def move(names: t.Sequence[str], to: str, mode: str = "auto") -> None:
-    grid("migrate", "-e", f"machines={','.join(names)}", "-e", f"to={to}", "-e", f"mode={mode}", "-e", f"virtuoso_migrate_per_host={2}")
+    grid("migrate", "-e", f"machines={','.join(names)}", "-e", f"to={to}", "-e", f"mode={mode}")
 
 
 def prepare(names: t.Sequence[str]) -> None:

@@ -71,3 +71,17 @@ def test_what_the_module_alone_may_answer(more, transport, become, environment):
 
 def test_what_need_not_wait_for_the_module():
     assert plain({"store": "grid.db", "names": None}, "local", False, [{}]) == "grid.db"
+
+
+def test_whom_a_play_is_about_is_chosen_without_starting_a_module_as_the_module_would(store):
+    for interpreter in (NOWHERE, sys.executable):
+        # The module itself does it where the action can't: with a URL.
+        name = "grid.db" if interpreter == NOWHERE else f"sqlite:///{store}"
+        told = [
+            ask(interpreter, store.parent, store=name, **options)
+            for options in ({"select": "a"}, {"select": "", "limit": ["p1"]}, {"select": "all", "limit": ["p2"]})
+        ]
+        assert [[machine["name"] for machine in each["machines"]] for each in told] == [["a"], ["a"], []]
+        assert ask(interpreter, store.parent, store=name, select="x")["failure"]["code"] == "machine_unknown"
+        assert ask(interpreter, store.parent, store=name, select="")["failure"]["code"] == "nothing_chosen"
+    assert "mutually exclusive" in ask(sys.executable, store.parent, store="grid.db", names=["a"], select="a")["msg"]
