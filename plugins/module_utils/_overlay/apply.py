@@ -337,6 +337,18 @@ def locked() -> t.Iterator[None]:
         yield
 
 
+def userspace(device: str, directory: str = "/run/wireguard") -> subprocess.Popen[bytes]:
+    """The packaged program ``wireguard-go``, which listens now or has ended, on a socket of its own: one that was killed leaves its behind."""
+    listens = os.path.join(directory, f"{device}.sock")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(listens)
+    program = subprocess.Popen(["wireguard-go", "--foreground", device])
+    end = time.monotonic() + 5
+    while not os.path.exists(listens) and time.monotonic() < end and program.poll() is None:
+        time.sleep(0.05)
+    return program
+
+
 def wireguard_run(directory: str = DIRECTORY) -> int:
     """Have WireGuard as long as this runs: the kernel's, or else that of the packaged program ``wireguard-go``."""
     device, there = wireguard.DEVICE, observe()
@@ -349,14 +361,7 @@ def wireguard_run(directory: str = DIRECTORY) -> int:
     program = None
     try:
         if subprocess.run(["ip", "link", "add", "dev", device, "type", "wireguard"], capture_output=True, check=False).returncode:
-            listens = f"/run/wireguard/{device}.sock"
-            # One that was killed leaves its own behind.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(listens)
-            program = subprocess.Popen(["wireguard-go", "--foreground", device])  # pylint: disable=consider-using-with
-            end = time.monotonic() + 5
-            while not os.path.exists(listens) and time.monotonic() < end and program.poll() is None:
-                time.sleep(0.05)
+            program = userspace(device)
         run(["ip", "link", "set", "dev", device, "alias", MARK])
         run(["wg", "setconf", device, f"{directory}/wireguard.conf"])
         run(["wg", "set", device, "private-key", f"{directory}/wireguard.key"])
