@@ -44,10 +44,8 @@ class ActionModule(ActionBase):
         return result
 
     def _chosen(self, machines: list[dict[str, t.Any]]) -> dict[str, t.Any]:
-        select, limit = (self._task.args.get(name) for name in ("select", "limit"))
-        if select is None and limit is None:
-            return {"changed": False, "machines": machines}
+        store, select, limit = (self._task.args.get(name) for name in ("store", "select", "limit"))
         try:
-            return {"changed": False, "machines": choosing.chosen(machines, select, limit)}
+            return {"changed": False, "machines": choosing.of_store(store, machines, select, limit)}
         except GridError as exc:
-            return exc.on(host="controller", object=f"store {self._task.args['store']}", tried="choose the machines").result()
+            return exc.on(host="controller").result()

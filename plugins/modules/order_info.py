@@ -181,8 +181,7 @@ def work(module: AnsibleModule) -> Result:
     listed = listing.read(path) if path else None
     rows = listed[0] if listed else _asked(store, names, uuids)
     machines = [views.machine_view(row) for row in rows]
-    select, limit = module.params["select"], module.params["limit"]
-    return {"changed": False, "machines": machines if select is None and limit is None else choosing.chosen(machines, select, limit)}
+    return {"changed": False, "machines": choosing.of_store(store, machines, module.params["select"], module.params["limit"])}
 
 
 def _asked(store: str, names: list[str] | None, uuids: list[str] | None) -> list[dict[str, t.Any]]:

@@ -49,3 +49,13 @@ def chosen(machines: t.Sequence[Machine], select: t.Any, limit: t.Collection[str
         raise GridError("nothing_chosen", "nothing says which machines are meant", remedy=remedy)
     within = [machine for machine in machines if limit is None or machine["name"] in limit or machine["provider"] in limit]
     return [machine for machine in within if not names or machine["name"] in names]
+
+
+def of_store(store: str, machines: list[Machine], select: t.Any, limit: t.Collection[str] | None) -> list[Machine]:
+    """All, where neither is said; else as :func:`chosen`, whose error tells the store."""
+    if select is None and limit is None:
+        return machines
+    try:
+        return chosen(machines, select, limit)
+    except GridError as exc:
+        raise exc.on(object=f"store {store}", tried="choose the machines")

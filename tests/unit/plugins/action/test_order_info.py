@@ -82,6 +82,7 @@ def test_whom_a_play_is_about_is_chosen_without_starting_a_module_as_the_module_
             for options in ({"select": "a"}, {"select": "", "limit": ["p1"]}, {"select": "all", "limit": ["p2"]})
         ]
         assert [[machine["name"] for machine in each["machines"]] for each in told] == [["a"], ["a"], []]
-        assert ask(interpreter, store.parent, store=name, select="x")["failure"]["code"] == "machine_unknown"
+        failure = ask(interpreter, store.parent, store=name, select="x")["failure"]
+        assert (failure["code"], failure["host"], failure["object"]) == ("machine_unknown", "controller", f"store {name}") and failure["tried"]
         assert ask(interpreter, store.parent, store=name, select="")["failure"]["code"] == "nothing_chosen"
     assert "mutually exclusive" in ask(sys.executable, store.parent, store="grid.db", names=["a"], select="a")["msg"]
