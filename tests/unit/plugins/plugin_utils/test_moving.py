@@ -158,11 +158,11 @@ def machine(mode="live", **more):
     return {**base, "seed": "s", **more}
 
 
-def trip(answers, mode="live", socket=contextlib.nullcontext("/socket"), order=steps.ORDER):
+def trip(answers, mode="live", way=lambda: Held(contextlib.nullcontext("/socket")), order=steps.ORDER):
     log = []
     stations = {"source": Station("p1", log, answers), "target": Station("p2", log, answers)}
     journey = {"source": "p1", "target": "p2", "machines": [machine(mode)]}
-    found = Trip(journey, stations, {step: {"step": step} for step in steps.ORDER}, lambda: Held(socket), lambda given, result: result, order).run()
+    found = Trip(journey, stations, {step: {"step": step} for step in steps.ORDER}, way, lambda given, result: result, order).run()
     return found["machines"][0], [line for line in log if not line.startswith("begin")], [line for line in log if line.startswith("begin")]
 
 
@@ -196,13 +196,13 @@ def test_without_a_way_nothing_is_sent():
         raise GridError("target_unreachable", "no way")
         yield ""  # pylint: disable=unreachable
 
-    after, did, dummy = trip({}, socket=broken())
+    after, did, dummy = trip({}, way=lambda: Held(broken()))
     assert not any(line.startswith(("send", "receive")) for line in did)
     assert after["row"]["failure"]["code"] == "target_unreachable" and "no way" in after["row"]["msg"]
 
 
 def test_check_mode_only_asks_the_target():
-    after, did, begun = trip({}, order=steps.ORDER[:1], socket=None)
+    after, did, begun = trip({}, order=steps.ORDER[:1], way=lambda: pytest.fail("no way is made"))
     assert sorted(did[:3]) == ["listen p1", "listen p2", "prepare p2 -"] and begun == [] and after["status"] == "prepared"
 
 

@@ -16,7 +16,7 @@ MACHINES = [{"name": "a", "provider": "p1"}, {"name": "b", "provider": "p2"}, {"
     ("select", "limit", "names"),
     [
         ("all", None, "abcd"),
-        (["all"[:1]], None, "a"),
+        (["a"], None, "a"),
         ("c,a", None, "ac"),
         ([" b ", ""], None, "b"),
         ("", ["p1"], "ac"),

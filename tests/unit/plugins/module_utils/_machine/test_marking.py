@@ -41,10 +41,10 @@ class Network:
     def __init__(self):
         self.told = []
 
-    def XMLDesc(self, dummy):  # noqa: N802, pylint: disable=invalid-name
+    def XMLDesc(self, dummy):  # pylint: disable=invalid-name
         return NETWORK
 
-    def isActive(self):  # noqa: N802, pylint: disable=invalid-name
+    def isActive(self):  # pylint: disable=invalid-name
         return True
 
     def update(self, *arguments):
@@ -55,7 +55,7 @@ def test_a_network_that_could_never_lease_it_is_left_alone():
     network = Network()
 
     class Connection:
-        def networkLookupByName(self, dummy):  # noqa: N802, pylint: disable=invalid-name
+        def networkLookupByName(self, dummy):  # pylint: disable=invalid-name
             return network
 
     marking.keep_address(Connection(), "n", "52:54:00:00:00:01", "198.18.1.5")
