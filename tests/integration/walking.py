@@ -318,7 +318,7 @@ class Grid:
             for name in $(virsh list --all --name); do
                 case $name in {self.name}-*) ;; *) continue ;; esac
                 uuid=$(virsh domuuid $name)
-                virsh destroy $name; virsh undefine $name --managed-save
+                virsh destroy $name; virsh undefine $name --managed-save --snapshots-metadata
                 rm -rf $uuid .staging/$uuid
             done >&2
             for uuid in {' '.join(known)}; do rm -rf $uuid .staging/$uuid; done
