@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -25,8 +26,16 @@ from pathlib import Path
 import overlay_ways as ways
 from measure import CHECKOUT, LAB, Row, on, play
 
-SECONDS = 1.5
-ROUNDS = 12
+class Turns(t.NamedTuple):
+    """How often each is measured, for how many seconds, and in which of the turns its round trip is as well."""
+
+    count: int
+    seconds: float
+    pinged: int
+
+
+BARE, WAN = Turns(48, 0.5, 4), Turns(12, 1.5, 1)
+"""What the machine does besides changes within seconds: many short turns tell more than few long ones. Over a WAN TCP takes longer to find its rate."""
 SITES = (2, 8, 32)
 NAME = "bench"
 VNET = 1.6
@@ -67,21 +76,28 @@ def ours(kind: str) -> t.Iterator[int]:
         play("overlay", virtuoso_networks=[], virtuoso_home_networks=[])
 
 
-def rounds(spaces: t.Sequence[str | None]) -> dict[str | None, list[ways.Speed]]:
+def rounds(spaces: t.Sequence[str | None], turns: Turns) -> dict[str | None, list[ways.Speed]]:
     """Many short rounds for each, in turns: others use the machine as well."""
     found: dict[str | None, list[ways.Speed]] = {space: [] for space in spaces}
     with ways.served(spaces):
-        for turn in range(ROUNDS):
+        for turn in range(turns.count):
             # Whoever came last comes first in the next round, so that nobody has the better place.
             for space in spaces if turn % 2 else reversed(spaces):
                 with ways.without_rules() if space == ways.BY_HAND else contextlib.nullcontext():
-                    found[space].append(ways.speed(SECONDS, space))
+                    found[space].append(ways.speed(turns.seconds, space, pinged=turn % turns.pinged == 0))
     return found
 
 
-def median(speeds: t.Iterable[ways.Speed]) -> ways.Speed:
+def median(speeds: t.Sequence[ways.Speed]) -> ways.Speed:
     """Of each measure by itself."""
-    return ways.Speed(*map(statistics.median, zip(*speeds)))
+    return ways.Speed(statistics.median(one.mbit for one in speeds), statistics.median(one.rtt for one in speeds if one.rtt is not None))
+
+
+def bounds(values: t.Sequence[float]) -> tuple[float, float]:
+    """Between which two of the values their median is with 95 % certainty: by the binomial distribution, as nothing is known of theirs."""
+    ordered, width = sorted(values), 1.96 * math.sqrt(len(values)) / 2
+    middle = (len(values) - 1) / 2
+    return ordered[max(0, math.floor(middle - width))], ordered[min(len(values) - 1, math.ceil(middle + width))]
 
 
 class Table:
@@ -106,14 +122,15 @@ def links(table: Table) -> None:
     for network, wan in NETWORKS if any(map(wanted, KINDS)) else ():
         if wan:
             ways.lab("wan", "on", "--firewall", "home1=open", "--firewall", "provider2=open")
+        turns = WAN if wan else BARE
         try:
             raw = {}
             for offload in (True, False):
                 ways.offload(offload, ())
-                raw[offload] = median(rounds([None])[None])
+                raw[offload] = median(rounds([None], turns)[None])
             for kind in filter(wanted, KINDS):
                 with ours(kind) as mtu, ways.hand_made(kind, mtu):
-                    found = _both()
+                    found = _both(turns)
                 for offload in (True, False):
                     case = f"{kind}, {network}, {'with' if offload else 'without'} offload"
                     for space, who in SPACES.items():
@@ -122,19 +139,21 @@ def links(table: Table) -> None:
                     table.add(case, "VNET (paper)", "RTT of the path's", VNET, "x")
                     # By round: what changes from minute to minute changes for both.
                     pairs = zip(found[offload][ways.OURS], found[offload][ways.BY_HAND])
-                    ratio = statistics.median(ours_now.mbit / theirs.mbit for ours_now, theirs in pairs)
-                    table.add(case, "virtuoso", f"TCP of the hand-made (goal {GOAL})", ratio, "x")
+                    ratios = [ours_now.mbit / theirs.mbit for ours_now, theirs in pairs]
+                    table.add(case, "virtuoso", f"TCP of the hand-made (goal {GOAL})", statistics.median(ratios), "x")
+                    for word, value in zip(("least", "most"), bounds(ratios)):
+                        table.add(case, "virtuoso", f"TCP of the hand-made, {word} by chance (95 %)", value, "x")
         finally:
             ways.offload(True, ())
             if wan:
                 ways.lab("wan", "off")
 
 
-def _both() -> dict[bool, dict[str, list[ways.Speed]]]:
+def _both(turns: Turns) -> dict[bool, dict[str, list[ways.Speed]]]:
     found = {}
     for offload in (True, False):
         ways.offload(offload, SPACES)
-        found[offload] = rounds(list(SPACES))
+        found[offload] = rounds(list(SPACES), turns)
     ways.offload(True, SPACES)
     return found
 
