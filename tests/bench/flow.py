@@ -2,7 +2,7 @@
 """How much TCP carries, as the receiver sees it: runs on the hosts themselves, with Python's standard library.
 
 flow.py serve ADDRESS PORT            answer any number of senders, each with what came, until killed or silent for two minutes
-flow.py send ADDRESS PORT SECONDS     send for so long; prints {"mbit": ..., "seconds": ..., "sender_mbit": ...}
+flow.py send ADDRESS PORT SECONDS N   send for so long, by N connections one after the other; each prints {"mbit": ..., "seconds": ..., "sender_mbit": ...}
 flow.py offload on|off DEVICE...      segmentation and receive offload of network devices, as ethtool -K tso gso gro
 """
 
@@ -97,4 +97,5 @@ if __name__ == "__main__":
     elif sys.argv[1] == "serve":
         serve(sys.argv[2], int(sys.argv[3]))
     else:
-        print(json.dumps(send(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))))
+        for _connection in range(int(sys.argv[5])):
+            print(json.dumps(send(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))))

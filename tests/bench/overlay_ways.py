@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import json
 import re
+import statistics
 import subprocess
 import time
 import typing as t
@@ -133,13 +134,14 @@ def served(spaces: t.Iterable[str | None]) -> t.Iterator[None]:
         on(FAR, f"systemctl stop {' '.join(units)}")
 
 
-def speed(seconds: float, space: str | None, pinged: bool = True) -> Speed:
-    """TCP from the near host to the far one, and the round trip when nothing else is under way; between these namespaces, or the hosts themselves."""
+def speed(seconds: float, space: str | None, times: int = 1, pinged: bool = True) -> Speed:
+    """TCP from the near host to the far one, the mean of so many connections, and the round trip when nothing else is under way; between these
+    namespaces, or the hosts themselves."""
     within, target = _within(space)
     ping = f"{within}ping -q -c 12 -i 0.05 {target} &&" if pinged else ""
-    *text, told = on(NEAR, f"{ping} {within}python3 /root/bench_flow.py send {target} {PORT} {seconds}").strip().splitlines()
-    rtt = re.search(r"= [\d.]+/([\d.]+)/", "\n".join(text))
-    return Speed(json.loads(told)["mbit"], float(rtt.group(1)) if rtt else None)
+    lines = on(NEAR, f"{ping} {within}python3 /root/bench_flow.py send {target} {PORT} {seconds} {times}").strip().splitlines()
+    rtt = re.search(r"= [\d.]+/([\d.]+)/", "\n".join(lines))
+    return Speed(statistics.mean(json.loads(line)["mbit"] for line in lines[-times:]), float(rtt.group(1)) if rtt else None)
 
 
 def _bridge(host: str, name: str, mtu: int) -> str:

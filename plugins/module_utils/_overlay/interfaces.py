@@ -45,7 +45,7 @@ def wanted_links(part: Part) -> t.Dict[str, Link]:
         if kind == "vxlan":
             # Inside WireGuard it speaks IPv6, which nobody outside can.
             ends = {"local": link["local"]} if link["transport"] == "evpn" else {"remote": link.get("inner") or link["remote"]}
-            same.update(ends, id=link["vni"])
+            same.update(ends, id=link["vni"], encrypted="inner" in link)
         found[link["device"]] = same
     return found
 
@@ -66,7 +66,7 @@ def _made(name: str, want: Link) -> t.List[str]:
         ends = f"remote {want['remote']}" if "remote" in want else f"local {want['local']}"
         made = f"link add name {name} type vxlan id {want['id']} {ends} dstport {PORT} nolearning"
         # As it should be (RFC 7348, section 5). Inside WireGuard checksums are kept: where that is a program it gathers datagrams that have them.
-        made += " noudpcsum" if ":" not in ends else ""
+        made += "" if want["encrypted"] else " noudpcsum"
     else:
         made = f"tuntap add dev {name} mode tap user {ACCOUNT}"
     return [made, f"link set dev {name} alias {MARK}"]
