@@ -9,7 +9,7 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.virtuoso.grid.plugins.module_utils._report import join, table
+from ansible_collections.virtuoso.grid.plugins.module_utils._report import join, refusal, table
 
 
 class ActionModule(ActionBase):
@@ -30,6 +30,7 @@ class ActionModule(ActionBase):
                     "default": ["name", "reference", "image", "provider", "state", "address", "console"],
                 },
                 "title": {"type": "str"},
+                "what": {"type": "str", "default": "machines"},
                 "warnings": {"type": "list", "elements": "str", "default": []},
             }
         )
@@ -41,14 +42,7 @@ class ActionModule(ActionBase):
             display.display(arguments["title"])
         for line in lines:
             display.display(line)
-        failed = [row for row in rows if row.get("failed")]
-        result.update(changed=False, machines=rows, table=lines)
+        result.update(changed=False, machines=rows, table=lines, **refusal(rows, arguments["what"]))
         if arguments["warnings"]:
             result["warnings"] = [*result.get("warnings", ()), *arguments["warnings"]]
-        if failed:
-            result.update(
-                failed=True,
-                msg=f"{len(failed)} of {len(rows)} machines could not be served:\n" + "\n".join(f"- {row.get('msg')}" for row in failed),
-                failure={"code": "some_failed", "codes": sorted({(row.get("failure") or {}).get("code", "unknown") for row in failed})},
-            )
         return result

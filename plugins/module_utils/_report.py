@@ -73,6 +73,19 @@ def cell(row: Row, column: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
+def refusal(rows: t.Sequence[Row], what: str) -> Row:
+    """What a result says where some rows failed, ``msg`` and ``failure``; nothing where none did.
+
+    :param what: what the rows are, in the plural.
+    """
+    failed = [row for row in rows if row.get("failed")]
+    if not failed:
+        return {}
+    codes = sorted({(row.get("failure") or {}).get("code", "unknown") for row in failed})
+    told = "\n".join(f"- {row.get('msg')}" for row in failed)
+    return {"failed": True, "msg": f"{len(failed)} of {len(rows)} {what} could not be served:\n{told}", "failure": {"code": "some_failed", "codes": codes}}
+
+
 def _width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 

@@ -37,6 +37,10 @@ options:
   title:
     description: A line before the table.
     type: str
+  what:
+    description: What the rows are, in the plural, for the message of a failure.
+    type: str
+    default: machines
   warnings:
     description: What else went wrong, and made no machine fail; shown as Ansible's warnings.
     type: list

@@ -250,7 +250,8 @@ def test_an_frr_of_somebody_elses_is_left_alone(overlay):
     on_host("provider1", f"cp -p /etc/frr/frr.conf /root/it_frr.conf; printf '{FOREIGN}' >>/etc/frr/frr.conf; md5sum /etc/frr/* >/root/it_frr.md5")
     try:
         run = overlay.start(**EVPN).wait()
-        assert run.returncode != 0 and "foreign_frr" in {row["code"] for row in run.failures().values()}, run.story()
+        (told,) = run.results("Say what can't be planned").values()
+        assert run.returncode != 0 and told["failure"]["codes"] == ["foreign_frr"] and "1 of 1 networks" in told["msg"], run.story()
         assert "OK" in on_host("provider1", "md5sum -c /root/it_frr.md5") and all(leftovers(host) == "" for host in HOSTS)
     finally:
         on_host("provider1", "cp -p /root/it_frr.conf /etc/frr/frr.conf; rm /root/it_frr.*")

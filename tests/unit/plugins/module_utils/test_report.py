@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._report import cell, join, table
+from ansible_collections.virtuoso.grid.plugins.module_utils._report import cell, join, refusal, table
 
 
 def test_later_steps_add_to_a_machine_and_keep_its_order():
@@ -63,3 +63,11 @@ def test_what_a_machine_got_and_its_snapshots():
     got = {"usage": {"cpu": 24.8, "cpu_ceiling": 25.0}, "snapshots": [{"name": "a"}, {"name": "b"}]}
     assert (cell(got, "cpu"), cell(got, "snapshots")) == ("24.8 of 25.0 %", "a, b")
     assert cell({"usage": None, "snapshots": []}, "cpu") == cell({"usage": None, "snapshots": []}, "snapshots") == cell({}, "snapshots") == "-"
+
+
+def test_what_failed_is_called_what_it_is():
+    rows = [{"name": "network lan", "failed": True, "msg": "somebody else's FRR", "failure": {"code": "foreign_frr"}}, {"name": "network other"}]
+    told = refusal(rows, "networks")
+    assert told["failed"] and told["failure"] == {"code": "some_failed", "codes": ["foreign_frr"]}
+    assert told["msg"] == "1 of 2 networks could not be served:\n- somebody else's FRR"
+    assert refusal(rows[1:], "networks") == {}
