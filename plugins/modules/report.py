@@ -41,6 +41,7 @@ options:
     description: What the rows are, in the plural, for the message of a failure.
     type: str
     default: machines
+    version_added: 0.2.0
   warnings:
     description: What else went wrong, and made no machine fail; shown as Ansible's warnings.
     type: list

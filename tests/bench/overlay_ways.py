@@ -135,7 +135,7 @@ def served(spaces: t.Iterable[str | None]) -> t.Iterator[None]:
 
 
 def speed(seconds: float, space: str | None, times: int = 1, pinged: bool = True) -> Speed:
-    """TCP from the near host to the far one, the mean of so many connections, and the median round trip when nothing else is under way;
+    """TCP from the near host to the far one, the mean of so many connections, and if asked the median round trip when nothing else is under way;
     between these namespaces, or the hosts themselves."""
     within, target = _within(space)
     ping = f"{within}ping -c 12 -i 0.05 {target} &&" if pinged else ""

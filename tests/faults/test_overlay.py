@@ -92,7 +92,7 @@ def test_a_shortcut_comes_and_goes_without_loss_and_is_as_fast_as_the_direct_pat
     with Pinging(overlay, one, other) as pinging:
         overlay.make(shortcuts=[list(PROVIDERS)])
     assert pinging.lost == []
-    # Without KVM a guest that is busy answers a millisecond or two late, whatever the way.
+    # Seen once: 23.1 ms at first, where 22.5 are allowed; by way of the home it would be 40. Guests without KVM are taken to be busy then.
     until("a round trip as the direct path's", lambda: overlay.ping(one, overlay.addresses[other], 60, 0.05)["rtt"] <= 1.1 * direct, deadline=30)
     for sender in (HOME, "provider1"):
         _exactly_once(sender, storm(sender, seconds=2))
