@@ -26,6 +26,7 @@ from pathlib import Path
 import overlay_ways as ways
 from measure import CHECKOUT, LAB, Row, on, play
 
+
 class Turns(t.NamedTuple):
     """How often each is measured, by how many connections of how many seconds, and in which of the turns its round trip is as well."""
 
