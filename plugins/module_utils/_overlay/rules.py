@@ -90,12 +90,13 @@ def _own(part: Part) -> str:
     """The host's own addresses: nobody on a network reaches them, and only those whom links are with send what links carry."""
     meshes, bridges = evpn.ends(part), [network["bridge"] for network in part["networks"]]
     text = "table inet virtuoso_overlay {\n" + _set("bridges", "ifname", _quoted(bridges))
-    text += _set("peers", "ipv4_addr", (peer for peer in part["peers"] if re.fullmatch(r"[0-9.]{7,15}", peer)))
+    peers = [peer for peer in part["peers"] if re.fullmatch(r"[0-9.]{7,15}", peer)]
     wireguard = part.get("wireguard") or {}
     inside = [f'meta nfproto ipv6 iifname "{wireguard["device"]}" return'] if wireguard else []
-    text += _chain("tunnelled", ["ip saddr @peers return", *inside, "counter drop"])
-    # Members never come so far (the chain own); whoever else is on a bridge of ours meets the second rule.
-    lines = [f"udp dport {PORT} goto tunnelled", "iifname @bridges counter drop"]
+    text += _chain("tunnelled", [*inside, "counter drop"])
+    # What links carry is most of what comes. Members never come so far (the chain own); whoever else is on a bridge of ours meets the last rule.
+    lines = [f"ip saddr {_braced(peers)} udp dport {PORT} accept"] if peers else []
+    lines += [f"udp dport {PORT} goto tunnelled", "iifname @bridges counter drop"]
     if meshes:
         # BGP is spoken with the network's home, or by it with its hosts, and with nobody else.
         lines.append(f"tcp dport {evpn.PORT} ip saddr {{ {', '.join(evpn.speakers(part)) or '0.0.0.0'} }} accept")
@@ -120,12 +121,12 @@ def _senders(part: Part) -> str:
     ports.update({guest["device"]: "goto counted" for guest in part["guests"]}, **{guest["device"]: "goto guarded" for guest in guarded})
     # Where bridged frames pass the host's own rules as well (br_netfilter), the host keeps no account of connections within a network: two networks may
     # have the same addresses, and it costs more than all rules here.
-    filled: t.Dict[str, t.List[str]] = {"carried": ["notrack"], "guarded": [], "came": [f"iifgroup {groups.LINKS} goto carried"]}
-    filled["counted"] = ["notrack", "update @matrix { ether saddr . ether daddr }"]
+    counted = "notrack update @matrix { ether saddr . ether daddr }"
+    filled: t.Dict[str, t.List[str]] = {"carried": ["notrack"], "guarded": [], "counted": [counted], "came": [f"iifgroup {groups.LINKS} notrack accept"]}
     if guarded:
-        # A guest sends from its own address, and from no other.
-        pairs = _braced(f'"{guest["device"]}" . {guest["mac"]} : goto counted' for guest in guarded)
-        filled["came"].append(f"iifname . ether saddr vmap {pairs}")
+        # A guest sends from its own address, and from no other. Most frames end here or before: to leave a chain for another costs them as much as a rule.
+        pairs = _braced(f'"{guest["device"]}" . {guest["mac"]}' for guest in guarded)
+        filled["came"].append(f"iifname . ether saddr {pairs} {counted} accept")
         filled["guarded"].append("counter drop")
     if ports:
         filled["came"].append("iifname vmap " + _braced(f'"{device}" : {verdict}' for device, verdict in ports.items()))
