@@ -107,6 +107,7 @@ def test_a_disk_full_midway_loses_nothing(make_grid):
             grid.clean()
 
 
+@pytest.mark.each
 def test_libvirtd_stopped(make_grid):
     grid: Grid = make_grid("it-down")
     first, second = grid.names(2)

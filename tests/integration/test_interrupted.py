@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Three of the interruptions that tests/faults tries in every step."""
+"""One of the interruptions that tests/faults tries in every step, and two more where each test is run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ def grid(make_grid) -> t.Iterator[Grid]:
 
 @pytest.mark.parametrize(
     ("step", "number", "after"),
-    [("images", signal.SIGKILL, 0.5), pytest.param("transfer", signal.SIGINT, 0.5, marks=pytest.mark.each), ("machine", signal.SIGKILL, 0.7)],
+    [
+        pytest.param("images", signal.SIGKILL, 0.5, marks=pytest.mark.each),
+        pytest.param("transfer", signal.SIGINT, 0.5, marks=pytest.mark.each),
+        ("machine", signal.SIGKILL, 0.7),
+    ],
     ids=["images-kill", "transfer-ctrl-c", "machine-kill"],
 )
 def test_interrupted_and_resumed(grid: Grid, step: str, number: int, after: float):

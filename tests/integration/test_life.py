@@ -86,6 +86,7 @@ def test_a_memory_that_does_not_fit_is_refused_before_anything_is_touched(provid
     assert provider.run(wanted[1:], "absent")["changed"]
 
 
+@pytest.mark.each
 def test_what_a_killed_run_left(provider):
     """After libvirt saved the memory, before it was compressed; and after it was restored, before the guest ran."""
     wanted = [provider.machine("it-c", "counting")]

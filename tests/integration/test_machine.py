@@ -248,7 +248,8 @@ done
 """
 
 
-@pytest.mark.parametrize("state", ["running", pytest.param("absent", marks=pytest.mark.each)])
+@pytest.mark.each
+@pytest.mark.parametrize("state", ["running", "absent"])
 def test_killed_anywhere_the_next_run_finishes(provider, state):
     """SIGKILL at moments spread over the whole run: nothing is defined without its disk, and the same command finishes."""
     wanted = [provider.machine(f"it-{number}") for number in range(4)]

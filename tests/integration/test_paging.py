@@ -165,6 +165,7 @@ def test_what_a_boot_reads_comes_ahead_and_is_taken_from_there(paged):
     assert json.loads(shell_(f"cat {path}/images/layers/{digest.replace(':', '-')}.boot")) == stopped["exports"][0]["read"]
 
 
+@pytest.mark.each
 def test_a_lost_source_is_reported_and_comes_back(paged):
     paged.run()
     lost = paged.lose()

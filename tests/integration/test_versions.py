@@ -92,6 +92,7 @@ def _bench(older_provider):
     older_provider.wipe()
 
 
+@pytest.mark.each
 def test_capture_stopped_boot_a_second_flatten_roll_back_prune(bench):
     provider = bench.provider
     provider.run([bench.machine("it-a")], "present")
