@@ -42,10 +42,13 @@ _BECOME = ("become_user", "become_exe", "become_flags", "become_pass")
 
 
 def script(directory: str) -> str:
-    """The shell's: each line is a name and a word, which is whole in the file of that name; what is answered comes out as it is (pure)."""
+    """The shell's: each line is a name and a word, which is whole in the file of that name; what is answered comes out as it is (pure).
+
+    To open the pipe for writing waits for its reader, so that nobody finds it without one; and the reader ends with who has it open.
+    """
     return (
         f"umask 077; mkdir {directory} || exit 1; mkfifo {directory}/{ANSWERS}; cat {directory}/{ANSWERS} & "
-        f"trap 'rm -rf {directory}; kill $! 2>/dev/null' EXIT; trap 'exit 1' HUP INT TERM; echo {_READY.decode()}; "
+        f"trap 'rm -rf {directory}; kill $! 2>/dev/null; wait' EXIT; trap 'exit 1' HUP INT TERM; exec 3>{directory}/{ANSWERS}; echo {_READY.decode()}; "
         f"while read -r name word; do printf '%s' \"$word\" > {directory}/.word && mv {directory}/.word {directory}/\"$name\"; done"
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import threading
 import time
@@ -84,6 +85,20 @@ def test_a_module_that_serves_answers_through_the_shell_until_nobody_listens(tmp
             words.next()
         words.close()
     assert caught.value.code == "not_called" and list(tmp_path.iterdir()) == []
+
+
+def test_the_shell_is_ready_when_answers_are_read_and_its_reader_ends_with_it(tmp_path):
+    directory, slow = tmp_path / "words", tmp_path / "cat"
+    slow.write_text("#!/bin/sh\nsleep 0.3\nexec /bin/cat \"$@\"\n", encoding="utf-8")
+    slow.chmod(0o700)
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    with subprocess.Popen(["/bin/sh", "-c", _stations.script(str(directory))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as shell:
+        assert shell.stdout.readline() == b"virtuoso-ready\n"
+        # As a module does: without a reader this fails.
+        os.close(os.open(directory / _hold.ANSWERS, os.O_WRONLY | os.O_NONBLOCK))
+        shell.kill()
+        # Nobody else has its output: it ends when the reader does.
+        assert shell.stdout.read() == b""
 
 
 def test_one_that_is_started_again_after_the_first_had_its_word_ends(tmp_path):

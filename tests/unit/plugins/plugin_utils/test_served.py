@@ -135,9 +135,8 @@ def test_without_the_way_it_ends_with_what_became_of_its_step(served):
         begun.wait(5)
         station.caller._process.kill()
         station.caller._process.wait()
-        # A shell that is killed leaves its reader, and who is told to end may still read a while where there is much to do.
+        # Its reader ends with it, a while later where there is much to do.
         reader = f"^cat {station.caller.path(_hold.ANSWERS)}$"
-        subprocess.run(["pkill", "-f", reader], check=True)
         subprocess.run(["timeout", "4", "sh", "-c", 'while pgrep -f "$1" >/dev/null; do sleep 0.01; done', "sh", reader], check=True)
         gone.set()
 
