@@ -44,7 +44,7 @@ _BECOME = ("become_user", "become_exe", "become_flags", "become_pass")
 def script(directory: str) -> str:
     """The shell's: each line is a name and a word, which is whole in the file of that name; what is answered comes out as it is (pure).
 
-    To open the pipe for writing waits for its reader, so that nobody finds it without one; and the reader ends with who has it open.
+    To open the pipe for writing waits for its reader, so that nobody finds it without one; and its reader ends when nobody has it open for that any more.
     """
     return (
         f"umask 077; mkdir {directory} || exit 1; mkfifo {directory}/{ANSWERS}; cat {directory}/{ANSWERS} & "
