@@ -8,15 +8,25 @@ Whoever isn't in a group is found by his name, and is slower for it, nothing els
 
 from __future__ import annotations
 
+import collections
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import evpn
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import Link, Part
 
-LINKS, PORTS = 30312, 30313
-"""Of links that exchange frames with all ports of their bridge; of machines' and homes' ports. ip-link(8): numbers that nobody has a name for."""
-BOTH = 0xFFFFFFFE
-"""What both have in common."""
+ALL = 0xFF000000
+"""The part of the number that all have in common."""
+LINKS = 0x76000000
+"""Of links that exchange frames with all ports of their bridge. ip-link(8): numbers that nobody has a name for."""
+PORTS = LINKS + 1
+"""Of homes' ports, and of machines' that can't have a group of their own."""
+
+
+def own(guests: t.Sequence[Part]) -> t.Dict[str, int]:
+    """The group of each machine's port, by device: one of its own, from the 24 bits of its MAC address that are the machine's."""
+    tails = {guest["device"]: LINKS | int(guest["mac"].replace(":", "")[-6:], 16) for guest in guests}
+    often = collections.Counter(tails.values())
+    return {device: group if group > PORTS and often[group] == 1 else PORTS for device, group in tails.items()}
 
 
 def apart(link: Part) -> bool:
@@ -32,8 +42,12 @@ def wanted(part: Part) -> t.Dict[str, int]:
     """The group of each port that is to be in one."""
     return {
         **{link["device"]: LINKS for link in part["links"] if not apart(link)},
-        **{guest["device"]: PORTS for guest in part["guests"]},
+        **own(part["guests"]),
     }
+
+
+def _is_ours(group: str | None) -> bool:
+    return group is not None and group.isdecimal() and int(group) & ALL == LINKS
 
 
 def steps(part: Part, there: t.Mapping[str, Link], made: t.Container[str]) -> t.Dict[str, t.List[str]]:
@@ -42,7 +56,7 @@ def steps(part: Part, there: t.Mapping[str, Link], made: t.Container[str]) -> t.
     :param there: all interfaces. :param made: links that are made or made anew, which are in no group then.
     """
     to = wanted(part)
-    ours = {name: have["group"] for name, have in there.items() if have.get("group") in (str(LINKS), str(PORTS)) and not name.startswith("vh")}
+    ours = {name: have["group"] for name, have in there.items() if _is_ours(have.get("group")) and not name.startswith("vh")}
     ready = {name for name in to if name in there or name in made}
     return {
         "leave": [f"link set dev {name} group 0" for name, group in sorted(ours.items()) if str(to.get(name)) != group],

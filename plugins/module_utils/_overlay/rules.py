@@ -19,6 +19,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces 
 
 HOME = '"vh*"'
 """The cables to homes' own LANs, which the role ``home`` makes."""
+FEW = 8
+"""So many guests are told apart one by one."""
 _GONE = "".join(
     f"table {family} {name}\ndelete table {family} {name}\n" for family, name in (("bridge", "virtuoso_overlay"), ("inet", "virtuoso_overlay"))
 )
@@ -61,7 +63,7 @@ def _apart(part: Part) -> str:
     text += _set("pairs", "ifname . ifname", sorted(f'"{one}" . "{other}"' for one, other in _pairs(part)))
     text += _set("free", "ifname", _quoted([*guests, *free, *cables])) + _set("members", "ifname", _quoted([*guests, *links]))
     text += _chain("from", [f"oifname {HOME} accept", "counter drop"]) + _chain("to", [f"iifname {HOME} accept", "counter drop"])
-    grouped = " ".join(f"{side}group & {groups.BOTH:#x} == {groups.LINKS}" for side in ("iif", "oif"))
+    grouped = " ".join(f"{side}group & {groups.ALL:#x} == {groups.LINKS}" for side in ("iif", "oif"))
     exchanged = [f"{grouped} accept", "iifname . oifname @pairs accept", "iifname @free oifname @free accept"]
     exchanged += ["iifname @members goto from", "oifname @members goto to"]
     text += _chain("keep", exchanged, "forward priority -200")
@@ -110,6 +112,14 @@ def _beside(part: Part, meshes: t.Sequence[Part]) -> t.List[str]:
     return [link["device"] for link in part["links"] if (link["network"], link["peer"]) in on_it]
 
 
+def _senders_of(guests: t.Sequence[Part]) -> t.List[str]:
+    """What frames that these guests send from their own addresses have: a few are compared one by one, for less than it takes to look them up."""
+    named = "iifname . ether saddr " + _braced(f'"{guest["device"]}" . {guest["mac"]}' for guest in guests)
+    numbers = groups.own(guests)
+    compared = [f"iifgroup {numbers[guest['device']]} ether saddr {guest['mac']}" for guest in guests if numbers[guest["device"]] != groups.PORTS]
+    return [*(compared if len(compared) <= FEW else ()), named]
+
+
 def _senders(part: Part) -> str:
     """What a guest may send from, and who sends how much to whom: each frame once, where it comes from its sender.
 
@@ -125,8 +135,7 @@ def _senders(part: Part) -> str:
     filled: t.Dict[str, t.List[str]] = {"carried": ["notrack"], "guarded": [], "counted": [counted], "came": [f"iifgroup {groups.LINKS} notrack accept"]}
     if guarded:
         # A guest sends from its own address, and from no other. Most frames end here or before: to leave a chain for another costs them as much as a rule.
-        pairs = _braced(f'"{guest["device"]}" . {guest["mac"]}' for guest in guarded)
-        filled["came"].append(f"iifname . ether saddr {pairs} {counted} accept")
+        filled["came"] += [f"{pair} {counted} accept" for pair in _senders_of(guarded)]
         filled["guarded"].append("counter drop")
     if ports:
         filled["came"].append("iifname vmap " + _braced(f'"{device}" : {verdict}' for device, verdict in ports.items()))

@@ -10,13 +10,15 @@ import re
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import groups, tie
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import rules as rules_module
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import cable_name
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.rules import rules
 
-MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
-GUEST, FREE, TREE, SHORTCUT, MESH, BESIDE = "vm020000000001", "vm020000000009", "vt0000000001", "tap12", "vw0000000001", "tap13"
+MAC, OTHER = "02:00:00:00:00:11", "02:00:00:00:00:12"
+GUEST, FREE, TREE, SHORTCUT, MESH, BESIDE = "vm020000000011", "vm020000000009", "vt0000000001", "tap12", "vw0000000001", "tap13"
 CABLE, STRANGER = cable_name("lan"), "eth7"
 PATCHED = "vh0123456789"
+OF_GUEST = groups.LINKS + 0x11
 
 
 def link(device, peer, role, transport="vxlan", **more):
@@ -37,7 +39,7 @@ PART = {
     "forwarding": [],
     "peers": ["192.0.2.2", "p1.example"],
 }
-_FIELD = r"iifname \. ether saddr|ether type|iifname \. oifname|iifname|oifname|ip saddr|meta nfproto|udp dport|tcp dport"
+_FIELD = r"iifname \. ether saddr|ether saddr|ether type|iifname \. oifname|iifname|oifname|ip saddr|meta nfproto|udp dport|tcp dport"
 _GROUP = re.compile(r"([io]ifgroup)(?: & (0x\w+) ==)? (\d+) ?")
 _CONDITION = re.compile(rf"({_FIELD}) (vmap |!= )?(@\w+|\{{.*?\}}|\S+) ?")
 
@@ -134,30 +136,60 @@ def test_what_came_by_a_shortcut_or_a_mesh_does_not_go_where_it_would_come_back(
 
 
 def test_ports_are_known_by_their_groups_and_links_that_keep_frames_to_themselves_are_in_none():
-    assert groups.wanted(PART) == {GUEST: groups.PORTS, FREE: groups.PORTS, TREE: groups.LINKS, BESIDE: groups.LINKS}
+    assert groups.wanted(PART) == {GUEST: OF_GUEST, FREE: groups.LINKS + 9, TREE: groups.LINKS, BESIDE: groups.LINKS}
     # A mesh has other links' roles while a network changes over, and brings again what came by it all the same.
     for role in ("tree", "standby", "resting", "flooding"):
         assert MESH not in groups.wanted({**PART, "links": [{**each, "role": role} for each in PART["links"] if each["device"] == MESH]}), role
-    grouped = [str(groups.LINKS), str(groups.PORTS)]
+    grouped = [str(groups.LINKS), str(OF_GUEST), str(groups.PORTS)]
     for one, other in ((each, another) for each in grouped for another in grouped):
         assert FORWARD.run("keep", iifname="x", oifname="y", iifgroup=one, oifgroup=other)[::2] == ("accept", 1)
-    for strange in ("0", "30311", "30314"):
+    for strange in ("0", "30312", str(groups.LINKS - 1), str(groups.LINKS + 0x01000000)):
         assert FORWARD.run("keep", iifname=STRANGER, oifname=GUEST, iifgroup=strange, oifgroup=grouped[1])[0] == "drop"
         assert FORWARD.run("keep", iifname=GUEST, oifname=STRANGER, iifgroup=grouped[1], oifgroup=strange)[0] == "drop"
     assert CAME.run("came", iifname=TREE, iifgroup=grouped[0], saddr=MAC)[1:] == (False, 1, True)
     # A guest's group doesn't spare it the question whose address it uses.
     assert CAME.run("came", iifname=GUEST, iifgroup=grouped[1], saddr=OTHER)[0] == "drop"
-    assert tie.GROUP == grouped[1]
+    assert tie.GROUP == grouped[2]
 
 
 def test_who_leaves_a_group_does_so_before_the_rules_change_and_nothing_is_done_twice():
-    there = {GUEST: {"group": "default"}, TREE: {"group": "30312"}, SHORTCUT: {"group": "30312"}, CABLE: {"group": "30313"}}
-    there.update({"vm02": {"group": "30313"}, "eth0": {}})
+    tree, port = str(groups.LINKS), str(groups.PORTS)
+    there = {GUEST: {"group": "default"}, TREE: {"group": tree}, SHORTCUT: {"group": tree}, CABLE: {"group": port}, FREE: {"group": str(OF_GUEST)}}
+    there.update({"vm02": {"group": port}, "eth0": {}, "eth1": {"group": "30312"}, "eth2": {"group": "1993"}})
     done = groups.steps(PART, there, {BESIDE})
-    assert done["leave"] == [f"link set dev {name} group 0" for name in (SHORTCUT, "vm02")]
-    assert done["join"] == [f"link set dev {BESIDE} group 30312", f"link set dev {GUEST} group 30313"]
-    there.update({SHORTCUT: {"group": "default"}, BESIDE: {"group": "30312"}, GUEST: {"group": "30313"}, "vm02": {"group": "default"}})
+    # One that has another's number, or that its machine had before, leaves as well: the rules would take it for the other.
+    assert done["leave"] == [f"link set dev {name} group 0" for name in (SHORTCUT, "vm02", FREE)]
+    assert done["join"] == [f"link set dev {BESIDE} group {tree}", f"link set dev {FREE} group {groups.LINKS + 9}", f"link set dev {GUEST} group {OF_GUEST}"]
+    there.update({name: {"group": str(number)} for name, number in groups.wanted(PART).items()})
+    there.update({SHORTCUT: {"group": "default"}, "vm02": {"group": "default"}})
     assert groups.steps(PART, there, ()) == {"leave": [], "join": []}
+
+
+def guest(number: int, network: str = "lan", site: int = 0):
+    """A machine's port as it is in a part."""
+    mac = f"02:00:{site:02x}:" + ":".join(f"{number:06x}"[at : at + 2] for at in (0, 2, 4))
+    return {"device": "vm" + mac.replace(":", ""), "mac": mac, "network": network}
+
+
+def test_each_machine_has_a_group_of_its_own_but_where_two_would_have_the_same():
+    guests = [guest(number) for number in (0, 1, 2, 0xABCDEF, 0xFFFFFF)] + [guest(0xABCDEF, site=1)]
+    assert list(groups.own(guests).values()) == [groups.PORTS, groups.PORTS, 0x76000002, groups.PORTS, 0x76FFFFFF, groups.PORTS]
+
+
+@pytest.mark.parametrize("many", [1, rules_module.FEW, rules_module.FEW + 1, 50])
+def test_guests_are_compared_one_by_one_where_they_are_few_and_looked_up_where_they_are_many(many):
+    guests = [guest(100 + number) for number in range(many)] + [guest(1), guest(0xABCDEF), guest(0xABCDEF, site=1)]
+    came = Table(rules({**PART, "guests": guests}), "bridge", "virtuoso_traffic")
+    numbers = groups.own(guests)
+    for place, one in enumerate(guests, start=2):
+        few = place <= many + 1 <= rules_module.FEW + 1
+        own = {"iifname": one["device"], "iifgroup": str(numbers[one["device"]])}
+        assert came.run("came", saddr=one["mac"], **own) == ("accept", True, place if few else 2 + (many if many <= rules_module.FEW else 0), True)
+        # In its group or in none yet, with a neighbour's address it is stopped, and with its own it passes.
+        for known in (own, {"iifname": one["device"]}):
+            assert came.run("came", saddr=OTHER, **known)[:2] == ("drop", False)
+            assert all(came.run("came", saddr=other["mac"], **known)[0] == "drop" for other in guests if other is not one), one
+            assert came.run("came", saddr=one["mac"], **known)[:2] == ("accept", True)
 
 
 def test_a_large_home_lists_no_pair_of_its_links_and_passes_frames_between_them():
@@ -200,12 +232,13 @@ def test_what_members_send_is_not_tracked():
 
 
 def test_a_frame_on_its_common_way_meets_few_rules():
-    known = {GUEST: str(groups.PORTS), TREE: str(groups.LINKS)}
+    known = {GUEST: str(OF_GUEST), TREE: str(groups.LINKS)}
     for one, other in ((GUEST, TREE), (TREE, GUEST)):
         assert FORWARD.run("keep", iifname=one, oifname=other, iifgroup=known[one], oifgroup=known[other])[2] == 1
         assert FORWARD.run("keep", iifname=one, oifname=other)[2] == 3
     assert FORWARD.run("keep", iifname=GUEST, oifname=SHORTCUT)[2] == FORWARD.run("keep", iifname=SHORTCUT, oifname=GUEST)[2] == 2
-    assert CAME.run("came", iifname=TREE, iifgroup=known[TREE], saddr=MAC)[2] == 1 and CAME.run("came", iifname=GUEST, saddr=MAC)[2] == 2
+    assert CAME.run("came", iifname=TREE, iifgroup=known[TREE], saddr=MAC)[2] == 1
+    assert CAME.run("came", iifname=GUEST, iifgroup=known[GUEST], saddr=MAC)[2] == 2 and CAME.run("came", iifname=GUEST, saddr=MAC)[2] == 3
     assert not INPUT.chains.get("forward") and not INPUT.chains.get("untracked"), "what goes on meets none of the rules for the host's own addresses"
     assert INPUT.run("input", iifname="eth0", nfproto="ipv4", saddr="192.0.2.2", **{"udp dport": "4789"})[2] == 1
     assert FORWARD.chains["keep"][1] == "iifname . oifname @pairs accept", "links that stand apart come before names"
