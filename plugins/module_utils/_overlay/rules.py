@@ -112,10 +112,12 @@ def _beside(part: Part, meshes: t.Sequence[Part]) -> t.List[str]:
     return [link["device"] for link in part["links"] if (link["network"], link["peer"]) in on_it]
 
 
-def _senders_of(guests: t.Sequence[Part]) -> t.List[str]:
-    """What frames that these guests send from their own addresses have: a few are compared one by one, for less than it takes to look them up."""
+def _senders_of(guests: t.Sequence[Part], numbers: t.Mapping[str, int]) -> t.List[str]:
+    """What frames that these guests send from their own addresses have: a few are compared one by one, for less than it takes to look them up.
+
+    :param numbers: their ports' groups.
+    """
     named = "iifname . ether saddr " + _braced(f'"{guest["device"]}" . {guest["mac"]}' for guest in guests)
-    numbers = groups.own(guests)
     compared = [f"iifgroup {numbers[guest['device']]} ether saddr {guest['mac']}" for guest in guests if numbers[guest["device"]] != groups.PORTS]
     return [*(compared if len(compared) <= FEW else ()), named]
 
@@ -135,7 +137,7 @@ def _senders(part: Part) -> str:
     filled: t.Dict[str, t.List[str]] = {"carried": ["notrack"], "guarded": [], "counted": [counted], "came": [f"iifgroup {groups.LINKS} notrack accept"]}
     if guarded:
         # A guest sends from its own address, and from no other. Most frames end here or before: to leave a chain for another costs them as much as a rule.
-        filled["came"] += [f"{pair} {counted} accept" for pair in _senders_of(guarded)]
+        filled["came"] += [f"{pair} {counted} accept" for pair in _senders_of(guarded, groups.own(part["guests"]))]
         filled["guarded"].append("counter drop")
     if ports:
         filled["came"].append("iifname vmap " + _braced(f'"{device}" : {verdict}' for device, verdict in ports.items()))

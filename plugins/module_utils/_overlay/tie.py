@@ -21,7 +21,7 @@ Settings = t.Dict[str, t.Any]
 MARK = "virtuoso-home"
 """The alias of what this program has made: nothing else is ever removed."""
 
-GROUP = "1979711489"
+GROUP = str(0x76000001)
 """By which the overlay's rules know the port at once, as they know machines'."""
 PATIENCE = 30
 

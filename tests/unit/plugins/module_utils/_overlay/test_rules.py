@@ -176,6 +176,12 @@ def test_each_machine_has_a_group_of_its_own_but_where_two_would_have_the_same()
     assert list(groups.own(guests).values()) == [groups.PORTS, groups.PORTS, 0x76000002, groups.PORTS, 0x76FFFFFF, groups.PORTS]
 
 
+def test_no_machine_is_asked_for_by_a_group_that_its_port_is_not_in():
+    part = {**PART, "guests": [guest(100), guest(0xABCDEF), guest(0xABCDEF, "wild", site=1)]}
+    asked = {int(number) for number in re.findall(r"iifgroup (\d+) ether saddr", rules(part))}
+    assert asked == {groups.LINKS + 100} and asked < set(groups.wanted(part).values())
+
+
 @pytest.mark.parametrize("many", [1, rules_module.FEW, rules_module.FEW + 1, 50])
 def test_guests_are_compared_one_by_one_where_they_are_few_and_looked_up_where_they_are_many(many):
     guests = [guest(100 + number) for number in range(many)] + [guest(1), guest(0xABCDEF), guest(0xABCDEF, site=1)]
