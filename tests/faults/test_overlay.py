@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from overlays import BRIDGE, HOME, HOSTS, Overlay, Pinging, lab, on_host, plug, read_ping, storm
+from overlays import BRIDGE, HOME, HOSTS, Overlay, Pinging, lab, on_host, plug, storm
 from walking import PROVIDERS, until
 
 SHORTCUT = [list(PROVIDERS)]
@@ -78,19 +78,6 @@ def _names(overlay):
     return overlay.two_machines()
 
 
-def _in_the_machines(overlay, one, other):
-    """Milliseconds of a ping from one machine to the other that neither's network takes: what each takes to a port beside it, by no link.
-
-    Without KVM it is more than one; the least of a second's pings, as the round trip that it is taken from.
-    """
-    near, far = (overlay.grid.domains()[name][0][0] for name in (one, other))
-    asking = overlay.ping(one, _address(near, 41), 60, 0.02)["rtt"]
-    _address(far, 42)
-    answering = read_ping(on_host(far, f"ping -q -c 60 -i 0.02 -I vhit1 {overlay.addresses[other]}"))["rtt"]
-    print(f"machines themselves: {asking} ms to ask, {answering} ms to answer")
-    return asking + answering
-
-
 def _exactly_once(sender, found):
     for host, row in found.items():
         expected = 0 if host == sender else row["sent"]
@@ -105,11 +92,9 @@ def test_a_shortcut_comes_and_goes_without_loss_and_is_as_fast_as_the_direct_pat
     with Pinging(overlay, one, other) as pinging:
         overlay.make(shortcuts=[list(PROVIDERS)])
     assert pinging.lost == []
-    own = _in_the_machines(overlay, one, other)
-    between = overlay.ping(one, overlay.addresses[other], 60, 0.02)["rtt"]
-    print(f"by the shortcut {between} ms, the hosts' own path {direct} ms: {between / direct:.3f} x, and {(between - own) / direct:.3f} x without the machines")
-    # By way of the home it is twice the path's: on a slow host what machines without KVM take would make 1.1 x a matter of chance.
-    assert between - own <= 1.1 * direct
+    # By way of the home it would be 40 ms. Two machines without KVM take some 1.3 ms of their own, of the 2 that are allowed: on a slow host the least of
+    # a hundred pings was 21.9 to 22.9 where 22.3 are, whatever their interval, so that they are asked again.
+    until("a round trip as the direct path's", lambda: overlay.ping(one, overlay.addresses[other], 120, 0.02)["rtt"] <= 1.1 * direct, deadline=30)
     for sender in (HOME, "provider1"):
         _exactly_once(sender, storm(sender, seconds=2))
     # A machine that no bridge has heard of lately is still answered once: what comes over a shortcut isn't flooded back to it.
