@@ -14,7 +14,7 @@ import typing as t
 from ansible.plugins.action import ActionBase
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import to_grid_error
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import check_uuid
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import check_uuid
 
 
 def _write(path: str, data: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.plugin_utils._progress import ProgressAction
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._progress_action import ProgressAction
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._relay import connection_to, relayed
 
 

@@ -9,13 +9,13 @@ import contextlib
 import functools
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_once as once
-from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_steps as steps
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration import once
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration import steps
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.plugin_utils import _stations
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._at_once import NOT_HERE, at_once, looked_at
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._moving import Held, Trip, Ways
-from ansible_collections.virtuoso.grid.plugins.plugin_utils._progress import ProgressAction
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._progress_action import ProgressAction
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._recorder import Recorder, marked
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._relay import connection_to, relayed
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._served import Served, close_all, no_collection

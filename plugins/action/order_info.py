@@ -12,7 +12,8 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import choosing, listing, views
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import choosing, views
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import listing
 
 
 def plain(arguments: t.Mapping[str, t.Any], transport: str, become: bool, environment: t.Any) -> str | None:

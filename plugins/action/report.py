@@ -9,7 +9,7 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.virtuoso.grid.plugins.module_utils._report import join, refusal, table
+from ansible_collections.virtuoso.grid.plugins.module_utils._play.report import join, refusal, table
 
 
 class ActionModule(ActionBase):

@@ -22,9 +22,9 @@ class Told(Later):
 
 
 _MIGRATION = {
-    **of_room("_migration_once", migrate_end="end"),
+    **of_room("_migration.once", migrate_end="end"),
     **of_room(
-        "_migration_play",
+        "_migration.plan",
         migrate_asked="asked",
         migrate_by_host="by_host",
         migrate_host="host_entry",
@@ -39,7 +39,7 @@ _MIGRATION = {
         migrate_waited="waited",
     ),
     **of_room(
-        "_migration_steps",
+        "_migration.steps",
         migrate_advance="advance",
         migrate_arrived="arrived",
         migrate_entries="entries",
@@ -51,7 +51,7 @@ _MIGRATION = {
         migrate_without_image="without_image",
     ),
     **of_room(
-        "_migration_forwarding",
+        "_migration.forwarding",
         migrate_announced="announced",
         migrate_came_to_rest="came_to_rest",
         migrate_forwarded="forwarded",
@@ -70,7 +70,7 @@ class FilterModule:
         return {
             **_MIGRATION,
             **of_room(
-                "_deployment",
+                "_play.deployment",
                 "asides",
                 "by_source",
                 "identities",
@@ -84,10 +84,10 @@ class FilterModule:
                 "unserved",
                 "wanted_images",
             ),
-            **of_room("_image_play", "image_refusal", "image_rows", "image_work", "layers_in_use", "to_publish"),
-            **of_room("_overlay.guests", "overlay_lacks", "overlay_machines", overlay_mtu="with_mtu"),
-            **of_room("_overlay.model", network_bridge="bridge_name"),
-            **of_room("_overlay.matrix", overlay_traffic="traffic_rows"),
-            **of_room("_overlay.plan", overlay_keys="with_keys"),
-            "overlay_plan": Told("_overlay.plan", "overlay_plan"),
+            **of_room("_play.images", "image_refusal", "image_rows", "image_work", "layers_in_use", "to_publish"),
+            **of_room("_overlay.plan.guests", "overlay_lacks", "overlay_machines", overlay_mtu="with_mtu"),
+            **of_room("_overlay.plan.model", network_bridge="bridge_name"),
+            **of_room("_overlay.plan.matrix", overlay_traffic="traffic_rows"),
+            **of_room("_overlay.plan.phases", overlay_keys="with_keys"),
+            "overlay_plan": Told("_overlay.plan.phases", "overlay_plan"),
         }

@@ -16,6 +16,6 @@ class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Name to function."""
         return {
-            **of_room("_home_play", "home_leases", "home_machines", "home_refusals"),
-            **of_room("_overlay.interfaces", network_cable="cable"),
+            **of_room("_play.homes", "home_leases", "home_machines", "home_refusals"),
+            **of_room("_overlay.host.interfaces", network_cable="cable"),
         }

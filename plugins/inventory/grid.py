@@ -112,8 +112,8 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.unsafe_proxy import wrap_var
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import inventory as view
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import listing
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import hosts as view
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import listing
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_duration
 
 _UNTRUSTED = hasattr(BaseInventoryPlugin, "trusted_by_default")
@@ -205,9 +205,9 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
         :raises GridError: as :class:`Store`, and as :func:`find.matching`.
         """
         # Only here: loading SQLAlchemy takes longer than all else that this plugin does.
-        from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
-        from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import matching
-        from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+        from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
+        from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.answer import matching
+        from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
         store = Store(location, directory=directory)
         with store.reading() as connection:

@@ -61,8 +61,8 @@ from ansible.plugins.lookup import LookupBase
 from ansible.utils.display import Display
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import FIND
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import find
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.answer import find
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
 
 class LookupModule(LookupBase):

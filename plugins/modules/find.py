@@ -123,8 +123,8 @@ failure:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import FIND, STORE, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import find
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.answer import find
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, Result, run_module
 
 

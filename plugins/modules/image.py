@@ -260,13 +260,13 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.ensure import ensure_absent, ensure_present, find_present
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.flatten import ensure_flattened
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import QUIET_SECONDS, Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.prune import ensure_pruned
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.tool import disk_errors
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions import opened
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.ensure import ensure_absent, ensure_present, find_present
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.flatten import ensure_flattened
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import QUIET_SECONDS, Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.prune import ensure_pruned
+from ansible_collections.virtuoso.grid.plugins.module_utils._tool import disk_errors
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions.machines import opened
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
 
 TRIED = {

@@ -132,10 +132,10 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.export import Exports
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.export_plan import parse_export
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.sockets import parse_ports
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.text import check
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.paging.export import Exports
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.paging.plan import parse_export
+from ansible_collections.virtuoso.grid.plugins.module_utils._sockets import parse_ports
+from ansible_collections.virtuoso.grid.plugins.module_utils._names import check
 from ansible_collections.virtuoso.grid.plugins.module_utils._pki import TLS_DIR
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
 

@@ -143,8 +143,8 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import reference
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import reference
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 
 ARGUMENTS = merge(DEPOT, {"argument_spec": {"names": {"type": "list", "elements": "str"}}, "supports_check_mode": True})

@@ -205,9 +205,9 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.link import Link
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.reference import layer_file
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer_plan import TLS_PORT, Item, Source, parse_cap, parse_item, parse_source
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.link import Link
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import layer_file
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.plan import TLS_PORT, Item, Source, parse_cap, parse_item, parse_source
 from ansible_collections.virtuoso.grid.plugins.module_utils._pki import TLS_DIR
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
 
@@ -265,9 +265,9 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
         if link is not None:
             stack.enter_context(link)
         # Python reads these while the connection is made
-        from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
-        from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import QUIET_SECONDS, Progress
-        from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import Account, get, look
+        from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
+        from ansible_collections.virtuoso.grid.plugins.module_utils._progress import QUIET_SECONDS, Progress
+        from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.fetch import Account, get, look
 
         depot = Depot(params["path"])
         for number, item in items.items():

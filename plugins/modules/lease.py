@@ -82,8 +82,8 @@ machines:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import check_uuid
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.home import Home
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import check_uuid
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.home.reservations import Home
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
 
 OPTIONS: t.Dict[str, t.Any] = {

@@ -64,7 +64,7 @@ missing:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.home import Home
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.home.reservations import Home
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 
 OPTIONS: t.Dict[str, t.Any] = {

@@ -235,8 +235,8 @@ machines:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.batch import Batch
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import POWER_STATES
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.batch import Batch
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.reconcile import POWER_STATES
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
 
 OPTIONS = {

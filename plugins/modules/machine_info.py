@@ -149,7 +149,7 @@ machines:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.survey import survey
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.survey import survey
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
 
 OPTIONS = {

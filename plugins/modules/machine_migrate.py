@@ -251,7 +251,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hold import Words, word
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.journey import STEPS, Journey
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host.journey import STEPS, Journey
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, answer, run_module
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
 

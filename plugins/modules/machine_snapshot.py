@@ -145,8 +145,8 @@ machines:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshot_plan import STATES
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots import Batch
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots.plan import STATES
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots.apply import Batch
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
 
 OPTIONS = {

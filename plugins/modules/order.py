@@ -151,8 +151,8 @@ machines:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import STORE, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import orders
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import orders
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, Result, run_module
 
 ARGUMENTS = {

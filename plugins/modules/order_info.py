@@ -159,7 +159,8 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import STORE, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import choosing, listing, views
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import choosing, views
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import listing
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, Result, run_module
 
 ARGUMENTS = {
@@ -186,8 +187,8 @@ def work(module: AnsibleModule) -> Result:
 
 def _asked(store: str, names: list[str] | None, uuids: list[str] | None) -> list[dict[str, t.Any]]:
     """The rows by way of the database library, which takes longer to load than it takes to list a file of SQLite without it."""
-    from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
-    from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+    from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
+    from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
     wanted = None if uuids is None else [uuid.lower().removeprefix("urn:uuid:") for uuid in uuids]
     with Store(store).reading(empty_if_missing=True) as connection:

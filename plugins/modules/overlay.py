@@ -125,8 +125,8 @@ failure:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import site
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.guests import follow
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site import part as site
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.guests import follow
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 
 OPTIONS = {
@@ -169,7 +169,7 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     # Also where a play before this one was cut off.
     result["unconfirmed"] = site.unconfirmed()
     if params["uri"]:
-        from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import libvirt_networks
+        from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site import libvirt_networks
 
         bridges = {network["name"]: network["bridge"] for network in result["part"]["networks"]}
         steps = libvirt_networks.bring(params["uri"], bridges, check_mode)

@@ -96,8 +96,9 @@ since:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import host, matrix, site, traffic
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.probe import kernel
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site import needs, part as site, traffic
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import matrix
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site.probe import kernel
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import now
 
@@ -120,7 +121,7 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     if module.params["kernel"]:
         result["kernel"] = kernel()
     if module.params["needs"] is not None:
-        result["needs"] = host.needs(module.params["needs"])
+        result["needs"] = needs.needs(module.params["needs"])
     if module.params["mark"] and not module.check_mode:
         traffic.mark([link["device"] for link in part["links"]], now())
     return result

@@ -86,7 +86,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.probe import probe
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site.probe import probe
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 
 PEER = {"name": {"type": "str", "required": True}, "address": {"type": "str", "required": True}, "port": {"type": "int", "default": 22}}

@@ -91,7 +91,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPO
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import capabilities
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import connect
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.latency import latencies
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.disk import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.disk import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
 
 PEER = {"site": {"type": "str", "required": True}, "address": {"type": "str", "required": True}, "port": {"type": "int", "default": 22}}

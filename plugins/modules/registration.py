@@ -235,7 +235,7 @@ gone:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import STORE, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registering import register
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.transaction import register
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, Result, run_module
 
 ARGUMENTS = {

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_once as once
-from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_play as play
-from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_steps as steps
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration import once
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration import plan as play
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration import steps
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._served import Served
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._stations import Background, Result
 

@@ -10,7 +10,7 @@ import threading
 import typing as t
 
 from ansible.utils.display import Display
-from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_steps as steps
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration import steps
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._stations import Background, Begun, Station
 
 Result = t.Dict[str, t.Any]

@@ -16,7 +16,7 @@ from ansible.utils.display import Display
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._stations import Background
 
-_ROOM = "ansible_collections.virtuoso.grid.plugins.module_utils._information.registering"
+_ROOM = "ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.transaction"
 
 Result = t.Dict[str, t.Any]
 

@@ -160,8 +160,8 @@ AND site.name = 'site03' AND host.memory >= 1073741824 AND host.cpus >= 4 ORDER 
 
 def one_host(path: Path) -> list[Row]:
     """One host by three conditions, the least that will do, beside hand-written SQL on the same file."""
-    from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import find
-    from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+    from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.answer import find
+    from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
     asked = {"of": "machine", "where": ["site == site03", "memory >= 1 GiB", "cpus >= 4"], "order": ["memory"], "limit": 1}
 
@@ -221,8 +221,8 @@ def check_sets(path: Path, found: list[dict[str, t.Any]], size: int) -> None:
 
 def sets(path: Path) -> list[Row]:
     """The set question for two to six machines, in turn; beside the exact join for four, with a limit."""
-    from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import find
-    from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+    from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.answer import find
+    from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
     seconds: dict[int, list[float]] = {size: [] for size in SIZES}
     work: dict[int, list[float]] = {size: [] for size in SIZES}

@@ -13,7 +13,7 @@ import pytest
 from overlays import BRIDGE, HOME, HOME_NETWORKS, HOSTS, NETWORK, Overlay, Pinging, lab, leftovers, on_host, plug, storm
 from walking import PROVIDERS, until
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import model
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import model
 
 EVPN = {"topology": "evpn"}
 MESH = model.mesh_device(NETWORK)

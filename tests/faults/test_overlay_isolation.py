@@ -10,7 +10,7 @@ import json
 import random
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import model
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import model
 from overlays import FRAMES, HOME, HOME_NETWORKS, HOSTS, NETWORK, Overlay, on_host
 from walking import PROVIDERS, until
 

@@ -16,7 +16,7 @@ import time
 import typing as t
 from pathlib import Path
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import model
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import model
 from walking import CHECKOUT, LAB, PROVIDERS, Grid, Row, Run, on_host, until
 
 HOME = "home1"

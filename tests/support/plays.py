@@ -12,8 +12,8 @@ import multiprocessing
 
 import sqlalchemy as sa
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 from ansible_collections.virtuoso.grid.plugins.modules import order, placement, registration
 
 GIB = 2**30

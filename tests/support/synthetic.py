@@ -8,8 +8,8 @@ from __future__ import annotations
 import random
 import uuid
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import record, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
 GIB, MIB = 2**30, 2**20
 SEEN = "2026-11-20T12:00:00Z"

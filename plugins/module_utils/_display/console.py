@@ -14,9 +14,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._display.picture imp
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import connect, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import observe
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import check_uuid, label
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import check_text
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import check_uuid, label
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import check_text
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
 
 Result = t.Dict[str, t.Any]

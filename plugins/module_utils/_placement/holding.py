@@ -15,8 +15,9 @@ import functools
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, record, schema, views
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.orders import check_twice, places_of, shown_name
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import views
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.orders import check_twice, places_of, shown_name
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement import search
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.known import PLACED, Known, read_known
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Slot

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Past, Quota
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Slot, Use
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.reading import read_placed

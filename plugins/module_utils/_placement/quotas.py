@@ -11,8 +11,8 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import record, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import check_text, shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import check_text, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import ANYBODY, Quota
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.known import quotas
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt

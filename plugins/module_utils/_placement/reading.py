@@ -9,17 +9,9 @@ import dataclasses
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import GOALS, check_text, parse_reservation, shorten
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import (
-    ARCHITECTURE,
-    FOREVER,
-    Demand,
-    Provider,
-    Rules,
-    Slot,
-    Use,
-)
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import GOALS, check_text, parse_reservation, shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import ARCHITECTURE, FOREVER, Demand, Provider, Rules, Slot, Use
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import now as time_now
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size, parse_size
 

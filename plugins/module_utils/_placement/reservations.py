@@ -10,8 +10,8 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, record, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import check_text, parse_reservation, shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import check_text, parse_reservation, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.account import Account
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Board
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.known import Known, read_known, slot_of_row

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.action.order_info import plain
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registering import register
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.transaction import register
 
 CHECKOUT = Path(__file__).resolve().parents[4]
 NOWHERE = "/nowhere/python3"

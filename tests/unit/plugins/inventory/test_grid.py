@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import orders
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import Registration
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import orders
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.update import Registration
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
 COLLECTIONS = Path(__file__).resolve().parents[4] / "build" / "collections"
 CONFIGURATION = "plugin: virtuoso.grid.grid\nstore: state/grid.db\n"

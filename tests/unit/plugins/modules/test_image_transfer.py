@@ -10,20 +10,20 @@ import subprocess
 import sys
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import channel, transfer_plan
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import channel, plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
 from ansible_collections.virtuoso.grid.plugins.modules import image_transfer
 
-SOURCE = transfer_plan.Source("home1", "198.18.0.11", 22, "virtuoso", "/k", "/h")
+SOURCE = plan.Source("home1", "198.18.0.11", 22, "virtuoso", "/k", "/h")
 DIGESTS = ["sha256:" + letter * 64 for letter in "ab"]
-ITEMS = [transfer_plan.Item("x", "1", digest, None, None) for digest in DIGESTS]
+ITEMS = [plan.Item("x", "1", digest, None, None) for digest in DIGESTS]
 
 READ = """
 import sys
 from ansible_collections.virtuoso.grid.plugins.modules import image_transfer
 package = "ansible_collections.virtuoso.grid.plugins.module_utils._image."
-assert package + "link" in sys.modules
-print([name for name in ("depot", "transfer", "feed", "receive") if package + name in sys.modules])
+assert package + "transfer.link" in sys.modules
+print([name for name in ("store.depot", "transfer.fetch", "transfer.feed", "transfer.receive") if package + name in sys.modules])
 """
 
 
@@ -40,7 +40,7 @@ def test_what_the_connection_needs_not_is_read_while_it_is_made():
 
 
 def test_a_connection_begins_only_where_a_layer_is_missing(tmp_path, depot, monkeypatch):
-    monkeypatch.setattr(transfer_plan, "ssh_argv", lambda source: ["cat"])
+    monkeypatch.setattr(plan, "ssh_argv", lambda source: ["cat"])
     with image_transfer.begin(str(tmp_path), SOURCE, ITEMS) as begun:
         assert begun.source == SOURCE
     for digest in DIGESTS:

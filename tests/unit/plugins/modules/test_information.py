@@ -9,7 +9,7 @@ import json
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import schema
 from ansible_collections.virtuoso.grid.plugins.modules import order, order_info, placement, registration
 
 GIB = 2**30

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_once as once
-from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_play as play
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration import once
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration import plan as play
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._at_once import at_once, looked_at
 

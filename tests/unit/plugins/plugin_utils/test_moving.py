@@ -15,7 +15,7 @@ import time
 import pytest
 from ansible_collections.virtuoso.grid.plugins.action.machine_migrate import by_step, no_way_round
 from ansible_collections.virtuoso.grid.plugins.module_utils import _hold
-from ansible_collections.virtuoso.grid.plugins.module_utils import _migration_steps as steps
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration import steps
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.plugin_utils import _stations
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._moving import Held, Trip, Ways

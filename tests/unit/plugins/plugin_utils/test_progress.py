@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.plugin_utils._progress import Watcher, describe, read_event
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._progress_action import Watcher, describe, read_event
 
 MIB = 2**20
 

@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import listing
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registering import register
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import listing
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.transaction import register
 from ansible_collections.virtuoso.grid.plugins.plugin_utils import _recorder
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._recorder import Recorder, marked
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import subprocess
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import version
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import BLOCK, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import add_layer
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK, merge
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 
 from .test_reference import manifest
 
@@ -42,7 +42,7 @@ def put(depot, blocks=None, size=MIB, below=None, keep=None, **changes):
         raw = write_raw(os.path.join(work, "raw"), size, {0: block("layer")} if blocks is None else blocks)
         chain = depot.chain(below["layers"][-1]) if below else {}
         parent = below["layers"][-1] if below else None
-        digest, made, index = version.layer_of_raw(raw, work, merge(list(chain.values())), parent, Progress(None))
+        digest, made, index = add_layer.layer_of_raw(raw, work, merge(list(chain.values())), parent, Progress(None))
         layers = [*chain, digest]
         total = sum(os.stat(depot.layer_path(each)).st_size for each in chain) + os.stat(made.path).st_size
         told = manifest(layers=layers, size=total, virtual_size=index.virtual_size, **changes)

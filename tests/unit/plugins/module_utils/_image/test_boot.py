@@ -9,9 +9,9 @@ import os
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import boot
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.boot_store import boot_record, record_boot
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import BLOCK
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import boot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.boot_store import boot_record, record_boot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK
 
 from .test_transfer import Wire, noise
 

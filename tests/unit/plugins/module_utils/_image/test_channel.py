@@ -17,8 +17,9 @@ import threading
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import channel, link, send
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import channel, link
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.host import send
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import plan
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec

@@ -11,9 +11,9 @@ import subprocess
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import content
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.content import Run
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import BLOCK, block_hash
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import content
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import Run
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK, block_hash
 
 from .making import MIB, block, qemu_img, write_raw
 

@@ -14,8 +14,8 @@ import time
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import KEEP_PARTS, Depot, Made
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.ensure import find_present
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import KEEP_PARTS, Depot, Made
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.ensure import find_present
 
 from .making import block, put
 from .test_header import qcow2
@@ -230,7 +230,7 @@ def test_sweep(depot):
 
 HOLDER = """
 import sys, time
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
 with Depot(sys.argv[1]).job("a") as work:
     open(work + "/begun", "w").close()
     print("held", flush=True)

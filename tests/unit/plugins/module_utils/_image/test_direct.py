@@ -9,7 +9,7 @@ import errno
 import os
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.direct import ALIGNED, Buffers, Direct
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.direct import ALIGNED, Buffers, Direct
 
 SIZE = 4 * ALIGNED
 

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import disk
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import bootable
 
 MIB = 2**20
 GIB = 2**30
@@ -22,7 +22,7 @@ GIB = 2**30
     [(64 * MIB, 0, 0), (96 * MIB, 15 * MIB, 12 * MIB), (2 * GIB, 21 * MIB + 1, 430 * MIB + 7), (2**41, 40 * MIB, GIB)],
 )
 def test_parts_follow_each_other(size, boot, tree):
-    layout = disk.plan_layout(size, boot, tree)
+    layout = bootable.plan_layout(size, boot, tree)
     assert layout.boot_start == MIB
     assert layout.boot_start + layout.boot_size == layout.root_start
     assert layout.root_start + layout.root_size == layout.size == size
@@ -32,26 +32,26 @@ def test_parts_follow_each_other(size, boot, tree):
 
 def test_too_small_says_how_large():
     with pytest.raises(GridError) as caught:
-        disk.plan_layout(64 * MIB, 15 * MIB, 60 * MIB)
+        bootable.plan_layout(64 * MIB, 15 * MIB, 60 * MIB)
     assert caught.value.code == "image_too_small"
-    assert disk.plan_layout(caught.value.details["needed"], 15 * MIB, 60 * MIB)
+    assert bootable.plan_layout(caught.value.details["needed"], 15 * MIB, 60 * MIB)
 
 
 def test_root_uuid_follows_from_the_recipe():
-    assert disk.root_uuid("sha256:a") == disk.root_uuid("sha256:a") != disk.root_uuid("sha256:b")
+    assert bootable.root_uuid("sha256:a") == bootable.root_uuid("sha256:a") != bootable.root_uuid("sha256:b")
 
 
 def test_boot_menu():
-    assert "APPEND root=UUID=u-1 quiet console=ttyS0\n" in disk.boot_menu("u-1", "quiet console=ttyS0")
+    assert "APPEND root=UUID=u-1 quiet console=ttyS0\n" in bootable.boot_menu("u-1", "quiet console=ttyS0")
 
 
 def test_sfdisk_understands_the_table(tmp_path):
-    layout = disk.plan_layout(2 * GIB, 20 * MIB, 400 * MIB)
+    layout = bootable.plan_layout(2 * GIB, 20 * MIB, 400 * MIB)
     target = tmp_path / "disk"
     with target.open("wb") as stream:
         stream.truncate(layout.size)
     sfdisk = shutil.which("sfdisk", path="/usr/sbin:/sbin:/usr/bin")
-    subprocess.run([sfdisk, "--quiet", str(target)], input=disk.partition_table(layout), text=True, check=True)
+    subprocess.run([sfdisk, "--quiet", str(target)], input=bootable.partition_table(layout), text=True, check=True)
     with target.open("rb") as stream:
         table = stream.read(512)[446:510]
     boot, root = (struct.unpack("<B3xB3xII", table[at : at + 16]) for at in (0, 16))
@@ -63,4 +63,4 @@ def test_sfdisk_understands_the_table(tmp_path):
 def test_tree_size_counts_blocks(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d/f").write_bytes(b"x")
-    assert disk.tree_size(str(tmp_path)) == 4096 * 4
+    assert bootable.tree_size(str(tmp_path)) == 4096 * 4

@@ -10,10 +10,10 @@ import subprocess
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import build, ensure
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.entry import parse_entry
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import raw_disk, ensure
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.catalogue import parse_entry
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 
 from .making import block, same_content, write_raw
 from .test_reference import manifest
@@ -59,18 +59,18 @@ def test_a_version_never_changes():
 )
 def test_two_readers_agree(facts, code):
     if code is None:
-        return build.agree(facts, "qcow2", MIB)
+        return raw_disk.agree(facts, "qcow2", MIB)
     with pytest.raises(GridError) as caught:
-        build.agree(facts, "qcow2", MIB)
+        raw_disk.agree(facts, "qcow2", MIB)
     assert caught.value.code == code
     return None
 
 
 def test_refuse_corrupt():
-    build.refuse_corrupt({"check-errors": 0, "leaks": 3})
+    raw_disk.refuse_corrupt({"check-errors": 0, "leaks": 3})
     for found in ({"corruptions": 1}, {"check-errors": 2}):
         with pytest.raises(GridError) as caught:
-            build.refuse_corrupt(found)
+            raw_disk.refuse_corrupt(found)
         assert caught.value.code == "image_damaged"
 
 
@@ -133,7 +133,7 @@ def test_a_cut_file_is_told(tmp_path):
     with path.open("r+b") as stream:
         stream.truncate(path.stat().st_size // 2)
     with pytest.raises(GridError) as caught:
-        build.import_file(str(path), "qcow2", str(tmp_path / "out"), Progress(None))
+        raw_disk.import_file(str(path), "qcow2", str(tmp_path / "out"), Progress(None))
     assert caught.value.code == "image_damaged"
 
 
@@ -142,7 +142,7 @@ def test_import_keeps_the_content(tmp_path, image_format):
     raw, source, target = tmp_path / "raw", tmp_path / "source", tmp_path / "out"
     raw.write_bytes(b"hello" * 20000 + bytes(MIB))
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", image_format, str(raw), str(source)], check=True)
-    build.import_file(str(source), image_format, str(target), Progress(None))
+    raw_disk.import_file(str(source), image_format, str(target), Progress(None))
     subprocess.run(["qemu-img", "compare", "-f", "raw", "-F", "raw", str(raw), str(target)], check=True)
 
 

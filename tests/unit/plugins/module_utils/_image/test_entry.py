@@ -9,7 +9,7 @@ import os
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import entry
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import catalogue
 
 MIB = 2**20
 CHECKSUM = "sha256:" + "0a" * 32
@@ -19,30 +19,30 @@ PACKAGES = {"type": "packages", "suite": "bookworm", "size": "1 GiB", "packages"
 
 def code_of(value):
     with pytest.raises(GridError) as caught:
-        entry.parse_entry(value)
+        catalogue.parse_entry(value)
     return caught.value.code
 
 
 def test_blank():
-    wanted = entry.parse_entry({"name": "scratch", "source": {"type": "blank", "size": "10 MiB"}})
+    wanted = catalogue.parse_entry({"name": "scratch", "source": {"type": "blank", "size": "10 MiB"}})
     assert wanted.source == {"type": "blank", "size": 10 * MIB}
     assert wanted.version == wanted.recipe_digest[7:19]
     assert (wanted.user, wanted.python) == (None, None)
 
 
 def test_a_version_of_numbers_is_text():
-    assert entry.parse_entry({"name": "scratch", "version": 1.5, "source": {"type": "blank", "size": 1048576}}).version == "1.5"
+    assert catalogue.parse_entry({"name": "scratch", "version": 1.5, "source": {"type": "blank", "size": 1048576}}).version == "1.5"
 
 
 def test_user_and_python_are_no_part_of_the_version():
-    one = entry.parse_entry({"name": "x", "source": PACKAGES})
-    two = entry.parse_entry({"name": "y", "user": "debian", "python": "/usr/bin/python3", "source": PACKAGES})
+    one = catalogue.parse_entry({"name": "x", "source": PACKAGES})
+    two = catalogue.parse_entry({"name": "y", "user": "debian", "python": "/usr/bin/python3", "source": PACKAGES})
     assert one.recipe_digest == two.recipe_digest
 
 
 def test_the_same_from_another_mirror_is_the_same():
-    one = entry.parse_entry({"name": "x", "source": URL})
-    two = entry.parse_entry({"name": "x", "source": {**URL, "url": "http://198.18.0.2/b"}})
+    one = catalogue.parse_entry({"name": "x", "source": URL})
+    two = catalogue.parse_entry({"name": "x", "source": {**URL, "url": "http://198.18.0.2/b"}})
     assert one.version == two.version
 
 
@@ -50,16 +50,16 @@ def test_a_changed_file_is_a_new_version(tmp_path):
     path = tmp_path / "a.qcow2"
     path.write_bytes(b"x")
     source = {"type": "file", "path": str(path)}
-    one = entry.parse_entry({"name": "x", "source": source})
+    one = catalogue.parse_entry({"name": "x", "source": source})
     os.utime(path, (1, 1))
     assert one.source["format"] == "qcow2"
-    assert one.version != entry.parse_entry({"name": "x", "source": source}).version
+    assert one.version != catalogue.parse_entry({"name": "x", "source": source}).version
 
 
 def test_a_builder_that_changed_is_a_new_version(monkeypatch):
-    one = entry.parse_entry({"name": "x", "source": PACKAGES}).version
-    monkeypatch.setattr(entry, "BUILDER", entry.BUILDER + 1)
-    assert one != entry.parse_entry({"name": "x", "source": PACKAGES}).version
+    one = catalogue.parse_entry({"name": "x", "source": PACKAGES}).version
+    monkeypatch.setattr(catalogue, "BUILDER", catalogue.BUILDER + 1)
+    assert one != catalogue.parse_entry({"name": "x", "source": PACKAGES}).version
 
 
 @pytest.mark.parametrize(
@@ -98,5 +98,5 @@ def test_refused(value, code):
 
 def test_a_missing_checksum_is_explained():
     with pytest.raises(GridError) as caught:
-        entry.parse_source({"type": "url", "url": "https://198.18.0.1/x"})
+        catalogue.parse_source({"type": "url", "url": "https://198.18.0.1/x"})
     assert "sha256:" in caught.value.remedy

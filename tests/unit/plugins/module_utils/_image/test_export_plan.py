@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import export_plan as plan
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.sockets import Socket, parse_ports, parse_sockets
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.paging import plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._sockets import Socket, parse_ports, parse_sockets
 
 DIGEST = "sha256:" + "a" * 64
 PORTS = range(10809, 10873)

@@ -12,12 +12,13 @@ import threading
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import boot, feed, layout, transfer
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.boot_store import record_boot
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import BLOCK, ZERO, Index, block_hash
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.view import View
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import boot, layout
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import feed, fetch
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.boot_store import record_boot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK, ZERO, Index, block_hash
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.view import View
 
 from .test_transfer import PASS, SOURCE, Wire, noise
 
@@ -122,7 +123,7 @@ def _wire(tmp_path, monkeypatch):
 
 def get(wire, manifest, ahead=False):
     items = [plan.Item("x", manifest["version"], manifest["layers"][-1], None, None)]
-    (outcome,) = transfer.get(wire.target, SOURCE, items, Progress(None), ahead=ahead)
+    (outcome,) = fetch.get(wire.target, SOURCE, items, Progress(None), ahead=ahead)
     if isinstance(outcome, GridError):
         raise outcome
     return outcome

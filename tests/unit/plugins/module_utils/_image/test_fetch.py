@@ -11,8 +11,8 @@ import threading
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.fetch import fetch
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.download import fetch
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 
 CONTENT = bytes(range(256)) * 4096
 CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()

@@ -9,7 +9,7 @@ import struct
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import header
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import header
 
 MIB = 2**20
 

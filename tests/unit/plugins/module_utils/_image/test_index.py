@@ -10,8 +10,8 @@ import struct
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import index
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import BLOCK, ZERO, Index
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import index
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK, ZERO, Index
 
 A, B = hashlib.sha256(b"a").digest(), hashlib.sha256(b"b").digest()
 PARENT = "sha256:" + "5f" * 32

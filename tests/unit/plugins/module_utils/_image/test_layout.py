@@ -11,9 +11,9 @@ import random
 import struct
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import header, layout
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import BLOCK, ZERO, Index
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import header, layout
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK, ZERO, Index
 
 from .making import MIB, block, put, qemu_img, same_content
 

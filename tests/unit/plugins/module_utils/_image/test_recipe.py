@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import yaml
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import recipe
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import recipe
 
 MIB = 2**20
 SMALL = {"suite": "bookworm", "size": "1 GiB", "packages": ["linux-image-cloud-amd64"]}

@@ -9,7 +9,8 @@ import json
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import reference, text
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import reference
+from ansible_collections.virtuoso.grid.plugins.module_utils import _names
 
 DIGEST = "sha256:" + "0a" * 32
 HOSTILE = ["", "../x", "a/b", "a;b", "<x>", "x'", "-x", ".x", "x" * 300, "x\n", "x y", "\u0130", "x\0", None, 5, ["x"]]
@@ -34,7 +35,7 @@ def manifest(**changes):
 @pytest.mark.parametrize("what", ["name", "version", "user", "suite", "package", "module", "digest", "url"])
 def test_hostile_names(what, value):
     with pytest.raises(GridError) as caught:
-        text.check(what, value)
+        _names.check(what, value)
     assert caught.value.code == f"invalid_{what}"
     assert str(caught.value).isprintable()
 
@@ -56,13 +57,13 @@ def test_hostile_names(what, value):
     ],
 )
 def test_good_names(what, value):
-    assert text.check(what, value) == value
+    assert _names.check(what, value) == value
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://198.18.0.1/x", "https://198.18.0.1/x y", "javascript:x", "//x"])
 def test_other_addresses(url):
     with pytest.raises(GridError, match="not a valid url"):
-        text.check("url", url)
+        _names.check("url", url)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_other_addresses(url):
 )
 def test_bad_paths(path):
     with pytest.raises(GridError) as caught:
-        text.check_path("path", path)
+        _names.check_path("path", path)
     assert caught.value.code == "invalid_path"
 
 

@@ -13,7 +13,7 @@ import socket
 import ssl
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.sealed import PIECE, Sealed
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.host.sealed import PIECE, Sealed
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec

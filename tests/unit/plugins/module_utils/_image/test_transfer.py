@@ -12,11 +12,13 @@ import sys
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import direct, index, link, receive, send, transfer
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.version import layer_of_raw, manifest_of
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import direct, link, receive, fetch
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import index
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.host import send
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.add_layer import layer_of_raw, manifest_of
 
 BLOCK = index.BLOCK
 SOURCE = plan.Source("home1", "198.18.0.11", 22, "virtuoso", "/k", "/h")
@@ -81,7 +83,7 @@ class Wire:
         return manifest
 
     def get(self, *manifests, bandwidth=None):
-        return transfer.get(self.target, SOURCE, items_of(*manifests), Progress(None), plan.Cap(bandwidth))
+        return fetch.get(self.target, SOURCE, items_of(*manifests), Progress(None), plan.Cap(bandwidth))
 
     def watch_direct(self):
         """Whether the files that are written from now on go past the page cache."""
@@ -156,7 +158,7 @@ def test_a_whole_chain_comes_in_one_connection_and_equal_blocks_once(wire):
 def test_a_connection_that_is_made_already_is_the_one(wire):
     one, two = wire.put("1", noise(1, 3)), wire.put("2", noise(2, 3))
     with link.Link(SOURCE) as begun:
-        came = transfer.get(wire.target, SOURCE, items_of(one, two), Progress(None), begun=begun)
+        came = fetch.get(wire.target, SOURCE, items_of(one, two), Progress(None), begun=begun)
     assert [outcome["actions"] for outcome in came] == [["transfer"]] * 2
     assert wire.same(one) and wire.same(two) and wire.connections() == 1
 
@@ -165,7 +167,7 @@ def test_a_connection_that_was_made_already_and_is_lost_is_told(wire):
     one = wire.put("1", noise(1, 3))
     wire.connect("pass")
     with link.Link(SOURCE) as begun:
-        (lost,) = transfer.get(wire.target, SOURCE, items_of(one), Progress(None), begun=begun)
+        (lost,) = fetch.get(wire.target, SOURCE, items_of(one), Progress(None), begun=begun)
     assert isinstance(lost, GridError) and lost.code in ("source_unreachable", "transfer_failed")
 
 

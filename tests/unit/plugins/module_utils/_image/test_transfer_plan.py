@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import fetch_plan, send
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import transfer_plan as plan
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import BLOCK, ZERO, Index
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import blocks as fetch_plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.host import send
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK, ZERO, Index
 
 from .test_reference import DIGEST, manifest
 

@@ -10,13 +10,14 @@ import os
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image import capture, version
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.content import Content, raw_runs
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.flatten import ensure_flattened
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.index import BLOCK, ZERO, Index
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.prune import ensure_pruned
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions import capture
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import add_layer
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import Content, raw_runs
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.flatten import ensure_flattened
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK, ZERO, Index
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.prune import ensure_pruned
 
 from .making import MIB, block, put, same_content, write_raw
 from .test_depot import hold_as_a_sender_does
@@ -77,7 +78,7 @@ def captured(depot, source, check=False, **entry):
 def test_next_layer(content, whole, size, blocks):
     """What lies below has A in the blocks 0 and 2 of 4."""
     below = {0: A, 2: A}
-    index = version.next_layer(content, whole, Index(4 * BLOCK, None, below), below, size * BLOCK, PARENT)
+    index = add_layer.next_layer(content, whole, Index(4 * BLOCK, None, below), below, size * BLOCK, PARENT)
     assert (index and index.blocks) == blocks
     assert index is None or (index.parent, index.virtual_size) == (PARENT, size * BLOCK)
 

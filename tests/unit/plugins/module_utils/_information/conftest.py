@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import pytest
 from postgresql import Server
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import orders, query, record, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import Registration
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import orders
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.update import Registration
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
 GIB = 2**30
 DIGEST = "sha256:" + "a" * 64

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.choosing import chosen, names_of
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory.choosing import chosen, names_of
 
 MACHINES = [{"name": "a", "provider": "p1"}, {"name": "b", "provider": "p2"}, {"name": "c", "provider": "p1"}, {"name": "d", "provider": None}]
 

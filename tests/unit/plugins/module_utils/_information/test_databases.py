@@ -12,9 +12,11 @@ import subprocess
 import pytest
 import sqlalchemy as sa
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import find, migrations, orders, query, record, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.bounded import Bounded
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import answer
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import migrations, query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import orders
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.bounded import Bounded
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 from plays import at_once
 
 
@@ -84,7 +86,7 @@ def test_a_read_only_disk(small):
     assert caught.value.code == "store_read_only"
     with Store(location).reading() as connection:
         assert len(query.machines(connection)) == 5
-    assert len(find.find(Store(location), {"of": "machine", "include": ["future"]})["found"]) == 5
+    assert len(answer.find(Store(location), {"of": "machine", "include": ["future"]})["found"]) == 5
     as_root("mount", "-o", "remount,rw", str(small))
     order_many(location, 5, 1)
     assert len(sound(location)) == 6
@@ -120,12 +122,12 @@ def test_a_server_that_goes_away_while_it_is_read(postgresql, options, monkeypat
         postgresql.stop()
         return Bounded(*arguments)
 
-    monkeypatch.setattr(find, "Bounded", stop_when_connected)
-    real = find.read_sql.query
-    monkeypatch.setattr(find.read_sql, "query", lambda *arguments: (postgresql.stop(), real(*arguments))[1])
+    monkeypatch.setattr(answer, "Bounded", stop_when_connected)
+    real = answer.read_sql.query
+    monkeypatch.setattr(answer.read_sql, "query", lambda *arguments: (postgresql.stop(), real(*arguments))[1])
     try:
         with pytest.raises(GridError) as caught:
-            find.find(store, options)
+            answer.find(store, options)
         assert caught.value.code == "store_unreachable"
     finally:
         postgresql.start()
@@ -146,7 +148,7 @@ def test_a_lock_of_a_server_that_is_never_released_is_told(postgresql):
 
 def test_nobody_answers_at_the_url(tmp_path):
     with pytest.raises(GridError) as caught:
-        find.find(Store(f"postgresql+psycopg://grid@/grid?host={tmp_path}"), {})
+        answer.find(Store(f"postgresql+psycopg://grid@/grid?host={tmp_path}"), {})
     assert caught.value.code == "store_unreachable"
 
 
@@ -162,7 +164,7 @@ def test_a_newer_store_on_a_server_is_refused_and_left_alone(location):
     order_many(location, 0, 1)
     with Store(location).writing() as connection:
         connection.execute(schema.SCHEMA_VERSION_TABLE.update(), {"version": migrations.VERSION + 1})
-    for use in (lambda: order_many(location, 1, 1), lambda: find.find(Store(location), {})):
+    for use in (lambda: order_many(location, 1, 1), lambda: answer.find(Store(location), {})):
         with pytest.raises(GridError) as caught:
             use()
         assert caught.value.code == "store_newer"

@@ -10,9 +10,10 @@ import threading
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import find as finding
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import record, schema, search
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import answer as finding
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import search
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 from synthetic import GIB, MIB, Grid
 
 FOUR = {"of": "machine", "same": ["network"], "sum": ["memory >= 512 MiB", "memory <= 1 GiB"]}

@@ -9,8 +9,9 @@ import shlex
 import subprocess
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import inventory, query
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.overlay import Overlay
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import hosts as inventory
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.networks import Overlay
 
 UUID = "11111111-1111-4111-8111-111111111111"
 KEY = "ssh-ed25519 " + "A" * 68

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import listing, migrations, query
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import listing, migrations, query
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 from synthetic import Grid as Synthetic
 
 COLLECTIONS = Path(__file__).resolve().parents[5] / "build" / "collections"
@@ -98,4 +98,4 @@ def test_the_inventory_loads_no_database_library(path, tmp_path):
         check=False,
     )
     assert done.returncode == 0 and "web1" in done.stdout, done.stderr[-2000:]
-    assert "module_utils._information.listing" in done.stderr and "sqlalchemy" not in done.stderr
+    assert "module_utils._information.store.listing" in done.stderr and "sqlalchemy" not in done.stderr

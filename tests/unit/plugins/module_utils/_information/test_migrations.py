@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import migrations, query, schema, views
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import migrations, query, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import views
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
 VERSION_1 = Path(__file__).with_name("version_1.sql").read_text(encoding="utf-8")
 GIB = 2**30

@@ -6,11 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.observations import (
-    read_layers,
-    read_machine,
-    usable_addresses,
-)
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.observations import read_layers, read_machine, usable_addresses
 
 UUID = "11111111-1111-4111-8111-111111111111"
 TOLD = {"name": "web1", "uuid": UUID, "state": "running", "provider": "provider1"}

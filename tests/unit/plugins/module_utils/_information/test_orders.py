@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.orders import RESERVED_NAMES, same_image, shown_name
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.orders import RESERVED_NAMES, same_image, shown_name
 
 WEB1 = {"name": "web1", "image": "tiny"}
 DIGEST = "sha256:" + "a" * 64

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import listing, query, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.overlay import Overlay
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import Registration
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import listing, query, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.networks import Overlay
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.update import Registration
 
 LAN = {"name": "lan", "home": "home1", "vni": 7, "mtu": 1450, "sites": ["north", "south"]}
 LINK = {

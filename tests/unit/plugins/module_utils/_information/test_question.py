@@ -11,7 +11,7 @@ import math
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import FIND
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import conditions, question
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import conditions, question
 
 GIB, MIB = 2**30, 2**20
 PAIR = {"db": {"of": "machine", "where": ["memory >= 2 GiB"]}, "host": {"of": "provider"}}

@@ -8,7 +8,9 @@ from __future__ import annotations
 import uuid as uuids
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, refresh, schema, views
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import refresh
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import views
 
 OTHER = str(uuids.uuid4())
 

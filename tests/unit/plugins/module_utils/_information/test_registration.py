@@ -8,8 +8,8 @@ from __future__ import annotations
 import uuid as uuids
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.orders import RESERVED_NAMES
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.orders import RESERVED_NAMES
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import FOREVER
 
 WEB1 = {"name": "web1", "image": "tiny"}

@@ -13,8 +13,8 @@ import threading
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import migrations, query, record, schema, store
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store, locate
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import migrations, query, record, schema, database
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store, locate
 
 MACHINE = {"name": "web1", "image": "tiny"}
 
@@ -227,7 +227,7 @@ def test_a_full_file_system_while_the_file_is_made_is_told(tmp_path, monkeypatch
     def full(*dummy_args, **dummy_options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.sqlite3, "connect", full)
+    monkeypatch.setattr(database.sqlite3, "connect", full)
     assert code_of(Store(str(tmp_path / "grid.db")).writing()) == "store_full"
 
 

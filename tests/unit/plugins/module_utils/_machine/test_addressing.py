@@ -10,8 +10,9 @@ import json
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import address, seed
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import parse_order
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import addresses
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import seed
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import parse_order
 
 GOOD = {"name": "web1", "owner": "alice", "image": "debian-12"}
 STATIC = {"method": "static", "ip": "192.0.2.7/24", "gateway": "192.0.2.1", "nameservers": ["192.0.2.2"], "search": ["example.org"]}
@@ -56,7 +57,7 @@ def test_the_canonical_form_stays_and_so_does_the_metadata(given):
     metadata.ET.SubElement(root, "name")
     metadata.put(root, values)
     assert metadata.read(root)["address"] == values["address"]
-    assert address.ordered(metadata.read(root)) == (["192.0.2.7"] if given else [])
+    assert addresses.ordered(metadata.read(root)) == (["192.0.2.7"] if given else [])
 
 
 @pytest.mark.parametrize(
@@ -89,4 +90,4 @@ def test_unknown_fields_are_told():
 
 def test_what_homes_say_is_checked():
     leases = {"72:AA:00:00:00:01": {"address": "192.0.2.7"}, "72:aa:00:00:00:02": {"address": "<b>"}, "72:aa:00:00:00:03": "192.0.2.8"}
-    assert address.of_homes(leases) == {"72:aa:00:00:00:01": ["192.0.2.7"], "72:aa:00:00:00:02": [], "72:aa:00:00:00:03": ["192.0.2.8"]}
+    assert addresses.of_homes(leases) == {"72:aa:00:00:00:01": ["192.0.2.7"], "72:aa:00:00:00:02": [], "72:aa:00:00:00:03": ["192.0.2.8"]}

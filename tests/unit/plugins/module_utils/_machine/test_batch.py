@@ -11,8 +11,9 @@ import struct
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import connection, domain_xml, metadata
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import batch, disk, lifecycle, power
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.survey import Survey
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life import batch, lifecycle, power
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.survey import Survey
 
 libvirt = pytest.importorskip("libvirt")
 

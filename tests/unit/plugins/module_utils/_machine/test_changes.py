@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import changes
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.changes import LIVE, NEXT_START, NOW
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import changes
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.changes import LIVE, NEXT_START, NOW
 
 DOCS = Path(__file__).resolve().parents[5] / "docs" / "machines.md"
 MIB = 2**20

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import copies
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import copies
 
 STATES = ("absent", "running", "paused", "stopped", "hibernated")
 MARK = {"generation": 2, "to": "b", "attempt": "x", "autostart": False}

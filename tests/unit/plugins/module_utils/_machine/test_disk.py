@@ -15,7 +15,7 @@ import sys
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
 
 UUID = "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11"
 MIB = 2**20

@@ -10,9 +10,9 @@ import json
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import seed
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.address import of_interfaces, usable
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import check_password, cpu_tuning, label, parse_entry
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import seed
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.addresses import of_interfaces, usable
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import check_password, cpu_tuning, label, parse_entry
 
 UUID = "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11"
 KEYS = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA alice@home", 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5BBBB bob\'s "own": #key']

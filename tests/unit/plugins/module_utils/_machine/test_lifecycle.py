@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import libvirt
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import lifecycle
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life import lifecycle
 
 
 def test_the_disk_s_limits_are_told_live_and_those_not_named_are_lifted(mocker):

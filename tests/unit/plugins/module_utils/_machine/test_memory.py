@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import memory
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import memory
 
 UUID = "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11"
 DISK = {"size": 200000, "mtime_ns": 1700000000000000001}

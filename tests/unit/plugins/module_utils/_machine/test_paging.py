@@ -10,8 +10,8 @@ import xml.etree.ElementTree as ET
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import paging
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.entry import parse_entry
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import disk_base
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import parse_entry
 
 DIGEST = "sha256:" + "a" * 64
 HERE = {"host": "198.18.0.21", "port": 10811, "export": DIGEST}
@@ -38,20 +38,20 @@ WANTED = {**THERE, "virtual_size": 2**20}
     ],
 )
 def test_what_is_done_with_the_disk(config, live, leftover, wanted, whole, kinds):
-    assert [move.kind for move in paging.decide(config, live, leftover, wanted, whole)] == kinds
+    assert [move.kind for move in disk_base.decide(config, live, leftover, wanted, whole)] == kinds
 
 
 def test_a_disk_tells_which_layer_it_pages_from():
-    uri = paging.export_uri(HERE)
-    assert uri == f"nbd://198.18.0.21:10811/{DIGEST}" and paging.paged_layer(uri) == DIGEST
-    assert paging.export_uri({**HERE, "host": "fd00::1"}) == f"nbd://[fd00::1]:10811/{DIGEST}"
-    assert paging.paged_layer("sha256-a.qcow2") is None and paging.paged_layer(None) is None
-    assert "-u" in paging.backing_words(uri) and "-u" not in paging.backing_words("/layer.qcow2")
+    uri = disk_base.export_uri(HERE)
+    assert uri == f"nbd://198.18.0.21:10811/{DIGEST}" and disk_base.paged_layer(uri) == DIGEST
+    assert disk_base.export_uri({**HERE, "host": "fd00::1"}) == f"nbd://[fd00::1]:10811/{DIGEST}"
+    assert disk_base.paged_layer("sha256-a.qcow2") is None and disk_base.paged_layer(None) is None
+    assert "-u" in disk_base.backing_words(uri) and "-u" not in disk_base.backing_words("/layer.qcow2")
 
 
 def test_only_an_error_of_its_export_is_a_lost_source():
-    assert paging.lost(HERE, "io_error")
-    assert not paging.lost(HERE, "no_space") and not paging.lost(None, "io_error") and not paging.lost(HERE, None)
+    assert disk_base.lost(HERE, "io_error")
+    assert not disk_base.lost(HERE, "no_space") and not disk_base.lost(None, "io_error") and not disk_base.lost(HERE, None)
 
 
 def _domain():

@@ -11,7 +11,8 @@ import threading
 import libvirt
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import agent, plugging
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import agent
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life import plugging
 
 MIB = 2**20
 XML = (

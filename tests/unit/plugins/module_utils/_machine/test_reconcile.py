@@ -10,8 +10,8 @@ import dataclasses
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.observed import Disk, Observed
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.reconcile import decide, decide_power
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.actual import Disk, Observed
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.reconcile import decide, decide_power
 
 GIB = 2**30
 BELOW = "sha256:" + "b" * 64

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshot_plan import Seen, check_name, decide, end
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots.plan import Seen, check_name, decide, end
 
 
 def seen(state="running", listed="", inner=None, memory="", pages=False):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.spec import GROWTH, parse_order, reference, split_image
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import GROWTH, parse_order, reference, split_image
 
 KEY = "ssh-ed25519 " + "A" * 68 + " alice@home"
 GOOD = {"name": "web1", "owner": "alice", "image": "tiny"}

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import usage
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import usage
 
 
 @pytest.mark.parametrize(

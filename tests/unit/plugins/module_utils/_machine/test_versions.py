@@ -13,10 +13,12 @@ import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.depot import Depot as Store
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine import disk, rollback, snapshot
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions import Versions
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot as Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions import rollback
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots import disk_source
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions.machines import Versions
 
 from .._image.making import MIB, block, put, qemu_img
 
@@ -137,7 +139,7 @@ def test_machines_that_can_not_be_captured(host):
     assert code(host.capture) == "not_on_a_layer"
     qemu_img("create", "-q", "-f", "qcow2", "-o", "data_file=" + str(host.path / "data"), host.depot.disk(UUID), 2 * MIB)
     with pytest.raises(GridError) as caught:
-        snapshot.judge(open(host.depot.disk(UUID), "rb").read())
+        disk_source.judge(open(host.depot.disk(UUID), "rb").read())
     assert caught.value.code == "disk_invalid"
     os.unlink(host.depot.disk(UUID))
     assert code(host.capture) == "disk_missing"
@@ -145,7 +147,7 @@ def test_machines_that_can_not_be_captured(host):
 
 def test_a_machine_that_was_started_meanwhile(host):
     host.write("write -P 7 0 65536")
-    source = snapshot.Resting(UUID, host.first["layers"][0], None, None, "stopped", host.depot.disk(UUID), host.depot, host.domain)
+    source = disk_source.Resting(UUID, host.first["layers"][0], None, None, "stopped", host.depot.disk(UUID), host.depot, host.domain)
     with source.open(None) as reading:
         assert not reading.whole
     source.settle()
@@ -249,7 +251,7 @@ def test_killed_midway_the_machine_sees_one_disk_or_the_other(host, monkeypatch,
 
 
 def test_one_run_at_a_time(host, monkeypatch):
-    monkeypatch.setattr("ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions._PATIENCE", 0)
+    monkeypatch.setattr("ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions.machines._PATIENCE", 0)
     script = (
         "import fcntl, sys; file = open(sys.argv[1], 'ab'); fcntl.lockf(file, fcntl.LOCK_EX, 1, int(sys.argv[2]));"
         "print('held', flush=True); sys.stdin.read()"

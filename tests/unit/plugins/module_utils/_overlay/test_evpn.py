@@ -10,10 +10,12 @@ import re
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import apply, evpn, interfaces, model, speaker, topology, traffic
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.guests import follow
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import overlay_plan
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.rules import rules
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host import apply, evpn, interfaces, speaker
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import model, topology
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site import traffic
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.guests import follow
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.phases import overlay_plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.rules import rules
 
 NAMES = ("home1", "p1", "p2", "p3")
 HOSTS = {name: {"address": f"192.0.2.{place}", "port": 22, "site": f"site-{name}"} for place, name in enumerate(NAMES, 1)}

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ansible_collections.virtuoso.grid.plugins.filter.home import FilterModule
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import cable_name
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.interfaces import cable_name
 
 LONGEST = 15
 """Of an interface's name; netdevice(7)."""

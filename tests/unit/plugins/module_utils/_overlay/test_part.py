@@ -9,19 +9,9 @@ import json
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import (
-    apply,
-    host,
-    interfaces,
-    libvirt_networks,
-    matrix,
-    model,
-    probe,
-    sessions,
-    site,
-    traffic,
-    wireguard,
-)
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host import apply, interfaces, sessions, wireguard
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site import needs, libvirt_networks, probe, part as site, traffic
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import matrix, model
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKAvoXb0sbRv8LMyLVoHhxJgIKBoRkx3fr7prbz"
 PART = {
@@ -208,8 +198,8 @@ def test_a_host_that_answers_is_asked_for_larger_frames_for_some_rounds_only():
 
 def test_what_a_host_has_of_what_links_need():
     told = "installed iproute2\nconfig-files frr\ninstalled nftables\ninstalled other\n\n"
-    assert host.installed(["nftables", "iproute2", "frr", "wireguard-tools"], told) == ["iproute2", "nftables"]
+    assert needs.installed(["nftables", "iproute2", "frr", "wireguard-tools"], told) == ["iproute2", "nftables"]
     shadow = "root:!:1:0:::::\nvirtuoso-tap:*:1::::::\nvirtuoso:!:1::::::\nodd\n"
-    assert [host.password(shadow, name) for name in ("virtuoso-tap", "virtuoso", "odd", "nobody")] == ["*", "!", None, None]
-    found = host.needs([])
+    assert [needs.password(shadow, name) for name in ("virtuoso-tap", "virtuoso", "odd", "nobody")] == ["*", "!", None, None]
+    found = needs.needs([])
     assert found["packages"] == [] and found["account"] is False

@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import card_mac, mac_address, mac_prefix
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import model, topology, transport
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.guests import follow, overlay_lacks, overlay_machines, with_mtu
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import overlay_plan, with_keys
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import model, topology, transport
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.guests import follow, overlay_lacks, overlay_machines, with_mtu
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.phases import overlay_plan, with_keys
 
 NAMES = ("home1", "p1", "p2")
 HOSTS = {name: {"address": f"192.0.2.{place}", "port": 22, "site": f"site-{name}"} for place, name in enumerate(NAMES, 1)}

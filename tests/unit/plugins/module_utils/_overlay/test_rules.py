@@ -9,10 +9,11 @@ import fnmatch
 import re
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import groups, tie
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import rules as rules_module
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.interfaces import cable_name
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.rules import rules
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host import groups
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.home import tie
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host import rules as rules_module
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.interfaces import cable_name
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.rules import rules
 
 MAC, OTHER = "02:00:00:00:00:11", "02:00:00:00:00:12"
 GUEST, FREE, TREE, SHORTCUT, MESH, BESIDE = "vm020000000011", "vm020000000009", "vt0000000001", "tap12", "vw0000000001", "tap13"

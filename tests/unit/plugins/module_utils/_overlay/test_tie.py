@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import tie
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.home import tie
 
 SETTINGS = {
     "network": "lan", "bridge": "br-lan", "make": True, "ports": ["eth1"], "addresses": ["192.0.2.1/24"],

@@ -9,7 +9,7 @@ import itertools
 import random
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import topology
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import topology
 
 HOSTS = ["a", "b", "c", "d", "e"]
 

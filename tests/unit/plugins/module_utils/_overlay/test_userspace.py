@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay import apply
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host import apply
 
 SLOW = """#!/bin/sh
 test -e {sockets}/$2.sock && exit 9

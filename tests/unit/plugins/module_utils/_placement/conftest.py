@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import orders, query
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import Registration
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import orders
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.update import Registration
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.holding import place, propose
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.known import reservations
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Rules

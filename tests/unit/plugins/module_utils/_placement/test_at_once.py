@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import multiprocessing
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import query
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
 GIB = 2**30
 

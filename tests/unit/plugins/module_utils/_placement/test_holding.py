@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
-from ansible_collections.virtuoso.grid.plugins.module_utils._information import orders, query, views
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import orders
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import views
 
 GIB = 2**30
 IMAGE = {"name": "tiny@1", "digest": "sha256:" + "a" * 64, "size": GIB, "virtual_size": 2 * GIB}

@@ -10,13 +10,7 @@ import random
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.account import Account
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import (
-    Demand,
-    Provider,
-    Rules,
-    Use,
-    newest_machine_type,
-)
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Rules, Use, newest_machine_type
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import solve
 
 GIB = 2**30

@@ -1,0 +1,141 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From a source to a whole raw disk with holes, which becomes a layer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import bootable
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import header, qemu_img
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import PART
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.catalogue import Wanted, file_facts
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.download import fetch
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.initramfs import make_initramfs
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._removal import remove_tree
+from ansible_collections.virtuoso.grid.plugins.module_utils._tool import check_space
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.tree import make_tree
+
+# A tree and its file system lie on the disk at the same time, with the downloaded packages
+_SPACE_FOR_PACKAGES = 256 * 2**20
+
+
+def make(wanted: Wanted, work: str, progress: Progress) -> str:
+    """Make the image's disk, a sparse raw file, in the directory ``work`` and return its path.
+
+    :raises GridError: what the sources' functions raise.
+    """
+    target = os.path.join(work, "disk.raw")
+    source = wanted.source
+    makers: dict[str, t.Callable[[], None]] = {
+        "blank": lambda: _blank(target, source["size"]),
+        "file": lambda: import_file(source["path"], source["format"], target, progress),
+        "url": lambda: _from_url(source, work, target, progress),
+        "packages": lambda: _from_packages(wanted, work, target, progress),
+    }
+    makers[source["type"]]()
+    return target
+
+
+def _blank(target: str, size: int) -> None:
+    with open(target, "wb") as stream:
+        stream.truncate(size)
+
+
+def import_file(path: str, image_format: str, target: str, progress: Progress) -> None:
+    """Judge an untrusted image and write it anew.
+
+    :raises GridError: those of :func:`header.judge`; ``image_unreadable``; ``image_changed`` where the file is being written to.
+    """
+    progress.stage("inspect")
+    before = file_facts(path)
+    head = _head(path)
+    size = header.judge(head, before.st_size, image_format)
+    facts = qemu_img.info(path, image_format)
+    agree(facts, image_format, t.cast(int, size))
+    if image_format == "qcow2":
+        refuse_corrupt(qemu_img.check(path))
+    # The raw disk, and the layer beside it
+    check_space(os.path.dirname(target), min(before.st_blocks * 512, before.st_size) * 2, "the image")
+    progress.stage("convert")
+    qemu_img.convert(path, image_format, target)
+    after = file_facts(path)
+    if (after.st_ino, after.st_size, after.st_mtime_ns) != (before.st_ino, before.st_size, before.st_mtime_ns) or _head(
+        path
+    ) != head:
+        raise GridError(
+            "image_changed",
+            f"{path} changed while it was read",
+            remedy="Wait until nothing writes to the file, then run the same again",
+        )
+
+
+def _head(path: str) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read(header.HEAD_SIZE)
+
+
+def agree(facts: t.Mapping[str, t.Any], image_format: str, size: int) -> None:
+    """Two readers must see the same image (pure). :raises GridError: ``image_unreadable``, ``image_has_backing_file``."""
+    if any(key in facts for key in ("backing-filename", "full-backing-filename")):
+        raise GridError(
+            "image_has_backing_file",
+            "the image names a backing file",
+            remedy="Give an image that depends on no other file: qemu-img convert makes one",
+        )
+    if facts.get("format") != image_format or facts.get("virtual-size") not in (size, -(-size // 512) * 512):
+        raise GridError(
+            "image_unreadable",
+            "qemu-img sees another image than its header tells",
+            remedy="Get the file again from a source that you trust",
+        )
+
+
+def refuse_corrupt(found: t.Mapping[str, t.Any]) -> None:
+    """Judge what qemu-img check found (pure). :raises GridError: ``image_damaged``."""
+    wrong = {key: found[key] for key in ("corruptions", "check-errors") if found.get(key)}
+    if wrong:
+        raise GridError(
+            "image_damaged",
+            f"qemu-img check finds errors in the image: {wrong}",
+            remedy="Get the file again, or repair it with qemu-img check -r all",
+        )
+
+
+def _from_url(source: dict[str, t.Any], work: str, target: str, progress: Progress) -> None:
+    download = os.path.join(work, "download" + PART)
+    fetch(source["url"], source["checksum"], download, progress)
+    import_file(download, source["format"], target, progress)
+    os.unlink(download)
+
+
+def _from_packages(wanted: Wanted, work: str, target: str, progress: Progress) -> None:
+    check_space(work, _SPACE_FOR_PACKAGES, "building the image")
+    recipe = wanted.source
+    tree, kernel = (os.path.join(work, name) for name in ("tree", "vmlinuz"))
+    umask = os.umask(0o022)
+    try:
+        release = make_tree(recipe, tree, kernel, progress)
+        progress.stage("initramfs")
+        made = make_initramfs(recipe, tree, release, os.path.join(work, "initrd.img"))
+        initramfs = os.path.join(work, "initrd")
+        shutil.copyfile(made, initramfs)
+        bootable.make_disk(
+            target,
+            work,
+            size=recipe["size"],
+            tree=tree,
+            kernel=kernel,
+            initramfs=initramfs,
+            root=bootable.root_uuid(wanted.recipe_digest),
+            cmdline=recipe["cmdline"],
+            progress=progress,
+        )
+    finally:
+        os.umask(umask)
+    remove_tree(tree)

@@ -1,0 +1,264 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What hosts say of themselves and of the machines on them, checked and brought into one form (pure).
+
+What a provider or a guest sends is not trusted: only known fields are taken, each in its own form; the rest is dropped.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shlex
+import typing as t
+import uuid as uuids
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import DISPLAYS, GOALS, GROWTH, WHERE, check_text, shorten
+
+Row = t.Dict[str, t.Any]
+
+STATES = ("running", "stopped", "paused", "hibernated", "absent")
+KINDS = ("provider", "home")
+
+MEASURED = frozenset(
+    {
+        *("load", "memory_free", "memory_allocated", "cpus_allocated", "disk_free", "disk_allocated"),
+        *("images", "latencies"),
+    }
+)
+"""Facts that are another value at each look. They are kept, but are no change of what the host is."""
+
+_MOST_ADDRESSES = 64
+
+_FORMS: dict[str, tuple[str, str]] = {
+    "host": (r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}", "1 to 253 letters, digits and . _ -"),
+    "site": (r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}", "1 to 63 letters, digits and . _ -"),
+    "address": (r"[A-Za-z0-9_:][A-Za-z0-9._:%-]{0,252}", "an IP address or a host name"),
+    "login": (r"[A-Za-z0-9_][A-Za-z0-9._@\\-]{0,63}", "a user name"),
+    "path": (r"[^\x00-\x1f\x7f]{1,4096}", "a path"),
+    "arguments": (r"[^\x00-\x1f\x7f]{0,16384}", "arguments of ssh, on one line"),
+}
+_COMPILED = {what: re.compile(form, re.ASCII) for what, (form, dummy) in _FORMS.items()}
+
+
+def _check(what: str, value: t.Any) -> str:
+    if not isinstance(value, str) or not _COMPILED[what].fullmatch(value):
+        raise GridError(f"invalid_{what}", f"{shorten(value)} is not a valid {what}", remedy=f"Give {_FORMS[what][1]}")
+    return value
+
+
+def _matching(pattern: str) -> t.Callable[[t.Any], str | None]:
+    compiled = re.compile(pattern, re.ASCII)
+    return lambda value: value if isinstance(value, str) and compiled.fullmatch(value) else None
+
+
+def _count(value: t.Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
+
+
+def _price(value: t.Any) -> float:
+    try:
+        price = -1.0 if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        price = -1.0
+    if not 0 <= price < 1e15:
+        raise GridError("invalid_price", f"{shorten(value)} is not a price", remedy="Give a number from 0, the price of an hour")
+    return price
+
+
+def read_host(given: t.Any) -> Row:
+    """A row of ``host``, with ``site`` as a name, from an entry of the option ``providers``.
+
+    Connection fields that the entry doesn't have are left out, so that they stay as they are.
+
+    :raises GridError: ``invalid_host``, ``invalid_site``, ``invalid_address``... These come from the user's own inventory.
+    """
+    if not isinstance(given, t.Mapping):
+        raise GridError(
+            "invalid_host", f"{shorten(given)} is not a host", remedy="Give each host as a mapping with at least name and site"
+        )
+    row: Row = {"name": _check("host", given.get("name")), "kind": given.get("kind") or "provider"}
+    if row["kind"] not in KINDS:
+        raise GridError("invalid_kind", f"{shorten(row['kind'])} is not a kind of host", remedy=f"Give one of {', '.join(KINDS)}")
+    forms = {"site": "site", "address": "address", "login": "login", "identity_file": "path", "ssh_args": "arguments"}
+    for column, form in forms.items():
+        value = given.get("user" if column == "login" else column)
+        if value is not None and value != "":
+            row[column] = _check(form, str(value))
+    if given.get("port"):
+        port = str(given["port"])
+        if not port.isascii() or not port.isdecimal() or not 0 < int(port[:9]) < 65536:
+            raise GridError("invalid_port", f"{shorten(port)} is not a port", remedy="Give a whole number from 1 to 65535")
+        row["port"] = int(port)
+    if given.get("price") not in (None, ""):
+        row["price"] = _price(given["price"])
+    try:
+        shlex.split(row.get("ssh_args", ""))
+    except ValueError as exc:
+        raise GridError(
+            "invalid_arguments",
+            f"the arguments of ssh can't be taken apart: {exc}",
+            remedy="Close the quotes in ansible_ssh_common_args",
+        ) from exc
+    facts = given.get("facts")
+    if isinstance(facts, t.Mapping) and facts:
+        # Machines have rows of their own; named here as well, they would outlive their retirement.
+        row["facts"] = {key: value for key, value in facts.items() if key != "machines"}
+        row.update({column: _count(facts.get(column)) for column in ("cpus", "memory", "disk")})
+    return row
+
+
+_MEASURES: dict[str, t.Callable[[t.Any], t.Any]] = {
+    "architecture": _matching(r"[A-Za-z0-9_]{1,16}"),
+    "virtualization": _matching(r"kvm|qemu"),
+    "libvirt_version": _matching(r"[0-9][0-9A-Za-z.+~-]{0,31}"),
+    "qemu_version": _matching(r"[0-9][0-9A-Za-z.+~-]{0,31}"),
+    "load": lambda value: float(value) if isinstance(value, (int, float)) and 0 <= value < 2**20 else None,
+    "cpus_allocated": lambda value: value if _count(value) is not None and value < 2**31 else None,
+    **dict.fromkeys(("memory_free", "memory_allocated", "disk_free", "disk_allocated"), _count),
+}
+
+
+def read_measured(facts: t.Mapping[str, t.Any]) -> Row:
+    """The columns of ``host`` that a provider's facts fill; ``None`` for what isn't told, or has not the form that it must have."""
+    return {name: read(facts.get(name)) for name, read in _MEASURES.items()}
+
+
+def read_latencies(facts: t.Mapping[str, t.Any]) -> dict[str, float]:
+    """Seconds to each site that the host measured."""
+    told = facts.get("latencies")
+    found = {}
+    for entry in told if isinstance(told, (list, tuple)) else ():
+        seconds = entry.get("seconds") if isinstance(entry, t.Mapping) else None
+        if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds < 3600 and isinstance(entry.get("site"), str):
+            found[entry["site"]] = float(seconds)
+    return found
+
+
+def read_layers(facts: t.Mapping[str, t.Any]) -> list[str]:
+    """The digests of the layers that lie on the host."""
+    is_digest = _matching(r"sha256:[0-9a-f]{64}")
+    images = facts.get("images")
+    found = [image.get("digest") for image in images if isinstance(image, t.Mapping)] if isinstance(images, (list, tuple)) else []
+    return sorted({digest for digest in map(is_digest, found) if digest})
+
+
+def usable_addresses(values: t.Any) -> list[str]:
+    """Addresses at which another host may find the machine, IPv4 first, else in the order given.
+
+    A guest can claim any address. Loopback, link-local, multicast and unspecified ones are never its own to others.
+    """
+    found = []
+    for value in list(values)[:_MOST_ADDRESSES] if isinstance(values, (list, tuple)) else ():
+        try:
+            # Only the address: a zone after % may be any text.
+            address = ipaddress.ip_address(str(value).partition("/")[0].partition("%")[0])
+        except ValueError:
+            continue
+        if not (address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified):
+            found.append(address)
+    ordered = sorted(dict.fromkeys(found), key=lambda address: address.version)
+    return [str(address) for address in ordered]
+
+
+def _image(value: t.Any) -> Row | None:
+    if not isinstance(value, t.Mapping):
+        return None
+    name = _matching(r"[a-z0-9][a-z0-9._-]{0,62}(@[A-Za-z0-9][A-Za-z0-9._-]{0,62})?")(value.get("name"))
+    digest = _matching(r"sha256:[0-9a-f]{64}")(value.get("digest"))
+    return {"name": name, "digest": digest} if name or digest else None
+
+
+def _display(value: t.Any) -> Row | None:
+    if not isinstance(value, t.Mapping):
+        return None
+    kind = value.get("type") if value.get("type") in DISPLAYS else None
+    port = _count(value.get("port"))
+    host = _matching(_FORMS["address"][0])(value.get("host"))
+    return {"type": kind, "host": host, "port": port if port is not None and port < 65536 else None} if kind else None
+
+
+def _tags(value: t.Any) -> list[str]:
+    is_tag = _matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
+    return sorted({tag for tag in value if is_tag(tag)}) if isinstance(value, (list, tuple)) else []
+
+
+_FACTS: dict[str, t.Callable[[t.Any], t.Any]] = {
+    "image": _image,
+    "addresses": usable_addresses,
+    "address_source": _matching(r"agent|lease|neighbour|home|ordered"),
+    "mac": _matching(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}"),
+    "display": _display,
+    "network": _matching(r"[a-z0-9][a-z0-9-]{0,30}"),
+    "goal": lambda value: value if value in GOALS else None,
+    "tags": _tags,
+    "user": _matching(r"[a-z_][a-z0-9_-]{0,31}"),
+    "python": _matching(r"/[A-Za-z0-9_./+-]{1,200}"),
+    "restart_required": lambda value: value if isinstance(value, bool) else None,
+}
+
+
+def read_machine(given: t.Any) -> Row:
+    """A row of ``host`` from what ``machine_info`` or ``machine`` returned of one machine, with ``provider`` as a name and ``owner``.
+
+    ``facts`` holds only the fields that were given.
+
+    :raises GridError: ``invalid_name``, ``invalid_uuid``, ``invalid_state``, ``invalid_host``.
+    """
+    if not isinstance(given, t.Mapping):
+        raise GridError(
+            "invalid_name", f"{shorten(given)} is not a machine", remedy="Give each machine as machine_info returned it"
+        )
+    name = check_text("name", given.get("name"))
+    try:
+        uuid = str(uuids.UUID(str(given.get("uuid"))))
+    except ValueError as exc:
+        raise GridError(
+            "invalid_uuid", f"{shorten(given.get('uuid'))} is not a uuid", remedy="Give each machine as machine_info returned it"
+        ) from exc
+    if given.get("state") not in STATES:
+        raise GridError(
+            "invalid_state", f"{shorten(given.get('state'))} is not a state", remedy=f"Give one of {', '.join(STATES)}"
+        )
+    row: Row = {
+        "name": name,
+        "uuid": uuid,
+        "state": given["state"],
+        "provider": _check("host", given.get("provider")),
+        "owner": _matching(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}")(given.get("owner")),
+        "facts": {fact: read(given[fact]) for fact, read in _FACTS.items() if fact in given},
+    }
+    # Only for rebuilding the order, which checks them.
+    row.update({field: given[field] for field in ("users", "packages", "address", "wishes") if given.get(field)})
+    for column, source in (("cpus", "vcpus"), ("memory", "memory"), ("disk", "disk"), ("generation", "generation")):
+        value = _count(given.get(source))
+        if value is not None:
+            row[column] = value
+    return row
+
+
+def wish_of(seen: Row) -> Row:
+    """The order that a machine must have come from, as far as it tells."""
+    facts = seen["facts"]
+    image = facts.get("image") or {}
+    display = (facts.get("display") or {}).get("type") or "none"
+    wishes = seen["wishes"] if isinstance(seen.get("wishes"), t.Mapping) else {}
+    wish = {
+        "name": seen["name"],
+        "owner": seen["owner"],
+        "image": image.get("name") or image.get("digest"),
+        "vcpus": seen.get("cpus"),
+        "memory": None if seen.get("memory") is None else str(seen["memory"]),
+        "disk": None if seen.get("disk") is None else str(seen["disk"]),
+        "network": facts.get("network"),
+        "goal": facts.get("goal"),
+        "tags": facts.get("tags"),
+        "display": display,
+        "users": seen.get("users"),
+        "packages": seen.get("packages"),
+        "address": seen.get("address"),
+        **{field: value for field, value in wishes.items() if field in (*WHERE, *GROWTH, "performance")},
+    }
+    return {field: value for field, value in wish.items() if value is not None}

@@ -1,0 +1,293 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an order asks of the store: each entry is decided on its own from what is known (pure), then all are written."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._diff import changed_keys, diff
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import views
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import Spec, check_text, parse_order, reference, shorten, split_image
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt
+from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
+
+if t.TYPE_CHECKING:
+    import sqlalchemy as sa
+
+RESERVED_NAMES = frozenset({"all", "ungrouped", "localhost", "machines", "providers", "homes"})
+"""Names that mean something else in an inventory."""
+
+
+@dataclasses.dataclass
+class Decision:
+    """What becomes of one entry: ``action`` is order, change, cancel or ``None``; ``row`` is what is known of the machine."""
+
+    name: str
+    action: str | None
+    row: query.Row | None
+    spec: Spec | None
+    uuid: str | None = None
+
+    def diff(self) -> dict[str, str]:
+        """For ``--diff``: the order before and after."""
+        return diff(f"order of machine {self.name}", (self.row or {}).get("spec"), None if self.action == "cancel" else self.spec)
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What the decisions rest on: machines and other hosts by name, the catalogue's images (``None``: not checked), the default owner."""
+
+    machines: t.Mapping[str, query.Row]
+    hosts: t.Mapping[str, query.Row]
+    images: t.Collection[str] | None
+    owner: str | None
+
+
+def shown_name(entry: t.Any, position: int) -> str:
+    """What to call an entry in results, however hostile it is."""
+    name = entry.get("name") if isinstance(entry, t.Mapping) else entry
+    if not isinstance(name, str) or not name:
+        return f"entry {position}"
+    return name if len(name) <= 63 and name.isprintable() else shorten(name)
+
+
+def places_of(names: t.Iterable[t.Any]) -> dict[str, list[int]]:
+    """Where each name stands in the list, counted from 1."""
+    places: dict[str, list[int]] = {}
+    for position, name in enumerate(names, 1):
+        if isinstance(name, str):
+            places.setdefault(name, []).append(position)
+    return places
+
+
+def check_twice(places: t.Sequence[int]) -> None:
+    """:raises GridError: ``duplicate_name`` where a name stands in the list more than once."""
+    if len(places) > 1:
+        raise GridError(
+            "duplicate_name",
+            f"entries {', '.join(map(str, places[:-1]))} and {places[-1]} of the list have the same name",
+            tried="read the list",
+            remedy="Give each machine a name of its own",
+            entries=list(places),
+        )
+
+
+def check_image(image: str, known: t.Collection[str] | None) -> None:
+    """:raises GridError: ``unknown_image`` for a name that the catalogue doesn't have; digests and versions aren't judged here."""
+    name, dummy, digest = split_image(image)
+    if known is None or digest or image in known or name in known or any(entry.split("@")[0] == name for entry in known):
+        return
+    raise GridError(
+        "unknown_image",
+        f"there is no image {image}; the catalogue has {', '.join(sorted(known)) or 'none'}",
+        remedy="Order one of these, or add the image to virtuoso_images",
+        known=sorted(known),
+    )
+
+
+def same_image(wanted: str, row: query.Row) -> bool:
+    """Whether an existing machine's image is what ``wanted`` names; a name without a version means any version of it.
+
+    An order whose words didn't change asks for no other image, though the machine was rolled back to one meanwhile.
+    """
+    if wanted == row["spec"]["image"]:
+        return True
+    name, version, digest = split_image(wanted)
+    actual = (row["facts"] or {}).get("image") or {}
+    if digest:
+        return digest in (actual.get("digest"), row["spec"]["image"])
+    is_name, is_version, dummy = split_image(actual.get("name") or row["spec"]["image"])
+    return name == is_name and (version is None or is_version is None or version == is_version)
+
+
+def _check_change(spec: Spec, row: query.Row) -> Spec:
+    """The new order of a machine that exists; its image can't change, and keeps the words of the first order, as ``start`` does.
+
+    :raises GridError: ``cannot_change``.
+    """
+    if not same_image(spec["image"], row):
+        raise GridError(
+            "cannot_change",
+            f"the machine exists and is made from {row['spec']['image']}; its image can't become {spec['image']}",
+            remedy="Order another machine with that image, or retire this one first (its disk is lost then)",
+            field="image",
+        )
+    disk = row["disk"] or row["spec"]["disk"]
+    if spec["disk"] is not None and disk is not None and spec["disk"] < disk:
+        raise GridError(
+            "cannot_change",
+            f"the machine exists and its disk has {format_size(disk)}; it can't shrink to {format_size(spec['disk'])}",
+            remedy=f"Order at least {format_size(disk)}, or leave disk out to keep it as it is",
+            field="disk",
+        )
+    # How it was to be started the first time is over; releases before 0.2 didn't ask.
+    kept = {key: value for key, value in spec.items() if key != "start"}
+    # An order that leaves the disk out asks for no other than there is, also where the store was rebuilt and knows its size.
+    if spec["disk"] is None:
+        kept["disk"] = row["spec"]["disk"]
+    return {**kept, **{key: row["spec"][key] for key in ("image", "start") if key in row["spec"]}}
+
+
+def decide_present(entry: t.Any, known: Known) -> Decision:
+    """What an entry with ``state=present`` needs. :raises GridError: as :func:`parse_order`, and ``reserved_name``,
+    ``unknown_image``, ``name_taken``, ``cannot_change``."""
+    spec = parse_order(entry, {"owner": known.owner} if known.owner else None)
+    name = spec["name"]
+    if name in RESERVED_NAMES:
+        raise GridError("reserved_name", f"{name} has a meaning of its own in an inventory", remedy="Choose another name")
+    if name in known.hosts:
+        raise GridError("name_taken", f"a {known.hosts[name]['kind']} has this name", remedy="Choose another name")
+    row = known.machines.get(name)
+    if row is None:
+        check_image(spec["image"], known.images)
+        return Decision(name, "order", None, spec)
+    if row["owner"] != spec["owner"]:
+        raise GridError(
+            "name_taken",
+            f"a machine of this name is ordered by {row['owner']}; a machine's owner can't change to {spec['owner']}",
+            remedy="Choose another name, or give the owner that ordered it; an order that is no longer wanted is cancelled with state=absent",
+            owner=row["owner"],
+        )
+    if not row["future"]:
+        spec = _check_change(spec, row)
+    if spec["image"] != row["spec"]["image"]:
+        check_image(spec["image"], known.images)
+    return Decision(name, "change" if changed_keys(row["spec"], spec) else None, row, spec, row["uuid"])
+
+
+def decide_absent(entry: t.Any, known: Known) -> Decision:
+    """What an entry with ``state=absent`` needs: only its name counts, and its owner if given.
+
+    :raises GridError: ``invalid_order``, ``invalid_name``, ``not_owner``, ``machine_exists``.
+    """
+    given = entry if isinstance(entry, t.Mapping) else {"name": entry}
+    name = check_text("name", given.get("name"))
+    row = known.machines.get(name)
+    if row is None:
+        return Decision(name, None, None, None)
+    owner = given.get("owner") or known.owner
+    if owner is not None and owner != row["owner"]:
+        raise GridError(
+            "not_owner",
+            f"the machine is ordered by {row['owner']}, not by {owner}",
+            remedy="Give the owner that ordered it",
+            owner=row["owner"],
+        )
+    if not row["future"]:
+        raise GridError(
+            "machine_exists",
+            f"the machine exists on {row['provider'] or 'a provider'}, so its order can't be cancelled",
+            remedy="Remove the machine with the playbook virtuoso.grid.retire; its disk is lost then",
+        )
+    return Decision(name, "cancel", row, None, row["uuid"])
+
+
+def result_of(decision: Decision) -> Result:
+    """One machine's return value; ``uuid`` and ``reference`` are ``None`` for what has none yet (check mode)."""
+    row, gone = decision.row, decision.spec is None
+    state = "absent" if gone else views.state_of(row) if row else "future"
+    image = None if gone or row is None or row["future"] else (row["facts"] or {}).get("image")
+    return {
+        "changed": decision.action is not None,
+        "actions": [decision.action] if decision.action else [],
+        "uuid": decision.uuid,
+        "reference": reference(decision.uuid) if decision.uuid else None,
+        "state": state,
+        "spec": decision.spec,
+        "image": image,
+        "provider": None if gone or row is None else row["provider"],
+        "generation": views.generation_of(row) if row else 1,
+    }
+
+
+def serve(
+    connection: sa.Connection,
+    entries: t.Sequence[t.Any],
+    *,
+    owner: str | None,
+    images: t.Collection[str] | None,
+    absent: bool,
+    check: bool,
+) -> tuple[list[Result], list[dict[str, str]]]:
+    """Order, change or cancel what the list says; a bad entry fails on its own. Returns results and diffs.
+
+    :param check: decide only.
+    """
+    names = [entry.get("name") if isinstance(entry, t.Mapping) else entry if absent else None for entry in entries]
+    places = places_of(names)
+    texts = [name for name in places if "\0" not in name]
+    known = Known(
+        {row["name"]: row for row in query.machines(connection, names=texts)},
+        {row["name"]: row for row in query.hosts(connection, names=texts)},
+        images,
+        owner,
+    )
+    decisions: list[Decision] = []
+
+    def decide(entry: t.Any, name: t.Any) -> Result:
+        check_twice(places.get(name, ()) if isinstance(name, str) else ())
+        decision = (decide_absent if absent else decide_present)(entry, known)
+        if decision.action == "order" and not check:
+            decision.uuid = record.new_uuid()
+        decisions.append(decision)
+        return result_of(decision)
+
+    verb = "cancel the order" if absent else "order the machine"
+    results = [
+        attempt(shown_name(entry, position), functools.partial(decide, entry, names[position - 1]), kind="machine", tried=verb)
+        for position, entry in enumerate(entries, 1)
+    ]
+    if not check:
+        write(connection, decisions)
+    return results, [decision.diff() for decision in decisions if decision.action]
+
+
+def _sizes(spec: Spec) -> query.Row:
+    return {"cpus": spec["vcpus"], "memory": spec["memory"], "disk": spec["disk"]}
+
+
+def _replugged(changes: t.Iterable[Decision]) -> t.Iterator[tuple[query.Row, Spec]]:
+    """Futures that will be on another network than was ordered before; of an existing machine its provider tells."""
+    for decision in changes:
+        row, spec = t.cast(query.Row, decision.row), t.cast(Spec, decision.spec)
+        if row["future"] and row["spec"].get("network") != spec["network"]:
+            yield row, spec
+
+
+def write(connection: sa.Connection, decisions: t.Iterable[Decision]) -> None:
+    """Carry out decisions."""
+    by_action: dict[str | None, list[Decision]] = collections.defaultdict(list)
+    for decision in decisions:
+        by_action[decision.action].append(decision)
+    time = record.now()
+    specs = {decision.uuid: t.cast(Spec, decision.spec) for decision in by_action["order"]}
+    rows = [{"uuid": uuid, "name": spec["name"], "kind": "machine", **_sizes(spec)} for uuid, spec in specs.items()]
+    record.add_hosts(connection, rows)
+    record.insert(
+        connection,
+        schema.ORDERS,
+        [
+            {"uuid": uuid, "owner": spec["owner"], "spec": spec, "generation": 1, "created": time, "updated": time}
+            for uuid, spec in specs.items()
+        ],
+    )
+    record.add_futures(connection, rows)
+    plugged = {**specs, **{row["uuid"]: spec for row, spec in _replugged(by_action["change"])}}
+    networks = record.ensure_networks(connection, [spec["network"] for spec in plugged.values()])
+    record.plug(connection, [(uuid, networks[spec["network"]], None) for uuid, spec in plugged.items()])
+    events: list[tuple[str, str, query.Row]] = [(row["uuid"], "ordered", {}) for row in rows]
+    for decision in by_action["change"]:
+        row, spec = t.cast(query.Row, decision.row), t.cast(Spec, decision.spec)
+        record.update(connection, schema.ORDERS, row["uuid"], {"spec": spec, "updated": time})
+        if row["future"]:
+            record.update(connection, schema.HOST, row["uuid"], _sizes(spec))
+        events.append((row["uuid"], "changed", {"fields": changed_keys(row["spec"], spec)}))
+    record.add_events(connection, events)
+    record.delete(connection, [t.cast(str, decision.uuid) for decision in by_action["cancel"]])

@@ -1,0 +1,103 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The address that a machine is ordered with: by DHCP, perhaps a certain one, or set by cloud-init at its first start (pure)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._names import shorten
+
+Address = t.Dict[str, t.Any]
+
+METHODS = ("dhcp", "static")
+
+ADDRESS_OPTIONS: dict[str, t.Any] = {
+    "method": {"type": "str", "default": "dhcp", "choices": list(METHODS)},
+    "ip": {"type": "str"},
+    "gateway": {"type": "str"},
+    "nameservers": {"type": "list", "elements": "str", "default": []},
+    "search": {"type": "list", "elements": "str", "default": []},
+}
+"""The field ``address`` of an order, as Ansible argument specification."""
+
+_DOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", re.ASCII)
+
+
+def _refuse(msg: str, remedy: str) -> t.NoReturn:
+    raise GridError("invalid_address", msg, remedy=remedy)
+
+
+def _host(value: str, what: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(value))
+    except ValueError:
+        _refuse(f"{shorten(value)} is not an IPv4 address, as {what} is to be one", "Give it as 192.0.2.1")
+
+
+def _interface(value: str) -> ipaddress.IPv4Interface:
+    try:
+        return ipaddress.IPv4Interface(value)
+    except ValueError:
+        _refuse(f"{shorten(value)} is not an IPv4 address", "Give it as 192.0.2.7, or for method static with its prefix, as 192.0.2.7/24")
+
+
+def parse_address(given: t.Mapping[str, t.Any] | None) -> Address | None:
+    """An order's ``address`` in its canonical form; ``None`` where it asks for nothing but DHCP.
+
+    :param given: already of the right types, as ``ADDRESS_OPTIONS`` has them.
+    :raises GridError: ``invalid_address``.
+    """
+    if not given:
+        return None
+    static = given.get("method") == "static"
+    if not static:
+        odd = sorted(field for field in ("gateway", "nameservers", "search") if given.get(field))
+        if odd:
+            _refuse(f"{', '.join(odd)} can't be given with DHCP, whose server tells them", "Leave them out, or order method: static")
+        if not given.get("ip"):
+            return None
+        return {"method": "dhcp", "ip": str(_interface(given["ip"]).ip)}
+    if not given.get("ip") or "/" not in given["ip"]:
+        _refuse("a static address needs ip with its prefix", "Give it as 192.0.2.7/24")
+    own = _interface(given["ip"])
+    if own.network.prefixlen < 31 and own.ip in (own.network.network_address, own.network.broadcast_address):
+        _refuse(f"{own} is the network itself, or its broadcast address", "Give an address between them")
+    address: Address = {"method": "static", "ip": str(own)}
+    if given.get("gateway"):
+        address["gateway"] = _host(given["gateway"], "the gateway")
+        if ipaddress.IPv4Address(address["gateway"]) not in own.network or address["gateway"] == str(own.ip):
+            _refuse(f"the gateway {address['gateway']} is not another address on {own.network}", "Give a gateway on the machine's own network")
+    if given.get("nameservers"):
+        address["nameservers"] = [_host(server, "each name server") for server in given["nameservers"]]
+    for domain in given.get("search") or ():
+        if not _DOMAIN.fullmatch(domain):
+            _refuse(f"{shorten(domain)} is not a domain", "Give search domains as example.org")
+        address.setdefault("search", []).append(domain)
+    return address
+
+
+def network_config(address: t.Mapping[str, t.Any] | None) -> dict[str, t.Any]:
+    """What cloud-init is told: the static address, or DHCP, on every network card without holding up the boot for one that has no server.
+
+    A machine has one card; matching it by kind needs no MAC address, which differs between a machine and a copy of it.
+    """
+    if not address or address["method"] != "static":
+        way: dict[str, t.Any] = {"dhcp4": True}
+    else:
+        way = {"dhcp4": False, "addresses": [address["ip"]]}
+        if address.get("gateway"):
+            way["routes"] = [{"to": "default", "via": address["gateway"]}]
+        names = {"addresses": address.get("nameservers"), "search": address.get("search")}
+        if any(names.values()):
+            way["nameservers"] = {key: list(value) for key, value in names.items() if value}
+    return {"version": 2, "ethernets": {kind: {"match": {"name": f"{kind}*"}, **way, "optional": True} for kind in ("en", "eth")}}
+
+
+def in_seed(address: t.Mapping[str, t.Any] | None) -> t.Mapping[str, t.Any] | None:
+    """The part that a machine reads once, at its first start."""
+    return address if address and address["method"] == "static" else None

@@ -1,0 +1,325 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what a machine is and what it should be to the steps between them (pure).
+
+When a changed field takes effect is said in ``changes``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import changes, copies, disk_base, refusals
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.ordered_address import in_seed
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.changes import LIVE, NEXT_START, NOW, pending
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.actual import SAVED, Disk, Observed
+
+Model = t.Dict[str, t.Any]
+
+POWER_STATES = ("present", "running", "paused", "stopped", "restarted", "rebooted", "reset", "hibernated", "absent")
+
+FIRST_BOOT_ONLY = ("packages", "users", "address")
+"""What cloud-init does once, at the machine's first start."""
+
+_FACTS = ("owner", "site", "network", "goal", "user", "python", "generation", "tags", "wishes")
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One effect: ``create_disk create_paging_disk write_seed define change metadata grow_disk grow_filesystem settle repoint stop start
+    resume pause reboot reset hibernate wake compress_memory discard_memory remove``.
+
+    ``when`` is LIVE, NEXT_START or NOW for changes; ``field``, ``before`` and ``after`` are theirs as well, and ``asks``: the guest does it.
+    """
+
+    kind: str
+    field: str = ""
+    before: t.Any = None
+    after: t.Any = None
+    when: str = NOW
+    asks: bool = False
+
+    def __str__(self) -> str:
+        if self.kind in ("change", "grow_disk", "metadata"):
+            verb = "grow" if self.kind == "grow_disk" else "change"
+            return f"{verb} {self.field}" + {LIVE: " live", NEXT_START: " at next start", NOW: ""}[self.when]
+        return self.kind.replace("_", " ")
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """The steps, the state in which they end, what of the wish is not done and why, and what waits for the next start."""
+
+    steps: t.List[Step]
+    state: str
+    ignored: t.Dict[str, str] = dataclasses.field(default_factory=dict)
+    pending: t.Dict[str, t.List[t.Any]] = dataclasses.field(default_factory=dict)
+    metadata: t.Optional[Model] = None
+
+    @property
+    def actions(self) -> list[str]:
+        """The steps in words; the same in check mode and in the real run."""
+        return [str(step) for step in self.steps]
+
+    @property
+    def changes(self) -> list[Model]:
+        """Each field that changes, with when it does."""
+        kinds = ("change", "metadata", "grow_disk")
+        return [
+            {"field": step.field, "before": step.before, "after": step.after, "when": step.when}
+            if step.field != "display_password"
+            else {"field": step.field, "before": None, "after": None, "when": step.when}
+            for step in self.steps
+            if step.kind in kinds
+        ]
+
+
+_POWER: dict[str, dict[str, tuple[str, ...]]] = {
+    "running": {"stopped": ("start",), "paused": ("resume",), "hibernated": ("wake",)},
+    "paused": {"stopped": ("start", "pause"), "running": ("pause",), "hibernated": ("wake", "pause")},
+    "stopped": {"running": ("stop",), "paused": ("stop",), "hibernated": ("wake", "stop")},
+    "restarted": {"stopped": ("start",), "running": ("stop", "start"), "paused": ("stop", "start"), "hibernated": ("wake", "stop", "start")},
+    "rebooted": {"stopped": ("start",), "running": ("reboot",), "paused": ("resume", "reboot"), "hibernated": ("wake", "reboot")},
+    "reset": {"stopped": ("start",), "running": ("reset",), "paused": ("reset", "resume"), "hibernated": ("wake", "reset")},
+    "hibernated": {"running": ("hibernate",), "paused": ("hibernate",)},
+}
+"""The steps to a power state, by what the machine is now; ``docs/machines.md`` shows the same."""
+
+_ENDS = {"restarted": "running", "rebooted": "running", "reset": "running", "present": None}
+
+
+def _power(state: str, now: str, memory: str | None = None, discard: bool = False) -> list[Step]:
+    """The steps to the wanted power state; ``now`` is ``absent`` for a machine that was only just defined.
+
+    :param discard: the memory of a hibernated machine may be lost.
+    """
+    now = "stopped" if now == "absent" else now
+    before = []
+    if discard and now == "hibernated" and state in _POWER and state != "hibernated":
+        before, now = [Step("discard_memory")], "stopped"
+    elif state == "hibernated" and now == "hibernated" and memory == SAVED:
+        return [Step("compress_memory")]
+    return [*before, *(Step(kind) for kind in _POWER.get(state, {}).get(now, ()))]
+
+
+def _end(state: str, now: str) -> str:
+    """The state in which a machine is afterwards. One that is off has no memory that could be kept."""
+    off = now in ("absent", "stopped")
+    wanted = _ENDS.get(state, state)
+    if wanted is None or (wanted == "hibernated" and off):
+        return "stopped" if off else now
+    return wanted
+
+
+def _not_kept(state: str, now: str) -> dict[str, str]:
+    asked = state == "hibernated" and now in ("absent", "stopped")
+    return {"state": "the machine is off: it has no memory that could be kept"} if asked else {}
+
+
+def _changes(wanted: Model, observed: Observed, awake: bool) -> list[Step]:
+    steps = []
+    for rule in changes.RULES:
+        field, live = rule.field, observed.live
+        want, config = wanted.get(field), observed.config[field]
+        if not changes.ordered(field, wanted, live) or (field == "autostart" and observed.state == "hibernated"):
+            continue
+        when = changes.when(field, live, want, awake)
+        at_once = when == LIVE and live[field] != want
+        if field == "display_password" and at_once and live["display"] == "none":
+            at_once = False
+        if config != want or at_once:
+            running = LIVE if at_once else NEXT_START
+            # A value that only the running machine has is put right in both, so what is told as before is its own.
+            before = live[field] if at_once else config
+            asks = at_once and changes.asks(field, live, want)
+            steps.append(Step("change", field, before, want, NOW if live is None else running, asks))
+    return steps
+
+
+def _awake(observed: Observed, state: str) -> bool:
+    """Whether the guest is there while its machine is changed, and afterwards."""
+    return observed.state == "running" and state in ("present", "running") or (observed.state == "paused" and state == "running")
+
+
+def _file_system(observed: Observed, steps: list[Step]) -> dict[str, str]:
+    """Adds the step that has the file system follow the disk, where somebody is there to do it; what is ignored."""
+    if not any(step.kind == "grow_disk" and step.when == LIVE for step in steps):
+        return {}
+    if not observed.agent or observed.state != "running":
+        return {"grow_filesystem": "no agent answers in the guest: the file system grows at its next boot"}
+    steps.append(Step("grow_filesystem"))
+    return {}
+
+
+def _disk_steps(wanted: Model, disk: Disk, when: str) -> list[Step]:
+    size = wanted.get("disk")
+    if size is None or size == disk.size:
+        return []
+    if size < disk.size:
+        raise GridError(
+            "cannot_shrink",
+            f"the disk has {disk.size} bytes and would have to shrink to {size}",
+            tried="change the disk's size",
+            remedy="Order at least the size that it has; shrinking would lose data",
+            current=disk.size,
+            wanted=size,
+        )
+    return [Step("grow_disk", "disk", disk.size, size, when)]
+
+
+def _once(field: str, value: t.Any) -> t.Any:
+    """What of a field of :data:`FIRST_BOOT_ONLY` a machine reads once: an address that DHCP is to give isn't."""
+    return in_seed(value) if field == "address" else value
+
+
+def _metadata_steps(wanted: Model, observed: Observed, steps: list[Step]) -> tuple[Model, dict[str, str]]:
+    """Adds the seed's and the metadata's steps; returns the metadata to be and what is ignored."""
+    now = observed.metadata
+    started = now["started"] or observed.state != "stopped"
+    after = metadata.of_spec(wanted, now["started"])
+    asleep = observed.state == "hibernated" and wanted.get("autostart") is not None
+    after["autostart"] = bool(wanted["autostart"]) if asleep else now["autostart"]
+    # Facts of the image, which an entry for a machine that exists need not repeat.
+    after.update({field: now[field] for field in ("user", "python") if wanted.get(field) is None})
+    ignored = {}
+    differing = [field for field in FIRST_BOOT_ONLY if _once(field, now[field]) != _once(field, after[field])]
+    if started:
+        for field in differing:
+            ignored[field] = "only applied at the first boot, which was"
+            after[field] = now[field]
+    if not observed.seed or (differing and not started):
+        steps.append(Step("write_seed"))
+    changed = [field for field in (*_FACTS, "autostart", "image", *FIRST_BOOT_ONLY) if now[field] != after[field]]
+    # The network's name comes with the change of the interface.
+    told = [field for field in changed if field != "network" or not any(step.field == "network" for step in steps)]
+    for field in told:
+        steps.append(Step("metadata", field, now[field], after[field], LIVE if observed.live is not None else NOW))
+    return after, ignored
+
+
+def _creation(wanted: Model, observed: Observed, layer: Disk | None, layer_path: str, pages: Model | None) -> list[Step]:
+    if observed.disk is None:
+        refusals.refuse_vanished(wanted)
+        if pages is not None:
+            layer = Disk(pages["virtual_size"])
+        if layer is not None and (wanted.get("disk") or layer.size) < layer.size:
+            raise GridError(
+                "disk_too_small",
+                f"the image {wanted['image']['name']} needs a disk of {layer.size} bytes, ordered are {wanted['disk']}",
+                remedy="Order a larger disk, or none to get the image's own size",
+                minimum=layer.size,
+                wanted=wanted["disk"],
+            )
+        return [Step("create_disk" if pages is None else "create_paging_disk"), Step("write_seed"), Step("define")]
+    if observed.leftover:
+        raise GridError(
+            "disk_conflict",
+            "two disks of this machine are here without its domain, and nothing tells which is the newer",
+            remedy="Look at both in its directory in the depot, and move one away",
+        )
+    if disk_base.paged_layer(observed.disk.backing) == wanted["image"]["digest"]:
+        settling = [] if pages is not None else [Step(disk_base.SETTLE, "chain", observed.disk.backing, "layers")]
+        return [Step("write_seed"), *_disk_steps(wanted, observed.disk, NOW), *settling, Step("define")]
+    if observed.disk.backing != layer_path:
+        raise GridError(
+            "disk_conflict",
+            f"a disk of this machine is here without its domain, on another image: {observed.disk.backing}",
+            remedy="Order the machine with that image, or move the disk away",
+        )
+    return [Step("write_seed"), *_disk_steps(wanted, observed.disk, NOW), Step("define")]
+
+
+def _paging_steps(wanted: Model, observed: Observed, missing: str | None) -> list[Step]:
+    config, live = (model.get("pages") if model else None for model in (observed.config, observed.live))
+    moves = disk_base.decide(config, live, observed.leftover, wanted.get("pages"), missing is None)
+    return [Step(move.kind, "chain", move.before, move.after) for move in moves]
+
+
+def decide_power(observed: Observed, state: str, discard: bool = False) -> Decision:
+    """What to do where only the machine is named: its power changes, or it goes.
+
+    :raises GridError: ``machine_unknown``, ``stale_generation``.
+    """
+    copies.refuse_moving((observed.metadata or {}).get("moving"), observed.incoming)
+    if state == "absent":
+        return Decision([Step("remove")] if observed.config is not None or observed.files else [], "absent")
+    if observed.config is None:
+        raise GridError(
+            "machine_unknown",
+            "no such machine on this host",
+            remedy="Deploy it: virtuoso.grid.deploy; or look where it is: virtuoso.grid.machine_info",
+        )
+    steps = _power(state, observed.state, observed.memory, discard)
+    _require_disk(observed, steps)
+    end = _end(state, observed.state)
+    off = end in ("stopped", "hibernated") or state == "restarted"
+    waiting = {} if off else pending(observed.config, observed.live)
+    return Decision(steps, end, _not_kept(state, observed.state), waiting, observed.metadata)
+
+
+def _require_disk(observed: Observed, steps: list[Step]) -> None:
+    if not any(step.kind in ("start", "wake") for step in steps):
+        return
+    refusals.require_layers(observed.metadata["image"], observed.missing)
+    if observed.disk is None:
+        raise GridError(
+            "disk_missing",
+            "the machine is defined, but its disk is gone",
+            remedy="Bring the file back; or remove the machine with state absent and deploy it anew, without its data",
+        )
+
+
+def decide(
+    wanted: Model,
+    observed: Observed,
+    state: str,
+    *,
+    layer: Disk | None,
+    layer_path: str,
+    missing: str | None = None,
+    layer_may_come: bool = False,
+    discard: bool = False,
+    grow_filesystem: bool = False,
+) -> Decision:
+    """What to do to have the machine as ``wanted`` and in power state ``state``.
+
+    :param wanted: as :func:`entry.parse_entry` returns it; ``cpu_shares`` a number, ``display_password`` text or ``None``.
+    :param layer: the image's topmost layer on this host, ``None`` where it isn't there.
+    :param missing: the digest of a layer of the image that isn't there.
+    :param grow_filesystem: the guest is to have its root file system follow a disk that grows.
+    :param layer_may_come: a missing layer is no error; so in check mode, where the step that would have brought it didn't.
+    :raises GridError: ``machine_vanished``, ``image_missing``, ``disk_too_small``, ``disk_conflict``, ``disk_missing``, ``cannot_shrink``, ``cannot_change``,
+        ``stale_generation``.
+    """
+    copies.refuse_moving((observed.metadata or {}).get("moving"), observed.incoming)
+    if state == "absent":
+        return decide_power(observed, state, discard)
+    if observed.config is None:
+        pages = wanted.get("pages") if missing is not None else None
+        if pages is None and not layer_may_come:
+            refusals.require_layers(wanted["image"], missing)
+        steps = [*_creation(wanted, observed, layer, layer_path, pages), *_power(state, "absent")]
+        end = _end(state, "absent")
+        return Decision(steps, end, _not_kept(state, "absent"), {}, metadata.of_spec(wanted, False))
+    refusals.refuse_fixed(wanted, observed.metadata)
+    steps = _changes(wanted, observed, _awake(observed, state))
+    told: dict[str, str] = {}
+    if observed.disk is not None:
+        refusals.refuse_hibernated(wanted, observed)
+        steps += _disk_steps(wanted, observed.disk, LIVE if observed.live is not None else NOW)
+        told = _file_system(observed, steps) if grow_filesystem else {}
+    steps += _paging_steps(wanted, observed, missing)
+    after, ignored = _metadata_steps(wanted, observed, steps)
+    power = _power(state, observed.state, observed.memory, discard)
+    _require_disk(observed, power)
+    waiting: dict[str, list[t.Any]] = {}
+    if _end(state, observed.state) not in ("stopped", "hibernated") and state != "restarted":
+        config = {**observed.config, **{step.field: step.after for step in steps if step.kind == "change"}}
+        done = {step.field: step.after for step in steps if step.kind == "change" and step.when == LIVE}
+        waiting = pending(config, {**observed.live, **done} if observed.live is not None else None)
+    ignored.update({**told, **_not_kept(state, observed.state)})
+    return Decision([*steps, *power], _end(state, observed.state), ignored, waiting, after)

@@ -1,0 +1,327 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a machine should be: an order as a user writes it, checked and brought into one canonical form (pure)."""
+
+from __future__ import annotations
+
+import copy
+import re
+import typing as t
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._names import FORMS, shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.ordered_address import ADDRESS_OPTIONS, parse_address
+from ansible_collections.virtuoso.grid.plugins.module_utils._times import parse_duration, parse_time
+from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size, parse_size
+
+Spec = t.Dict[str, t.Any]
+
+MIB = 2**20
+# What can be added to a running machine comes in such blocks.
+BLOCK = 2 * MIB
+MEMORY_RANGE = (16 * MIB, 16 * 2**40)
+DISK_RANGE = (MIB, 64 * 2**40)
+VCPUS_RANGE = (1, 1024)
+SHARES_RANGE = (1, 10000)
+# https://libvirt.org/formatdomain.html#cpu-tuning, period and quota
+PERIOD_RANGE = (1000, 1000000)
+SLICE_LEAST = 1000
+# A guest that can read nothing hangs: 64 KiB and ten requests a second are the least.
+DISK_IO_RANGES = {"bytes": (2**16, 2**40), "iops": (10, 10**7)}
+
+GOALS = ("balance", "pack", "price", "interactivity")
+DISPLAYS = ("vnc", "none")
+STARTS = ("whole", "on_demand")
+BOOTS = ("disk", "network")
+DESCRIPTION_LENGTH = 500
+
+WHERE = ("site", "architecture", "features", "affinity", "anti_affinity")
+"""The fields of an order that only placement looks at."""
+
+GROWTH = ("vcpus_max", "memory_max", "extra_networks", "boot", "autostart", "description")
+"""Fields that an order has only where it says something of them."""
+
+USER_OPTIONS: Spec = {
+    "name": {"type": "str", "required": True},
+    "ssh_authorized_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
+    "sudo": {"type": "bool", "default": True},
+    "shell": {"type": "path", "default": "/bin/bash"},
+}
+
+RESERVATION_OPTIONS: Spec = {
+    "period": {"type": "raw", "required": True},
+    "slice": {"type": "raw", "required": True},
+    "memory": {"type": "str"},
+    "from": {"type": "raw"},
+    "to": {"type": "raw"},
+}
+
+DISK_IO_OPTIONS: Spec = {
+    "read_bytes": {"type": "str"},
+    "write_bytes": {"type": "str"},
+    "read_iops": {"type": "int"},
+    "write_iops": {"type": "int"},
+}
+
+PERFORMANCE_OPTIONS: Spec = {
+    "cpu_shares": {"type": "int"},
+    "disk_io": {"type": "dict", "options": DISK_IO_OPTIONS},
+    "reservation": {"type": "dict", "options": RESERVATION_OPTIONS},
+}
+
+ORDER_OPTIONS: Spec = {
+    "name": {"type": "str", "required": True},
+    "owner": {"type": "str", "required": True},
+    "image": {"type": "str", "required": True},
+    "vcpus": {"type": "int", "default": 1},
+    "memory": {"type": "str", "default": "512 MiB"},
+    "disk": {"type": "str"},
+    "packages": {"type": "list", "elements": "str", "default": []},
+    "users": {"type": "list", "elements": "dict", "default": [], "options": USER_OPTIONS},
+    "network": {"type": "str", "default": "virtuoso"},
+    "address": {"type": "dict", "options": ADDRESS_OPTIONS},
+    "display": {"type": "str", "default": "vnc", "choices": list(DISPLAYS)},
+    "performance": {"type": "dict", "default": {}, "options": PERFORMANCE_OPTIONS},
+    "goal": {"type": "str", "default": "balance", "choices": list(GOALS)},
+    "tags": {"type": "list", "elements": "str", "default": []},
+    "site": {"type": "str"},
+    "architecture": {"type": "str"},
+    "features": {"type": "list", "elements": "str"},
+    "affinity": {"type": "list", "elements": "str"},
+    "anti_affinity": {"type": "list", "elements": "str"},
+    "start": {"type": "str", "default": "whole", "choices": list(STARTS)},
+    "vcpus_max": {"type": "int"},
+    "memory_max": {"type": "str"},
+    "extra_networks": {"type": "list", "elements": "str"},
+    "boot": {"type": "list", "elements": "str", "choices": list(BOOTS)},
+    "autostart": {"type": "bool"},
+    "description": {"type": "str"},
+}
+"""The fields of one entry of ``virtuoso_machines``, as Ansible argument specification."""
+
+_PATTERNS: dict[str, tuple[str, str]] = {
+    # RFC 1123, section 2.1 and RFC 1035, section 2.3.4: one label of a host name
+    "name": (r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "1 to 63 lower-case letters, digits and inner hyphens, like a host name"),
+    "owner": (r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}", "1 to 64 letters, digits and . _ @ -"),
+    "image": (
+        f"{FORMS['name'][0]}(@{FORMS['version'][0]})?|{FORMS['digest'][0]}",
+        "a name, name@version, or sha256: and 64 hexadecimal digits",
+    ),
+    "network": (r"[a-z0-9][a-z0-9-]{0,30}", "1 to 31 lower-case letters, digits and hyphens"),
+    "tag": (r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", "1 to 63 letters, digits and . _ -"),
+    "site": (r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}", "1 to 63 letters, digits and . _ -"),
+    "architecture": (r"[a-z0-9_]{1,16}", "an architecture as the kernel names it, for example x86_64"),
+    "feature": (r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", "1 to 63 letters, digits and . _ -"),
+    "affinity": (
+        r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?|tag:[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}",
+        "the name of a machine, or tag: and a tag",
+    ),
+    # Debian Policy, section 5.6.7
+    "package": (r"[a-z0-9][a-z0-9+.-]{1,126}", "a Debian package name"),
+    "user": FORMS["user"],
+    # sshd(8), AUTHORIZED_KEYS FILE FORMAT, without options
+    "SSH key": (
+        r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]{2,60} [A-Za-z0-9+/]{16,16384}={0,3}( [^\x00-\x1f\x7f]{0,200})?",
+        "one line: type, key in base64, comment",
+    ),
+}
+_COMPILED = {what: re.compile(pattern, re.ASCII) for what, (pattern, dummy) in _PATTERNS.items()}
+
+
+def check_text(what: str, value: t.Any) -> str:
+    """``value`` if it has the form of a ``name``, ``owner``, ``image``, ``network``, ``tag``, ``package``, ``user`` or ``SSH key``.
+
+    :raises GridError: ``invalid_<what>``.
+    """
+    if not isinstance(value, str) or not _COMPILED[what].fullmatch(value):
+        code = "invalid_" + what.lower().replace(" ", "_")
+        raise GridError(code, f"{shorten(value)} is not a valid {what}", remedy=f"Give {_PATTERNS[what][1]}")
+    return value
+
+
+def _check_range(what: str, value: int, allowed: tuple[int, int]) -> int:
+    if not allowed[0] <= value <= allowed[1]:
+        raise GridError(f"invalid_{what}", f"{what} {value} is out of range", remedy=f"Give between {allowed[0]} and {allowed[1]}")
+    return value
+
+
+def parse_order(entry: t.Any, defaults: t.Mapping[str, t.Any] | None = None) -> Spec:
+    """The canonical specification of one ordered machine. Fields about where it may be are only in it where they say something.
+
+    :param entry: one item of ``virtuoso_machines``.
+    :param defaults: values for fields that the entry leaves out, for example ``owner``.
+    :returns: the fields of ``ORDER_OPTIONS``; ``memory`` and ``disk`` in bytes (``disk`` is ``None`` for the image's own
+        size), lists of names sorted and without doubles, so that equal wishes are equal values.
+    :raises GridError: ``invalid_order`` for wrong fields or types; ``invalid_name``, ``invalid_size``... for wrong values.
+    """
+    if not isinstance(entry, t.Mapping):
+        raise GridError("invalid_order", f"{shorten(entry)} is not a machine", remedy="Give each machine as a mapping with at least name and image")
+    given = {**(defaults or {}), **{key: value for key, value in entry.items() if value is not None}}
+    # The name is checked first: every later error tells it.
+    about = f"machine {shorten(given.get('name', '(without name)'))}"
+    try:
+        if "name" in given:
+            check_text("name", given["name"])
+        checked = ArgumentSpecValidator(copy.deepcopy(ORDER_OPTIONS)).validate(given)
+        if checked.error_messages:
+            raise GridError(
+                "invalid_order", "; ".join(checked.error_messages), remedy=f"The fields of a machine are: {', '.join(ORDER_OPTIONS)}"
+            )
+        return _canonical(checked.validated_parameters)
+    except GridError as exc:
+        raise exc.on(object=about, tried="read the order")
+
+
+def parse_reservation(given: t.Mapping[str, t.Any]) -> Spec:
+    """A reservation in its canonical form: ``period`` and ``slice`` in microseconds, ``memory`` in bytes, ``from`` and ``to`` as the store
+    writes times; what isn't given is left out.
+
+    :raises GridError: ``invalid_duration``, ``invalid_size``, ``invalid_time``, ``invalid_reservation``.
+    """
+    period = parse_duration(given["period"], "period", minimum=PERIOD_RANGE[0], maximum=PERIOD_RANGE[1])
+    reservation: Spec = {"period": period, "slice": parse_duration(given["slice"], "slice", minimum=SLICE_LEAST, maximum=period)}
+    if given.get("memory") is not None:
+        reservation["memory"] = -(-parse_size(given["memory"], "memory of the reservation") // MIB) * MIB
+    reservation.update({key: parse_time(given[key], key) for key in ("from", "to") if given.get(key) is not None})
+    if "from" in reservation and "to" in reservation and reservation["from"] >= reservation["to"]:
+        raise GridError(
+            "invalid_reservation",
+            f"the reservation ends at {reservation['to']}, not after its beginning at {reservation['from']}",
+            remedy="Give a time in to that is after from",
+        )
+    return reservation
+
+
+def parse_disk_io(given: t.Mapping[str, t.Any]) -> Spec:
+    """What a machine may read and write at most in a second, what isn't limited left out (pure).
+
+    :raises GridError: ``invalid_size``, ``invalid_disk_io``.
+    """
+    limits: Spec = {}
+    for field in DISK_IO_OPTIONS:
+        if given.get(field) is None:
+            continue
+        if field.endswith("_bytes"):
+            limits[field] = parse_size(given[field], f"{field} of disk_io", minimum=DISK_IO_RANGES["bytes"][0], maximum=DISK_IO_RANGES["bytes"][1])
+        else:
+            limits[field] = _check_range("disk_io", given[field], DISK_IO_RANGES["iops"])
+    return limits
+
+
+def _performance(given: Spec, memory: int) -> Spec:
+    performance = {key: value for key, value in given.items() if value is not None}
+    if "cpu_shares" in performance:
+        _check_range("cpu_shares", performance["cpu_shares"], SHARES_RANGE)
+    if "disk_io" in performance:
+        performance["disk_io"] = parse_disk_io(performance["disk_io"])
+    if "reservation" in performance:
+        reservation = performance["reservation"] = parse_reservation(performance["reservation"])
+        if reservation.get("memory", 0) > memory:
+            raise GridError(
+                "invalid_reservation",
+                f"{format_size(reservation['memory'])} of memory are reserved, the machine has {format_size(memory)}",
+                remedy="Reserve no more than the machine's memory, or leave memory out to reserve all of it",
+            )
+    return performance
+
+
+def _where(spec: Spec) -> Spec:
+    """The fields about where a machine may be, those that say something."""
+    lists = {"features": "feature", "affinity": "affinity", "anti_affinity": "affinity"}
+    found = {field: check_text(field, spec[field]) for field in ("site", "architecture") if spec.get(field)}
+    found.update({field: sorted({check_text(form, each) for each in spec[field]}) for field, form in lists.items() if spec.get(field)})
+    both = sorted(set(found.get("affinity", ())) & set(found.get("anti_affinity", ())))
+    if both or spec["name"] in found.get("affinity", ()) or spec["name"] in found.get("anti_affinity", ()):
+        raise GridError(
+            "impossible_affinity",
+            f"{', '.join(both) or spec['name']} can't be both with and apart from it" if both else "a machine can't be bound to itself",
+            remedy="Name other machines, each in affinity or in anti_affinity",
+        )
+    return found
+
+
+def _bound(what: str, most: int, least: int, shown: str) -> int:
+    if most < least:
+        raise GridError(f"invalid_{what}", f"{what} is less than the {shown} that the machine has", remedy=f"Give at least {shown}, or leave it out")
+    return most
+
+
+def _growth(spec: Spec, memory: int) -> Spec:
+    """The fields of :data:`GROWTH` that say something."""
+    found: Spec = {}
+    if spec.get("vcpus_max") is not None:
+        found["vcpus_max"] = _bound("vcpus_max", _check_range("vcpus_max", spec["vcpus_max"], VCPUS_RANGE), spec["vcpus"], f"{spec['vcpus']} vcpus")
+    if spec.get("memory_max") is not None:
+        size = parse_size(spec["memory_max"], "memory_max", minimum=MEMORY_RANGE[0], maximum=MEMORY_RANGE[1])
+        found["memory_max"] = _bound("memory_max", -(-size // BLOCK) * BLOCK, memory, format_size(memory))
+    others = {check_text("network", network) for network in spec.get("extra_networks") or ()}
+    if spec["network"] in others:
+        raise GridError(
+            "invalid_network", f"the network {spec['network']} is in extra_networks too", remedy="Each network has one card of the machine: name others"
+        )
+    if others:
+        found["extra_networks"] = sorted(others)
+    if spec.get("boot"):
+        found["boot"] = list(dict.fromkeys(spec["boot"]))
+    if spec.get("autostart") is not None:
+        found["autostart"] = spec["autostart"]
+    if spec.get("description"):
+        text = spec["description"].strip()
+        if len(text) > DESCRIPTION_LENGTH or not all(char.isprintable() or char == "\n" for char in text):
+            raise GridError(
+                "invalid_description", "the description is too long, or has characters that can't be shown",
+                remedy=f"Give at most {DESCRIPTION_LENGTH} printable characters",
+            )  # fmt: skip
+        found["description"] = text
+    return found
+
+
+def _canonical(spec: Spec) -> Spec:
+    for what in ("owner", "image", "network"):
+        check_text(what, spec[what])
+    _check_range("vcpus", spec["vcpus"], VCPUS_RANGE)
+    memory = parse_size(spec["memory"], "memory", minimum=MEMORY_RANGE[0], maximum=MEMORY_RANGE[1])
+    disk = None if spec.get("disk") is None else parse_size(spec["disk"], "disk", minimum=DISK_RANGE[0], maximum=DISK_RANGE[1])
+    users = [
+        {
+            "name": check_text("user", user["name"]),
+            "ssh_authorized_keys": [check_text("SSH key", key.strip()) for key in user["ssh_authorized_keys"]],
+            "sudo": user["sudo"],
+            "shell": user["shell"],
+        }
+        for user in spec["users"]
+    ]
+    names = [user["name"] for user in users]
+    if len(set(names)) != len(names):
+        raise GridError("invalid_user", "a user is listed twice", remedy="Give each user once")
+    # libvirt and QEMU count guest memory in whole MiB on x86; rounding here keeps what is ordered and what runs equal
+    step = MIB if spec.get("memory_max") is None else BLOCK
+    memory = -(-memory // step) * step
+    address = parse_address(spec.get("address"))
+    return {
+        **{field: value for field, value in spec.items() if field not in (*WHERE, *GROWTH, "address")},
+        **_where(spec),
+        **_growth(spec, memory),
+        **({} if address is None else {"address": address}),
+        "memory": memory,
+        "disk": None if disk is None else -(-disk // MIB) * MIB,
+        "packages": sorted({check_text("package", package) for package in spec["packages"]}),
+        "users": users,
+        "performance": _performance(spec["performance"] or {}, memory),
+        "tags": sorted({check_text("tag", tag) for tag in spec["tags"]}),
+    }
+
+
+def split_image(image: str) -> tuple[str | None, str | None, str | None]:
+    """An image as ordered, taken apart: (name, version, digest); what it doesn't say is ``None``."""
+    if image.startswith("sha256:"):
+        return None, None, image
+    name, dummy, version = image.partition("@")
+    return name, version or None, None
+
+
+def reference(uuid: str) -> str:
+    """The reference of a machine: its uuid as a URN (RFC 9562)."""
+    return f"urn:uuid:{uuid}"

@@ -1,0 +1,93 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a machine is told at its first start: a NoCloud seed for cloud-init, as an ISO 9660 image.
+
+https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.ordered_address import network_config
+
+try:
+    import pycdlib
+except ImportError:
+    pycdlib = None
+
+VOLUME = "cidata"
+
+
+def _user(user: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    told: dict[str, t.Any] = {"name": user["name"], "shell": user["shell"], "lock_passwd": True}
+    if user["ssh_authorized_keys"]:
+        told["ssh_authorized_keys"] = list(user["ssh_authorized_keys"])
+    if user["sudo"]:
+        told["sudo"] = "ALL=(ALL) NOPASSWD:ALL"
+    return told
+
+
+def _keys(users: t.Iterable[t.Mapping[str, t.Any]]) -> list[str]:
+    """All keys, each once, in their order."""
+    return list(dict.fromkeys(key for user in users for key in user["ssh_authorized_keys"]))
+
+
+def user_data(spec: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """The cloud-config of a machine.
+
+    The image's own login user gets the keys of those who may become root anyway, and of nobody else.
+    """
+    config: dict[str, t.Any] = {
+        "hostname": spec["name"],
+        "manage_etc_hosts": "localhost",
+        "ssh_pwauth": False,
+        "users": ["default", *(_user(user) for user in spec["users"])],
+    }
+    # cloud-init's schema allows no empty lists.
+    keys = _keys(user for user in spec["users"] if user["sudo"])
+    if keys:
+        config["ssh_authorized_keys"] = keys
+    if spec["packages"]:
+        config.update(package_update=True, packages=list(spec["packages"]))
+    return config
+
+
+def files(spec: t.Mapping[str, t.Any]) -> dict[str, str]:
+    """The seed's files. JSON is YAML, and needs no library to be written safely.
+
+    ``authorized_keys`` is for images without cloud-init, which read no more than that and the lines of ``meta-data``.
+    """
+    return {
+        "meta-data": f"instance-id: {spec['uuid']}\nlocal-hostname: {spec['name']}\n",
+        "user-data": "#cloud-config\n" + json.dumps(user_data(spec), indent=1) + "\n",
+        "network-config": json.dumps(network_config(spec.get("address")), indent=1) + "\n",
+        "authorized_keys": "".join(f"{key}\n" for key in _keys(spec["users"])),
+    }
+
+
+def image(spec: t.Mapping[str, t.Any]) -> bytes:
+    """The seed as an ISO 9660 image with Rock Ridge and Joliet names.
+
+    :raises GridError: ``library_missing``.
+    """
+    if pycdlib is None:
+        raise GridError(
+            "library_missing",
+            "the Python library pycdlib is not installed",
+            tried="import pycdlib",
+            remedy="Run the playbook virtuoso.grid.setup on this host, which installs it (python3-pycdlib)",
+        )
+    iso = pycdlib.PyCdlib()
+    iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=VOLUME)
+    for number, (name, text) in enumerate(files(spec).items()):
+        data = text.encode()
+        iso.add_fp(io.BytesIO(data), len(data), f"/FILE{number}.;1", rr_name=name, joliet_path=f"/{name}")
+    written = io.BytesIO()
+    iso.write_fp(written)
+    iso.close()
+    return written.getvalue()

@@ -1,0 +1,69 @@
+# Copyright: virtuoso.grid contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What runs on many machines have in common: one connection, the machines' locks, and a result for each machine, in the order in which they were given."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import threading
+import typing as t
+
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, translated
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
+
+Result = t.Dict[str, t.Any]
+
+
+class Together:
+    """One run of a module on its ``machines``."""
+
+    def __init__(self, params: t.Mapping[str, t.Any], check_mode: bool, most: int) -> None:
+        """:param most: machines that are worked on at once."""
+        self.params = params
+        self.check_mode = check_mode
+        self.most = most
+        self.depot = disk.Depot(params["path"])
+        self.diffs: dict[int, Result] = {}
+        self.locks: disk.Locks | None = None
+        """``None`` in check mode."""
+        self._taken: dict[str, int] = {}
+        self._once = threading.Lock()
+
+    def begin(self, hypervisor: Hypervisor) -> None:
+        """What is done once, before any machine."""
+
+    def one(self, hypervisor: Hypervisor, number: int, entry: t.Any) -> Result:
+        """The result of one machine; fails only for what is wrong with all."""
+        raise NotImplementedError
+
+    def run(self) -> Result:
+        """Handle all entries; see the module's RETURN."""
+        entries = self.params["machines"]
+        if not entries:
+            return {"changed": False, "machines": []}
+        self.depot.require()
+        with connect(self.params["uri"], events=True) as hypervisor, contextlib.ExitStack() as stack:
+            if not self.check_mode:
+                with translated("lock the machines"):
+                    self.locks = disk.Locks(self.depot)
+                stack.callback(self.locks.close)
+            self.begin(hypervisor)
+            with concurrent.futures.ThreadPoolExecutor(min(self.most, len(entries))) as pool:
+                results = list(pool.map(lambda pair: self.one(hypervisor, *pair), enumerate(entries)))
+        answer: Result = {"changed": any(result["changed"] for result in results), "machines": results}
+        if self.diffs:
+            answer["diff"] = [self.diffs[number] for number in sorted(self.diffs)]
+        return answer
+
+    def claim(self, number: int, uuid: str | None, name: str | None = None) -> None:
+        """Take the machine for an entry: locks keep other runs out, not other threads of this one.
+
+        :raises GridError: ``duplicate_machine`` where another entry means the same machine.
+        """
+        with self._once:
+            for key in (uuid, f"name {name}" if name else None):
+                if key is not None and self._taken.setdefault(key, number) != number:
+                    raise GridError("duplicate_machine", "the machine is listed twice", remedy="List each machine once")
