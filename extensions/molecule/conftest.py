@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the scenarios' tests share: how they reach the lab's hosts, and Ansible with the scenario's inventory.
 
-testinfra reads an inventory without resolving its variables, so it is given the lab's hosts by an SSH configuration instead:
-`ssh://provider1`.
+testinfra reads an inventory without resolving its variables, so it is given the lab's hosts by an SSH configuration
+instead: `ssh://provider1`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def _ssh_config(directory: Path) -> Path:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """A report of its own for each of a scenario's verify steps, so that a later one doesn't overwrite an earlier one's."""
+    """A report of its own for each of a scenario's verify steps, so that a later one doesn't overwrite an earlier
+    one's."""
     first = config.option.xmlpath
     number = 1
     while config.option.xmlpath and Path(config.option.xmlpath).exists():

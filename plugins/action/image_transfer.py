@@ -50,7 +50,9 @@ class ActionModule(ProgressAction):
         try:
             there = connection_to(str(source.get("name") or source["host"]), task_vars, self._play_context)
             with relayed(there, self._connection, int(source.get("port") or 22)) as port:
-                return self._routed(super()._watched({**arguments, "source": through(source, port)}, task_vars), "relay")
+                return self._routed(
+                    super()._watched({**arguments, "source": through(source, port)}, task_vars), "relay"
+                )
         except GridError as exc:
             # That the source is out of reach is what there is to be told; why there was no way round it belongs to it.
             return {**result, "relay": exc.msg} if result else exc.result()

@@ -9,9 +9,8 @@ import contextlib
 import functools
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration import once
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration import steps
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration import once, steps
 from ansible_collections.virtuoso.grid.plugins.plugin_utils import _stations
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._at_once import NOT_HERE, at_once, looked_at
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._moving import Held, Trip, Ways
@@ -50,7 +49,10 @@ def no_way_round(first: t.Mapping[str, t.Any], error: GridError) -> dict[str, t.
     """A result whose rows tell that the way through the controller was tried as well (pure)."""
     cut = cut_off(first)
     said = f"; nor through the controller: {error.msg}"
-    return {**first, "machines": [{**row, "msg": row["msg"] + said} if row["uuid"] in cut else row for row in first["machines"]]}
+    return {
+        **first,
+        "machines": [{**row, "msg": row["msg"] + said} if row["uuid"] in cut else row for row in first["machines"]],
+    }
 
 
 def through_controller(
@@ -62,13 +64,17 @@ def through_controller(
 ) -> dict[str, t.Any]:
     """The step ``receive`` once more for those whose source can't be reached: a port of the target's own leads there.
 
-    :param source: a connection, as is ``target``. :param run: runs the module on the target. :param first: what the step returned without that.
+    :param source: a connection, as is ``target``.
+    :param run: runs the module on the target.
+    :param first: what the step returned without that.
     """
     again = [entry for entry in arguments["machines"] if entry["uuid"] in cut_off(first)]
     way = {**arguments["source"], "host": "127.0.0.1", "key_name": arguments["source"]["host"]}
     try:
         with contextlib.ExitStack() as stack:
-            entries = [{**entry, "port": stack.enter_context(relayed(source, target, int(entry["port"])))} for entry in again]
+            entries = [
+                {**entry, "port": stack.enter_context(relayed(source, target, int(entry["port"])))} for entry in again
+            ]
             return joined(first, run({**arguments, "machines": entries, "source": way}))
     except GridError as exc:
         return no_way_round(first, exc)
@@ -77,8 +83,12 @@ def through_controller(
 def by_step(arguments: t.Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:
     """What the module is given in each step of a journey, of what the step ``move`` was given (pure)."""
     source, target = arguments.get("source"), arguments.get("target")
-    if not all(isinstance(end, dict) and end.get("name") and end.get("address") and end.get("path") for end in (source, target)):
-        raise GridError("invalid_options", "the step move needs source and target", remedy="Give both with name, address and path")
+    if not all(
+        isinstance(end, dict) and end.get("name") and end.get("address") and end.get("path") for end in (source, target)
+    ):
+        raise GridError(
+            "invalid_options", "the step move needs source and target", remedy="Give both with name, address and path"
+        )
     common = {key: arguments[key] for key in ("uri", "timeout", "ports") if key in arguments}
     limits = {key: arguments[key] for key in ("parallel", "bandwidth", "stall_timeout") if key in arguments}
     live = {key: arguments[key] for key in ("downtime", "postcopy", "postcopy_after") if key in arguments}
@@ -87,7 +97,12 @@ def by_step(arguments: t.Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:
     return {
         "prepare": {**there, "step": "prepare"},
         "send": {**here, **limits, **live, "step": "send", "target": target},
-        "receive": {**there, **limits, "step": "receive", "source": {"name": source["name"], "host": source["address"]}},
+        "receive": {
+            **there,
+            **limits,
+            "step": "receive",
+            "source": {"name": source["name"], "host": source["address"]},
+        },
         "settle": {**here, "step": "settle"},
     }
 
@@ -124,7 +139,14 @@ class ActionModule(ProgressAction):
         with contextlib.ExitStack() as stack:
             for station in stations.values():
                 stack.callback(station.close)
-            machines = self._journey(journey, given, stations, ways, lambda: Held(forwarded(ways[target], ways[source])), self._recorder(arguments))
+            machines = self._journey(
+                journey,
+                given,
+                stations,
+                ways,
+                lambda: Held(forwarded(ways[target], ways[source])),
+                self._recorder(arguments),
+            )
         return {"changed": any((machine.get("row") or {}).get("changed") for machine in machines), "machines": machines}
 
     def _all(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -139,18 +161,27 @@ class ActionModule(ProgressAction):
             stack.callback(lambda: close_all(stations.values()))
             with no_collection():
                 for name, way in ways.items():
-                    stations[name] = Served(_stations.Station(self, name, way, _stations.variables(task_vars, name)), common)
+                    stations[name] = Served(
+                        _stations.Station(self, name, way, _stations.variables(task_vars, name)), common
+                    )
                 for served in stations.values():
                     served.listen()
                 if not all(served.serves for served in stations.values()):
                     return NOT_HERE
-                sockets.expect(pair for pair in once.foreseen(arguments["machines"], arguments["plan"]["mode"]) if set(pair) <= set(ways))
+                sockets.expect(
+                    pair
+                    for pair in once.foreseen(arguments["machines"], arguments["plan"]["mode"])
+                    if set(pair) <= set(ways)
+                )
                 looked = looked_at(stations, hosts, arguments["machines"], common)
             # Not before: it would load its library while the modules are packed, in the same process.
             recorder = self._recorder(arguments)
 
             def journey(each: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
-                ends = {"source": dict(hosts[each["source"]]), "target": {**hosts[each["target"]], "postcopy": each["postcopy"]}}
+                ends = {
+                    "source": dict(hosts[each["source"]]),
+                    "target": {**hosts[each["target"]], "postcopy": each["postcopy"]},
+                }
                 given = by_step({**arguments, **ends, "parallel": each["parallel"]})
                 way = functools.partial(sockets.take, each["source"], each["target"])
                 return self._journey(each, given, stations, ways, way, recorder)
@@ -165,7 +196,9 @@ class ActionModule(ProgressAction):
 
     def _recorder(self, arguments: t.Mapping[str, t.Any]) -> Recorder | None:
         record = arguments.get("record") or {}
-        return Recorder(record, self._loader.get_basedir()) if record.get("store") and not self._task.check_mode else None
+        return (
+            Recorder(record, self._loader.get_basedir()) if record.get("store") and not self._task.check_mode else None
+        )
 
     def _journey(
         self,
@@ -176,22 +209,36 @@ class ActionModule(ProgressAction):
         way: t.Callable[[], Held],
         recorder: Recorder | None,
     ) -> list[dict[str, t.Any]]:
-        """Make one; its machines as they are then. :param stations: by host, as are ``ways``, the connections there. :param way: to the target's libvirt."""
+        """Make one; its machines as they are then.
+        :param stations: by host, as are ``ways``, the connections there.
+        :param way: to the target's libvirt."""
         source, target = journey["source"], journey["target"]
 
         def again(taken: t.Mapping[str, t.Any], first: dict[str, t.Any]) -> dict[str, t.Any]:
-            return through_controller(ways[source], ways[target], stations[target].run, taken, first) if cut_off(first) else first
+            return (
+                through_controller(ways[source], ways[target], stations[target].run, taken, first)
+                if cut_off(first)
+                else first
+            )
 
         order = steps.ORDER[:1] if self._task.check_mode else steps.ORDER
         ends = {"source": stations[source], "target": stations[target]}
         trip = Trip(journey, ends, given, way, again, order)
-        machines = [{key: value for key, value in machine.items() if key != "seed"} for machine in trip.run()["machines"]]
+        machines = [
+            {key: value for key, value in machine.items() if key != "seed"} for machine in trip.run()["machines"]
+        ]
         if recorder is not None:
-            machines = marked(machines, recorder.record([machine["seen"] for machine in machines if machine.get("seen")]))
+            machines = marked(
+                machines, recorder.record([machine["seen"] for machine in machines if machine.get("seen")])
+            )
         return machines
 
     def _again(
-        self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any], run: t.Callable[..., dict[str, t.Any]], first: dict[str, t.Any]
+        self,
+        arguments: dict[str, t.Any],
+        task_vars: dict[str, t.Any],
+        run: t.Callable[..., dict[str, t.Any]],
+        first: dict[str, t.Any],
     ) -> dict[str, t.Any]:
         try:
             there = connection_to(str((arguments.get("source") or {}).get("name")), task_vars, self._play_context)

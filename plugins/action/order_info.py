@@ -17,7 +17,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._information.store i
 
 
 def plain(arguments: t.Mapping[str, t.Any], transport: str, become: bool, environment: t.Any) -> str | None:
-    """The store, where all its machines are asked for, or some of all, and this process sees what the module would see; else ``None`` (pure)."""
+    """The store, where all its machines are asked for, or some of all, and this process sees what the module would see;
+    else ``None`` (pure)."""
     given = {key: value for key, value in arguments.items() if value is not None and key not in ("select", "limit")}
     store = given.pop("store", None)
     if given or not isinstance(store, str) or transport != "local" or become or any(environment or ()):
@@ -26,7 +27,8 @@ def plain(arguments: t.Mapping[str, t.Any], transport: str, become: bool, enviro
 
 
 class ActionModule(ActionBase):
-    """Lists all machines of a file by itself; whatever else is asked, and whatever is wrong with the file, is the module's."""
+    """Lists all machines of a file by itself; whatever else is asked, and whatever is wrong with the file, is the
+    module's."""
 
     TRANSFERS_FILES = False
 
@@ -35,11 +37,17 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         listed = None
         if not self._task.async_val:
-            store = plain(self._task.args, self._connection.transport, self._connection.become is not None, self._task.environment)
+            store = plain(
+                self._task.args, self._connection.transport, self._connection.become is not None, self._task.environment
+            )
             path = listing.file_of(store, self._loader.get_basedir()) if store else None
             listed = listing.read(path) if path else None
         if listed is None:
-            result.update(self._execute_module(module_name="virtuoso.grid.order_info", task_vars=task_vars, wrap_async=self._task.async_val))
+            result.update(
+                self._execute_module(
+                    module_name="virtuoso.grid.order_info", task_vars=task_vars, wrap_async=self._task.async_val
+                )
+            )
         else:
             result.update(self._chosen([views.machine_view(row) for row in listed[0]]))
         return result

@@ -20,9 +20,10 @@ options:
     default: host
   where:
     description:
-      - Conditions that each object must meet, such as C(memory >= 1 GiB), C(site in north, south), C(name like web%), C(owner is known).
-      - Operators are C(==), C(!=), C(<), C(<=), C(>), C(>=), C(in), C(not in), C(like) (in any case of letters), C(is known), C(is unknown).
-        A condition is also a mapping of C(column), C(operator) and C(value).
+      - Conditions that each object must meet, such as C(memory >= 1 GiB), C(site in north, south), C(name like web%),
+        C(owner is known).
+      - Operators are C(==), C(!=), C(<), C(<=), C(>), C(>=), C(in), C(not in), C(like) (in any case of letters), C(is
+        known), C(is unknown). A condition is also a mapping of C(column), C(operator) and C(value).
     type: list
     elements: raw
     default: []
@@ -32,7 +33,8 @@ options:
     default: 1
   members:
     description:
-      - Instead of O(of), O(where) and O(size), a set of several kinds. A mapping of names to C(of) and C(where) of each.
+      - Instead of O(of), O(where) and O(size), a set of several kinds. A mapping of names to C(of) and C(where) of
+        each.
     type: dict
   same:
     description: Columns that must have one known value for all members of a set.
@@ -45,7 +47,8 @@ options:
     elements: str
     default: []
   sum:
-    description: Bounds of sums over a set, such as C(memory >= 512 MiB). Bounds are met, too, by the value itself with C(<=) and C(>=).
+    description: Bounds of sums over a set, such as C(memory >= 512 MiB). Bounds are met, too, by the value itself with
+      C(<=) and C(>=).
     type: list
     elements: raw
     default: []
@@ -56,7 +59,8 @@ options:
     default: []
   order:
     description:
-      - What answers are ordered by, a column, C(-column) for the largest first, C(sum(column)) over a set or C(member.column).
+      - What answers are ordered by, a column, C(-column) for the largest first, C(sum(column)) over a set or
+        C(member.column).
       - A sample is ordered in itself; it isn't sure to have the first of all.
     type: list
     elements: str
@@ -67,23 +71,27 @@ options:
     default: 100
   include:
     description:
-      - What hosts to look at, those that are V(physical), V(virtual), or V(future), which are ordered and don't exist yet.
+      - What hosts to look at, those that are V(physical), V(virtual), or V(future), which are ordered and don't exist
+        yet.
       - If left out, all that exist, and nothing is told of their nature.
     type: list
     elements: str
     choices: [virtual, physical, future]
   scope:
     description:
-      - Only hosts near a site, C(near), the name of a site or of a host at it; and C(latency), for example V(20 ms), how far other sites may be by
-        the newest measurement. Without it only the site itself is near, and a site that was never measured is not.
+      - Only hosts near a site, C(near), the name of a site or of a host at it; and C(latency), for example V(20 ms),
+        how far other sites may be by the newest measurement. Without it only the site itself is near, and a site that
+        was never measured is not.
     type: dict
   within:
     description: When to end, for example V(1 s). What was found by then is returned. If left out, there is no deadline.
     type: str
   method:
     description:
-      - V(exact) goes through all sets. V(sample) draws valid ones at random until there are O(limit) of them, or, with O(order), twenty times as many.
-      - V(auto) goes through all sets where there are few, or else takes a sample. Questions of single objects are always answered exactly by it.
+      - V(exact) goes through all sets. V(sample) draws valid ones at random until there are O(limit) of them, or, with
+        O(order), twenty times as many.
+      - V(auto) goes through all sets where there are few, or else takes a sample. Questions of single objects are
+        always answered exactly by it.
     type: str
     choices: [exact, sample, auto]
     default: auto
@@ -91,11 +99,23 @@ options:
     description: Makes a sample repeatable, on the same store and with time enough. The one that was used is returned.
     type: int
   columns:
-    description: What to return of each object, beside its uuid. By default its name, site and all columns that the question names.
+    description: What to return of each object, beside its uuid. By default its name, site and all columns that the
+      question names.
     type: list
     elements: str
   sql:
     description:
-      - Instead of all conditions, one SELECT in the database's own SQL. Whatever would write is refused by the database.
+      - Instead of all conditions, one SELECT in the database's own SQL. Whatever would write is refused by the
+        database.
+    type: str
+  columns:
+    description: What to return of each object, beside its uuid. By default its name, site and all columns that the
+      question names.
+    type: list
+    elements: str
+  sql:
+    description:
+      - Instead of all conditions, one SELECT in the database's own SQL. Whatever would write is refused by the
+        database.
     type: str
 """

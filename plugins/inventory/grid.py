@@ -10,19 +10,23 @@ name: grid
 short_description: Machines that were ordered, as hosts
 version_added: 0.1.0
 description:
-  - Reads the store of the information service, and adds each machine as a host that any playbook can use. It is reached by SSH
-    through its provider, or through the home of its network if that is registered; none of them needs anything for that but SSH.
+  - Reads the store of the information service, and adds each machine as a host that any playbook can use. It is reached
+    by SSH through its provider, or through the home of its network if that is registered; none of them needs anything
+    for that but SSH.
   - Its configuration is a file whose name ends with C(grid.yml) or C(grid.yaml).
-  - Machines are in the group C(machines), and in groups by state, site, owner, image and tag, C(state_running), C(site_north),
-    C(owner_alice), C(image_debian_12), C(tag_web). Characters that names of groups can't have become underscores.
-  - Host variables begin with C(virtuoso_), C(virtuoso_uuid), C(virtuoso_reference), C(virtuoso_state), C(virtuoso_provider),
-    C(virtuoso_site), C(virtuoso_owner), C(virtuoso_image), C(virtuoso_vcpus), C(virtuoso_memory) and C(virtuoso_disk) (bytes),
-    C(virtuoso_addresses), C(virtuoso_mac), C(virtuoso_network), C(virtuoso_display), C(virtuoso_tags), C(virtuoso_seen), C(virtuoso_stale) and others.
-  - The host key of a machine is accepted at first sight and kept under the machine's uuid, so machines that get the same address one
-    after the other are not taken for each other.
-  - Providers and homes that the store knows get the variables C(virtuoso_kind), C(virtuoso_uuid) and C(virtuoso_seen), and the group
-    of their site. How they are reached, and whether they are in the group C(providers), is left to the inventory that names them,
-    unless O(providers) is set. So a provider that is taken out of that inventory gets no more machines.
+  - Machines are in the group C(machines), and in groups by state, site, owner, image and tag, C(state_running),
+    C(site_north), C(owner_alice), C(image_debian_12), C(tag_web). Characters that names of groups can't have become
+    underscores.
+  - Host variables begin with C(virtuoso_), C(virtuoso_uuid), C(virtuoso_reference), C(virtuoso_state),
+    C(virtuoso_provider), C(virtuoso_site), C(virtuoso_owner), C(virtuoso_image), C(virtuoso_vcpus), C(virtuoso_memory)
+    and C(virtuoso_disk) (bytes), C(virtuoso_addresses), C(virtuoso_mac), C(virtuoso_network), C(virtuoso_display),
+    C(virtuoso_tags), C(virtuoso_seen), C(virtuoso_stale) and others.
+  - The host key of a machine is accepted at first sight and kept under the machine's uuid, so machines that get the
+    same address one after the other are not taken for each other.
+  - Providers and homes that the store knows get the variables C(virtuoso_kind), C(virtuoso_uuid) and C(virtuoso_seen),
+    and the group of their site. How they are reached, and whether they are in the group C(providers), is left to the
+    inventory that names them, unless O(providers) is set. So a provider that is taken out of that inventory gets no
+    more machines.
   - Nothing that comes from a provider or a machine is ever used as a template.
 author:
   - virtuoso.grid contributors (@virtuoso-grid)
@@ -42,7 +46,8 @@ options:
       - The information service's database, a path of an SQLite file or an SQLAlchemy URL.
       - A relative path is relative to the directory of the configuration file.
       - A store that doesn't exist yet makes an empty inventory and a warning.
-      - By default the same as the roles', C(virtuoso/grid.db) in E(XDG_DATA_HOME), which is C(~/.local/share) where it isn't set.
+      - By default the same as the roles', C(virtuoso/grid.db) in E(XDG_DATA_HOME), which is C(~/.local/share) where it
+        isn't set.
     type: str
     env:
       - name: VIRTUOSO_STORE
@@ -54,7 +59,8 @@ options:
     default: [existing]
   where:
     description:
-      - Conditions that machines must meet to be added, such as C(site == north) or C(memory >= 1 GiB), as those of M(virtuoso.grid.find).
+      - Conditions that machines must meet to be added, such as C(site == north) or C(memory >= 1 GiB), as those of
+        M(virtuoso.grid.find).
     type: list
     elements: raw
     default: []
@@ -63,22 +69,23 @@ options:
     type: dict
   stale_after:
     description:
-      - Hosts that were last seen longer ago have C(virtuoso_stale) set and are in the group C(stale). They are not left out.
+      - Hosts that were last seen longer ago have C(virtuoso_stale) set and are in the group C(stale). They are not left
+        out.
     type: str
     default: 1 d
   providers:
     description:
-      - Whether to add the store's providers to the group C(providers), and homes to C(homes), with their site and the connection
-        variables that were registered. Set it where no other inventory names them.
-      - Hosts that an inventory read before this one has are left as they are. Inventories in a directory are read in the order of
-        their names.
+      - Whether to add the store's providers to the group C(providers), and homes to C(homes), with their site and the
+        connection variables that were registered. Set it where no other inventory names them.
+      - Hosts that an inventory read before this one has are left as they are. Inventories in a directory are read in
+        the order of their names.
     type: bool
     default: false
   known_hosts:
     description:
       - The file in which host keys of machines are kept.
-      - By default it lies beside the store's file and is named as that with C(.known_hosts); for a store on a server it is
-        C(~/.ssh/virtuoso_known_hosts).
+      - By default it lies beside the store's file and is named as that with C(.known_hosts); for a store on a server it
+        is C(~/.ssh/virtuoso_known_hosts).
     type: path
 """
 
@@ -117,7 +124,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._information.store i
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_duration
 
 _UNTRUSTED = hasattr(BaseInventoryPlugin, "trusted_by_default")
-"""Whether Ansible takes no text for a template that it wasn't told to (ansible-core 2.19 on); before, each has to be marked."""
+"""Whether Ansible takes no text for a template that it wasn't told to (ansible-core 2.19 on); before, each has to be
+marked."""
 
 _SUFFIXES = ("grid.yml", "grid.yaml")
 
@@ -151,7 +159,8 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
             entries = self._entries(path)
             if self.get_option("cache"):
                 self._cache[key] = entries
-        # Read once: an option's value is worked out at each look, which for each host would take longer than all else here.
+        # Read once: an option's value is worked out at each look, which for each host would take longer than all else
+        # here.
         providers = self.get_option("providers")
         constructs = [(construct, self.get_option(option)) for option, construct in self._constructs()]
         wanted = [(construct, value) for construct, value in constructs if value]
@@ -180,7 +189,8 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
 
     def _entries(self, path: str) -> list[view.Entry]:
         location = str(
-            self.get_option("store") or os.path.join(os.environ.get("XDG_DATA_HOME") or "~/.local/share", "virtuoso", "grid.db")
+            self.get_option("store")
+            or os.path.join(os.environ.get("XDG_DATA_HOME") or "~/.local/share", "virtuoso", "grid.db")
         )
         directory = os.path.dirname(os.path.abspath(path))
         file = listing.file_of(location, directory)
@@ -196,17 +206,20 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
                     self.display.warning(f"{exc}; the inventory has no machines yet")
                     return []
                 raise AnsibleParserError(f"{path}: {exc}") from exc
-        known_hosts = self.get_option("known_hosts") or (f"{file}.known_hosts" if file else "~/.ssh/virtuoso_known_hosts")
+        known_hosts = self.get_option("known_hosts") or (
+            f"{file}.known_hosts" if file else "~/.ssh/virtuoso_known_hosts"
+        )
         return view.entries(*read, include=self.get_option("include"), known_hosts=known_hosts)
 
     def _read_store(self, location: str, directory: str) -> tuple[str | None, tuple[list[view.Row], list[view.Row]]]:
-        """The store's file, if it is one, then machines and hosts: the way for servers, conditions, and whatever is wrong.
+        """The store's file, if it is one, then machines and hosts: the way for servers, conditions, and whatever is
+        wrong.
 
         :raises GridError: as :class:`Store`, and as :func:`find.matching`.
         """
         # Only here: loading SQLAlchemy takes longer than all else that this plugin does.
-        from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
         from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.answer import matching
+        from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
         from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
         store = Store(location, directory=directory)
@@ -238,7 +251,8 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
             if group not in inventory.groups:
                 inventory.add_group(group)
             inventory.add_child(group, name)
-        # The host's own method: the inventory's looks up the name and copies the value for each variable, as if these came from anywhere.
+        # The host's own method: the inventory's looks up the name and copies the value for each variable, as if these
+        # came from anywhere.
         set_variable = inventory.hosts[name].set_variable
         for variable, value in variables.items():
             set_variable(variable, value if _UNTRUSTED else wrap_var(value))

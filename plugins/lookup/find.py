@@ -10,7 +10,8 @@ name: find
 short_description: Find hosts, networks, images, and sets of them
 version_added: 0.2.0
 description:
-  - Answers a question from the store of the information service, as the module M(virtuoso.grid.find) does, on the controller and without a task.
+  - Answers a question from the store of the information service, as the module M(virtuoso.grid.find) does, on the
+    controller and without a task.
   - Terms are conditions on each object, as those in O(where).
 author:
   - virtuoso.grid contributors (@virtuoso-grid)
@@ -26,7 +27,8 @@ options:
   store:
     description:
       - The information service's database, a path of an SQLite file or an SQLAlchemy URL.
-      - By default the same as the roles', C(virtuoso/grid.db) in E(XDG_DATA_HOME), which is C(~/.local/share) where it isn't set.
+      - By default the same as the roles', C(virtuoso/grid.db) in E(XDG_DATA_HOME), which is C(~/.local/share) where it
+        isn't set.
     type: str
     env:
       - name: VIRTUOSO_STORE

@@ -13,7 +13,8 @@ _LISTS = ("mutually_exclusive", "required_together", "required_one_of", "require
 
 
 def merge(*specs: Spec) -> Spec:
-    """One set of ``AnsibleModule`` arguments out of several; lists of rules are joined, an option given twice is an error."""
+    """One set of ``AnsibleModule`` arguments out of several; lists of rules are joined, an option given twice is an
+    error."""
     merged: Spec = {"argument_spec": {}}
     for spec in specs:
         for key, value in spec.items():

@@ -47,7 +47,8 @@ def command(
     :param timeout: seconds until the program and its children are ended.
     :param env: variables added to the environment, which is otherwise the caller's with ``LC_ALL=C.UTF-8``.
     :param accept: exit codes that are no error.
-    :raises GridError: ``program_missing``, ``timed_out``, or ``code`` with ``rc`` and ``stderr`` (its last 2,000 characters).
+    :raises GridError: ``program_missing``, ``timed_out``, or ``code`` with ``rc`` and ``stderr`` (its last 2,000
+        characters).
     """
     shown = shlex.join(argv)
     try:
@@ -71,7 +72,9 @@ def command(
     try:
         stdout, stderr = process.communicate(input, timeout)
     except subprocess.TimeoutExpired as exc:
-        raise GridError("timed_out", f"{argv[0]} did not end within {timeout:g} s", object=object, tried=shown, remedy=remedy) from exc
+        raise GridError(
+            "timed_out", f"{argv[0]} did not end within {timeout:g} s", object=object, tried=shown, remedy=remedy
+        ) from exc
     finally:
         if process.poll() is None:
             _end(process)

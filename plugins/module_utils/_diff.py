@@ -29,6 +29,8 @@ def diff(header: str, before: State, after: State) -> dict[str, str]:
     def text(state: State) -> str:
         if state is None:
             return ""
-        return json.dumps({key: state[key] for key in keys if key in state}, indent=2, sort_keys=True, default=str) + "\n"
+        return (
+            json.dumps({key: state[key] for key in keys if key in state}, indent=2, sort_keys=True, default=str) + "\n"
+        )
 
     return {"before_header": header, "after_header": header, "before": text(before), "after": text(after)}

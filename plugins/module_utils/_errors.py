@@ -49,7 +49,13 @@ class GridError(Exception):
 
     def failure(self) -> dict[str, t.Any]:
         """The machine-readable half, returned as ``failure`` beside ``msg``."""
-        known = {"code": self.code, "host": self.host, "object": self.object, "tried": self.tried, "remedy": self.remedy}
+        known = {
+            "code": self.code,
+            "host": self.host,
+            "object": self.object,
+            "tried": self.tried,
+            "remedy": self.remedy,
+        }
         return {**{key: value for key, value in known.items() if value is not None}, **self.details}
 
     def __str__(self) -> str:

@@ -20,7 +20,8 @@ def bits(kind: str, value: str, count: int) -> int:
 def mac_prefix(network: str, site: str) -> str:
     """The first three octets of the MAC addresses of a network's machines at a site, for rules per prefix."""
     net = bits("network", network, 12)
-    # The low nibble of the first octet says unicast and locally administered (IEEE 802, 8.4); the network's bits lie around it
+    # The low nibble of the first octet says unicast and locally administered (IEEE 802, 8.4); the network's bits lie
+    # around it
     octets = (net >> 8 << 4 | 0x2, net & 0xFF, bits("site", site, 8))
     return ":".join(f"{octet:02x}" for octet in octets)
 
@@ -35,5 +36,6 @@ def mac_address(network: str, site: str, uuid: str) -> str:
 
 
 def card_mac(network: str, mac: str) -> str:
-    """The MAC address of a machine's card on another network than its first, whose MAC address this is; it is kept when the machine moves, as that is."""
+    """The MAC address of a machine's card on another network than its first, whose MAC address this is; it is kept when
+    the machine moves, as that is."""
     return mac_prefix(network, "")[:5] + mac.lower()[5:]

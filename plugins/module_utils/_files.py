@@ -18,7 +18,9 @@ Entry = t.Mapping[str, t.Any]
 def order(entries: t.Sequence[Entry]) -> list[Entry]:
     """Directories before what is in them, and last what goes (pure)."""
     rank = {"directory": 0, "file": 1, "link": 2, "absent": 3}
-    return sorted(entries, key=lambda entry: (rank[entry["state"]], entry["path"] if entry["state"] == "directory" else ""))
+    return sorted(
+        entries, key=lambda entry: (rank[entry["state"]], entry["path"] if entry["state"] == "directory" else "")
+    )
 
 
 def _status(path: str) -> os.stat_result | None:
@@ -47,7 +49,11 @@ def _directory(entry: Entry, owner: int, check_mode: bool) -> dict[str, str] | N
             os.makedirs(path)
         os.chmod(path, int(entry["mode"], 8))
         os.chown(path, owner, owner)
-    before = "absent\n" if found is None else f"directory, mode {stat.S_IMODE(found.st_mode):04o}, owner {found.st_uid}:{found.st_gid}\n"
+    before = (
+        "absent\n"
+        if found is None
+        else f"directory, mode {stat.S_IMODE(found.st_mode):04o}, owner {found.st_uid}:{found.st_gid}\n"
+    )
     return _row(entry, before, f"directory, mode {entry['mode']}, owner {owner}:{owner}\n")
 
 
@@ -67,7 +73,11 @@ def _file(entry: Entry, owner: int, check_mode: bool) -> dict[str, str] | None:
         _write(path, content, int(entry["mode"], 8), owner)
     if same:
         was = t.cast(os.stat_result, found)
-        return _row(entry, f"mode {stat.S_IMODE(was.st_mode):04o}, owner {was.st_uid}:{was.st_gid}\n", f"mode {entry['mode']}, owner {owner}:{owner}\n")
+        return _row(
+            entry,
+            f"mode {stat.S_IMODE(was.st_mode):04o}, owner {was.st_uid}:{was.st_gid}\n",
+            f"mode {entry['mode']}, owner {owner}:{owner}\n",
+        )
     return _row(entry, before.decode("utf-8", "replace"), entry["content"])
 
 

@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A module that was started before its turn: it waits for the word that tells what it is to do.
 
-To start a module takes longer than most of what it does. So the controller starts the one that comes next while another works, and gives it the word by a file
-in a directory that is there as long as the controller's process is (``plugin_utils/_stations.py``). Without the word nothing is done. A module that is to do
-one thing after the other has a word for each, and says what became of it through a named pipe in that directory (fifo(7)).
+To start a module takes longer than most of what it does. So the controller starts the one that comes next while another
+works, and gives it the word by a file in a directory that is there as long as the controller's process is
+(``plugin_utils/_stations.py``). Without the word nothing is done. A module that is to do one thing after the other has
+a word for each, and says what became of it through a named pipe in that directory (fifo(7)).
 """
 
 from __future__ import annotations
@@ -28,13 +29,20 @@ ANSWERS = ".answers"
 
 
 def word(
-    path: str, *, longest: float = LONGEST, patience: float = _PATIENCE, clock: t.Callable[[], float] = time.monotonic, begun: str = ""
+    path: str,
+    *,
+    longest: float = LONGEST,
+    patience: float = _PATIENCE,
+    clock: t.Callable[[], float] = time.monotonic,
+    begun: str = "",
 ) -> dict[str, t.Any]:
     """The word, as soon as it is given.
 
-    :param path: its file. :param patience: seconds within which the directory must have been made.
+    :param path: its file.
+    :param patience: seconds within which the directory must have been made.
     :param begun: a file by which it is seen that another of us has had its word.
-    :raises GridError: ``not_called`` where the controller has gone, or didn't come; ``link_lost`` where another was begun.
+    :raises GridError: ``not_called`` where the controller has gone, or didn't come; ``link_lost`` where another was
+        begun.
     """
     seen = False
     begin = clock()
@@ -47,10 +55,16 @@ def word(
         except FileNotFoundError:
             pass
         if begun and os.path.exists(begun):
-            raise GridError("link_lost", "the connection broke after the module had begun, and what became of that isn't known here", remedy="Run again")
+            raise GridError(
+                "link_lost",
+                "the connection broke after the module had begun, and what became of that isn't known here",
+                remedy="Run again",
+            )
         there = os.path.isdir(os.path.dirname(path))
         if (seen and not there) or (not seen and not there and clock() - begin > patience):
-            raise GridError("not_called", "the controller has gone before it said what to do; nothing was done", remedy="Run again")
+            raise GridError(
+                "not_called", "the controller has gone before it said what to do; nothing was done", remedy="Run again"
+            )
         seen = seen or there
         raise Pending("no word yet")
 
@@ -58,7 +72,8 @@ def word(
 
 
 class Words:
-    """One word after the other. :param path: what their files' names begin with; each has its number after that, from 0 on."""
+    """One word after the other.
+    :param path: what their files' names begin with; each has its number after that, from 0 on."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -72,10 +87,12 @@ class Words:
         begun = f"{self._path}.begun"
         found = word(path, patience=0.0) if self._number else word(path, begun=begun)
         if not self._number:
-            # Ansible starts a module once more where its connection broke: that one is to end, not to wait for a word that was given already.
+            # Ansible starts a module once more where its connection broke: that one is to end, not to wait for a word
+            # that was given already.
             with contextlib.suppress(OSError), open(begun, "w", encoding="ascii"):
                 pass
-        # The module may be started once more where its connection broke: what it has begun to do is not to be done by two.
+        # The module may be started once more where its connection broke: what it has begun to do is not to be done by
+        # two.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
         self._number += 1

@@ -6,4 +6,5 @@
 from __future__ import annotations
 
 TLS_DIR = "/etc/pki/qemu"
-"""A host's certificate and key, and the authority's certificate, by the names that QEMU gives them; the role ``provider`` makes them."""
+"""A host's certificate and key, and the authority's certificate, by the names that QEMU gives them; the role
+``provider`` makes them."""

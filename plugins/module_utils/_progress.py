@@ -13,20 +13,20 @@ import os
 import time
 import typing as t
 
-
 QUIET_SECONDS = 2.0
 """Work that takes no longer than this shows nothing."""
 
 OWN = "/run/virtuoso-progress-"
-"""How a file begins that the controller named and nobody else knows; it goes with the process. Only root writes there, so nobody else can
-have put a link in its place."""
+"""How a file begins that the controller named and nobody else knows; it goes with the process. Only root writes there,
+so nobody else can have put a link in its place."""
 
 
 class Progress:
     """Writes one line per stage; does nothing without a file, and never fails the work that it reports on.
 
     A line is ``{"time": seconds since 1970, "name": ..., "stage": ..., "done": bytes, "total": bytes}``; ``done`` and
-    ``total`` are there where they are known. Work that ends within ``quiet`` seconds leaves no file, so that nobody has to remove it.
+    ``total`` are there where they are known. Work that ends within ``quiet`` seconds leaves no file, so that nobody has
+    to remove it.
     """
 
     def __init__(self, path: str | None, name: str = "", *, interval: float = 0.5, quiet: float = 0.0) -> None:

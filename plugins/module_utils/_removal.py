@@ -13,7 +13,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 
 
 def remove_tree(tree: str) -> None:
-    """Remove a tree of ours, unless something is mounted in it, which would be lost. :raises GridError: ``leftover_mounted``."""
+    """Remove a tree of ours, unless something is mounted in it, which would be lost.
+    :raises GridError: ``leftover_mounted``."""
     if not os.path.isdir(tree) or os.path.islink(tree):
         return
     for top, dirs, dummy in os.walk(tree):

@@ -25,7 +25,9 @@ class _Here:
     name = platform.node()
 
 
-def run_module(work: t.Callable[[AnsibleModule], Result], *, where: str | None = None, **module_arguments: t.Any) -> None:
+def run_module(
+    work: t.Callable[[AnsibleModule], Result], *, where: str | None = None, **module_arguments: t.Any
+) -> None:
     """Make the module, let ``work`` do it, end with ``exit_json`` or, on a GridError, with ``fail_json``.
 
     :param where: what errors call the host, instead of its node name.
@@ -49,7 +51,8 @@ def finish(module: AnsibleModule, result: Result) -> None:
 
 
 def ended(result: Result) -> Result:
-    """What a module ends with: a batch with failed objects ends as failed, with every object's own result still in it (pure)."""
+    """What a module ends with: a batch with failed objects ends as failed, with every object's own result still in it
+    (pure)."""
     for batch in (value for value in result.values() if isinstance(value, list)):
         failed = [item for item in batch if isinstance(item, dict) and item.get("failed")]
         if failed:
@@ -78,4 +81,8 @@ def attempt(name: str, work: t.Callable[[], Result], *, kind: str, tried: str) -
     try:
         return {"name": name, "changed": False, **work()}
     except GridError as exc:
-        return {"name": name, "changed": False, **exc.on(host=_Here.name, object=f"{kind} {name}", tried=tried).result()}
+        return {
+            "name": name,
+            "changed": False,
+            **exc.on(host=_Here.name, object=f"{kind} {name}", tried=tried).result(),
+        }

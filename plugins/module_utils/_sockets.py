@@ -53,5 +53,7 @@ def parse_ports(text: str) -> range:
     found = _PORTS.fullmatch(text)
     ports = range(int(found[1]), int(found[2]) + 1) if found else range(0)
     if not ports or ports[0] < 1024 or ports[-1] > 65535:
-        raise GridError("invalid_ports", f"{shorten(text)} is not a range of ports", remedy="Give a range such as 10809-10872")
+        raise GridError(
+            "invalid_ports", f"{shorten(text)} is not a range of ports", remedy="Give a range such as 10809-10872"
+        )
     return ports

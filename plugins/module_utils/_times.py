@@ -53,14 +53,17 @@ def parse_time(value: t.Any, what: str = "time") -> str:
         return _text(time)
     except (ValueError, OverflowError) as exc:
         raise GridError(
-            "invalid_time", f"{what} {text[:60]!r} is not a point in time", remedy="Write it as 2026-11-24T10:00:00Z (ISO 8601)"
+            "invalid_time",
+            f"{what} {text[:60]!r} is not a point in time",
+            remedy="Write it as 2026-11-24T10:00:00Z (ISO 8601)",
         ) from exc
 
 
 def parse_duration(value: t.Any, what: str = "duration", *, minimum: int = 0, maximum: int = 10**12) -> int:
     """Microseconds of a length of time such as ``100 ms``, ``0.5 s`` or a plain number of microseconds.
 
-    :raises GridError: ``invalid_duration`` for what is none, or is outside ``minimum`` to ``maximum`` (microseconds, both allowed).
+    :raises GridError: ``invalid_duration`` for what is none, or is outside ``minimum`` to ``maximum`` (microseconds,
+        both allowed).
     """
     match = None if isinstance(value, bool) else _DURATION.fullmatch(str(value))
     factor = _UNITS.get(match.group(2)) if match else None

@@ -42,11 +42,17 @@ def tool(argv: t.Sequence[str], *, contained: bool = False, limits: t.Sequence[s
         # setpriv, unshare and prlimit end with 127 where the program is not there
         if exc.details.get("rc") == 127 and f"failed to execute {argv[0]}:" in exc.details["stderr"]:
             raise GridError(
-                "program_missing", f"the program {argv[0]} is not installed", tried=exc.tried, remedy=missing_remedy(argv[0])
+                "program_missing",
+                f"the program {argv[0]} is not installed",
+                tried=exc.tried,
+                remedy=missing_remedy(argv[0]),
             ) from exc
         if exc.details.get("stderr", "").startswith("unshare: unshare failed"):
             raise GridError(
-                "not_permitted", "this host does not let us make namespaces", tried=exc.tried, remedy="Run as root (become: true)"
+                "not_permitted",
+                "this host does not let us make namespaces",
+                tried=exc.tried,
+                remedy="Run as root (become: true)",
             ) from exc
         raise
 
@@ -113,7 +119,9 @@ def disk_errors(path: str) -> t.Iterator[None]:
                 "not_permitted", f"{exc.strerror}: {exc.filename or path}", remedy="Run as root (become: true)"
             ) from exc
         raise GridError(
-            "io_error", f"{exc.strerror or exc}: {exc.filename or path}", remedy="See that the file system works and is writable"
+            "io_error",
+            f"{exc.strerror or exc}: {exc.filename or path}",
+            remedy="See that the file system works and is writable",
         ) from exc
     except GridError as exc:
         said = str(exc.details.get("stderr", ""))

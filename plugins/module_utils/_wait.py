@@ -47,5 +47,7 @@ def wait_for(
         except Pending as exc:
             last = str(exc)
         if late:
-            raise GridError("timed_out", f"{what} did not come within {timeout:g} s; last seen: {last}", remedy=remedy, last=last)
+            raise GridError(
+                "timed_out", f"{what} did not come within {timeout:g} s; last seen: {last}", remedy=remedy, last=last
+            )
         wake.wait(max(0.0, min(interval, end - clock())))

@@ -12,8 +12,10 @@ short_description: Where machines' displays are and what they show
 version_added: 0.1.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - Returns host and port of the displays of machines on a provider. The host is the provider's own loopback; reach it with C(ssh -L).
-  - With O(dest), takes a screenshot of each that runs and writes it to the controller. That is a reading, so it never counts as a change.
+  - Returns host and port of the displays of machines on a provider. The host is the provider's own loopback; reach it
+    with C(ssh -L).
+  - With O(dest), takes a screenshot of each that runs and writes it to the controller. That is a reading, so it never
+    counts as a change.
 options:
   machines:
     description: The machines, each by C(uuid) or C(name); other keys are not looked at.
@@ -22,7 +24,8 @@ options:
     required: true
   dest:
     description:
-      - Directory on the controller for screenshots, made if it isn't there. Files are named by uuid and readable by their owner only.
+      - Directory on the controller for screenshots, made if it isn't there. Files are named by uuid and readable by
+        their owner only.
       - In check mode nothing is written.
     type: str
 attributes:
@@ -62,15 +65,16 @@ machines:
       returned: success
       sample: {type: vnc, host: 127.0.0.1, port: 5900}
     screenshot:
-      description: "C(path) on the controller, C(format), which is V(png), C(width) and C(height); V(none) without O(dest), or while nothing is shown."
+      description: "C(path) on the controller, C(format), which is V(png), C(width) and C(height); V(none) without
+        O(dest), or while nothing is shown."
       type: dict
       returned: success
     failed: {description: Present and true where this one failed., type: bool, returned: failure}
     msg: {description: What is wrong and what to do., type: str, returned: failure}
     failure:
       description:
-        - The same for programs. Its C(code) is among C(machine_unknown), C(foreign_domain), C(invalid_...), C(screenshot_invalid),
-          C(libvirt_error), C(libvirt_unreachable), C(io_error), C(disk_full).
+        - The same for programs. Its C(code) is among C(machine_unknown), C(foreign_domain), C(invalid_...),
+          C(screenshot_invalid), C(libvirt_error), C(libvirt_unreachable), C(io_error), C(disk_full).
       type: dict
       returned: failure
 """

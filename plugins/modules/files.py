@@ -9,15 +9,19 @@ DOCUMENTATION = r"""
 module: files
 short_description: Have many small files of root's on a host, in one task
 description:
-  - Writes files, makes directories and symbolic links, and removes what is to go, all of O(files) at once. M(ansible.builtin.copy) in a loop
-    starts several programs on the host for each file, which takes longer than all the rest that the roles of this collection do there.
-  - Everything belongs to root. A file is replaced whole, or stays as it was. A symbolic link in a file's place is replaced, not followed.
-  - Not for secrets. What is written is shown in diff mode, and in the log of whoever asks Ansible for its tasks' arguments.
+  - Writes files, makes directories and symbolic links, and removes what is to go, all of O(files) at once.
+    M(ansible.builtin.copy) in a loop starts several programs on the host for each file, which takes longer than all the
+    rest that the roles of this collection do there.
+  - Everything belongs to root. A file is replaced whole, or stays as it was. A symbolic link in a file's place is
+    replaced, not followed.
+  - Not for secrets. What is written is shown in diff mode, and in the log of whoever asks Ansible for its tasks'
+    arguments.
 version_added: 0.2.0
 author: [virtuoso.grid contributors (@virtuoso-grid)]
 options:
   files:
-    description: What is to be there, or to go. Directories are made first, in the order of their paths; what goes does so last.
+    description: What is to be there, or to go. Directories are made first, in the order of their paths; what goes does
+      so last.
     type: list
     elements: dict
     required: true
@@ -32,7 +36,8 @@ options:
         default: file
         choices: [file, directory, link, absent]
       content:
-        description: What is in the file, as it is to be to the last character; or where the link leads. Needed with V(file) and V(link).
+        description: What is in the file, as it is to be to the last character; or where the link leads. Needed with
+          V(file) and V(link).
         type: str
       mode:
         description: Permissions as four octal digits. Files have V(0644), directories V(0755), where it is left out.
@@ -85,14 +90,19 @@ FILE = {
 }
 NEEDED = [("state", "file", ("content",)), ("state", "link", ("content",))]
 OPTIONS = {
-    "argument_spec": {"files": {"type": "list", "elements": "dict", "required": True, "options": FILE, "required_if": NEEDED}},
+    "argument_spec": {
+        "files": {"type": "list", "elements": "dict", "required": True, "options": FILE, "required_if": NEEDED}
+    },
     "supports_check_mode": True,
 }
 
 
 def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     """All of them."""
-    entries = [{**entry, "mode": entry["mode"] or ("0755" if entry["state"] == "directory" else "0644")} for entry in module.params["files"]]
+    entries = [
+        {**entry, "mode": entry["mode"] or ("0755" if entry["state"] == "directory" else "0644")}
+        for entry in module.params["files"]
+    ]
     for entry in entries:
         if not re.fullmatch("[0-7]{4}", entry["mode"]) or not entry["path"].startswith("/"):
             raise GridError(
@@ -105,7 +115,9 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     try:
         paths, rows = _files.bring(entries, check_mode=module.check_mode)
     except OSError as exc:
-        raise GridError("files_failed", str(exc), tried="write the files", remedy="See what is there, and run again") from exc
+        raise GridError(
+            "files_failed", str(exc), tried="write the files", remedy="See what is there, and run again"
+        ) from exc
     return {"changed": bool(paths), "paths": paths, "diff": rows}
 
 

@@ -11,9 +11,10 @@ module: find
 short_description: Find hosts, networks, images, and sets of them
 version_added: 0.2.0
 description:
-  - Answers a question from the store of the information service, by conditions on each object, on sums over a set of them, and on what must be
-    the same or different within the set, until a deadline.
-  - The answer says whether it is complete, a random sample of valid answers, or cut by its deadline, and what it cost. Each answer is valid.
+  - Answers a question from the store of the information service, by conditions on each object, on sums over a set of
+    them, and on what must be the same or different within the set, until a deadline.
+  - The answer says whether it is complete, a random sample of valid answers, or cut by its deadline, and what it cost.
+    Each answer is valid.
 extends_documentation_fragment:
   - virtuoso.grid.attributes
   - virtuoso.grid.store
@@ -79,7 +80,8 @@ RETURN = r"""
 found:
   description:
     - The answers. Of single objects each is a mapping of its columns.
-    - Of sets each has RV(found[].members), a list of such mappings (with C(member), its name, where members have names), and RV(found[].sum).
+    - Of sets each has RV(found[].members), a list of such mappings (with C(member), its name, where members have
+      names), and RV(found[].sum).
   returned: success
   type: list
   elements: dict

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image
-short_description: Make, capture, flatten, prune and remove images of a host's image store, and roll machines back to them
+short_description: Make, capture, flatten, prune and remove images of a host's image store, and roll machines back to
+  them
 version_added: 0.1.0
 description:
   - Has images in the store of the host that it runs on, from an empty disk, a file, a download or a list of packages.
-  - An image is a chain of layers and a manifest that gives it a name and a version. A layer is a qcow2 file with the blocks in which it differs
-    from the layer below. It is named by a digest of what a guest sees of it, so that the same content is the same layer on every host.
-    Neither layers nor manifests ever change. Files appear under their final name only when whole and verified; what an
-    interrupted run left is resumed or removed by the next one. Two runs at once for the same image make it once.
-  - Files and downloads are not trusted. Their format is what the entry says, never guessed; they are refused where they name a backing
-    file or an external data file, are encrypted, claim more than 64 TiB or are damaged.
+  - An image is a chain of layers and a manifest that gives it a name and a version. A layer is a qcow2 file with the
+    blocks in which it differs from the layer below. It is named by a digest of what a guest sees of it, so that the
+    same content is the same layer on every host. Neither layers nor manifests ever change. Files appear under their
+    final name only when whole and verified; what an interrupted run left is resumed or removed by the next one. Two
+    runs at once for the same image make it once.
+  - Files and downloads are not trusted. Their format is what the entry says, never guessed; they are refused where they
+    name a backing file or an external data file, are encrypted, claim more than 64 TiB or are damaged.
   - A recipe of packages runs as root on the host while the image is built, and is trusted.
 author: virtuoso.grid contributors (@virtuoso-grid)
 extends_documentation_fragment: [virtuoso.grid.depot, virtuoso.grid.hypervisor, virtuoso.grid.attributes]
@@ -25,8 +27,8 @@ attributes:
   check_mode:
     support: full
     details:
-      - What a running machine's disk would become is not known before it is copied. Its entry is told as changed, with a null
-        C(digest) and, where none was asked for, C(version).
+      - What a running machine's disk would become is not known before it is copied. Its entry is told as changed, with
+        a null C(digest) and, where none was asked for, C(version).
   diff_mode:
     support: full
 requirements:
@@ -36,38 +38,44 @@ requirements:
 options:
   images:
     description:
-      - The images. Each is served for itself; one that fails does not keep the others from being made. Needed but for O(state=pruned).
-      - C(name) is the image's name, C(version) its version, without which it is the first 12 digits of its recipe's digest.
-      - C(user) is the user to log in as, C(python) the Python interpreter in the image; both are kept in the manifest for the inventory.
-      - C(source) says what the image is made of, by its C(type). An entry with a C(version) or a C(digest) and without a source
-        is an image that must be there already.
+      - The images. Each is served for itself; one that fails does not keep the others from being made. Needed but for
+        O(state=pruned).
+      - C(name) is the image's name, C(version) its version, without which it is the first 12 digits of its recipe's
+        digest.
+      - C(user) is the user to log in as, C(python) the Python interpreter in the image; both are kept in the manifest
+        for the inventory.
+      - C(source) says what the image is made of, by its C(type). An entry with a C(version) or a C(digest) and without
+        a source is an image that must be there already.
       - C(blank) is an empty disk of C(size).
       - C(file) is the image file C(path) on the host, in C(format) V(qcow2) (the default) or V(raw).
       - C(url) is a download of C(url) with the mandatory C(checksum) V(sha256:...), in C(format).
-      - C(packages) is a recipe for a bootable disk with C(suite), C(size), C(packages), and optionally C(variant), C(mirrors), C(components), C(keep),
-        C(files), C(commands), C(initramfs), C(modules) and C(cmdline). The file C(docs/images.md) of the collection describes it.
-      - With O(state=captured) an entry has C(name), C(machine) (uuid or name of a machine on this host), and optionally C(version), C(user) and
-        C(python). Without C(version) it is the first 12 digits of the new layer's digest, so that it follows from the content. C(user)
-        and C(python) are the machine's where they are left out.
-      - With O(state=flattened) an entry has C(name), C(version), and optionally C(new_version), which otherwise is the first 12 digits of the
-        new layer's digest.
+      - C(packages) is a recipe for a bootable disk with C(suite), C(size), C(packages), and optionally C(variant),
+        C(mirrors), C(components), C(keep), C(files), C(commands), C(initramfs), C(modules) and C(cmdline). The file
+        C(docs/images.md) of the collection describes it.
+      - With O(state=captured) an entry has C(name), C(machine) (uuid or name of a machine on this host), and optionally
+        C(version), C(user) and C(python). Without C(version) it is the first 12 digits of the new layer's digest, so
+        that it follows from the content. C(user) and C(python) are the machine's where they are left out.
+      - With O(state=flattened) an entry has C(name), C(version), and optionally C(new_version), which otherwise is the
+        first 12 digits of the new layer's digest.
       - With O(state=rolled_back) an entry has C(machine), C(name) and C(version).
     type: list
     elements: dict
   state:
     description:
       - V(present) has the images.
-      - V(absent) removes their names, and those of their layers that neither another image nor a machine's disk on this host is made of.
-        C(source) is then not needed; without C(version) all versions of the name go.
-      - V(captured) has the disks of machines on this host as versions. What differs from the layers that a disk lies on becomes one new layer on
-        them. Where nothing differs, and where the content is that of a version of the name that is there, nothing is made. A C(version) that was
-        captured from the same machine is there for good, and the machine isn't looked at again. A stopped machine is read as it lies; a
-        running one goes on, and QEMU copies its disk as it was at one moment, with the file systems frozen for that moment if the guest's agent is there.
+      - V(absent) removes their names, and those of their layers that neither another image nor a machine's disk on this
+        host is made of. C(source) is then not needed; without C(version) all versions of the name go.
+      - V(captured) has the disks of machines on this host as versions. What differs from the layers that a disk lies on
+        becomes one new layer on them. Where nothing differs, and where the content is that of a version of the name
+        that is there, nothing is made. A C(version) that was captured from the same machine is there for good, and the
+        machine isn't looked at again. A stopped machine is read as it lies; a running one goes on, and QEMU copies its
+        disk as it was at one moment, with the file systems frozen for that moment if the guest's agent is there.
       - V(flattened) has the content of a version with several layers as another version with one.
-      - V(pruned) removes layers that no image of this host, no machine's disk on this host, and none in O(in_use) is made of. One that
-        is just being sent to another host stays until the next time.
-      - V(rolled_back) has machines on a version of this host's store. The machine must be stopped. Its disk becomes a new one on that version, not
-        smaller than it was. Refused where the disk has content that no version in the store has, unless O(discard) is set.
+      - V(pruned) removes layers that no image of this host, no machine's disk on this host, and none in O(in_use) is
+        made of. One that is just being sent to another host stays until the next time.
+      - V(rolled_back) has machines on a version of this host's store. The machine must be stopped. Its disk becomes a
+        new one on that version, not smaller than it was. Refused where the disk has content that no version in the
+        store has, unless O(discard) is set.
     type: str
     choices: [present, absent, captured, flattened, pruned, rolled_back]
     default: present
@@ -172,7 +180,8 @@ images:
       type: str
       returned: on success, but for absent
     digest:
-      description: The digest of the image's topmost layer, C(sha256:...). Null in check mode for an image that is not there yet.
+      description: The digest of the image's topmost layer, C(sha256:...). Null in check mode for an image that is not
+        there yet.
       type: str
       returned: on success, but for absent
     path:
@@ -209,8 +218,8 @@ images:
       type: str
       returned: on success, captured and rolled_back
     consistent:
-      description: What was captured, V(stopped) a disk at rest, V(filesystems) one with frozen file systems, V(crash) one as after a loss
-        of power. Null where nothing was.
+      description: What was captured, V(stopped) a disk at rest, V(filesystems) one with frozen file systems, V(crash)
+        one as after a loss of power. Null where nothing was.
       type: str
       returned: on success, captured
     disk:
@@ -260,14 +269,18 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.ensure import (
+    ensure_absent,
+    ensure_present,
+    find_present,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.ensure import ensure_absent, ensure_present, find_present
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.flatten import ensure_flattened
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import QUIET_SECONDS, Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.prune import ensure_pruned
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import disk_errors
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions.machines import opened
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import QUIET_SECONDS, Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
+from ansible_collections.virtuoso.grid.plugins.module_utils._tool import disk_errors
 
 TRIED = {
     "present": "make the image",
@@ -282,7 +295,11 @@ ARGUMENTS = merge(
     {
         "argument_spec": {
             "images": {"type": "list", "elements": "dict"},
-            "state": {"type": "str", "choices": ["present", "absent", "captured", "flattened", "pruned", "rolled_back"], "default": "present"},
+            "state": {
+                "type": "str",
+                "choices": ["present", "absent", "captured", "flattened", "pruned", "rolled_back"],
+                "default": "present",
+            },
             "in_use": {"type": "list", "elements": "str", "default": []},
             "discard": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 3600},

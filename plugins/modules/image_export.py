@@ -12,11 +12,14 @@ short_description: Give layers of images to machines that page from them
 version_added: 0.2.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - Exports layers, each with those below it, read-only by NBD over TLS. Both ends show certificates of the grid's private authority.
-  - On a host that has the layer, the export is a I(source). On a provider, with C(upstream), it is a I(pager), which gives on what it gets from a
-    source and keeps it in a cache; machines page from the pager of their provider. A pager whose source is lost is given another.
-  - An export is a transient unit of systemd (C(virtuoso-export-*)) that runs QEMU's own program as a user of its own. It goes on when the play ends,
-    however that ends, and is gone after a reboot. V(absent) stops those to which nobody is connected.
+  - Exports layers, each with those below it, read-only by NBD over TLS. Both ends show certificates of the grid's
+    private authority.
+  - On a host that has the layer, the export is a I(source). On a provider, with C(upstream), it is a I(pager), which
+    gives on what it gets from a source and keeps it in a cache; machines page from the pager of their provider. A pager
+    whose source is lost is given another.
+  - An export is a transient unit of systemd (C(virtuoso-export-*)) that runs QEMU's own program as a user of its own.
+    It goes on when the play ends, however that ends, and is gone after a reboot. V(absent) stops those to which nobody
+    is connected.
 options:
   state:
     description:
@@ -27,17 +30,18 @@ options:
     default: present
   exports:
     description:
-      - The exports, each a dictionary of C(digest), the topmost layer, and for a pager C(upstream), with C(host), C(port) and C(virtual_size) as this
-        module returned them on the source.
+      - The exports, each a dictionary of C(digest), the topmost layer, and for a pager C(upstream), with C(host),
+        C(port) and C(virtual_size) as this module returned them on the source.
       - Without it, V(absent) looks at all exports of the host.
-      - With C(ahead), the dictionary that M(virtuoso.grid.image_transfer) takes as C(source), a pager that is started is given at once what a boot of the image
-        reads, while the play goes on. Where it isn't known what that is, the disk's first 32 MiB.
+      - With C(ahead), the dictionary that M(virtuoso.grid.image_transfer) takes as C(source), a pager that is started
+        is given at once what a boot of the image reads, while the play goes on. Where it isn't known what that is, the
+        disk's first 32 MiB.
     type: list
     elements: dict
   learn:
     description:
-      - What boots read, each a dictionary of C(digest) and C(read) as this module returned it for a pager. It is kept beside the layers that this host has,
-        for whoever brings them ahead.
+      - What boots read, each a dictionary of C(digest) and C(read) as this module returned it for a pager. It is kept
+        beside the layers that this host has, for whoever brings them ahead.
     type: list
     elements: dict
     default: []
@@ -49,7 +53,8 @@ options:
     type: str
     default: 10809-10872
   tls_dir:
-    description: Directory with C(ca-cert.pem), and certificate and key as C(server-cert.pem), C(server-key.pem), C(client-cert.pem), C(client-key.pem).
+    description: Directory with C(ca-cert.pem), and certificate and key as C(server-cert.pem), C(server-key.pem),
+      C(client-cert.pem), C(client-key.pem).
     type: path
     default: /etc/pki/qemu
   force:
@@ -104,16 +109,19 @@ exports:
   contains:
     name: {description: The layer's digest., type: str, returned: always}
     changed: {description: "Whether something was done, or would be in check mode.", type: bool, returned: always}
-    actions: {description: "C(export), C(replace) where a pager has another source, C(stop export), C(learn).", type: list, elements: str, returned: success}
+    actions: {description: "C(export), C(replace) where a pager has another source, C(stop export), C(learn).", type:
+      list, elements: str, returned: success}
     digest: {description: The layer's digest; the name of the export., type: str, returned: success}
     kind: {description: V(source) or V(pager)., type: str, returned: success}
     state: {description: V(exported) or V(absent)., type: str, returned: success}
     host: {description: "O(address).", type: str, returned: success}
     port: {description: Its port., type: int, returned: success}
     virtual_size: {description: Bytes of the disk., type: int, returned: when O(state=present)}
-    clients: {description: "How many connections it has, when it was not stopped.", type: int, returned: when O(state=absent)}
+    clients: {description: "How many connections it has, when it was not stopped.", type: int, returned: when
+      O(state=absent)}
     read:
-      description: "What machines read through a pager that was stopped, in the order of the first reads: runs of blocks of 64 KiB, each a number and how many."
+      description: "What machines read through a pager that was stopped, in the order of the first reads: runs of blocks
+        of 64 KiB, each a number and how many."
       type: list
       elements: list
       returned: where a pager was stopped
@@ -122,8 +130,9 @@ exports:
     msg: {description: What is wrong and what to do., type: str, returned: failure}
     failure:
       description:
-        - The same for programs. Its C(code) is among C(export_failed), C(source_lost) (a pager doesn't reach its source), C(layer_missing),
-          C(layer_corrupted), C(no_port), C(invalid_digest), C(invalid_export), C(invalid_record), C(disk_full), C(timed_out).
+        - The same for programs. Its C(code) is among C(export_failed), C(source_lost) (a pager doesn't reach its
+          source), C(layer_missing), C(layer_corrupted), C(no_port), C(invalid_digest), C(invalid_export),
+          C(invalid_record), C(disk_full), C(timed_out).
       type: dict
       returned: failure
 """
@@ -134,10 +143,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.paging.export import Exports
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.paging.plan import parse_export
-from ansible_collections.virtuoso.grid.plugins.module_utils._sockets import parse_ports
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import check
 from ansible_collections.virtuoso.grid.plugins.module_utils._pki import TLS_DIR
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
+from ansible_collections.virtuoso.grid.plugins.module_utils._sockets import parse_ports
 
 OPTIONS = {
     "argument_spec": {
@@ -185,7 +194,9 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     results += [
         attempt(
             str(entry.get("digest"))[:80],
-            lambda entry=entry: exports.learn(check("digest", entry.get("digest")), entry.get("read"), module.check_mode),
+            lambda entry=entry: exports.learn(
+                check("digest", entry.get("digest")), entry.get("read"), module.check_mode
+            ),
             kind="layer",
             tried="keep what a boot of it reads",
         )

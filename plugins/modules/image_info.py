@@ -11,7 +11,8 @@ module: image_info
 short_description: Tell what a host's image store holds
 version_added: 0.1.0
 description:
-  - Lists the images with their versions, their layers, what machines use of them, and the space of the image store on the host that it runs on.
+  - Lists the images with their versions, their layers, what machines use of them, and the space of the image store on
+    the host that it runs on.
 author: virtuoso.grid contributors (@virtuoso-grid)
 extends_documentation_fragment: [virtuoso.grid.depot, virtuoso.grid.attributes]
 attributes:
@@ -115,7 +116,8 @@ layers:
       type: int
       returned: always
     parent:
-      description: The digest of the layer below; null for the lowest, and for one whose index can't be read, of which a warning tells.
+      description: The digest of the layer below; null for the lowest, and for one whose index can't be read, of which a
+        warning tells.
       type: str
       returned: always
     virtual_size:
@@ -127,7 +129,8 @@ layers:
       type: bool
       returned: always
 used:
-  description: Digests of the layers that disks of machines on this host lie on, directly or with layers between. For O(virtuoso.grid.image#module:in_use).
+  description: Digests of the layers that disks of machines on this host lie on, directly or with layers between. For
+    O(virtuoso.grid.image#module:in_use).
   type: list
   elements: str
   returned: always
@@ -185,7 +188,10 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
             for manifest in manifests
             if names is None or manifest["name"] in names
         ],
-        "layers": [{**layer, **about(module, depot, layer["digest"]), "used": layer["digest"] in used} for layer in depot.read_layers()],
+        "layers": [
+            {**layer, **about(module, depot, layer["digest"]), "used": layer["digest"] in used}
+            for layer in depot.read_layers()
+        ],
         "used": sorted(used),
         "space": space,
     }

@@ -11,15 +11,18 @@ module: image_transfer
 short_description: Get images from another host's image store
 version_added: 0.1.0
 description:
-  - Has images in the store of the host that it runs on, the destination, which gets them itself from the source host over SSH.
-  - Only what the destination lacks is sent, all in one connection. It knows what a layer consists of from the layer's index, so blocks that
-    other layers here have, in whatever place, are copied from those, and a new version costs what is new in it.
-  - How the rest is sent is decided by measuring the link with its first half MiB. It is compressed by a compressor that adapts its level to the
-    link, and not at all where the link is faster.
-  - Each block is verified by its hash. A layer has its name only when it is whole, and an image's manifest is written last. A transfer that was
-    interrupted goes on when the module runs again, and only what is missing comes.
-  - Where the destination can't reach the source, the action plugin joins them through the controller's own connections to both, which needs
-    Ansible's C(ssh) connection. The data stay encrypted from end to end, and nothing of them lands on the controller.
+  - Has images in the store of the host that it runs on, the destination, which gets them itself from the source host
+    over SSH.
+  - Only what the destination lacks is sent, all in one connection. It knows what a layer consists of from the layer's
+    index, so blocks that other layers here have, in whatever place, are copied from those, and a new version costs what
+    is new in it.
+  - How the rest is sent is decided by measuring the link with its first half MiB. It is compressed by a compressor that
+    adapts its level to the link, and not at all where the link is faster.
+  - Each block is verified by its hash. A layer has its name only when it is whole, and an image's manifest is written
+    last. A transfer that was interrupted goes on when the module runs again, and only what is missing comes.
+  - Where the destination can't reach the source, the action plugin joins them through the controller's own connections
+    to both, which needs Ansible's C(ssh) connection. The data stay encrypted from end to end, and nothing of them lands
+    on the controller.
 author: virtuoso.grid contributors (@virtuoso-grid)
 extends_documentation_fragment: [virtuoso.grid.depot, virtuoso.grid.attributes]
 attributes:
@@ -28,8 +31,10 @@ attributes:
   diff_mode:
     support: full
 requirements:
-  - ssh and zstd on the destination; for TLS a certificate of the grid's authority, which the role virtuoso.grid.provider makes
-  - "on the source: zstd, and a user whose forced command is the sender of this collection; the role virtuoso.grid.image_server makes both"
+  - ssh and zstd on the destination; for TLS a certificate of the grid's authority, which the role
+    virtuoso.grid.provider makes
+  - "on the source: zstd, and a user whose forced command is the sender of this collection; the role
+    virtuoso.grid.image_server makes both"
 options:
   source:
     description: The host that has the images, as the destination reaches it.
@@ -61,31 +66,36 @@ options:
         type: path
         default: /etc/virtuoso/known_hosts
       name:
-        description: What messages call the source, by default O(source.host). It is the source's name in the inventory, if it is to be reached
-          through the controller.
+        description: What messages call the source, by default O(source.host). It is the source's name in the inventory,
+          if it is to be reached through the controller.
         type: str
       key_name:
         description: The name under which the source's host key is known, by default O(source.host).
         type: str
       tls_port:
-        description: The port at which the source gives images by TLS, which is tried first; V(0) where only SSH leads to it.
+        description: The port at which the source gives images by TLS, which is tried first; V(0) where only SSH leads
+          to it.
         type: int
         default: 10808
       tls_dir:
-        description: The directory with the authority's certificate and the destination's own, under QEMU's names for them.
+        description: The directory with the authority's certificate and the destination's own, under QEMU's names for
+          them.
         type: path
         default: /etc/pki/qemu
   images:
     description:
-      - The images, each with C(name) (its reference, C(name@version)), C(digest) and C(size), as the module M(virtuoso.grid.image) returns them.
+      - The images, each with C(name) (its reference, C(name@version)), C(digest) and C(size), as the module
+        M(virtuoso.grid.image) returns them.
       - C(manifest) is the image's manifest; without it the source's is read.
     type: list
     elements: dict
     required: true
   bandwidth:
     description:
-      - The most that the transfer takes, bytes a second such as V(10 MiB), or a part of what the link gives such as V(40 %).
-      - A part is kept to only while machines here boot from a pager of the image (M(virtuoso.grid.image_export)), where there is one.
+      - The most that the transfer takes, bytes a second such as V(10 MiB), or a part of what the link gives such as
+        V(40 %).
+      - A part is kept to only while machines here boot from a pager of the image (M(virtuoso.grid.image_export)), where
+        there is one.
       - No limit when left out.
     type: str
   route:
@@ -205,9 +215,16 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.link import Link
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import layer_file
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.plan import TLS_PORT, Item, Source, parse_cap, parse_item, parse_source
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.link import Link
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.plan import (
+    TLS_PORT,
+    Item,
+    Source,
+    parse_cap,
+    parse_item,
+    parse_source,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._pki import TLS_DIR
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
 
@@ -239,7 +256,8 @@ ARGUMENTS = merge(
 
 
 def begin(path: str, source: Source, items: t.Iterable[Item]) -> t.Optional[Link]:
-    """The connection, where a layer isn't here; it is made while this process is still busy with itself. What fails is told once it is needed."""
+    """The connection, where a layer isn't here; it is made while this process is still busy with itself. What fails is
+    told once it is needed."""
     layers = os.path.join(path, "images", "layers")
     if all(os.path.exists(os.path.join(layers, layer_file(item.digest))) for item in items):
         return None
@@ -266,8 +284,8 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
             stack.enter_context(link)
         # Python reads these while the connection is made
         from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
-        from ansible_collections.virtuoso.grid.plugins.module_utils._progress import QUIET_SECONDS, Progress
         from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.fetch import Account, get, look
+        from ansible_collections.virtuoso.grid.plugins.module_utils._progress import QUIET_SECONDS, Progress
 
         depot = Depot(params["path"])
         for number, item in items.items():
@@ -275,14 +293,18 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
                 outcomes[number] = Account().result(look(depot, item), 0.0)
             except GridError as exc:
                 outcomes[number] = exc
-        due = [number for number in items if not isinstance(outcomes[number], GridError) and outcomes[number]["actions"]]
+        due = [
+            number for number in items if not isinstance(outcomes[number], GridError) and outcomes[number]["actions"]
+        ]
         if due and not module.check_mode:
             progress = Progress(params["progress_file"], source.name, quiet=QUIET_SECONDS)
             outcomes.update(zip(due, get(depot, source, [items[number] for number in due], progress, cap, begun=link)))
     return told(params, source, {number: item.digest for number, item in items.items()}, outcomes)
 
 
-def told(params: t.Mapping[str, t.Any], source: Source, digests: t.Mapping[int, str], outcomes: t.Mapping[int, t.Any]) -> t.Dict[str, t.Any]:
+def told(
+    params: t.Mapping[str, t.Any], source: Source, digests: t.Mapping[int, str], outcomes: t.Mapping[int, t.Any]
+) -> t.Dict[str, t.Any]:
     """The module's result of how each image came."""
     from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 

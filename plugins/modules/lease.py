@@ -12,9 +12,10 @@ short_description: Names and addresses of machines in a home's DHCP server
 version_added: 0.2.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - Tells the DHCP server that the role R(virtuoso.grid.home,ansible_collections.virtuoso.grid.home_role) runs on a home which machines there are,
-    by their MAC addresses. Each gets its name in the home's DNS, and always the same address.
-  - Each entry is judged on its own. A bad one fails with the reason, the others are served. The server reads them without being restarted.
+  - Tells the DHCP server that the role R(virtuoso.grid.home,ansible_collections.virtuoso.grid.home_role) runs on a home
+    which machines there are, by their MAC addresses. Each gets its name in the home's DNS, and always the same address.
+  - Each entry is judged on its own. A bad one fails with the reason, the others are served. The server reads them
+    without being restarted.
 options:
   network:
     description: The network, as orders name it.
@@ -22,7 +23,8 @@ options:
     required: true
   machines:
     description:
-      - "The machines: C(uuid), C(name) and C(mac), and optionally the C(address) that it is to have; without it the server chooses one."
+      - "The machines: C(uuid), C(name) and C(mac), and optionally the C(address) that it is to have; without it the
+        server chooses one."
       - With O(state=absent), C(uuid) is enough.
     type: list
     elements: dict
@@ -65,15 +67,18 @@ machines:
     name: {description: Name of the machine., type: str, returned: always}
     uuid: {description: Its uuid., type: str, returned: success}
     changed: {description: "Whether something was done, or would be in check mode.", type: bool, returned: always}
-    actions: {description: "C(reserve), C(change reservation) or C(release).", type: list, elements: str, returned: success}
+    actions: {description: "C(reserve), C(change reservation) or C(release).", type: list, elements: str, returned:
+      success}
     state: {description: V(present) or V(absent)., type: str, returned: success}
     mac: {description: Its MAC address., type: str, returned: when O(state=present)}
-    address: {description: "The address that is kept for it, V(none) where the server chooses.", type: str, returned: when O(state=present)}
+    address: {description: "The address that is kept for it, V(none) where the server chooses.", type: str, returned:
+      when O(state=present)}
     failed: {description: Present and true where it failed., type: bool, returned: failure}
     msg: {description: What is wrong and what to do., type: str, returned: failure}
     failure:
       description:
-        - The same for programs. Its C(code) is among C(address_outside), C(address_taken), C(mac_taken), C(name_taken), C(invalid_...).
+        - The same for programs. Its C(code) is among C(address_outside), C(address_taken), C(mac_taken), C(name_taken),
+          C(invalid_...).
         - Of the module as a whole it is C(network_missing), C(no_dhcp_server) or C(dhcp_server_stopped).
       type: dict
       returned: failure
@@ -116,7 +121,12 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
         if changed and not module.check_mode:
             home.reload()
     after = {uuid: reservation.line for uuid, reservation in there.items()}
-    diff = {"before": "".join(sorted(before.values())), "after": "".join(sorted(after.values())), "before_header": home.network, "after_header": home.network}
+    diff = {
+        "before": "".join(sorted(before.values())),
+        "after": "".join(sorted(after.values())),
+        "before_header": home.network,
+        "after_header": home.network,
+    }
     return {"changed": changed, "machines": results, **({"diff": diff} if changed else {})}
 
 

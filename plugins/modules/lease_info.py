@@ -12,8 +12,9 @@ short_description: Which addresses machines have at their home
 version_added: 0.2.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - Looks at the leases of the home's DHCP server, where the role R(virtuoso.grid.home,ansible_collections.virtuoso.grid.home_role) runs it, and at
-    the home's neighbour table, which has machines that got their address elsewhere and have spoken with the home.
+  - Looks at the leases of the home's DHCP server, where the role
+    R(virtuoso.grid.home,ansible_collections.virtuoso.grid.home_role) runs it, and at the home's neighbour table, which
+    has machines that got their address elsewhere and have spoken with the home.
 options:
   network:
     description: The network, as orders name it.
@@ -82,7 +83,9 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     home, macs = Home(module.params["network"]), module.params["macs"]
     wanted = None if macs is None else [mac.lower() for mac in macs]
     found = home.addresses() if wanted is None else home.wait(wanted, module.params["wait"])
-    leases = {mac: {"address": lease.address, "name": lease.name, "source": lease.source} for mac, lease in found.items()}
+    leases = {
+        mac: {"address": lease.address, "name": lease.name, "source": lease.source} for mac, lease in found.items()
+    }
     return {"changed": False, "leases": leases, "missing": [mac for mac in wanted or () if mac not in found]}
 
 

@@ -12,65 +12,74 @@ short_description: Define, change, start, stop and remove machines on a provider
 version_added: 0.1.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - Brings machines to what was ordered. Takes a list, opens one connection to libvirt, waits on its events, and returns a result per
-    machine. One that fails does not keep the others from being served; the task fails when all are done.
-  - What can change while a machine runs changes at once. What can't is kept for its next start and returned in RV(machines[].pending). What
-    can't change at all is an error. RV(machines[].changes) tells of each field when it changes; C(docs/machines.md) has the table. No
-    disk is ever made anew or shrunk, and what others put into a domain stays.
+  - Brings machines to what was ordered. Takes a list, opens one connection to libvirt, waits on its events, and returns
+    a result per machine. One that fails does not keep the others from being served; the task fails when all are done.
+  - What can change while a machine runs changes at once. What can't is kept for its next start and returned in
+    RV(machines[].pending). What can't change at all is an error. RV(machines[].changes) tells of each field when it
+    changes; C(docs/machines.md) has the table. No disk is ever made anew or shrunk, and what others put into a domain
+    stays.
   - Can be run again after it was interrupted, at whatever point.
 options:
   state:
     description:
       - V(present) defines the machine and leaves its power as it is; a new one stays off.
-      - V(running) starts or resumes it. A hibernated one goes on where it was, and its guest is told the time where its agent answers.
+      - V(running) starts or resumes it. A hibernated one goes on where it was, and its guest is told the time where its
+        agent answers.
       - V(paused) has the guest stand still; one that is off is started so.
-      - V(hibernated) keeps the guest's memory and the state of its devices in a compressed file beside its disk, and ends its run. One that is
-        off has none, and stays as it is, which is told in RV(machines[].ignored).
-      - V(rebooted) asks the guest to reboot and waits until it did; V(reset) presses the reset button. Both are a change at every run.
+      - V(hibernated) keeps the guest's memory and the state of its devices in a compressed file beside its disk, and
+        ends its run. One that is off has none, and stays as it is, which is told in RV(machines[].ignored).
+      - V(rebooted) asks the guest to reboot and waits until it did; V(reset) presses the reset button. Both are a
+        change at every run.
       - V(stopped) asks the guest to shut down, by its agent or else by the power button, and waits until it is off.
-      - V(restarted) does that and starts it again, so that pending changes take effect; one that is off is started. This is a change at
-        every run.
+      - V(restarted) does that and starts it again, so that pending changes take effect; one that is off is started.
+        This is a change at every run.
       - V(absent) turns it off at once and removes it with its disk.
     type: str
     choices: [present, running, paused, stopped, restarted, rebooted, reset, hibernated, absent]
     default: present
   force:
-    description: Whether to pull the plug of a guest that has not shut down after O(timeout) seconds, or to reset one that has not rebooted.
+    description: Whether to pull the plug of a guest that has not shut down after O(timeout) seconds, or to reset one
+      that has not rebooted.
     type: bool
     default: false
   discard:
-    description: Whether a hibernated machine may lose what it had in memory. It then begins with its disk as after a loss of power.
+    description: Whether a hibernated machine may lose what it had in memory. It then begins with its disk as after a
+      loss of power.
     type: bool
     default: false
   grow_filesystem:
     description:
-      - Whether the root file system of a running guest follows its disk when that grows. Its agent does it, with C(growpart) and C(resize2fs),
-        C(xfs_growfs) or C(btrfs). Where no agent answers, it grows at the guest's next boot, if its image does so, which is told in RV(machines[].ignored).
+      - Whether the root file system of a running guest follows its disk when that grows. Its agent does it, with
+        C(growpart) and C(resize2fs), C(xfs_growfs) or C(btrfs). Where no agent answers, it grows at the guest's next
+        boot, if its image does so, which is told in RV(machines[].ignored).
     type: bool
     default: false
     version_added: 0.2.0
   timeout:
     description:
-      - Seconds to wait for a guest to shut down, to give back processors, memory or a card or to take memory, and for another run that works on the same
-        machine.
+      - Seconds to wait for a guest to shut down, to give back processors, memory or a card or to take memory, and for
+        another run that works on the same machine.
     type: int
     default: 120
   parallel:
     description:
-      - How many machines are started or asked to stop at a time; without it, as many as the host has processors, and at least two.
-      - Any number of guests is waited for at a time. Guests run when all machines of the list are started, so that their boots don't
-        slow down the start of the others.
+      - How many machines are started or asked to stop at a time; without it, as many as the host has processors, and at
+        least two.
+      - Any number of guests is waited for at a time. Guests run when all machines of the list are started, so that
+        their boots don't slow down the start of the others.
     type: int
   virtualization:
     description:
       - How new machines are accelerated; V(qemu) is slow emulation, which works everywhere.
-      - V(auto) is what the role R(virtuoso.grid.provider,ansible_collections.virtuoso.grid.provider_role) found when it tried KVM.
+      - V(auto) is what the role R(virtuoso.grid.provider,ansible_collections.virtuoso.grid.provider_role) found when it
+        tried KVM.
     type: str
     choices: [auto, kvm, qemu]
     default: auto
   machine_type:
     description:
-      - QEMU's machine type of new machines, for example V(pc-q35-7.2). A machine can move to providers that have its type.
+      - QEMU's machine type of new machines, for example V(pc-q35-7.2). A machine can move to providers that have its
+        type.
       - Without it, the newest q35 that the provider has.
     type: str
   display_passwords:
@@ -81,15 +90,19 @@ options:
   machines:
     description:
       - The machines, each either as ordered or, to act on its power only, by C(uuid) or C(name).
-      - "As ordered: C(uuid), C(name), C(owner), C(image) (a dictionary of C(name) and C(digest)), C(vcpus), C(memory), C(disk), C(packages), C(users),
-        C(network), C(display), C(performance), C(goal), C(tags), C(vcpus_max), C(memory_max), C(extra_networks), C(boot), C(autostart), C(description)
-        with the meaning that they have in an order, and C(generation), C(site), C(provider), C(user) (the image's login user) and C(python) (its interpreter)."
-      - C(mtu) is what the machine's network carries; its guest is told of it by its network card. C(mtus) is the same of its C(extra_networks), by their
-        names.
-      - With C(exists) the machine was seen here before. If nothing of it is left, that is an error (C(machine_vanished)), and no empty disk takes its place.
-      - "With C(paging), the result of M(virtuoso.grid.image_export) on this host, a machine whose image is not here is made all the same: it pages
-        from that export. When it is run again with the image here, its disk is moved to the image while the guest runs (action C(settle)). With
-        another C(paging) meanwhile it is moved to that (C(repoint))."
+      - "As ordered: C(uuid), C(name), C(owner), C(image) (a dictionary of C(name) and C(digest)), C(vcpus), C(memory),
+        C(disk), C(packages), C(users), C(network), C(display), C(performance), C(goal), C(tags), C(vcpus_max),
+        C(memory_max), C(extra_networks), C(boot), C(autostart), C(description) with the meaning that they have in an
+        order, and C(generation), C(site), C(provider), C(user) (the image's login user) and C(python) (its
+        interpreter)."
+      - C(mtu) is what the machine's network carries; its guest is told of it by its network card. C(mtus) is the same
+        of its C(extra_networks), by their names.
+      - With C(exists) the machine was seen here before. If nothing of it is left, that is an error
+        (C(machine_vanished)), and no empty disk takes its place.
+      - "With C(paging), the result of M(virtuoso.grid.image_export) on this host, a machine whose image is not here is
+        made all the same: it pages from that export. When it is run again with the image here, its disk is moved to the
+        image while the guest runs (action C(settle)). With another C(paging) meanwhile it is moved to that
+        (C(repoint))."
       - Each entry is checked by itself.
     type: list
     elements: dict
@@ -169,8 +182,8 @@ machines:
       sample: [create disk, write seed, define, start]
     changes:
       description:
-        - Each field that changed, with its value C(before) and C(after), and C(when) it takes effect, V(live), V(next start), or V(now) where the machine
-          doesn't run. Of a display's password no value is told.
+        - Each field that changed, with its value C(before) and C(after), and C(when) it takes effect, V(live), V(next
+          start), or V(now) where the machine doesn't run. Of a display's password no value is told.
       type: list
       elements: dict
       returned: success
@@ -208,7 +221,8 @@ machines:
       type: str
       returned: success
     clock_set:
-      description: Whether the guest was told the time after it was woken from hibernation; V(none) where it wasn't woken.
+      description: Whether the guest was told the time after it was woken from hibernation; V(none) where it wasn't
+        woken.
       type: bool
       returned: success
     failed:
@@ -221,22 +235,22 @@ machines:
       returned: failure
     failure:
       description:
-        - The same for programs. Its C(code) is among C(agent_failed), C(cannot_change), C(cannot_shrink), C(depot_missing), C(disk_conflict),
-          C(disk_failed), C(disk_invalid), C(disk_missing), C(disk_too_small),
-          C(duplicate_machine), C(foreign_domain), C(guest_refused), C(hibernation_failed), C(hibernation_foreign), C(hibernation_invalid),
-          C(hibernation_stale),
-          C(image_missing), C(invalid_...), C(io_error), C(library_missing), C(libvirt_busy), C(libvirt_error), C(libvirt_unreachable), C(machine_busy),
-          C(machine_hibernated), C(machine_stopped), C(machine_unknown), C(machine_vanished), C(network_missing), C(disk_full),
-          C(disk_inactive),
-          C(program_missing), C(reboot_refused), C(settle_failed), C(shutdown_refused), C(source_lost), C(stale_generation), C(timed_out).
+        - The same for programs. Its C(code) is among C(agent_failed), C(cannot_change), C(cannot_shrink),
+          C(depot_missing), C(disk_conflict), C(disk_failed), C(disk_invalid), C(disk_missing), C(disk_too_small),
+          C(duplicate_machine), C(foreign_domain), C(guest_refused), C(hibernation_failed), C(hibernation_foreign),
+          C(hibernation_invalid), C(hibernation_stale), C(image_missing), C(invalid_...), C(io_error),
+          C(library_missing), C(libvirt_busy), C(libvirt_error), C(libvirt_unreachable), C(machine_busy),
+          C(machine_hibernated), C(machine_stopped), C(machine_unknown), C(machine_vanished), C(network_missing),
+          C(disk_full), C(disk_inactive), C(program_missing), C(reboot_refused), C(settle_failed), C(shutdown_refused),
+          C(source_lost), C(stale_generation), C(timed_out).
       type: dict
       returned: failure
 """
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.batch import Batch
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.reconcile import POWER_STATES
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.batch import Batch
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
 
 OPTIONS = {

@@ -13,9 +13,9 @@ version_added: 0.1.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
   - The truth about a provider's machines, from its libvirt, with all that the store needs to be rebuilt.
-  - Addresses are those of the machine's network card, from its guest agent; where that isn't there, from the DHCP server of its libvirt
-    network; from the host's neighbour table; from its home (O(leases)); else it is the one that it was ordered with. They come from the guest
-    and are checked to be addresses.
+  - Addresses are those of the machine's network card, from its guest agent; where that isn't there, from the DHCP
+    server of its libvirt network; from the host's neighbour table; from its home (O(leases)); else it is the one that
+    it was ordered with. They come from the guest and are checked to be addresses.
 options:
   machines:
     description: Uuids or names of the machines; all domains on the provider where it is left out.
@@ -29,7 +29,8 @@ options:
     default: 0
   leases:
     description:
-      - What homes say of machines' addresses, by MAC address, as M(virtuoso.grid.lease_info) returns it. It counts where nothing here knows better.
+      - What homes say of machines' addresses, by MAC address, as M(virtuoso.grid.lease_info) returns it. It counts
+        where nothing here knows better.
     type: dict
     default: {}
   usage_window:
@@ -79,56 +80,68 @@ machines:
     vcpus: {description: Virtual processors., type: int, returned: when it is there}
     memory: {description: Memory., type: int, returned: when it is there}
     vcpus_max: {description: "To how many they can grow while it runs.", type: int, returned: when it is there}
-    memory_max: {description: "To how much memory it can grow beyond that of its start while it runs, or V(none).", type: int, returned: when it is there}
+    memory_max: {description: "To how much memory it can grow beyond that of its start while it runs, or V(none).",
+      type: int, returned: when it is there}
     disk: {description: Virtual size of its disk., type: int, returned: when it is there}
     pages:
-      description: The export from which it pages, as C(host), C(port) and C(export), V(none) where its disk lies on layers that are here.
+      description: The export from which it pages, as C(host), C(port) and C(export), V(none) where its disk lies on
+        layers that are here.
       type: dict
       returned: when it is there
-    memory_file: {description: "C(path) and C(size) of the file with a hibernated machine's memory, or V(none).", type: dict, returned: when it is there}
+    memory_file: {description: "C(path) and C(size) of the file with a hibernated machine's memory, or V(none).", type:
+      dict, returned: when it is there}
     paused_reason:
       description:
-        - Why it is paused, V(user), V(no_space), V(io_error) or V(other). One that pages and has an V(io_error) has lost its source; it fails with
-          C(source_lost).
+        - Why it is paused, V(user), V(no_space), V(io_error) or V(other). One that pages and has an V(io_error) has
+          lost its source; it fails with C(source_lost).
       type: str
       returned: when it is there
-    cpu_shares: {description: "Its weight among the machines, V(none) for the host's default.", type: int, returned: when it is there}
-    cpu_limit: {description: "C(quota) microseconds that each virtual CPU may use in each C(period), or V(none).", type: dict, returned: when it is there}
+    cpu_shares: {description: "Its weight among the machines, V(none) for the host's default.", type: int, returned:
+      when it is there}
+    cpu_limit: {description: "C(quota) microseconds that each virtual CPU may use in each C(period), or V(none).", type:
+      dict, returned: when it is there}
     disk_io:
-      description: The most that it may read and write in a second (C(read_bytes), C(write_bytes), C(read_iops), C(write_iops)), or V(none).
+      description: The most that it may read and write in a second (C(read_bytes), C(write_bytes), C(read_iops),
+        C(write_iops)), or V(none).
       type: dict
       returned: when it is there
     ordered:
-      description: What was ordered of its provider's resources, C(vcpus), C(memory), and of C(performance) what was said.
+      description: What was ordered of its provider's resources, C(vcpus), C(memory), and of C(performance) what was
+        said.
       type: dict
       returned: when it is there
       sample: {vcpus: 1, memory: 536870912, reservation: {period: 100000, slice: 25000}}
     given:
-      description: What libvirt has set of them, as it says (C(vcpus), C(memory), C(cpu_shares), C(cpu_limit), C(disk_io)); V(none) where it doesn't run.
+      description: What libvirt has set of them, as it says (C(vcpus), C(memory), C(cpu_shares), C(cpu_limit),
+        C(disk_io)); V(none) where it doesn't run.
       type: dict
       returned: when it is there
     usage:
       description:
-        - What it got of them in O(usage_window), V(none) without one or where it doesn't run. C(cpu) is CPU time in percent of one processor, QEMU's own
-          work included; C(cpu_ceiling) is the most that its processors and RV(machines[].cpu_limit) allow its guest; C(disk) has bytes a second, C(read) and
-          C(write); C(window) is in seconds.
+        - What it got of them in O(usage_window), V(none) without one or where it doesn't run. C(cpu) is CPU time in
+          percent of one processor, QEMU's own work included; C(cpu_ceiling) is the most that its processors and
+          RV(machines[].cpu_limit) allow its guest; C(disk) has bytes a second, C(read) and C(write); C(window) is in
+          seconds.
       type: dict
       returned: when it is there
       sample: {cpu: 24.8, cpu_ceiling: 25.0, disk: {read: 0, write: 4096}, window: 2.001}
     snapshots:
       description:
-        - Its snapshots, the oldest first, each with C(name), C(created), C(description), whether it has its C(memory), and C(memory_size) of that file.
+        - Its snapshots, the oldest first, each with C(name), C(created), C(description), whether it has its C(memory),
+          and C(memory_size) of that file.
       type: list
       elements: dict
       returned: when it is there
     boot: {description: What it boots from., type: list, elements: str, returned: when it is there}
     autostart: {description: Whether libvirt starts it with its provider., type: bool, returned: when it is there}
     description: {description: "Its description, or V(none).", type: str, returned: when it is there}
-    extra_networks: {description: "Networks on which it has a card beside RV(machines[].network).", type: list, elements: str, returned: when it is there}
+    extra_networks: {description: "Networks on which it has a card beside RV(machines[].network).", type: list,
+      elements: str, returned: when it is there}
     network: {description: Its network., type: str, returned: when it is there}
     mac: {description: MAC address of its network card., type: str, returned: when it is there}
     addresses: {description: "Its addresses, IPv4 first.", type: list, elements: str, returned: when it is there}
-    address_source: {description: "V(agent), V(lease), V(neighbour), V(home), V(ordered) or V(none).", type: str, returned: when it is there}
+    address_source: {description: "V(agent), V(lease), V(neighbour), V(home), V(ordered) or V(none).", type: str,
+      returned: when it is there}
     display: {description: "Kind, host and port of its display.", type: dict, returned: when it is there}
     generation: {description: Generation of its last start., type: int, returned: when it is there}
     site: {description: Site at which it was started., type: str, returned: when it is there}
@@ -136,15 +149,19 @@ machines:
     tags: {description: Its tags., type: list, elements: str, returned: when it is there}
     user: {description: Login user of its image., type: str, returned: when it is there}
     python: {description: Interpreter in its image., type: str, returned: when it is there}
-    packages: {description: Packages that it was told to install at its first start., type: list, elements: str, returned: when it is there}
-    users: {description: Users that it was told to make at its first start., type: list, elements: dict, returned: when it is there}
+    packages: {description: Packages that it was told to install at its first start., type: list, elements: str,
+      returned: when it is there}
+    users: {description: Users that it was told to make at its first start., type: list, elements: dict, returned: when
+      it is there}
     machine_type: {description: QEMU's machine type., type: str, returned: when it is there}
     virtualization: {description: V(kvm) or V(qemu)., type: str, returned: when it is there}
     restart_required: {description: Whether changes wait for its next start., type: bool, returned: when it is there}
     pending: {description: "These changes, each as the value now and then.", type: dict, returned: when it is there}
-    failed: {description: Present and true where it has no address in time or lost what it pages from., type: bool, returned: failure}
+    failed: {description: Present and true where it has no address in time or lost what it pages from., type: bool,
+      returned: failure}
     msg: {description: What is wrong., type: str, returned: failure}
-    failure: {description: "The same for programs; its C(code) is C(no_address) or C(source_lost).", type: dict, returned: failure}
+    failure: {description: "The same for programs; its C(code) is C(no_address) or C(source_lost).", type: dict,
+      returned: failure}
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -168,7 +185,11 @@ def work(module: AnsibleModule) -> Result:
     return {
         "changed": False,
         "machines": survey(
-            params["uri"], params["machines"], params["wait_for_address"], window=params["usage_window"], leases=params["leases"]
+            params["uri"],
+            params["machines"],
+            params["wait_for_address"],
+            window=params["usage_window"],
+            leases=params["leases"],
         ),
     }
 

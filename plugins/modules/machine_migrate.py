@@ -12,27 +12,32 @@ short_description: Move machines from one provider to another
 version_added: 0.2.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - One step of moving machines, on one of the two hosts. The role R(virtuoso.grid.migrate,ansible_collections.virtuoso.grid.migrate_role) puts the steps
-    together; see its documentation first.
-  - Takes a list, opens one connection to libvirt, moves several at a time, and returns a result per machine. One that fails does not keep the
-    others from moving; the task fails when all are done.
-  - A machine is there once. Its copy at the source is made unstartable before the target may start its own, and removed only when the target's is
-    known to run (or to be defined, where it doesn't run). After an interruption the step V(look) on both hosts shows what there is.
+  - One step of moving machines, on one of the two hosts. The role
+    R(virtuoso.grid.migrate,ansible_collections.virtuoso.grid.migrate_role) puts the steps together; see its
+    documentation first.
+  - Takes a list, opens one connection to libvirt, moves several at a time, and returns a result per machine. One that
+    fails does not keep the others from moving; the task fails when all are done.
+  - A machine is there once. Its copy at the source is made unstartable before the target may start its own, and removed
+    only when the target's is known to run (or to be defined, where it doesn't run). After an interruption the step
+    V(look) on both hosts shows what there is.
 options:
   step:
     description:
       - V(look) tells what is here of the machines, and with O(facts) what the host offers to those that come.
       - V(prepare), on the target, checks once more whether they can come, and makes room for those that come live.
       - V(send), on the source, moves live machines to the end; of others it gives the files to the target.
-      - V(receive), on the target, finishes what came live (C(action=finish)), takes the files of others and defines and resumes them (C(action=take)), or
-        throws away what came (C(action=discard)).
-      - V(move), delegated to the source, makes the steps from V(prepare) to V(settle) on both hosts, for all machines of a journey. The action plugin does
-        that; it starts the module that comes next while the one before works, where the connections are pipelined. In check mode it only makes V(prepare).
-      - V(settle) carries out what was decided of a copy here. The entry's C(action) is C(restore), C(release), C(discard), C(finish) or C(adopt).
-      - V(all), of one task for the whole play, looks on all O(hosts), decides, and makes the steps of V(move) for machines that need nothing else first.
-        It starts one module a host, which makes all steps there (V(serve), which the action plugin alone uses), and needs connections that are
-        pipelined. Where that isn't possible, or there is more to be done (an image is missing, an earlier move was interrupted, another run has a
-        machine), it does nothing and returns RV(over=false).
+      - V(receive), on the target, finishes what came live (C(action=finish)), takes the files of others and defines and
+        resumes them (C(action=take)), or throws away what came (C(action=discard)).
+      - V(move), delegated to the source, makes the steps from V(prepare) to V(settle) on both hosts, for all machines
+        of a journey. The action plugin does that; it starts the module that comes next while the one before works,
+        where the connections are pipelined. In check mode it only makes V(prepare).
+      - V(settle) carries out what was decided of a copy here. The entry's C(action) is C(restore), C(release),
+        C(discard), C(finish) or C(adopt).
+      - V(all), of one task for the whole play, looks on all O(hosts), decides, and makes the steps of V(move) for
+        machines that need nothing else first. It starts one module a host, which makes all steps there (V(serve), which
+        the action plugin alone uses), and needs connections that are pipelined. Where that isn't possible, or there is
+        more to be done (an image is missing, an earlier move was interrupted, another run has a machine), it does
+        nothing and returns RV(over=false).
     type: str
     choices: [look, prepare, send, receive, settle, move, all, serve]
     required: true
@@ -49,41 +54,44 @@ options:
     default: false
   machines:
     description:
-      - The machines, each with C(uuid) and C(name), and for the steps after V(look) what the filters of the role give them.
+      - The machines, each with C(uuid) and C(name), and for the steps after V(look) what the filters of the role give
+        them.
     type: list
     elements: dict
     required: true
   target:
     description:
-      - "For V(send) and V(move): the target's C(name), its C(address) as this host reaches it, its depot's C(path), its C(site),
-        and whether it allows C(postcopy)."
+      - "For V(send) and V(move): the target's C(name), its C(address) as this host reaches it, its depot's C(path), its
+        C(site), and whether it allows C(postcopy)."
     type: dict
   source:
     description:
-      - "For V(receive): the source's C(name) and C(host), its address. For V(move): its C(name), its C(address) as the target reaches it,
-        and its depot's C(path)."
+      - "For V(receive): the source's C(name) and C(host), its address. For V(move): its C(name), its C(address) as the
+        target reaches it, and its depot's C(path)."
     type: dict
   record:
     description:
-      - "For V(move): the information service that is told of the machines as soon as they have arrived, by C(store), and its C(providers), as
-        M(virtuoso.grid.registration) takes them. A machine that it has been told of is returned with C(recorded). Where that doesn't succeed nothing fails:
-        it is left to M(virtuoso.grid.registration)."
+      - "For V(move): the information service that is told of the machines as soon as they have arrived, by C(store),
+        and its C(providers), as M(virtuoso.grid.registration) takes them. A machine that it has been told of is
+        returned with C(recorded). Where that doesn't succeed nothing fails: it is left to
+        M(virtuoso.grid.registration)."
     type: dict
   hosts:
     description:
-      - "For V(all): the hosts to look at, each with its C(name), its C(address) as the others reach it, its depot's C(path), its C(site), and the
-        C(provider) that O(record) is told."
+      - "For V(all): the hosts to look at, each with its C(name), its C(address) as the others reach it, its depot's
+        C(path), its C(site), and the C(provider) that O(record) is told."
     type: list
     elements: dict
   plan:
-    description: "For V(all): C(mode), C(dead), C(speeds), C(reserve), C(per_host) and C(per_link), as the role has them; and C(networks), the names of those
-      that have to follow machines."
+    description: "For V(all): C(mode), C(dead), C(speeds), C(reserve), C(per_host) and C(per_link), as the role has
+      them; and C(networks), the names of those that have to follow machines."
     type: dict
   socket:
     description: "For V(send): the socket on this host that leads to the target's libvirt. The action plugin makes it."
     type: path
   hold:
-    description: A file that the module waits for before it begins, and that has O(machines) and O(socket). The action plugin makes it.
+    description: A file that the module waits for before it begins, and that has O(machines) and O(socket). The action
+      plugin makes it.
     type: path
   parallel:
     description: How many machines move at a time.
@@ -97,8 +105,9 @@ options:
     type: int
   postcopy:
     description:
-      - Whether a live machine that changes its memory faster than it can be sent is moved by post-copy, where both hosts allow that
-        (vm.unprivileged_userfaultfd). Its guest then runs at the target before its memory is there, and is lost if the link breaks meanwhile.
+      - Whether a live machine that changes its memory faster than it can be sent is moved by post-copy, where both
+        hosts allow that (vm.unprivileged_userfaultfd). Its guest then runs at the target before its memory is there,
+        and is lost if the link breaks meanwhile.
       - Otherwise such a guest is slowed down until it converges.
     type: bool
     default: false
@@ -115,7 +124,8 @@ options:
     type: int
     default: 30
   ports:
-    description: The ports on which files are given to the target. The firewall of the role C(provider) admits the grid's hosts to them.
+    description: The ports on which files are given to the target. The firewall of the role C(provider) admits the
+      grid's hosts to them.
     type: str
     default: 10809-10872
   progress_file:
@@ -185,11 +195,13 @@ machines:
       type: bool
       returned: where it was so
     incoming:
-      description: What came here and isn't a machine yet, as C(source), C(generation), C(attempt) and C(complete), or V(none).
+      description: What came here and isn't a machine yet, as C(source), C(generation), C(attempt) and C(complete), or
+        V(none).
       type: dict
       returned: step look
     stats:
-      description: What libvirt says of a live move, with C(downtime) in milliseconds, C(bytes), C(passes), C(postcopy) and C(seconds).
+      description: What libvirt says of a live move, with C(downtime) in milliseconds, C(bytes), C(passes), C(postcopy)
+        and C(seconds).
       type: dict
       returned: step send, of a live move
     files:
@@ -210,12 +222,13 @@ machines:
       returned: failure
     failure:
       description:
-        - The same for programs. Its C(code) is among C(address_taken), C(cpu_incompatible), C(device_tied), C(disk_conflict), C(disk_missing),
-          C(foreign_domain), C(has_snapshots), C(hibernation_...), C(image_missing), C(incoming_invalid), C(invalid_...), C(libvirt_...), C(link_lost),
-          C(machine_busy), C(machine_here), C(machine_pages), C(machine_type_missing), C(machine_unknown), C(move_failed), C(move_undone),
-          C(network_missing), C(no_disk), C(no_memory), C(no_port),
-          C(not_released), C(offer_failed), C(several_copies), C(source_unreachable), C(stale_generation), C(target_unreachable), C(transfer_failed),
-          C(version_too_old), C(virtualization_missing), C(wrong_state).
+        - The same for programs. Its C(code) is among C(address_taken), C(cpu_incompatible), C(device_tied),
+          C(disk_conflict), C(disk_missing), C(foreign_domain), C(has_snapshots), C(hibernation_...), C(image_missing),
+          C(incoming_invalid), C(invalid_...), C(libvirt_...), C(link_lost), C(machine_busy), C(machine_here),
+          C(machine_pages), C(machine_type_missing), C(machine_unknown), C(move_failed), C(move_undone),
+          C(network_missing), C(no_disk), C(no_memory), C(no_port), C(not_released), C(offer_failed), C(several_copies),
+          C(source_unreachable), C(stale_generation), C(target_unreachable), C(transfer_failed), C(version_too_old),
+          C(virtualization_missing), C(wrong_state).
       type: dict
       returned: failure
 over:
@@ -228,7 +241,8 @@ rows:
   type: list
   elements: dict
 seen:
-  description: The machines where they are, for M(virtuoso.grid.registration); those with C(recorded) are in the store already.
+  description: The machines where they are, for M(virtuoso.grid.registration); those with C(recorded) are in the store
+    already.
   returned: step all, where it is over
   type: list
   elements: dict
@@ -295,7 +309,11 @@ def work(module: AnsibleModule) -> Result:
     """The module's work."""
     if module.params["step"] in BY_PLUGIN or (module.params["step"] == "serve" and not module.params["hold"]):
         step = module.params["step"]
-        raise GridError("invalid_step", f"the step {step} is made by the action plugin of this module", remedy="Use the module in a play, not by itself")
+        raise GridError(
+            "invalid_step",
+            f"the step {step} is made by the action plugin of this module",
+            remedy="Use the module in a play, not by itself",
+        )
     if module.params["step"] == "serve":
         return serve(module)
     params = params_of(module.params)

@@ -12,25 +12,30 @@ short_description: Snapshots of machines on a provider, taken, reverted to and d
 version_added: 0.2.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - A snapshot keeps a machine's disk as it is at one moment, in the disk's own file, and with O(memory) what its guest has in memory as well.
-    Takes a list, opens one connection to libvirt, and returns a result per machine. One that fails does not keep the others from being served.
+  - A snapshot keeps a machine's disk as it is at one moment, in the disk's own file, and with O(memory) what its guest
+    has in memory as well. Takes a list, opens one connection to libvirt, and returns a result per machine. One that
+    fails does not keep the others from being served.
   - Which snapshots there are is told by M(virtuoso.grid.machine_info).
-  - A machine with snapshots can't move to another provider, nor roll back to a version of its image. Its disk can grow, be captured, and the machine
-    be hibernated. When it is removed, its snapshots go with it.
-  - What a run that was killed left of a snapshot is no snapshot, and is removed by the next run that takes or deletes it.
+  - A machine with snapshots can't move to another provider, nor roll back to a version of its image. Its disk can grow,
+    be captured, and the machine be hibernated. When it is removed, its snapshots go with it.
+  - What a run that was killed left of a snapshot is no snapshot, and is removed by the next run that takes or deletes
+    it.
 options:
   state:
     description:
-      - V(present) takes the snapshot where the machine hasn't one of that name. Its guest runs on, with O(memory) it stands still while the memory is written.
+      - V(present) takes the snapshot where the machine hasn't one of that name. Its guest runs on, with O(memory) it
+        stands still while the memory is written.
       - V(absent) deletes it.
-      - V(reverted) has the machine as it was then, which is a change at every run. What it is now is lost. With its memory, the guest goes on where it was;
-        without, a running machine is started again from its disk. Its definition for the next start stays as it is, and its disk is as large as it was then.
+      - V(reverted) has the machine as it was then, which is a change at every run. What it is now is lost. With its
+        memory, the guest goes on where it was; without, a running machine is started again from its disk. Its
+        definition for the next start stays as it is, and its disk is as large as it was then.
     type: str
     choices: [present, absent, reverted]
     default: present
   snapshot:
     description:
-      - Name of the snapshot; 1 to 63 of the letters a to z, large or small, digits and C(. _ -), and none of C(. -) first.
+      - Name of the snapshot; 1 to 63 of the letters a to z, large or small, digits and C(. _ -), and none of C(. -)
+        first.
       - Only with O(all) it is left out.
     type: str
   all:
@@ -39,7 +44,8 @@ options:
   memory:
     description:
       - Whether to keep what the guest has in memory. Its machine must run, or be paused.
-      - Without it the disk is kept as after a loss of power, or, where the guest's agent answers, with its file systems at rest.
+      - Without it the disk is kept as after a loss of power, or, where the guest's agent answers, with its file systems
+        at rest.
     type: bool
     default: false
   description:
@@ -117,13 +123,14 @@ machines:
       elements: str
       returned: success
       sample: [take before-upgrade]
-    state: {description: "The machine's state afterwards, V(running), V(paused), V(hibernated) or V(stopped).", type: str, returned: success}
+    state: {description: "The machine's state afterwards, V(running), V(paused), V(hibernated) or V(stopped).", type:
+      str, returned: success}
     snapshots: {description: Names of all its snapshots afterwards., type: list, elements: str, returned: success}
     consistent:
       description:
-        - What the disk is like in a snapshot that was taken now. V(stopped) of a machine that was off; V(frozen) where the agent had its file systems at
-          rest; V(memory) with
-          the memory that belongs to it; V(crash) as after a loss of power. V(none) where none was taken.
+        - What the disk is like in a snapshot that was taken now. V(stopped) of a machine that was off; V(frozen) where
+          the agent had its file systems at rest; V(memory) with the memory that belongs to it; V(crash) as after a loss
+          of power. V(none) where none was taken.
       type: str
       returned: success
     clock_set:
@@ -134,19 +141,19 @@ machines:
     msg: {description: What is wrong and what to do., type: str, returned: failure}
     failure:
       description:
-        - The same for programs. Its C(code) is among C(disk_failed), C(disk_full), C(disk_inactive), C(disk_missing), C(duplicate_machine), C(foreign_domain),
-          C(guest_frozen), C(hibernation_foreign),
-          C(hibernation_invalid),
-          C(invalid_machine), C(invalid_snapshot), C(libvirt_...), C(machine_busy), C(machine_hibernated), C(machine_pages),
-          C(machine_unknown), C(no_memory_to_keep), C(snapshot_differs), C(snapshot_failed), C(snapshot_unknown), C(stale_generation).
+        - The same for programs. Its C(code) is among C(disk_failed), C(disk_full), C(disk_inactive), C(disk_missing),
+          C(duplicate_machine), C(foreign_domain), C(guest_frozen), C(hibernation_foreign), C(hibernation_invalid),
+          C(invalid_machine), C(invalid_snapshot), C(libvirt_...), C(machine_busy), C(machine_hibernated),
+          C(machine_pages), C(machine_unknown), C(no_memory_to_keep), C(snapshot_differs), C(snapshot_failed),
+          C(snapshot_unknown), C(stale_generation).
       type: dict
       returned: failure
 """
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots.plan import STATES
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots.apply import Batch
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots.plan import STATES
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
 
 OPTIONS = {
@@ -160,7 +167,11 @@ OPTIONS = {
         "timeout": {"type": "int", "default": 120},
     },
     "mutually_exclusive": [["snapshot", "all"]],
-    "required_if": [["state", "present", ["snapshot"]], ["state", "reverted", ["snapshot"]], ["state", "absent", ["snapshot", "all"], True]],
+    "required_if": [
+        ["state", "present", ["snapshot"]],
+        ["state", "reverted", ["snapshot"]],
+        ["state", "absent", ["snapshot", "all"], True],
+    ],
 }
 
 

@@ -44,7 +44,8 @@ options:
   state:
     description:
       - With V(present), the machines are ordered, or their orders changed.
-      - With V(absent), orders of machines that don't exist yet are cancelled. A machine that exists must be retired instead.
+      - With V(absent), orders of machines that don't exist yet are cancelled. A machine that exists must be retired
+        instead.
     type: str
     choices: [present, absent]
     default: present

@@ -32,8 +32,10 @@ options:
     elements: str
   select:
     description:
-      - Which machines a play is about, as a person says it. V(all), or names as a list or separated by commas; empty where O(limit) alone says it.
-      - A name that nobody ordered is an error, with C(failure.code) V(machine_unknown); so is to say nothing at all, with V(nothing_chosen).
+      - Which machines a play is about, as a person says it. V(all), or names as a list or separated by commas; empty
+        where O(limit) alone says it.
+      - A name that nobody ordered is an error, with C(failure.code) V(machine_unknown); so is to say nothing at all,
+        with V(nothing_chosen).
       - Excludes O(names) and O(uuids).
     type: raw
     version_added: 0.2.0
@@ -96,7 +98,8 @@ machines:
       type: str
       returned: always
     state:
-      description: V(future), V(placed), or what was last seen of it (V(running), V(stopped), V(paused), V(hibernated), V(absent)).
+      description: V(future), V(placed), or what was last seen of it (V(running), V(stopped), V(paused), V(hibernated),
+        V(absent)).
       type: str
       returned: always
     spec:
@@ -182,11 +185,15 @@ def work(module: AnsibleModule) -> Result:
     listed = listing.read(path) if path else None
     rows = listed[0] if listed else _asked(store, names, uuids)
     machines = [views.machine_view(row) for row in rows]
-    return {"changed": False, "machines": choosing.of_store(store, machines, module.params["select"], module.params["limit"])}
+    return {
+        "changed": False,
+        "machines": choosing.of_store(store, machines, module.params["select"], module.params["limit"]),
+    }
 
 
 def _asked(store: str, names: list[str] | None, uuids: list[str] | None) -> list[dict[str, t.Any]]:
-    """The rows by way of the database library, which takes longer to load than it takes to list a file of SQLite without it."""
+    """The rows by way of the database library, which takes longer to load than it takes to list a file of SQLite
+    without it."""
     from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
     from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 

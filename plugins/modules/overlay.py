@@ -9,11 +9,11 @@ DOCUMENTATION = r"""
 module: overlay
 short_description: Bring a host to its part of the networks
 description:
-  - Makes bridges, links, forwarding entries and rules on a host as the filter P(virtuoso.grid.overlay_plan#filter) planned them, and removes those
-    that it made before
-    and that are not planned any more. What others made is left alone.
-  - It is one transaction. Where a step fails the host goes back to the part before. So it does by itself where O(state=confirmed) doesn't come within
-    O(rollback) seconds, because the controller has lost its way to the host.
+  - Makes bridges, links, forwarding entries and rules on a host as the filter P(virtuoso.grid.overlay_plan#filter)
+    planned them, and removes those that it made before and that are not planned any more. What others made is left
+    alone.
+  - It is one transaction. Where a step fails the host goes back to the part before. So it does by itself where
+    O(state=confirmed) doesn't come within O(rollback) seconds, because the controller has lost its way to the host.
   - The role P(virtuoso.grid.overlay#role) installs what it needs and calls it in the right order.
 version_added: 0.2.0
 author: [virtuoso.grid contributors (@virtuoso-grid)]
@@ -23,8 +23,10 @@ options:
       - V(present) brings the host to O(part), V(absent) to none.
       - V(prepared) makes the keys of the SSH links in O(part) that begin here, and nothing else.
       - V(confirmed) says that the controller still reaches the host.
-      - V(followed) changes the host's part to where O(machines) are now, and are no more (O(macs)); before a machine starts or moves.
-      - V(announced) tells the network where the machines with O(macs) are, those that are here; after a machine has started or moved.
+      - V(followed) changes the host's part to where O(machines) are now, and are no more (O(macs)); before a machine
+        starts or moves.
+      - V(announced) tells the network where the machines with O(macs) are, those that are here; after a machine has
+        started or moved.
     type: str
     default: present
     choices: [present, absent, prepared, confirmed, followed, announced]
@@ -117,7 +119,8 @@ keys:
   type: dict
 failure:
   description:
-    - What is wrong, for programs. Its C(code) is among C(foreign_interface), C(invalid_part), C(overlay_failed), C(key_failed).
+    - What is wrong, for programs. Its C(code) is among C(foreign_interface), C(invalid_part), C(overlay_failed),
+      C(key_failed).
   returned: failure
   type: dict
 """
@@ -125,13 +128,17 @@ failure:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site import part as site
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.guests import follow
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site import part as site
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 
 OPTIONS = {
     "argument_spec": {
-        "state": {"type": "str", "default": "present", "choices": ["present", "absent", "prepared", "confirmed", "followed", "announced"]},
+        "state": {
+            "type": "str",
+            "default": "present",
+            "choices": ["present", "absent", "prepared", "confirmed", "followed", "announced"],
+        },
         "part": {"type": "dict"},
         "name": {"type": "str"},
         "machines": {
@@ -144,7 +151,11 @@ OPTIONS = {
         "uri": {"type": "str"},
         "rollback": {"type": "int", "default": 60},
     },
-    "required_if": [("state", "present", ("part",)), ("state", "prepared", ("part",)), ("state", "followed", ("name",))],
+    "required_if": [
+        ("state", "present", ("part",)),
+        ("state", "prepared", ("part",)),
+        ("state", "followed", ("name",)),
+    ],
     "supports_check_mode": True,
 }
 
@@ -163,7 +174,11 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
         return {"changed": False, "actions": [f"announce {mac}" for mac in told]}
     if params["state"] == "followed":
         # It touches no link, so there is no way back to the controller to be lost.
-        return site.bring(follow(site.current(), params["name"], params["machines"], params["macs"]), check_mode=check_mode, rollback=0)
+        return site.bring(
+            follow(site.current(), params["name"], params["machines"], params["macs"]),
+            check_mode=check_mode,
+            rollback=0,
+        )
     part = params["part"] if params["state"] == "present" else {}
     result = site.bring(part, check_mode=check_mode, rollback=params["rollback"])
     # Also where a play before this one was cut off.

@@ -54,17 +54,19 @@ part:
   type: dict
 links:
   description:
-    - Its links, each with C(device), C(network), C(peer), C(role), C(transport), C(reason), C(state), and C(rx_bytes), C(tx_bytes), C(rx_packets),
-      C(tx_packets).
-    - A host's end of an EVPN network has C(peer=*), C(vni), C(peers), C(sessions) (C(peer), C(address), C(state), C(seconds) of each BGP session of its own),
-      C(vteps) (the hosts that it floods to), and C(macs) (each MAC address that BGP told of, with its C(vtep)).
+    - Its links, each with C(device), C(network), C(peer), C(role), C(transport), C(reason), C(state), and C(rx_bytes),
+      C(tx_bytes), C(rx_packets), C(tx_packets).
+    - A host's end of an EVPN network has C(peer=*), C(vni), C(peers), C(sessions) (C(peer), C(address), C(state),
+      C(seconds) of each BGP session of its own), C(vteps) (the hosts that it floods to), and C(macs) (each MAC address
+      that BGP told of, with its C(vtep)).
   returned: success
   type: list
   elements: dict
 traffic:
   description:
-    - Bytes and packets of each pair of MAC addresses, C(source) and C(destination), counted where the sender is; with C(source_name) and
-      C(destination_name), nothing where O(names) has none. Pairs that were silent for an hour are forgotten.
+    - Bytes and packets of each pair of MAC addresses, C(source) and C(destination), counted where the sender is; with
+      C(source_name) and C(destination_name), nothing where O(names) has none. Pairs that were silent for an hour are
+      forgotten.
   returned: success
   type: list
   elements: dict
@@ -96,8 +98,9 @@ since:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site import needs, part as site, traffic
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import matrix
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site import needs, traffic
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site import part as site
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site.probe import kernel
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import now

@@ -9,8 +9,10 @@ DOCUMENTATION = r"""
 module: overlay_probe
 short_description: Find out what passes between hosts
 description:
-  - Tries UDP both ways, TCP to the others' SSH servers, how large packets may be and how long they take; and what the kernel here can do.
-  - It has to run on all hosts at the same time, for they answer each other; the role P(virtuoso.grid.overlay#role) sees to that.
+  - Tries UDP both ways, TCP to the others' SSH servers, how large packets may be and how long they take; and what the
+    kernel here can do.
+  - It has to run on all hosts at the same time, for they answer each other; the role P(virtuoso.grid.overlay#role) sees
+    to that.
   - Changes nothing.
 version_added: 0.2.0
 author: [virtuoso.grid contributors (@virtuoso-grid)]
@@ -72,12 +74,14 @@ probe:
   type: dict
   contains:
     name: {description: "O(name).", type: str, returned: always}
-    kernel: {description: "For each transport that needs the kernel, nothing or why it can't be.", type: dict, returned: always}
+    kernel: {description: "For each transport that needs the kernel, nothing or why it can't be.", type: dict, returned:
+      always}
     addresses: {description: IPv4 addresses of this host., type: list, returned: always}
     host_key: {description: Public key of the SSH server here., type: str, returned: always}
     paths:
       description:
-        - For each other host C(udp_in), C(udp_out), C(ssh) (whether it passes), C(ssh_trouble), C(rtt) in seconds, C(path_mtu) in bytes.
+        - For each other host C(udp_in), C(udp_out), C(ssh) (whether it passes), C(ssh_trouble), C(rtt) in seconds,
+          C(path_mtu) in bytes.
       type: dict
       returned: always
 """
@@ -89,7 +93,11 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site.probe import probe
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 
-PEER = {"name": {"type": "str", "required": True}, "address": {"type": "str", "required": True}, "port": {"type": "int", "default": 22}}
+PEER = {
+    "name": {"type": "str", "required": True},
+    "address": {"type": "str", "required": True},
+    "port": {"type": "int", "default": 22},
+}
 OPTIONS = {
     "argument_spec": {
         "name": {"type": "str", "required": True},

@@ -12,16 +12,18 @@ short_description: Choose a provider for each machine and hold room for it there
 version_added: 0.1.0
 description:
   - Chooses, among the given providers, one that can hold each machine, and says of every other why it can't.
-  - A provider can hold a machine if it is reachable, has the image's architecture, has the machine's network active, is at the site and has the
-    features that were ordered, has what the machine must be with and nothing that it must be apart from, can admit its reservation, and has
-    memory, CPU and disk free, less what is held for machines placed there by this and other plays and what is reserved.
+  - A provider can hold a machine if it is reachable, has the image's architecture, has the machine's network active, is
+    at the site and has the features that were ordered, has what the machine must be with and nothing that it must be
+    apart from, can admit its reservation, and has memory, CPU and disk free, less what is held for machines placed
+    there by this and other plays and what is reserved.
   - An owner can't get more than his quota (module M(virtuoso.grid.quota)).
-  - A first answer is there at once; until the deadline it is improved. That reads one state of the store and excludes nobody. Then, in
-    one transaction, what still fits is held in the store and the rest is chosen anew, so that two plays at once can't promise the
-    same memory twice.
-  - What is chosen is held until the machine is seen on its provider, or its order is cancelled, or O(hold) seconds have passed.
-  - A machine that exists stays where it is. If its provider is not reachable in this run, it fails and is not moved, because it may be
-    running there.
+  - A first answer is there at once; until the deadline it is improved. That reads one state of the store and excludes
+    nobody. Then, in one transaction, what still fits is held in the store and the rest is chosen anew, so that two
+    plays at once can't promise the same memory twice.
+  - What is chosen is held until the machine is seen on its provider, or its order is cancelled, or O(hold) seconds have
+    passed.
+  - A machine that exists stays where it is. If its provider is not reachable in this run, it fails and is not moved,
+    because it may be running there.
   - The same input and seed give the same answer, unless the clock cut the search short (RV(solver.cut)).
 extends_documentation_fragment:
   - virtuoso.grid.attributes
@@ -34,21 +36,23 @@ attributes:
 options:
   machines:
     description:
-      - The machines, each a mapping of C(name), C(uuid), C(vcpus), C(memory), C(disk), C(network), C(goal) and optionally C(extra_networks), C(owner),
-        C(tags), C(site), C(architecture), C(features), C(affinity), C(anti_affinity), C(performance) as the module
-        M(virtuoso.grid.order) returned them, and C(image), a mapping of C(name), C(digest), C(size), C(virtual_size) and optionally
-        C(architecture) as the module M(virtuoso.grid.image) returned it.
+      - The machines, each a mapping of C(name), C(uuid), C(vcpus), C(memory), C(disk), C(network), C(goal) and
+        optionally C(extra_networks), C(owner), C(tags), C(site), C(architecture), C(features), C(affinity),
+        C(anti_affinity), C(performance) as the module M(virtuoso.grid.order) returned them, and C(image), a mapping of
+        C(name), C(digest), C(size), C(virtual_size) and optionally C(architecture) as the module M(virtuoso.grid.image)
+        returned it.
       - In check mode the uuid may be V(null).
-      - The goal V(balance) evens out what providers have allocated, V(pack) fills the fullest first, V(price) and V(interactivity) take the
-        provider with the least C(price) or C(latency), and balance where providers don't tell.
+      - The goal V(balance) evens out what providers have allocated, V(pack) fills the fullest first, V(price) and
+        V(interactivity) take the provider with the least C(price) or C(latency), and balance where providers don't
+        tell.
     type: list
     elements: raw
     required: true
   providers:
     description:
-      - The providers, each a mapping of C(name), C(site), and what the module M(virtuoso.grid.provider_info) returned of it, or
-        C(unreachable=true) and the C(reason). C(price) (a number), C(latency) (a number, or a mapping from home to number), C(features) (a list)
-        and C(speed) (bytes a second with which images come) may be added.
+      - The providers, each a mapping of C(name), C(site), and what the module M(virtuoso.grid.provider_info) returned
+        of it, or C(unreachable=true) and the C(reason). C(price) (a number), C(latency) (a number, or a mapping from
+        home to number), C(features) (a list) and C(speed) (bytes a second with which images come) may be added.
     type: list
     elements: raw
     required: true
@@ -61,7 +65,8 @@ options:
     type: float
     default: 16.0
   memory_overcommit:
-    description: How many bytes of guest memory one byte of a provider's may carry. Reservations are never overcommitted.
+    description: How many bytes of guest memory one byte of a provider's may carry. Reservations are never
+      overcommitted.
     type: float
     default: 1.0
   disk_overcommit:
@@ -70,8 +75,8 @@ options:
     default: 1.0
   reservation_bound:
     description:
-      - Which part of a provider's CPUs may be reserved, above 0 and up to 1. A reservation is admitted if at every moment of it the sum of
-        slice divided by period on the provider stays within its number of CPUs times this.
+      - Which part of a provider's CPUs may be reserved, above 0 and up to 1. A reservation is admitted if at every
+        moment of it the sum of slice divided by period on the provider stays within its number of CPUs times this.
     type: float
     default: 0.9
   hold:
@@ -79,7 +84,8 @@ options:
     type: int
     default: 86400
   within:
-    description: Seconds to look for a better answer than the first one. Only used where there is something to choose for several machines.
+    description: Seconds to look for a better answer than the first one. Only used where there is something to choose
+      for several machines.
     type: float
     default: 5.0
   seed:
@@ -88,7 +94,8 @@ options:
     default: 0
   solver:
     description:
-      - V(auto) lets OR-Tools' CP-SAT improve the answer where it is installed in the Python that runs the module, and else does without it as V(local).
+      - V(auto) lets OR-Tools' CP-SAT improve the answer where it is installed in the Python that runs the module, and
+        else does without it as V(local).
       - V(local) is a local search; V(greedy) keeps the first answer.
     type: str
     choices: [auto, local, greedy]
@@ -186,8 +193,10 @@ solver:
     greedy: {description: Cost of the first answer in points; see docs/placement.md., type: float, returned: always}
     cost: {description: Cost of this answer., type: float, returned: always}
     optimal: {description: Whether CP-SAT has proven that there is no better one., type: bool, returned: always}
-    gap: {description: "How far from the best one it is at most, as a part of its cost; V(none) where that isn't known.", type: float, returned: always}
-    cut: {description: Whether the deadline cut the search short; another run may then have another answer., type: bool, returned: always}
+    gap: {description: "How far from the best one it is at most, as a part of its cost; V(none) where that isn't
+      known.", type: float, returned: always}
+    cut: {description: Whether the deadline cut the search short; another run may then have another answer., type: bool,
+      returned: always}
 machine_type:
   description: The newest C(pc-q35) machine type that all reachable providers share, or V(null).
   returned: always

@@ -16,8 +16,8 @@ description:
 options:
   probe:
     description:
-      - Whether to try KVM with a guest instead of telling what was found when the provider was set up. Takes up to ten seconds where KVM
-        is there and broken.
+      - Whether to try KVM with a guest instead of telling what was found when the provider was set up. Takes up to ten
+        seconds where KVM is there and broken.
     type: bool
     default: false
   peers:
@@ -67,23 +67,29 @@ provider:
     hostname: {description: Its host name., type: str, returned: always}
     architecture: {description: Its processors' architecture., type: str, returned: always, sample: x86_64}
     cpus: {description: Number of processors., type: int, returned: always}
-    cpus_allocated: {description: Sum of the virtual processors of all domains defined on it., type: int, returned: always}
+    cpus_allocated: {description: Sum of the virtual processors of all domains defined on it., type: int, returned:
+      always}
     load: {description: Load average of the last minute., type: float, returned: always}
     memory: {description: Memory., type: int, returned: always}
     memory_free: {description: Memory that is available without swapping., type: int, returned: always}
-    memory_allocated: {description: Sum of the largest memory of all domains defined on it., type: int, returned: always}
+    memory_allocated: {description: Sum of the largest memory of all domains defined on it., type: int, returned:
+      always}
     disk: {description: Size of the depot's file system., type: int, returned: always}
     disk_free: {description: What is free of it., type: int, returned: always}
     disk_allocated: {description: Sum of the virtual sizes of the machines' disks., type: int, returned: always}
     virtualization: {description: V(kvm) or V(qemu)., type: str, returned: always}
     kvm_reason: {description: Why., type: str, returned: always}
-    machine_types: {description: "QEMU's q35 machine types, oldest first.", type: list, elements: str, returned: always, sample: [pc-q35-7.1, pc-q35-7.2]}
+    machine_types: {description: "QEMU's q35 machine types, oldest first.", type: list, elements: str, returned: always,
+      sample: [pc-q35-7.1, pc-q35-7.2]}
     libvirt_version: {description: Version of libvirt., type: str, returned: always, sample: 9.0.0}
     qemu_version: {description: Version of QEMU., type: str, returned: always, sample: 7.2.22}
     networks: {description: Names of its active libvirt networks., type: list, elements: str, returned: always}
-    images: {description: "Images in its depot, as C(digest) and C(names).", type: list, elements: dict, returned: always}
-    latencies: {description: "C(seconds) of a round trip to each C(site) of O(peers) that answered.", type: list, elements: dict, returned: always}
-    machines: {description: "Machines on it, as C(uuid), C(name) and C(state).", type: list, elements: dict, returned: always}
+    images: {description: "Images in its depot, as C(digest) and C(names).", type: list, elements: dict, returned:
+      always}
+    latencies: {description: "C(seconds) of a round trip to each C(site) of O(peers) that answered.", type: list,
+      elements: dict, returned: always}
+    machines: {description: "Machines on it, as C(uuid), C(name) and C(state).", type: list, elements: dict, returned:
+      always}
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -94,7 +100,11 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.latency 
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.disk import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
 
-PEER = {"site": {"type": "str", "required": True}, "address": {"type": "str", "required": True}, "port": {"type": "int", "default": 22}}
+PEER = {
+    "site": {"type": "str", "required": True},
+    "address": {"type": "str", "required": True},
+    "port": {"type": "int", "default": 22},
+}
 OPTIONS = {
     "argument_spec": {
         "probe": {"type": "bool", "default": False},
@@ -110,7 +120,13 @@ def work(module: AnsibleModule) -> Result:
     kind, reason = capabilities.probe() if module.params["probe"] else capabilities.virtualization()
     with connect(module.params["uri"]) as hypervisor:
         facts = capabilities.facts(hypervisor.conn)
-    seen = {**facts, **depot.space(), "images": capabilities.images(depot.path), "virtualization": kind, "kvm_reason": reason}
+    seen = {
+        **facts,
+        **depot.space(),
+        "images": capabilities.images(depot.path),
+        "virtualization": kind,
+        "kvm_reason": reason,
+    }
     return {"changed": False, "provider": {**seen, "latencies": latencies(module.params["peers"])}}
 
 

@@ -12,12 +12,15 @@ short_description: What owners may have in all
 version_added: 0.1.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - Sets how many machines, virtual CPUs, and how much memory and disk an owner's machines may have in all, placed or existing.
-  - The module M(virtuoso.grid.placement) refuses what would exceed it. What an owner has already stays his, whatever the quota says later.
+  - Sets how many machines, virtual CPUs, and how much memory and disk an owner's machines may have in all, placed or
+    existing.
+  - The module M(virtuoso.grid.placement) refuses what would exceed it. What an owner has already stays his, whatever
+    the quota says later.
 options:
   quotas:
     description:
-      - The quotas, each a mapping of C(owner), and any of C(vcpus), C(memory), C(disk), C(machines). What is left out has no bound.
+      - The quotas, each a mapping of C(owner), and any of C(vcpus), C(memory), C(disk), C(machines). What is left out
+        has no bound.
       - The owner V(*) stands for all who have no quota of their own.
       - With O(state=absent) only the owner counts.
     type: list

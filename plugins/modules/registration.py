@@ -13,8 +13,9 @@ version_added: 0.1.0
 description:
   - Writes providers and homes with what they reported, and machines with what was seen of them, to the store.
   - A future machine that was seen on a provider exists from then on.
-  - A machine that the store doesn't know, because the store was lost, gets its row and its order back from what its provider tells.
-    Domains that were not made by this collection (C(foreign)) are passed over, unless their provider is among O(complete).
+  - A machine that the store doesn't know, because the store was lost, gets its row and its order back from what its
+    provider tells. Domains that were not made by this collection (C(foreign)) are passed over, unless their provider is
+    among O(complete).
   - Each entry is judged on its own. A bad one fails with the reason, the others are written.
 extends_documentation_fragment:
   - virtuoso.grid.attributes
@@ -28,17 +29,17 @@ options:
   providers:
     description:
       - The hosts, each a mapping of C(name), C(site), C(kind) (V(provider), the default, or V(home)), C(facts) (what
-        M(virtuoso.grid.provider_info) returned of it), and how they are reached, C(address), C(port), C(user), C(identity_file),
-        C(ssh_args), as values without templates. The inventory reaches machines through their provider by these. C(price) is that of
-        an hour, a number in whatever currency the grid reckons in.
+        M(virtuoso.grid.provider_info) returned of it), and how they are reached, C(address), C(port), C(user),
+        C(identity_file), C(ssh_args), as values without templates. The inventory reaches machines through their
+        provider by these. C(price) is that of an hour, a number in whatever currency the grid reckons in.
       - What is left out stays as it is.
     type: list
     elements: raw
     default: []
   machines:
     description:
-      - The machines, each a mapping as M(virtuoso.grid.machine_info) or M(virtuoso.grid.machine) returned it, and C(provider), the
-        name of the provider that it was seen on. What is left out stays as it is.
+      - The machines, each a mapping as M(virtuoso.grid.machine_info) or M(virtuoso.grid.machine) returned it, and
+        C(provider), the name of the provider that it was seen on. What is left out stays as it is.
     type: list
     elements: raw
     default: []
@@ -49,30 +50,33 @@ options:
     default: []
   complete:
     description:
-      - Names of providers of which O(machines) has all, as M(virtuoso.grid.machine_info) returns it without being asked for some.
-      - A machine that should be there and was seen nowhere is marked V(vanished). What is foreign there is noted in the store, and
-        marked as missing once it isn't there any more. Nothing is deleted.
+      - Names of providers of which O(machines) has all, as M(virtuoso.grid.machine_info) returns it without being asked
+        for some.
+      - A machine that should be there and was seen nowhere is marked V(vanished). What is foreign there is noted in the
+        store, and marked as missing once it isn't there any more. Nothing is deleted.
     type: list
     elements: str
     default: []
   samples:
     description:
-      - Measurements, each a mapping of C(object), the name or uuid of a site, host or machine; C(peer), another one, for what lies between
-        two; C(metric), for example V(latency), in seconds; C(value); and C(time), ISO 8601 in UTC, by default now.
+      - Measurements, each a mapping of C(object), the name or uuid of a site, host or machine; C(peer), another one,
+        for what lies between two; C(metric), for example V(latency), in seconds; C(value); and C(time), ISO 8601 in
+        UTC, by default now.
     type: list
     elements: raw
     default: []
   networks:
     description:
-      - All networks of the overlay, each a mapping of C(name), C(home) (the name of a host), C(vni), C(mtu) and C(sites); what is left out stays as it is.
-        The inventory reaches the machines of a network through its home, if that is registered (O(providers)).
+      - All networks of the overlay, each a mapping of C(name), C(home) (the name of a host), C(vni), C(mtu) and
+        C(sites); what is left out stays as it is. The inventory reaches the machines of a network through its home, if
+        that is registered (O(providers)).
       - Those that the store has beside them are deleted. Without it they stay.
     type: list
     elements: dict
   links:
     description:
-      - All links of the overlay, each a mapping of C(network), C(between) (two hosts), C(sites) (theirs), C(kind), C(transport), C(reason), C(vni), C(mtu). As
-        with O(networks) the list is complete.
+      - All links of the overlay, each a mapping of C(network), C(between) (two hosts), C(sites) (theirs), C(kind),
+        C(transport), C(reason), C(vni), C(mtu). As with O(networks) the list is complete.
     type: list
     elements: dict
 author:
@@ -122,7 +126,8 @@ providers:
       type: str
       returned: failure
     failure:
-      description: The error for programs. Its C(code) is V(invalid_host), V(invalid_address) and others named after the field, V(no_site), V(name_taken).
+      description: The error for programs. Its C(code) is V(invalid_host), V(invalid_address) and others named after the
+        field, V(no_site), V(name_taken).
       type: dict
       returned: failure
 machines:
@@ -183,7 +188,8 @@ vanished:
       type: bool
       returned: always
     actions:
-      description: V(vanish); for foreign ones also V(appear), V(update), V(own) for one that became a machine of the grid, or nothing.
+      description: V(vanish); for foreign ones also V(appear), V(update), V(own) for one that became a machine of the
+        grid, or nothing.
       type: list
       elements: str
       returned: always

@@ -11,8 +11,8 @@ module: report
 short_description: Print what became of each machine, and fail where one could not be served
 version_added: 0.1.0
 description:
-  - Joins the results that the steps of a play returned for the same machines, prints a table of them on the terminal, and fails
-    when a machine failed in any step, with every machine's error.
+  - Joins the results that the steps of a play returned for the same machines, prints a table of them on the terminal,
+    and fails when a machine failed in any step, with every machine's error.
   - Changes nothing. Runs on the controller.
 author: virtuoso.grid contributors (@virtuoso-grid)
 extends_documentation_fragment: [virtuoso.grid.attributes]

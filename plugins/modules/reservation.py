@@ -12,16 +12,20 @@ short_description: Reserve CPU and memory on a provider for a time
 version_added: 0.1.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - Reserves, on a provider, from one time to another, a slice of CPU time in each period, and memory, for an owner's machines to come.
-  - It is admitted only if at every moment of it the sum of slice divided by period on the provider stays within its number of CPUs
-    times O(reservation_bound), the reserved memory fits into the provider, and what is placed there leaves room for it.
-  - What is reserved is not free for others from the moment of the admission on. It is used up by whatever the owner has on that provider.
+  - Reserves, on a provider, from one time to another, a slice of CPU time in each period, and memory, for an owner's
+    machines to come.
+  - It is admitted only if at every moment of it the sum of slice divided by period on the provider stays within its
+    number of CPUs times O(reservation_bound), the reserved memory fits into the provider, and what is placed there
+    leaves room for it.
+  - What is reserved is not free for others from the moment of the admission on. It is used up by whatever the owner has
+    on that provider.
   - The reservation of one machine is a field of its order instead, C(performance.reservation).
 options:
   reservations:
     description:
-      - The reservations, each a mapping of C(owner), C(provider), C(from) and C(to) (ISO 8601), C(period) and C(slice) (for example V(100 ms) and
-        V(20 ms)), and optionally C(cpus), on how many CPUs such slices are wanted, and C(memory).
+      - The reservations, each a mapping of C(owner), C(provider), C(from) and C(to) (ISO 8601), C(period) and C(slice)
+        (for example V(100 ms) and V(20 ms)), and optionally C(cpus), on how many CPUs such slices are wanted, and
+        C(memory).
       - Owner, provider, C(from) and C(to) tell which one is meant; with O(state=absent) only they count.
     type: list
     elements: raw
@@ -88,7 +92,8 @@ reservations:
   elements: dict
   contains:
     name: {description: The entry's place in the list., type: str, returned: always, sample: entry 1}
-    uuid: {description: "Uuid of the reservation, V(none) where there is none or none yet.", type: str, returned: success}
+    uuid: {description: "Uuid of the reservation, V(none) where there is none or none yet.", type: str, returned:
+      success}
     owner: {description: Whose it is., type: str, returned: success}
     provider: {description: Where it is., type: str, returned: success}
     from: {description: Its beginning., type: str, returned: success}

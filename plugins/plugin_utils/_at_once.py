@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration import once
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration import once, steps
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration import plan as play
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration import steps
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._served import Served
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._stations import Background, Result
 
@@ -19,11 +18,19 @@ NOT_HERE: Result = {"changed": False, "over": False}
 """Nothing was done: it takes more than this."""
 
 
-def looked_at(stations: t.Mapping[str, Served], hosts: t.Mapping[str, View], moves: t.Sequence[View], common: View) -> dict[str, Result]:
+def looked_at(
+    stations: t.Mapping[str, Served], hosts: t.Mapping[str, View], moves: t.Sequence[View], common: View
+) -> dict[str, Result]:
     """What each host says of the machines and of itself."""
 
     def look(name: str) -> t.Callable[[], Result]:
-        asked = {**common, "step": "look", "path": hosts[name]["path"], "facts": True, "machines": play.asked(moves, name)}
+        asked = {
+            **common,
+            "step": "look",
+            "path": hosts[name]["path"],
+            "facts": True,
+            "machines": play.asked(moves, name),
+        }
         return lambda: stations[name].run(asked)
 
     work = {name: Background(look(name)) for name in stations}
@@ -39,7 +46,8 @@ def at_once(
 ) -> Result:
     """Decide and move; or nothing, where there is more to be done than that.
 
-    :param hosts: by name, as :func:`once.end` makes them. :param wanted: ``mode``, ``dead``, ``speeds``, ``reserve``, ``per_host``, ``per_link``, ``networks``.
+    :param hosts: by name, as :func:`once.end` makes them.
+    :param wanted: ``mode``, ``dead``, ``speeds``, ``reserve``, ``per_host``, ``per_link``, ``networks``.
     :param journey: makes one; its machines as they are then.
     """
     if not once.seen_by_all(looked):
@@ -60,5 +68,7 @@ def at_once(
         outcome = steps.outcome(steps.arrived(wave, {name: each.result() for name, each in made.items()}))
         rows += outcome["rows"]
         # What is seen later counts.
-        seen = [row for row in seen if row["uuid"] not in {later["uuid"] for later in outcome["seen"]}] + outcome["seen"]
+        seen = [row for row in seen if row["uuid"] not in {later["uuid"] for later in outcome["seen"]}] + outcome[
+            "seen"
+        ]
     return {"changed": any(row.get("changed") for row in rows), "over": True, "rows": rows, "seen": seen}

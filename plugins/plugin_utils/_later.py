@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Functions whose room is loaded when they are called.
 
-Every task that uses a filter of ours loads all files of filters, in a process of its own and from their sources; most need a few functions of one room.
+Every task that uses a filter of ours loads all files of filters, in a process of its own and from their sources; most
+need a few functions of one room.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ class Later:
 
     def load(self) -> t.Callable[..., t.Any]:
         """The function itself."""
-        return t.cast("t.Callable[..., t.Any]", getattr(importlib.import_module(f"{_ROOMS}.{self._room}"), self._function))
+        return t.cast(
+            "t.Callable[..., t.Any]", getattr(importlib.import_module(f"{_ROOMS}.{self._room}"), self._function)
+        )
 
     def __call__(self, *arguments: t.Any, **named: t.Any) -> t.Any:
         return self.load()(*arguments, **named)

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All steps of one journey in one task: each step on its host, in their order; the one that comes next is started while the one before it works."""
+"""All steps of one journey in one task: each step on its host, in their order; the one that comes next is started while
+the one before it works."""
 
 from __future__ import annotations
 
@@ -80,10 +81,13 @@ class Ways:
 
 
 class Trip:
-    """One journey, from the statuses that its machines have to those that they come to. The stations are open, and stay so.
+    """One journey, from the statuses that its machines have to those that they come to. The stations are open, and stay
+    so.
 
-    :param arguments: by step, what its module is given beside the machines. :param way: begins to make the socket of the target's libvirt, or has begun.
-    :param again: what is tried where the target can't reach the source: a step's arguments and its first result, to the result.
+    :param arguments: by step, what its module is given beside the machines.
+    :param way: begins to make the socket of the target's libvirt, or has begun.
+    :param again: what is tried where the target can't reach the source: a step's arguments and its first result, to the
+        result.
     """
 
     def __init__(
@@ -130,14 +134,17 @@ class Trip:
         if "socket" in values and not values["socket"]:
             result = t.cast(Held, self._tunnel).close()
         else:
-            # What comes after a step is started when the step itself works: to start them all at once would only slow the first.
+            # What comes after a step is started when the step itself works: to start them all at once would only slow
+            # the first.
             work = Background(lambda: self._worked(station, step, values))
             if first:
                 for each in self._stations.values():
                     each.listen()
             following = steps.following(self.journey, step)
             if following in self._order:
-                self._early[str(following)] = self._stations[steps.END[str(following)]].begin(str(following), self._arguments[str(following)])
+                self._early[str(following)] = self._stations[steps.END[str(following)]].begin(
+                    str(following), self._arguments[str(following)]
+                )
             result = work.result()
         if step == "receive":
             result = self._again({**self._arguments[step], **values}, result)

@@ -1,10 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Show on the terminal what a long module is doing on its host: lines that are redrawn; elsewhere one every ten seconds.
+"""Show on the terminal what a long module is doing on its host: lines that are redrawn; elsewhere one every ten
+seconds.
 
-The module appends JSON lines to a file; a thread reads the last of them over a second channel of the same connection. Progress is a
-courtesy: nothing that goes wrong here may fail the work.
+The module appends JSON lines to a file; a thread reads the last of them over a second channel of the same connection.
+Progress is a courtesy: nothing that goes wrong here may fail the work.
 """
 
 from __future__ import annotations

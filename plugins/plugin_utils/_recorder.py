@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Tells the information service from within an action plugin, in the controller's own process.
 
-The module ``registration`` does the same, but takes longer to start than to work; and what a task has brought about is in the store as soon as it is true,
-not when all that the play does besides is over.
+The module ``registration`` does the same, but takes longer to start than to work; and what a task has brought about is
+in the store as soon as it is true, not when all that the play does besides is over.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def _loaded() -> Result:
 class Recorder:
     """Records machines where they have come to be. The database library is loaded in the background from the beginning.
 
-    :param given: ``store``, and ``providers`` as the module ``registration`` takes them. :param directory: what a relative path of the store is relative to.
+    :param given: ``store``, and ``providers`` as the module ``registration`` takes them.
+    :param directory: what a relative path of the store is relative to.
     """
 
     def __init__(self, given: t.Mapping[str, t.Any], directory: str) -> None:
@@ -45,7 +46,11 @@ class Recorder:
         if register is None or not seen:
             return set()
         try:
-            result = register(str(self._given["store"]), {"providers": self._given.get("providers"), "machines": list(seen)}, directory=self._directory)
+            result = register(
+                str(self._given["store"]),
+                {"providers": self._given.get("providers"), "machines": list(seen)},
+                directory=self._directory,
+            )
         except Exception as exc:  # pylint: disable=broad-except
             # The machines have moved whatever becomes of this.
             Display().v(f"the store is told later: {exc.msg if isinstance(exc, GridError) else exc}")

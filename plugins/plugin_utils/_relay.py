@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A way from one managed host to another's SSH server through the controller, which reaches both.
 
-Two ssh processes of the controller: one makes the source's SSH server a socket here, in a directory of our own; the other makes that
-socket a port on the destination's loopback. What goes through is the destination's own SSH connection to the source,
-encrypted from end to end. Both processes end with the ``with`` block.
+Two ssh processes of the controller: one makes the source's SSH server a socket here, in a directory of our own; the
+other makes that socket a port on the destination's loopback. What goes through is the destination's own SSH connection
+to the source, encrypted from end to end. Both processes end with the ``with`` block.
 """
 
 from __future__ import annotations
@@ -26,7 +26,16 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 DEADLINE = 30.0
 _ALLOCATED = re.compile(rb"Allocated port (\d+) for remote forward")
 # First of all options, so that they count: a forwarding that the master of a shared connection holds would outlive us.
-_OWN = (b"-o", b"ControlMaster=no", b"-o", b"ControlPath=none", b"-o", b"ExitOnForwardFailure=yes", b"-o", b"BatchMode=yes")
+_OWN = (
+    b"-o",
+    b"ControlMaster=no",
+    b"-o",
+    b"ControlPath=none",
+    b"-o",
+    b"ExitOnForwardFailure=yes",
+    b"-o",
+    b"BatchMode=yes",
+)
 
 
 def connection_to(name: str, task_vars: t.Mapping[str, t.Any], play_context: t.Any) -> t.Any:
@@ -41,7 +50,9 @@ def connection_to(name: str, task_vars: t.Mapping[str, t.Any], play_context: t.A
     if known.get("ansible_connection", "ssh") not in ("ssh", "smart", "ansible.builtin.ssh"):
         raise impossible(f"{name} isn't reached by SSH")
     connection = connection_loader.get("ssh", play_context)
-    names = C.config.get_plugin_vars("connection", "ansible.builtin.ssh") + C.config.get_plugin_vars("connection", "ssh")
+    names = C.config.get_plugin_vars("connection", "ansible.builtin.ssh") + C.config.get_plugin_vars(
+        "connection", "ssh"
+    )
     options = {key: known[key] for key in (*names, "inventory_hostname") if key in known}
     options.setdefault("ansible_host", name)
     connection.set_options(var_options=options)

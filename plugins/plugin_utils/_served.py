@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A host on which a module is started once, and then does one thing after the other.
 
-To start a module takes longer than what most steps of a move take. One that has gone, or could not be started, is started for each step, as Ansible does.
+To start a module takes longer than what most steps of a move take. One that has gone, or could not be started, is
+started for each step, as Ansible does.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ _NAME = "serve"
 
 @contextlib.contextmanager
 def no_collection() -> t.Iterator[None]:
-    """No garbage is collected meanwhile. What Ansible makes of a module's sources when it packs them is little garbage and many objects, among which it would
-    be looked for in vain again and again: without that a module is packed in two thirds of the time. What is there afterwards stays, as does all that a
-    process of Ansible's for one task has; to look through it once more would take as long."""
+    """No garbage is collected meanwhile. What Ansible makes of a module's sources when it packs them is little garbage
+    and many objects, among which it would be looked for in vain again and again: without that a module is packed in two
+    thirds of the time. What is there afterwards stays, as does all that a process of Ansible's for one task has; to
+    look through it once more would take as long."""
     collects = gc.isenabled()
     gc.disable()
     try:

@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Modules on two hosts within one task, some of them started before their turn.
 
-A station is one of the hosts, with connections of its own. What is started there early waits for its word (``module_utils/_hold.py``). The word
-is given through a shell on the host that reads what we write to it; when our process ends, however it does, the shell takes the directory of
-the words away, and what still waits ends without having done anything.
+A station is one of the hosts, with connections of its own. What is started there early waits for its word
+(``module_utils/_hold.py``). The word is given through a shell on the host that reads what we write to it; when our
+process ends, however it does, the shell takes the directory of the words away, and what still waits ends without having
+done anything.
 """
 
 from __future__ import annotations
@@ -42,14 +43,16 @@ _BECOME = ("become_user", "become_exe", "become_flags", "become_pass")
 
 
 def script(directory: str) -> str:
-    """The shell's: each line is a name and a word, which is whole in the file of that name; what is answered comes out as it is (pure).
+    """The shell's: each line is a name and a word, which is whole in the file of that name; what is answered comes out
+    as it is (pure).
 
-    To open the pipe for writing waits for its reader, so that nobody finds it without one; and its reader ends when nobody has it open for that any more.
+    To open the pipe for writing waits for its reader, so that nobody finds it without one; and its reader ends when
+    nobody has it open for that any more.
     """
     return (
         f"umask 077; mkdir {directory} || exit 1; mkfifo {directory}/{ANSWERS}; cat {directory}/{ANSWERS} & "
         f"trap 'rm -rf {directory}; kill $! 2>/dev/null; wait' EXIT; trap 'exit 1' HUP INT TERM; exec 3>{directory}/{ANSWERS}; echo {_READY.decode()}; "
-        f"while read -r name word; do printf '%s' \"$word\" > {directory}/.word && mv {directory}/.word {directory}/\"$name\"; done"
+        f'while read -r name word; do printf \'%s\' "$word" > {directory}/.word && mv {directory}/.word {directory}/"$name"; done'
     )
 
 
@@ -97,7 +100,8 @@ class Caller:
         return self._listens
 
     def answer(self, number: int, over: t.Callable[[], bool]) -> Result | None:
-        """What was answered to the word of this number; ``None`` where nothing more comes. :param over: whether who would answer has ended."""
+        """What was answered to the word of this number; ``None`` where nothing more comes.
+        :param over: whether who would answer has ended."""
         quiet = False
         while True:
             *lines, self._said = self._said.split(b"\n")

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Lines at the end of a terminal that are redrawn: one for each host that is at work, below what Ansible has printed.
 
-Ansible runs each host's task in a process of its own, whose output goes nowhere. They share a directory with a file for each host, and
-whoever has news draws all of them, under a lock, on the terminal of the process that started them. The cursor stays above the
-lines, so that what Ansible prints next takes their place.
+Ansible runs each host's task in a process of its own, whose output goes nowhere. They share a directory with a file for
+each host, and whoever has news draws all of them, under a lock, on the terminal of the process that started them. The
+cursor stays above the lines, so that what Ansible prints next takes their place.
 """
 
 from __future__ import annotations

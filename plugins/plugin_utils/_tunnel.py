@@ -1,10 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A managed host's local socket, there on another managed host for a while: through the controller's own SSH connections to both.
+"""A managed host's local socket, there on another managed host for a while: through the controller's own SSH
+connections to both.
 
-The two ssh processes end with the ``with`` block, and also when the controller's process is killed: they run a command that reads what we hold
-the other end of.
+The two ssh processes end with the ``with`` block, and also when the controller's process is killed: they run a command
+that reads what we hold the other end of.
 """
 
 from __future__ import annotations

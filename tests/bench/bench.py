@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run the benchmarks beside their peers, print a table, write build/bench.json.
 
-Usage: bench.py [--without-lab] [AREA]. An area is a module of this folder with a function ``measure() -> list of Row``, and, where a part
-of it needs no lab, ``measure_without_lab()``.
+Usage: bench.py [--without-lab] [AREA]. An area is a module of this folder with a function ``measure() -> list of Row``,
+and, where a part of it needs no lab, ``measure_without_lab()``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ AREAS = ("machines", "images", "placement", "information", "overlay", "migration
 
 def ratio(row: Row, rows: list[Row]) -> str:
     """How many times our own value this one is, for the same area, case and metric."""
-    own = [other for other in rows if other["who"] == "virtuoso" and all(other[key] == row[key] for key in ("area", "case", "metric"))]
+    own = [
+        other
+        for other in rows
+        if other["who"] == "virtuoso" and all(other[key] == row[key] for key in ("area", "case", "metric"))
+    ]
     if row["who"] == "virtuoso" or not own or not own[0]["value"]:
         return ""
     return f"{row['value'] / own[0]['value']:.2f} x"
@@ -32,7 +36,10 @@ def ratio(row: Row, rows: list[Row]) -> str:
 def show(rows: list[Row]) -> None:
     """The table: one line a measurement, with its ratio to ours."""
     head = ("AREA", "CASE", "WHO", "METRIC", "VALUE", "RATIO TO OURS")
-    cells = [(row["area"], row["case"], row["who"], row["metric"], f"{row['value']:.2f} {row['unit']}", ratio(row, rows)) for row in rows]
+    cells = [
+        (row["area"], row["case"], row["who"], row["metric"], f"{row['value']:.2f} {row['unit']}", ratio(row, rows))
+        for row in rows
+    ]
     widths = [max(len(line[index]) for line in [head, *cells]) for index in range(len(head))]
     for line in [head, *cells]:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip())
@@ -46,7 +53,8 @@ def main(arguments: list[str]) -> int:
     if unknown:
         print(f"bench: no area {', '.join(unknown)}; there are: {', '.join(AREAS)}", file=sys.stderr)
         return 2
-    # Whoever ends it early ends it with what it cleans up: a lab whose cards were left without offload is slow for all that comes after.
+    # Whoever ends it early ends it with what it cleans up: a lab whose cards were left without offload is slow for all
+    # that comes after.
     signal.signal(signal.SIGTERM, lambda *dummy: sys.exit(143))
     rows: list[Row] = []
     for area in wanted:

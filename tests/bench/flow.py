@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How much TCP carries, as the receiver sees it: runs on the hosts themselves, with Python's standard library.
 
-flow.py serve ADDRESS PORT            answer any number of senders, each with what came, until killed or silent for two minutes
-flow.py send ADDRESS PORT SECONDS N   send for so long, by N connections one after the other; each prints {"mbit": ..., "seconds": ..., "sender_mbit": ...}
-flow.py offload on|off DEVICE...      segmentation and receive offload of network devices, as ethtool -K tso gso gro
+flow.py serve ADDRESS PORT            answer any number of senders, each with what came, until killed or silent for two
+minutes flow.py send ADDRESS PORT SECONDS N   send for so long, by N connections one after the other; each prints
+{"mbit": ..., "seconds": ..., "sender_mbit": ...} flow.py offload on|off DEVICE...      segmentation and receive offload
+of network devices, as ethtool -K tso gso gro
 """
 
 from __future__ import annotations
@@ -75,7 +76,11 @@ def send(address: str, port: int, seconds: float) -> dict[str, float]:
                 break
             text += part
     told = json.loads(text)
-    return {"mbit": told["bytes"] * 8e-6 / told["seconds"] if told["seconds"] else 0.0, "seconds": told["seconds"], "sender_mbit": sent * 8e-6 / spent}
+    return {
+        "mbit": told["bytes"] * 8e-6 / told["seconds"] if told["seconds"] else 0.0,
+        "seconds": told["seconds"],
+        "sender_mbit": sent * 8e-6 / spent,
+    }
 
 
 def offload(wanted: bool, devices: list[str]) -> None:

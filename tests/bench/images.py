@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Move a 2 GiB Debian disk and its next version from one provider to another, beside what one would use instead.
 
-Every measurement is one task that Ansible runs on the destination, a peer's command as well as our module; ``floor`` is a ping. Bytes are
-those that passed the source's interface, both ways. What our module made is compared with the source and checked by qemu-img each time.
+Every measurement is one task that Ansible runs on the destination, a peer's command as well as our module; ``floor`` is
+a ping. Bytes are those that passed the source's interface, both ways. What our module made is compared with the source
+and checked by qemu-img each time.
 """
 
 from __future__ import annotations
@@ -34,9 +35,16 @@ EXPORT = "systemd-run -q --unit=bench-export qemu-nbd -r -t -p 10811 -x disk -f 
 Work = t.Callable[[], t.Any]
 
 MACHINE = {
-    "uuid": "b2a1d6a0-7a53-4d0b-9d6e-9f2f7c1d5e11", "name": "bench", "owner": "bench", "vcpus": 1, "memory": "512 MiB",
-    "network": "virtuoso", "display": "none", "generation": 1, "site": "site-a",
-}  # fmt: skip
+    "uuid": "b2a1d6a0-7a53-4d0b-9d6e-9f2f7c1d5e11",
+    "name": "bench",
+    "owner": "bench",
+    "vcpus": 1,
+    "memory": "512 MiB",
+    "network": "virtuoso",
+    "display": "none",
+    "generation": 1,
+    "site": "site-a",
+}
 
 
 def shell(command: str) -> Work:
@@ -47,7 +55,11 @@ def shell(command: str) -> Work:
 def ours(*images: dict[str, t.Any], **options: t.Any) -> dict[str, t.Any]:
     """Our module on the destination."""
     entries = [{"name": image["reference"], "digest": image["digest"]} for image in images]
-    return task(TARGET, "virtuoso.grid.image_transfer", {"path": STORE, "source": {"name": SOURCE, "host": ADDRESS}, "images": entries, **options})
+    return task(
+        TARGET,
+        "virtuoso.grid.image_transfer",
+        {"path": STORE, "source": {"name": SOURCE, "host": ADDRESS}, "images": entries, **options},
+    )
 
 
 def via_controller() -> None:
@@ -74,7 +86,9 @@ FIRST: dict[str, Work] = {
 NEW: dict[str, Work] = {
     "rsync of qcow2": shell(f"rsync -e '{SSH}' {FROM}/2.qcow2 {DIR}/in/disk.qcow2"),
     "rsync -z of raw": shell(f"rsync -z -e '{SSH}' {FROM}/2.raw {DIR}/in/disk.raw"),
-    "overlay through zstd": shell(f"{SSH} root@{ADDRESS} 'zstd -q -c -T0 {DIR}/overlay.qcow2' | zstd -q -d -c > {DIR}/in/overlay.qcow2"),
+    "overlay through zstd": shell(
+        f"{SSH} root@{ADDRESS} 'zstd -q -c -T0 {DIR}/overlay.qcow2' | zstd -q -d -c > {DIR}/in/overlay.qcow2"
+    ),
 }
 
 
@@ -92,14 +106,17 @@ class Meter:
 
     def add(self, who: str, metric: str, value: float, unit: str) -> None:
         print(f"bench: {self.case}: {who}: {metric} {value:.2f} {unit}", flush=True)
-        self.rows.append({"area": "images", "case": self.case, "who": who, "metric": metric, "value": value, "unit": unit})
+        self.rows.append(
+            {"area": "images", "case": self.case, "who": who, "metric": metric, "value": value, "unit": unit}
+        )
 
     def run(self, who: str, work: Work, before: str, rounds: int = 1, check: Work | None = None) -> None:
         """Medians of some rounds. :param before: a script that makes the destination as it is to be before each."""
         self.turns({who: work}, before, rounds, {who: check} if check else {})
 
     def turns(self, works: t.Mapping[str, Work], before: str, rounds: int, checks: t.Mapping[str, Work]) -> None:
-        """Medians of each in rounds of all, so that what else the machine does in these minutes meets every one of them."""
+        """Medians of each in rounds of all, so that what else the machine does in these minutes meets every one of
+        them."""
         seconds: dict[str, list[float]] = {who: [] for who in works}
         sent: dict[str, list[int]] = {who: [] for who in works}
         for dummy in range(rounds):
@@ -123,14 +140,18 @@ def verify(image: dict[str, t.Any], version: str) -> Work:
 
     def check() -> None:
         on(TARGET, f"qemu-img check -q -f qcow2 {STORE}/{file}")
-        sums = [on(host, f"sha256sum < {path}/{file}") for host, path in ((TARGET, STORE), (SOURCE, "/var/lib/virtuoso"))]
+        sums = [
+            on(host, f"sha256sum < {path}/{file}") for host, path in ((TARGET, STORE), (SOURCE, "/var/lib/virtuoso"))
+        ]
         on(SOURCE, f"qemu-img compare -q -f qcow2 -F raw /var/lib/virtuoso/{file} {DIR}/{version}.raw")
         assert sums[0] == sums[1], "the layer is not what it was at the source"
 
     return check
 
 
-def first_copy(image: dict[str, t.Any], case: str, rounds: int, told: t.Callable[[dict[str, t.Any]], None] = lambda dummy: None) -> list[Row]:
+def first_copy(
+    image: dict[str, t.Any], case: str, rounds: int, told: t.Callable[[dict[str, t.Any]], None] = lambda dummy: None
+) -> list[Row]:
     """All ways to a host that has nothing. :param told: is given our module's result."""
     meter = Meter(case)
     on(SOURCE, f"systemctl stop bench-export 2>/dev/null; {EXPORT} {DIR}/1.qcow2")
@@ -230,9 +251,19 @@ SHARE = "10 %"
 def power_up(image: dict[str, t.Any], what: str) -> list[Row]:
     """From the wish for a machine to the login prompt on its serial console."""
     meter = Meter(f"power-up of {what} to login prompt, 100 Mbit/s")
-    entry = {**MACHINE, "uuid": str(uuid.uuid4()), "name": "bench-boot", "image": {"name": image["reference"], "digest": image["digest"]}}
+    entry = {
+        **MACHINE,
+        "uuid": str(uuid.uuid4()),
+        "name": "bench-boot",
+        "image": {"name": image["reference"], "digest": image["digest"]},
+    }
     exported = {"exports": [{"digest": image["digest"]}]}
-    hosts = {"bench_source": SOURCE, "bench_target": TARGET, "bench_address": ADDRESS, "bench_target_address": TARGET_ADDRESS}
+    hosts = {
+        "bench_source": SOURCE,
+        "bench_target": TARGET,
+        "bench_address": ADDRESS,
+        "bench_target_address": TARGET_ADDRESS,
+    }
     pool = concurrent.futures.ThreadPoolExecutor(1)
     coming: list[concurrent.futures.Future[dict[str, t.Any]]] = []
 
@@ -265,7 +296,11 @@ def power_up(image: dict[str, t.Any], what: str) -> list[Row]:
         task(TARGET, "virtuoso.grid.machine", {"path": STORE, "state": "absent", "machines": [{"uuid": entry["uuid"]}]})
         gone = {"state": "absent", "force": True, **exported}
         stopped = task(TARGET, "virtuoso.grid.image_export", {"path": STORE, **gone})["exports"]
-        task(SOURCE, "virtuoso.grid.image_export", {**gone, "learn": [export for export in stopped if export.get("read")]})
+        task(
+            SOURCE,
+            "virtuoso.grid.image_export",
+            {**gone, "learn": [export for export in stopped if export.get("read")]},
+        )
 
     try:
         on(SOURCE, "rm -f /var/lib/virtuoso/images/layers/*.boot")
@@ -296,13 +331,24 @@ def slow_first_copy(one: dict[str, t.Any]) -> list[Row]:
     sent = next(row["value"] for row in rows if row["who"] == "virtuoso" and row["metric"] == "sent")
     meter.add("virtuoso, the transfer alone", "time", statistics.median(alone), "s")
     meter.add("our bytes / link rate", "time", sent * 2**20 / SLOW, "s")
-    meter.add(f"our bytes / {carried:.1f} Mbit/s, what the link carries of TCP", "time", sent * 2**20 * 8 / (carried * 1e6), "s")
+    meter.add(
+        f"our bytes / {carried:.1f} Mbit/s, what the link carries of TCP",
+        "time",
+        sent * 2**20 * 8 / (carried * 1e6),
+        "s",
+    )
     return [*rows, *meter.rows]
 
 
 def measure() -> list[Row]:
     """All cases, or those whose names begin with a word of ``CASE``, separated by commas; see the module's text."""
-    shared = {"bench_source": SOURCE, "bench_target": TARGET, "bench_dir": DIR, "bench_result": str(RESULT), "bench_machine": MACHINE}
+    shared = {
+        "bench_source": SOURCE,
+        "bench_target": TARGET,
+        "bench_dir": DIR,
+        "bench_result": str(RESULT),
+        "bench_machine": MACHINE,
+    }
     play("images_prepare", **shared)
     one, two, tiny = json.loads(RESULT.read_text(encoding="utf-8"))
     limit = "tc qdisc replace dev eth0 root tbf rate 100mbit burst 128k latency 50ms"

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The information service on synthetic grids: inventories, questions, plays at once; and an inventory of a lab provider's domains."""
+"""The information service on synthetic grids: inventories, questions, plays at once; and an inventory of a lab
+provider's domains."""
 
 from __future__ import annotations
 
@@ -68,7 +69,11 @@ def synthetic_store(machines: int, path: Path) -> Path:
 def plain(value: t.Any) -> t.Any:
     """What ansible-inventory printed, without its marks of what is unsafe."""
     if isinstance(value, dict):
-        return value["__ansible_unsafe"] if set(value) == {"__ansible_unsafe"} else {key: plain(item) for key, item in value.items()}
+        return (
+            value["__ansible_unsafe"]
+            if set(value) == {"__ansible_unsafe"}
+            else {key: plain(item) for key, item in value.items()}
+        )
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
@@ -76,7 +81,9 @@ def list_inventory(source: Path, output: Path, **environment: str) -> float:
     """Seconds of ``ansible-inventory --list``."""
     argv = [sys.executable, "-m", "ansible.cli.inventory", "-i", str(source), "--list", "--output", str(output)]
     begin = time.monotonic()
-    done = subprocess.run(argv, cwd=CHECKOUT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=1800, check=False)
+    done = subprocess.run(
+        argv, cwd=CHECKOUT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=1800, check=False
+    )
     seconds = time.monotonic() - begin
     if done.returncode:
         raise SystemExit(f"bench: ansible-inventory -i {source} failed\n{done.stderr[-2000:]}")
@@ -91,7 +98,9 @@ def same_hosts(listed: Path, folder: Path) -> dict[str, tuple[Path, dict[str, st
         for host in content.get("hosts", ()) if group != "_meta" else ():
             groups.setdefault(host, []).append(group)
     hosts = {host: plain(variables) for host, variables in told["_meta"]["hostvars"].items()}
-    ready = [{"name": host, "groups": groups.get(host, []), "variables": variables} for host, variables in hosts.items()]
+    ready = [
+        {"name": host, "groups": groups.get(host, []), "variables": variables} for host, variables in hosts.items()
+    ]
     (folder / "hosts.floor.json").write_text(json.dumps(ready), encoding="utf-8")
     with open(folder / "hosts.ini", "w", encoding="utf-8") as file:
         for host, variables in hosts.items():
@@ -99,8 +108,14 @@ def same_hosts(listed: Path, folder: Path) -> dict[str, tuple[Path, dict[str, st
             file.write(f"{host} {words}\n")
         for group in sorted({group for mine in groups.values() for group in mine}):
             file.write(f"[{group}]\n" + "".join(f"{host}\n" for host, mine in groups.items() if group in mine))
-    floor = {"ANSIBLE_INVENTORY_ENABLED": "floor", "ANSIBLE_INVENTORY_PLUGINS": str(CHECKOUT / "tests" / "bench" / "plugins" / "inventory")}
-    return {"floor": (folder / "hosts.floor.json", floor), "INI": (folder / "hosts.ini", {"ANSIBLE_INVENTORY_ENABLED": "ini"})}
+    floor = {
+        "ANSIBLE_INVENTORY_ENABLED": "floor",
+        "ANSIBLE_INVENTORY_PLUGINS": str(CHECKOUT / "tests" / "bench" / "plugins" / "inventory"),
+    }
+    return {
+        "floor": (folder / "hosts.floor.json", floor),
+        "INI": (folder / "hosts.ini", {"ANSIBLE_INVENTORY_ENABLED": "ini"}),
+    }
 
 
 def quoted(value: t.Any) -> str:
@@ -128,13 +143,19 @@ def inventories(hosts: int, rounds: int) -> list[Row]:
     expected = {host: plain(variables) for host, variables in hostvars(folder / "virtuoso.json").items()}
     if {host: plain(variables) for host, variables in hostvars(folder / "floor.json").items()} != expected:
         raise SystemExit("bench: the floor's hosts are not ours")
-    return [row(f"inventory --list, {hosts} machines", who, "time", statistics.median(values)) for who, values in seconds.items()]
+    return [
+        row(f"inventory --list, {hosts} machines", who, "time", statistics.median(values))
+        for who, values in seconds.items()
+    ]
 
 
 def hostvars(path: Path) -> dict[str, t.Any]:
     """Variables of each host in a list, without the file that each came from."""
     told = json.loads(path.read_text(encoding="utf-8"))["_meta"]["hostvars"]
-    return {host: {name: value for name, value in variables.items() if name not in ("inventory_file", "inventory_dir")} for host, variables in told.items()}
+    return {
+        host: {name: value for name, value in variables.items() if name not in ("inventory_file", "inventory_dir")}
+        for host, variables in told.items()
+    }
 
 
 # Questions
@@ -163,7 +184,12 @@ def one_host(path: Path) -> list[Row]:
     from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.answer import find
     from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
-    asked = {"of": "machine", "where": ["site == site03", "memory >= 1 GiB", "cpus >= 4"], "order": ["memory"], "limit": 1}
+    asked = {
+        "of": "machine",
+        "where": ["site == site03", "memory >= 1 GiB", "cpus >= 4"],
+        "order": ["memory"],
+        "limit": 1,
+    }
 
     def ours() -> str:
         return find(Store(str(path)), asked)["found"][0]["uuid"]
@@ -178,7 +204,10 @@ def one_host(path: Path) -> list[Row]:
     if ours() != by_hand():
         raise SystemExit("bench: the two ways find different hosts")
     times = {"virtuoso": best_and_median(ours)[1], "hand-written SQL": best_and_median(by_hand)[1]}
-    return [row(f"find one host by three conditions, {MACHINES} hosts", who, "time", value * 1000, "ms") for who, value in times.items()]
+    return [
+        row(f"find one host by three conditions, {MACHINES} hosts", who, "time", value * 1000, "ms")
+        for who, value in times.items()
+    ]
 
 
 EXACT_JOIN = """
@@ -205,16 +234,23 @@ def exact_join(path: Path) -> tuple[float, bool]:
 
 
 def check_sets(path: Path, found: list[dict[str, t.Any]], size: int) -> None:
-    """Each answer by itself, from the rows: so many different machines that exist, on one network, with the sum in its bounds."""
+    """Each answer by itself, from the rows: so many different machines that exist, on one network, with the sum in its
+    bounds."""
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     for answer in found:
         uuids = [member["uuid"] for member in answer["members"]]
         marks = ",".join("?" * len(uuids))
         rows = connection.execute(
-            f"SELECT h.memory, i.network FROM host h JOIN interface i ON i.host = h.uuid WHERE h.kind = 'machine' AND h.uuid IN ({marks})", uuids
+            f"SELECT h.memory, i.network FROM host h JOIN interface i ON i.host = h.uuid WHERE h.kind = 'machine' AND h.uuid IN ({marks})",
+            uuids,
         ).fetchall()
         total = sum(memory for memory, dummy in rows)
-        if len(set(uuids)) != size or len(rows) != size or len({network for dummy, network in rows}) != 1 or not 512 * MIB <= total <= 1024 * MIB:
+        if (
+            len(set(uuids)) != size
+            or len(rows) != size
+            or len({network for dummy, network in rows}) != 1
+            or not 512 * MIB <= total <= 1024 * MIB
+        ):
             raise SystemExit(f"bench: not a valid answer: {answer}")
     connection.close()
 

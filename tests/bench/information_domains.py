@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An inventory of many defined domains on a lab provider: ours from the store that ``refresh`` filled, beside a plugin that asks libvirt.
+"""An inventory of many defined domains on a lab provider: ours from the store that ``refresh`` filled, beside a plugin
+that asks libvirt.
 
 The domains have no disks and are never started. They carry the metadata that machines of the collection have.
 """
@@ -30,8 +31,21 @@ def domain(number: int) -> dict[str, str]:
 
     name, own = f"benchdomain{number:03}", str(uuid.uuid4())
     spec = {
-        **{"uuid": own, "name": name, "owner": "bench", "site": "site-a", "network": "virtuoso", "goal": "balance", "user": "root"},
-        **{"python": "/usr/bin/python3", "generation": 1, "image": {"name": "tiny@1", "digest": "sha256:" + "a" * 64}, "tags": []},
+        **{
+            "uuid": own,
+            "name": name,
+            "owner": "bench",
+            "site": "site-a",
+            "network": "virtuoso",
+            "goal": "balance",
+            "user": "root",
+        },
+        **{
+            "python": "/usr/bin/python3",
+            "generation": 1,
+            "image": {"name": "tiny@1", "digest": "sha256:" + "a" * 64},
+            "tags": [],
+        },
     }
     root = ET.Element("domain", type="qemu")
     for tag, text in (("name", name), ("uuid", own), ("memory", "65536"), ("vcpu", "1")):
@@ -54,16 +68,25 @@ print(time.monotonic() - begin, hosts)
 
 
 def read_inventory(source: str) -> float:
-    """Seconds that Ansible, once loaded, takes to read an inventory: what a play waits for, without the program's start and the list's printing."""
+    """Seconds that Ansible, once loaded, takes to read an inventory: what a play waits for, without the program's start
+    and the list's printing."""
     environment = {**os.environ, "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true"}
-    done = subprocess.run([sys.executable, "-c", _READ, source], cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _READ, source],
+        cwd=CHECKOUT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise SystemExit(f"bench: reading {source} failed\n{done.stderr[-2000:]}")
     return float(done.stdout.split()[0])
 
 
 def measure() -> list[Row]:
-    """Seconds of ``ansible-inventory --list`` and of reading alone, medians, with an empty inventory as the floor; and of looking at the provider, once."""
+    """Seconds of ``ansible-inventory --list`` and of reading alone, medians, with an empty inventory as the floor; and
+    of looking at the provider, once."""
     folder = WORK / "domains"
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.glob("grid.db*"):
@@ -74,11 +97,18 @@ def measure() -> list[Row]:
     lab = CHECKOUT / "build" / "lab"
     # libvirt's ssh transport takes no file of known hosts of its own, only another command.
     ssh = folder / "ssh"
-    ssh.write_text(f'#!/bin/sh\nexec ssh -o UserKnownHostsFile={lab}/known_hosts -o StrictHostKeyChecking=yes "$@"\n', encoding="utf-8")
+    ssh.write_text(
+        f'#!/bin/sh\nexec ssh -o UserKnownHostsFile={lab}/known_hosts -o StrictHostKeyChecking=yes "$@"\n',
+        encoding="utf-8",
+    )
     ssh.chmod(0o755)
     uri = f"qemu+ssh://root@{ADDRESS}/system?keyfile={lab}/id_ed25519&command={ssh}&no_tty=1"
     (folder / "peer.yml").write_text(json.dumps({"plugin": "community.libvirt.libvirt", "uri": uri}), encoding="utf-8")
-    shared: dict[str, t.Any] = {"bench_provider": PROVIDER, "bench_domains_file": str(folder / "domains.json"), "virtuoso_store": str(folder / "grid.db")}
+    shared: dict[str, t.Any] = {
+        "bench_provider": PROVIDER,
+        "bench_domains_file": str(folder / "domains.json"),
+        "virtuoso_store": str(folder / "grid.db"),
+    }
     (folder / "empty.yml").write_text("all: {}\n", encoding="utf-8")
     sources = {"virtuoso": "grid.yml", "community.libvirt.libvirt": "peer.yml", "floor": "empty.yml"}
     seconds: dict[str, list[float]] = {who: [] for who in sources}
@@ -102,6 +132,9 @@ def measure() -> list[Row]:
     # Ansible's own start and printing are most of ours: nobody's can be below the floor.
     return [
         *rows,
-        *(row(f"reading an inventory, {DOMAINS} defined domains", who, "time", statistics.median(values)) for who, values in reading.items()),
+        *(
+            row(f"reading an inventory, {DOMAINS} defined domains", who, "time", statistics.median(values))
+            for who, values in reading.items()
+        ),
         row(f"refresh of {DOMAINS} domains, once before", "virtuoso", "time", look),
     ]

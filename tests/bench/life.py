@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Change, pause and snapshot many machines on one provider: one call with a list, beside loops of community.libvirt.virt and of virsh.
+"""Change, pause and snapshot many machines on one provider: one call with a list, beside loops of
+community.libvirt.virt and of virsh.
 
-All act on the same machines of one host, in turns. The guests stand still, so that their boots disturb nobody. ``virsh loop`` is a loop in a
-play, as one would write it; ``virsh script`` is one shell task with all commands, which is the least that can be had by hand: it checks nothing,
-tells nothing and changes whatever it is told to.
+All act on the same machines of one host, in turns. The guests stand still, so that their boots disturb nobody. ``virsh
+loop`` is a loop in a play, as one would write it; ``virsh script`` is one shell task with all commands, which is the
+least that can be had by hand: it checks nothing, tells nothing and changes whatever it is told to.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ Times = t.Dict[str, t.List[float]]
 
 
 def _rows(case: str, seconds: Times) -> list[Row]:
-    return [{"area": "life", "case": case, "who": who, "metric": "time", "value": statistics.median(values), "unit": "s"} for who, values in seconds.items()]
+    return [
+        {"area": "life", "case": case, "who": who, "metric": "time", "value": statistics.median(values), "unit": "s"}
+        for who, values in seconds.items()
+    ]
 
 
 def _change(shared: t.Mapping[str, t.Any]) -> list[Row]:
@@ -65,9 +69,13 @@ def _stopped(shared: t.Mapping[str, t.Any]) -> list[Row]:
 
 
 def measure() -> list[Row]:
-    """Seconds of plays, medians of three rounds. Those cases whose names begin with a word of ``CASE``, separated by commas."""
+    """Seconds of plays, medians of three rounds. Those cases whose names begin with a word of ``CASE``, separated by
+    commas."""
     names = [f"bench{number:02}" for number in range(1, MACHINES + 1)]
-    shared = {"bench_machines": [{"name": name, "uuid": str(uuid.uuid4())} for name in names], "bench_provider": PROVIDER}
+    shared = {
+        "bench_machines": [{"name": name, "uuid": str(uuid.uuid4())} for name in names],
+        "bench_provider": PROVIDER,
+    }
     cases = {
         "change": lambda: _change(shared),
         "power": lambda: _power(shared),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Define and start many machines on one provider: one call with a list, beside a loop of community.libvirt.virt.
 
-Both start the same machines, from the same disks, on the same host. Between two measurements the machines are powered off and
-undefined; their disks stay. The peer gets ready-made XML and disks, which it can't make itself.
+Both start the same machines, from the same disks, on the same host. Between two measurements the machines are powered
+off and undefined; their disks stay. The peer gets ready-made XML and disks, which it can't make itself.
 """
 
 from __future__ import annotations
@@ -36,8 +36,24 @@ def measure() -> list[Row]:
         play("machines_remove", **shared)
     case = f"define and start {MACHINES} tiny machines"
     rows: list[Row] = [
-        {"area": "machines", "case": case, "who": who, "metric": "time", "value": statistics.median(values), "unit": "s"}
+        {
+            "area": "machines",
+            "case": case,
+            "who": who,
+            "metric": "time",
+            "value": statistics.median(values),
+            "unit": "s",
+        }
         for who, values in seconds.items()
     ]
-    rows.append({"area": "machines", "case": f"{case}, with their disks and seeds", "who": "virtuoso", "metric": "time", "value": disks, "unit": "s"})
+    rows.append(
+        {
+            "area": "machines",
+            "case": f"{case}, with their disks and seeds",
+            "who": "virtuoso",
+            "metric": "time",
+            "value": disks,
+            "unit": "s",
+        }
+    )
     return rows

@@ -37,7 +37,9 @@ def play(name: str, **variables: t.Any) -> float:
         file.flush()
         argv = ["ansible-playbook", "-i", str(INVENTORY), str(PLAYBOOKS / f"{name}.yml"), "-e", f"@{file.name}"]
         begin = time.monotonic()
-        done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False)
+        done = subprocess.run(
+            argv, cwd=CHECKOUT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False
+        )
         seconds = time.monotonic() - begin
     if done.returncode:
         raise SystemExit(f"bench: {name} failed\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}")
@@ -47,17 +49,22 @@ def play(name: str, **variables: t.Any) -> float:
 def on(host: str, script: str) -> str:
     """What a shell script says on a host of the lab."""
     argv = ["/usr/bin/python3", str(LAB), "ssh", host, script]
-    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False)
+    done = subprocess.run(
+        argv, cwd=CHECKOUT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False
+    )
     if done.returncode:
         raise SystemExit(f"bench: {host}: {script} failed\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     return done.stdout
 
 
 def task(host: str, module: str, arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """The result of one module on a host of the lab, run as a play would. One that fails ends the benchmark with its output."""
+    """The result of one module on a host of the lab, run as a play would. One that fails ends the benchmark with its
+    output."""
     argv = ["ansible", "-i", str(INVENTORY), host, "-m", module, *(["-a", json.dumps(arguments)] if arguments else [])]
     env = {**os.environ, "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
-    done = subprocess.run(argv, cwd=CHECKOUT, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False)
+    done = subprocess.run(
+        argv, cwd=CHECKOUT, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False
+    )
     if done.returncode:
         raise SystemExit(f"bench: {module} on {host} failed\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}")
     answer, dummy = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index("{\n") :])

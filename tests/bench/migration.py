@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Move one and ten running machines from one provider to the other, beside ``virsh migrate`` with whole and with incremental storage, and encrypted.
+"""Move one and ten running machines from one provider to the other, beside ``virsh migrate`` with whole and with
+incremental storage, and encrypted.
 
-Ours is the playbook, as a user runs it; the peers are the bare commands on the source, with the target's files made ready before the clock starts. Bytes
-are those that passed the source's interface, both ways. Between two measurements the machines go back by our playbook, unmeasured. The whole takes about ten
-minutes; CASE=one, CASE=ten and CASE=hibernated take a part each, ROUNDS=1 is enough to see where it stands.
+Ours is the playbook, as a user runs it; the peers are the bare commands on the source, with the target's files made
+ready before the clock starts. Bytes are those that passed the source's interface, both ways. Between two measurements
+the machines go back by our playbook, unmeasured. The whole takes about ten minutes; CASE=one, CASE=ten and
+CASE=hibernated take a part each, ROUNDS=1 is enough to see where it stands.
 """
 
 from __future__ import annotations
@@ -32,10 +34,33 @@ NAMES = [f"bench-mig-{number}" for number in range(1, COUNT + 1)]
 def grid(playbook: str, *words: str, **variables: t.Any) -> None:
     """One of the collection's playbooks, with a store of the benchmark's own. One that fails ends the benchmark."""
     DIR.mkdir(parents=True, exist_ok=True)
-    values = {"virtuoso_store": str(DIR / "grid.db"), "virtuoso_owner": "bench", "virtuoso_screenshots": False, "virtuoso_machines": [], **variables}
+    values = {
+        "virtuoso_store": str(DIR / "grid.db"),
+        "virtuoso_owner": "bench",
+        "virtuoso_screenshots": False,
+        "virtuoso_machines": [],
+        **variables,
+    }
     (DIR / "variables.json").write_text(json.dumps(values), encoding="utf-8")
-    argv = ["ansible-playbook", "-i", str(INVENTORY), f"virtuoso.grid.{playbook}", "-e", f"@{DIR / 'variables.json'}", *words]
-    done = subprocess.run(argv, cwd=CHECKOUT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False, env=os.environ)
+    argv = [
+        "ansible-playbook",
+        "-i",
+        str(INVENTORY),
+        f"virtuoso.grid.{playbook}",
+        "-e",
+        f"@{DIR / 'variables.json'}",
+        *words,
+    ]
+    done = subprocess.run(
+        argv,
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=1200,
+        check=False,
+        env=os.environ,
+    )
     if done.returncode:
         raise SystemExit(f"bench: {playbook} failed\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}")
 
@@ -64,12 +89,12 @@ def ready(names: t.Sequence[str]) -> None:
     """What the peers need at the target: an overlay on the image, and the seed."""
     on(
         SOURCE,
-        f"""set -e; for name in {' '.join(names)}; do
+        f"""set -e; for name in {" ".join(names)}; do
         cd {DEPOT}/$(virsh domuuid $name)
         told=$(qemu-img info -U disk.qcow2)
         backing=$(echo "$told" | sed -n 's/^backing file: \\([^ ]*\\).*/\\1/p'); size=$(echo "$told" | sed -n 's/^virtual size:.*(\\([0-9]*\\) bytes.*/\\1/p')
         {SSH} root@{ADDRESSES[TARGET]} "mkdir -p $PWD && qemu-img create -q -f qcow2 -F qcow2 -b $backing $PWD/disk.qcow2 $size"
-        scp -q {SSH.removeprefix('ssh')} seed.iso root@{ADDRESSES[TARGET]}:$PWD/seed.iso
+        scp -q {SSH.removeprefix("ssh")} seed.iso root@{ADDRESSES[TARGET]}:$PWD/seed.iso
         done""",
     )
 
@@ -95,7 +120,7 @@ def by_hand(name: str) -> None:
         virsh -q dumpxml --inactive --security-info {name} > bench.xml
         virsh -q save {name} bench.save; zstd -q -3 -T0 --rm bench.save
         {SSH} {there} mkdir -p {directory}
-        scp -q {SSH.removeprefix('ssh')} bench.xml bench.save.zst disk.qcow2 seed.iso {there}:{directory}/
+        scp -q {SSH.removeprefix("ssh")} bench.xml bench.save.zst disk.qcow2 seed.iso {there}:{directory}/
         {SSH} {there} 'cd {directory} && zstd -q -d --rm bench.save.zst && virsh -q define bench.xml && virsh -q restore bench.save && rm bench.save bench.xml'
         virsh -q undefine {name}""",
     )
@@ -125,15 +150,25 @@ class Meter:
                 # The store learns where virsh has put them.
                 grid("refresh", virtuoso_refresh_latency=False)
             move(self.names, SOURCE)
-        for metric, value, unit in (("time", statistics.median(seconds), "s"), ("sent", statistics.median(sent) / 2**20, "MiB")):
+        for metric, value, unit in (
+            ("time", statistics.median(seconds), "s"),
+            ("sent", statistics.median(sent) / 2**20, "MiB"),
+        ):
             print(f"bench: {self.case}: {who}: {metric} {value:.2f} {unit}", flush=True)
-            self.rows.append({"area": "migration", "case": self.case, "who": who, "metric": metric, "value": value, "unit": unit})
+            self.rows.append(
+                {"area": "migration", "case": self.case, "who": who, "metric": metric, "value": value, "unit": unit}
+            )
 
 
 def measure() -> list[Row]:
-    """All cases, or those whose names begin with a word of ``CASE``, separated by commas: one live, ten live, hibernated (one)."""
+    """All cases, or those whose names begin with a word of ``CASE``, separated by commas: one live, ten live,
+    hibernated (one)."""
     wanted = tuple(os.environ.get("CASE", "").split(","))
-    meters = [meter for meter in (Meter("one live", NAMES[:1], ROUNDS), Meter("ten live", NAMES, 1)) if meter.case.startswith(wanted)]
+    meters = [
+        meter
+        for meter in (Meter("one live", NAMES[:1], ROUNDS), Meter("ten live", NAMES, 1))
+        if meter.case.startswith(wanted)
+    ]
     asleep = Meter("hibernated", NAMES[:1], 1)
     rows: list[Row] = []
     names = NAMES if any(meter.names == NAMES for meter in meters) else NAMES[:1]

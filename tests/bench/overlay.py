@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How fast links between sites are, beside tunnels of the same kind made by hand and the bare path, and how long it takes to connect N sites.
+"""How fast links between sites are, beside tunnels of the same kind made by hand and the bare path, and how long it
+takes to connect N sites.
 
-Each is measured on the bare lab network and on the emulated WAN (100 Mbit/s, 20 ms), with and without segmentation offload. What is measured over a
-link is a network namespace plugged into the network's bridge, as a machine is. Ours and the one made by hand are both there, and are measured in turns:
-the machine's own speed changes more from minute to minute than they differ. While it is the other's turn our rules are unloaded. ``VNET`` is what the paper
-tells of the work that this one follows: a round trip of 1.6 x the physical path's.
+Each is measured on the bare lab network and on the emulated WAN (100 Mbit/s, 20 ms), with and without segmentation
+offload. What is measured over a link is a network namespace plugged into the network's bridge, as a machine is. Ours
+and the one made by hand are both there, and are measured in turns: the machine's own speed changes more from minute to
+minute than they differ. While it is the other's turn our rules are unloaded. ``VNET`` is what the paper tells of the
+work that this one follows: a round trip of 1.6 x the physical path's.
 
-``CASE=vxlan,connect`` keeps to cases that begin so.
-All sites are hosts of their own, containers with systemd and SSH, 32 as well: a namespace alone has no units that could come back after a reboot.
+``CASE=vxlan,connect`` keeps to cases that begin so. All sites are hosts of their own, containers with systemd and SSH,
+32 as well: a namespace alone has no units that could come back after a reboot.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from measure import CHECKOUT, LAB, Row, on, play
 
 
 class Turns(t.NamedTuple):
-    """How often each is measured, by how many connections of how many seconds, and in which of the turns its round trip is as well."""
+    """How often each is measured, by how many connections of how many seconds, and in which of the turns its round trip
+    is as well."""
 
     count: int
     times: int
@@ -37,8 +40,8 @@ class Turns(t.NamedTuple):
 
 
 BARE, WAN = Turns(36, 3, 0.4, 4), Turns(12, 1, 1.5, 1)
-"""One connection differs from the next by 12 %, and what the machine does besides changes within seconds: many that are short tell more than few that are
-long. Over a WAN TCP takes longer to find its rate."""
+"""One connection differs from the next by 12 %, and what the machine does besides changes within seconds: many that are
+short tell more than few that are long. Over a WAN TCP takes longer to find its rate."""
 SITES = (2, 8, 32)
 NAME = "bench"
 VNET = 1.6
@@ -50,7 +53,8 @@ NETWORKS = (("bare lab network", False), ("WAN 100 Mbit/s 20 ms", True))
 
 
 def wanted(case: str) -> bool:
-    """Whether the case is to be measured: all are, or those that begin with a word of the variable CASE, separated by commas."""
+    """Whether the case is to be measured: all are, or those that begin with a word of the variable CASE, separated by
+    commas."""
     return case.startswith(tuple(os.environ.get("CASE", "").split(",")))
 
 
@@ -64,12 +68,19 @@ def bridge_name(network: str) -> str:
 def ours(kind: str) -> t.Iterator[int]:
     """Our network between the two hosts, by this transport; its MTU."""
     network = {
-        "name": NAME, "home": ways.NEAR, "hosts": [ways.NEAR, ways.FAR],
+        "name": NAME,
+        "home": ways.NEAR,
+        "hosts": [ways.NEAR, ways.FAR],
         "transports": [{"between": [ways.NEAR, ways.FAR], "transport": kind}],
-    }  # fmt: skip
+    }
     try:
         # The package wireguard-go for a kernel without WireGuard; for the hand-made tunnel as well.
-        play("overlay", virtuoso_networks=[network], virtuoso_home_networks=[], virtuoso_overlay_wireguard="userspace" if kind == "wireguard" else "none")
+        play(
+            "overlay",
+            virtuoso_networks=[network],
+            virtuoso_home_networks=[],
+            virtuoso_overlay_wireguard="userspace" if kind == "wireguard" else "none",
+        )
         bridge = bridge_name(NAME)
         mtu = int(on(ways.NEAR, f"cat /sys/class/net/{bridge}/mtu"))
         with ways.plugged(dict.fromkeys(ways.ADDRESSES, bridge), mtu):
@@ -87,13 +98,18 @@ def rounds(spaces: t.Sequence[str | None], turns: Turns) -> dict[str | None, lis
             # Whoever came last comes first in the next round, so that nobody has the better place.
             for space in spaces if turn % 2 else reversed(spaces):
                 with ways.without_rules() if space == ways.BY_HAND else contextlib.nullcontext():
-                    found[space].append(ways.speed(turns.seconds, space, times=turns.times, pinged=turn % turns.pinged == 0))
+                    found[space].append(
+                        ways.speed(turns.seconds, space, times=turns.times, pinged=turn % turns.pinged == 0)
+                    )
     return found
 
 
 def median(speeds: t.Sequence[ways.Speed]) -> ways.Speed:
     """Of each measure by itself."""
-    return ways.Speed(statistics.median(one.mbit for one in speeds), statistics.median(one.rtt for one in speeds if one.rtt is not None))
+    return ways.Speed(
+        statistics.median(one.mbit for one in speeds),
+        statistics.median(one.rtt for one in speeds if one.rtt is not None),
+    )
 
 
 def ratio(ones: t.Iterable[ways.Speed], others: t.Iterable[ways.Speed]) -> tuple[float, float, float]:
@@ -186,9 +202,11 @@ def connect(table: Table) -> None:
 def _inventory(hosts: t.Mapping[str, str], directory: str) -> Path:
     common = f"-o 'UserKnownHostsFile=\"{LAB.parents[2] / 'build/lab/known_hosts'}\"' -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
     variables = {
-        "ansible_user": "root", "ansible_python_interpreter": "/usr/bin/python3", "ansible_ssh_common_args": common,
+        "ansible_user": "root",
+        "ansible_python_interpreter": "/usr/bin/python3",
+        "ansible_ssh_common_args": common,
         "ansible_ssh_private_key_file": str(LAB.parents[2] / "build/lab/id_ed25519"),
-    }  # fmt: skip
+    }
     path = Path(directory) / "hosts.json"
     group = {"hosts": {name: {"ansible_host": address} for name, address in hosts.items()}, "vars": variables}
     path.write_text(json.dumps({"all": {"children": {"homes": group}}}), encoding="utf-8")
@@ -198,7 +216,16 @@ def _inventory(hosts: t.Mapping[str, str], directory: str) -> Path:
 def _ansible(*argv: str) -> float:
     begin = time.monotonic()
     env = {**os.environ, "ANSIBLE_FORKS": "16"}
-    done = subprocess.run(list(argv), cwd=CHECKOUT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False, env=env)
+    done = subprocess.run(
+        list(argv),
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=1200,
+        check=False,
+        env=env,
+    )
     if done.returncode:
         raise SystemExit(f"bench: {' '.join(argv)} failed\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}")
     return time.monotonic() - begin
@@ -207,7 +234,9 @@ def _ansible(*argv: str) -> float:
 def _run(hosts: t.Mapping[str, str], networks: t.Sequence[t.Any]) -> float:
     with tempfile.TemporaryDirectory() as directory:
         inventory = _inventory(hosts, directory)
-        variables = json.dumps({"virtuoso_networks": list(networks), "virtuoso_home_networks": [], "virtuoso_state_dir": directory})
+        variables = json.dumps(
+            {"virtuoso_networks": list(networks), "virtuoso_home_networks": [], "virtuoso_state_dir": directory}
+        )
         return _ansible("ansible-playbook", "-i", str(inventory), "virtuoso.grid.overlay", "-e", variables)
 
 
@@ -217,14 +246,18 @@ def _ping(hosts: t.Mapping[str, str]) -> float:
 
 
 def _by_hand(hosts: t.Mapping[str, str]) -> float:
-    """A star of VXLAN links typed in a loop, host by host: nothing is probed, checked, kept over a boot or taken away but by hand."""
+    """A star of VXLAN links typed in a loop, host by host: nothing is probed, checked, kept over a boot or taken away
+    but by hand."""
     centre, *leaves = hosts.items()
     begin = time.monotonic()
     on(centre[0], "ip link add benchbr type bridge; ip link set benchbr up")
     for number, (name, address) in enumerate(leaves, start=1):
         link = "ip link add benchv{0} type vxlan id {1} remote {2} dstport 8472; ip link set benchv{0} mtu 1450 master benchbr up"
         on(centre[0], link.format(number, 7000 + number, address))
-        on(name, "ip link add benchbr type bridge; ip link set benchbr up;" + link.format(number, 7000 + number, centre[1]))
+        on(
+            name,
+            "ip link add benchbr type bridge; ip link set benchbr up;" + link.format(number, 7000 + number, centre[1]),
+        )
     seconds = time.monotonic() - begin
     for name in hosts:
         on(name, "for link in $(ip -br link | grep -oE '^bench(v[0-9]+|br)'); do ip link del $link; done")

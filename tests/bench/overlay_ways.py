@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ways between two hosts of the lab, and how fast they are: the bare path, tunnels made by hand, and what is plugged into a bridge.
+"""Ways between two hosts of the lab, and how fast they are: the bare path, tunnels made by hand, and what is plugged
+into a bridge.
 
-What is measured over a tunnel is a network namespace on each host, with a cable to the bridge that the tunnel is a port of, as a machine has: the same
-for ours and for those made by hand.
+What is measured over a tunnel is a network namespace on each host, with a cable to the bridge that the tunnel is a port
+of, as a machine has: the same for ours and for those made by hand.
 """
 
 from __future__ import annotations
@@ -39,13 +40,21 @@ class Speed(t.NamedTuple):
 
 def lab(*arguments: str) -> None:
     """Run lab.py."""
-    done = subprocess.run(["/usr/bin/python3", str(LAB), *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300, check=False)
+    done = subprocess.run(
+        ["/usr/bin/python3", str(LAB), *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=300,
+        check=False,
+    )
     if done.returncode:
         raise SystemExit(f"bench: lab.py {' '.join(arguments)} failed: {done.stdout}{done.stderr}")
 
 
 def install() -> None:
-    """The measuring program on both hosts, and a key by which the far one logs in on the near one: the session begins there as ours does.
+    """The measuring program on both hosts, and a key by which the far one logs in on the near one: the session begins
+    there as ours does.
 
     It matters which end does: the server of OpenSSH 9.2 takes twice the processor time of its client for what it sends.
     """
@@ -60,7 +69,10 @@ def install() -> None:
 def uninstall() -> None:
     """Nothing of it stays."""
     on(FAR, f"rm -f {KEY} {KEY}.pub /root/bench_flow.py")
-    on(NEAR, "sed -i '/ bench$/d' .ssh/authorized_keys; rm -f /etc/ssh/sshd_config.d/bench.conf /root/bench_flow.py; systemctl reload ssh")
+    on(
+        NEAR,
+        "sed -i '/ bench$/d' .ssh/authorized_keys; rm -f /etc/ssh/sshd_config.d/bench.conf /root/bench_flow.py; systemctl reload ssh",
+    )
 
 
 @contextlib.contextmanager
@@ -78,23 +90,37 @@ def plugged(bridges: t.Mapping[str, str], mtu: int, space: str = OURS) -> t.Iter
         yield
     finally:
         for host in bridges:
-            on(host, f"ip netns pids {space} 2>/dev/null | xargs -r kill; ip netns del {space} 2>/dev/null; ip link del {cable} 2>/dev/null; true")
+            on(
+                host,
+                f"ip netns pids {space} 2>/dev/null | xargs -r kill; ip netns del {space} 2>/dev/null; ip link del {cable} 2>/dev/null; true",
+            )
 
 
 def as_machines(network: str) -> None:
     """Have our rules take what is plugged in for machines, which send from their own address only, and are counted."""
     change = "import json, sys; path = '/etc/virtuoso/overlay/part.json'; part = json.load(open(path));"
-    change += "part['guests'] = [dict(zip(('device', 'mac', 'network'), sys.argv[1:]))]; json.dump(part, open(path, 'w'))"
+    change += (
+        "part['guests'] = [dict(zip(('device', 'mac', 'network'), sys.argv[1:]))]; json.dump(part, open(path, 'w'))"
+    )
     for host in ADDRESSES:
         mac = on(host, f"ip netns exec {OURS} cat /sys/class/net/eth0/address").strip()
-        on(host, f'python3 -c "{change}" {CABLES[OURS]} {mac} {network} && python3 /usr/local/lib/virtuoso/overlay.py apply')
+        on(
+            host,
+            f'python3 -c "{change}" {CABLES[OURS]} {mac} {network} && python3 /usr/local/lib/virtuoso/overlay.py apply',
+        )
 
 
 @contextlib.contextmanager
 def without_rules() -> t.Iterator[None]:
-    """Our rules are out of the way meanwhile: every frame of every bridge would meet them, that of a tunnel made by hand as well."""
+    """Our rules are out of the way meanwhile: every frame of every bridge would meet them, that of a tunnel made by
+    hand as well."""
     try:
-        everywhere("".join(f"nft delete table {table};" for table in ("bridge virtuoso_overlay", "inet virtuoso_overlay", "bridge virtuoso_traffic")))
+        everywhere(
+            "".join(
+                f"nft delete table {table};"
+                for table in ("bridge virtuoso_overlay", "inet virtuoso_overlay", "bridge virtuoso_traffic")
+            )
+        )
         yield
     finally:
         everywhere("nft -f /run/virtuoso-overlay.nft")
@@ -128,21 +154,31 @@ def served(spaces: t.Iterable[str | None]) -> t.Iterator[None]:
         for unit, space in units.items():
             within, target = _within(space)
             on(FAR, f"systemd-run -q --unit={unit} --collect {within}python3 /root/bench_flow.py serve 0.0.0.0 {PORT}")
-            on(NEAR, f"for n in $(seq 50); do {within}ping -c 1 -W 1 {target} >/dev/null && exit 0; sleep 0.1; done; exit 1")
+            on(
+                NEAR,
+                f"for n in $(seq 50); do {within}ping -c 1 -W 1 {target} >/dev/null && exit 0; sleep 0.1; done; exit 1",
+            )
         yield
     finally:
         on(FAR, f"systemctl stop {' '.join(units)}")
 
 
 def speed(seconds: float, space: str | None, times: int = 1, pinged: bool = True) -> Speed:
-    """TCP from the near host to the far one, the mean of so many connections, and if asked the median round trip when nothing else is under way;
-    between these namespaces, or the hosts themselves."""
+    """TCP from the near host to the far one, the mean of so many connections, and if asked the median round trip when
+    nothing else is under way; between these namespaces, or the hosts themselves."""
     within, target = _within(space)
     ping = f"{within}ping -c 12 -i 0.05 {target} &&" if pinged else ""
-    lines = on(NEAR, f"{ping} {within}python3 /root/bench_flow.py send {target} {PORT} {seconds} {times}").strip().splitlines()
+    lines = (
+        on(NEAR, f"{ping} {within}python3 /root/bench_flow.py send {target} {PORT} {seconds} {times}")
+        .strip()
+        .splitlines()
+    )
     # The first is slower than all others: what it needs is in no cache.
     trips = [float(value) for value in re.findall(r"time=([\d.]+) ms", "\n".join(lines))]
-    return Speed(statistics.mean(json.loads(line)["mbit"] for line in lines[-times:]), statistics.median(trips) if trips else None)
+    return Speed(
+        statistics.mean(json.loads(line)["mbit"] for line in lines[-times:]),
+        statistics.median(trips) if trips else None,
+    )
 
 
 def _bridge(host: str, name: str, mtu: int) -> str:
@@ -166,12 +202,18 @@ def hand_made(kind: str, mtu: int) -> t.Iterator[None]:
 
 def _vxlan(mtu: int) -> None:
     for host, other in ((NEAR, FAR), (FAR, NEAR)):
-        on(host, f"ip link add benchvx type vxlan id 7777 remote {ADDRESSES[other]} dstport 8472; ip link set benchvx mtu {mtu} master benchbr up")
+        on(
+            host,
+            f"ip link add benchvx type vxlan id 7777 remote {ADDRESSES[other]} dstport 8472; ip link set benchvx mtu {mtu} master benchbr up",
+        )
 
 
 def _wireguard(mtu: int) -> None:
     inner = {NEAR: "10.98.0.1", FAR: "10.98.0.2"}
-    public = {host: on(host, "umask 077; wg genkey >/root/.bench_wg; wg pubkey </root/.bench_wg").strip() for host in ADDRESSES}
+    public = {
+        host: on(host, "umask 077; wg genkey >/root/.bench_wg; wg pubkey </root/.bench_wg").strip()
+        for host in ADDRESSES
+    }
     for host, other in ((NEAR, FAR), (FAR, NEAR)):
         begin = "ip link add benchwg type wireguard 2>/dev/null || systemd-run -q --unit=bench-tunnel wireguard-go -f benchwg;"
         begin += "for n in $(seq 50); do wg show benchwg >/dev/null 2>&1 && break; sleep 0.1; done;"
@@ -184,11 +226,17 @@ def _wireguard(mtu: int) -> None:
 
 def _ssh(mtu: int) -> None:
     options = "-o Tunnel=ethernet -o ExitOnForwardFailure=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ServerAliveInterval=5"
-    on(FAR, f"systemd-run -q --unit=bench-tunnel ssh -N -i {KEY} {options} -c aes128-gcm@openssh.com -w 77:77 root@{ADDRESSES[NEAR]}")
+    on(
+        FAR,
+        f"systemd-run -q --unit=bench-tunnel ssh -N -i {KEY} {options} -c aes128-gcm@openssh.com -w 77:77 root@{ADDRESSES[NEAR]}",
+    )
     end = time.monotonic() + 20
     for host in ADDRESSES:
         while on(host, "ip -br link show dev tap77 2>/dev/null | wc -l").strip() != "1":
             if time.monotonic() > end:
-                raise SystemExit("bench: the hand-made SSH tunnel does not come up: " + on(FAR, "journalctl -u bench-tunnel -n 5 --no-pager"))
+                raise SystemExit(
+                    "bench: the hand-made SSH tunnel does not come up: "
+                    + on(FAR, "journalctl -u bench-tunnel -n 5 --no-pager")
+                )
             time.sleep(0.1)
         on(host, f"ip link set tap77 mtu {mtu} master benchbr up")

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Placing and rebalancing a synthetic grid, beside Ganeti's hail and hbal; needs no lab.
 
-Everybody gets the same providers and machines, made from a seed. One yardstick judges all answers: the score that ``hbal -l 0`` prints of an
-allocation, less is better; it is the sum of weighted standard deviations of what nodes have, and what both of Ganeti's programs minimise
-themselves. Ours is told the same weights. ``hail`` places the whole batch in one request; ``hbal`` and ours may move as many machines.
+Everybody gets the same providers and machines, made from a seed. One yardstick judges all answers: the score that
+``hbal -l 0`` prints of an allocation, less is better; it is the sum of weighted standard deviations of what nodes have,
+and what both of Ganeti's programs minimise themselves. Ours is told the same weights. ``hail`` places the whole batch
+in one request; ``hbal`` and ours may move as many machines.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ PATIENCE = 90.0
 
 MIB = 2**20
 MEMORY, RESERVE, CPUS, OVERCOMMIT = 64 * 1024, 512, 16, 16.0
-# hbal weighs the memory's and the ratio of virtual to real CPUs once; the machines, whose load it takes for equal, four times.
+# hbal weighs the memory's and the ratio of virtual to real CPUs once; the machines, whose load it takes for equal, four
+# times.
 WEIGHTS = Weights(memory=MEMORY / (MEMORY - RESERVE), cpus=OVERCOMMIT, machines=4.0)
 
 # machines, providers, moves when rebalancing; hbal takes 45 s a move for the last
@@ -60,7 +62,8 @@ def grid(machines: int, providers: int) -> tuple[list[str], list[Machine], dict[
     dice = random.Random(SEED)
     names = [f"p{number:03}" for number in range(providers)]
     wanted = [
-        Machine(f"m{number:04}", dice.choice([1, 2, 2, 4, 4, 8, 16]) * 1024, dice.choice([1, 1, 2, 2, 4, 8])) for number in range(machines)
+        Machine(f"m{number:04}", dice.choice([1, 2, 2, 4, 4, 8, 16]) * 1024, dice.choice([1, 1, 2, 2, 4, 8]))
+        for number in range(machines)
     ]
     free = dict.fromkeys(names, MEMORY - RESERVE)
     where = {}
@@ -71,7 +74,8 @@ def grid(machines: int, providers: int) -> tuple[list[str], list[Machine], dict[
 
 
 def as_text(names: list[str], machines: list[Machine], where: t.Mapping[str, str]) -> str:
-    """The grid in Ganeti's text format; on shared storage (rbd), so that only memory and CPUs count and everything may move."""
+    """The grid in Ganeti's text format; on shared storage (rbd), so that only memory and CPUs count and everything may
+    move."""
     used = dict.fromkeys(names, 0)
     for machine in machines:
         if machine.name in where:
@@ -90,14 +94,20 @@ def as_text(names: list[str], machines: list[Machine], where: t.Mapping[str, str
 
 
 def run(argv: list[str], text: str, stdin: str = "") -> tuple[str | None, float]:
-    """A program of Ganeti's with the grid in a file for ``{}``; its output, ``None`` if it took too long, and its seconds."""
+    """A program of Ganeti's with the grid in a file for ``{}``; its output, ``None`` if it took too long, and its
+    seconds."""
     with tempfile.NamedTemporaryFile("w", suffix=".data", encoding="ascii") as file:
         file.write(text)
         file.flush()
         begin = time.monotonic()
         try:
             done = subprocess.run(
-                [each.format(file.name) for each in argv], input=stdin, capture_output=True, text=True, timeout=PATIENCE, check=True
+                [each.format(file.name) for each in argv],
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=True,
             )
         except subprocess.TimeoutExpired:
             return None, time.monotonic() - begin
@@ -109,7 +119,9 @@ def score(names: list[str], machines: list[Machine], where: t.Mapping[str, str])
     if len(where) != len(machines):
         raise SystemExit(f"bench: {len(machines) - len(where)} machines have no provider")
     output, dummy = run(["hbal", "-t", "{}", "-l", "0"], as_text(names, machines, where))
-    found = re.search(r"Initial score: ([0-9.]+)|Cluster is already well balanced \(initial score ([0-9.e-]+)", output or "")
+    found = re.search(
+        r"Initial score: ([0-9.]+)|Cluster is already well balanced \(initial score ([0-9.e-]+)", output or ""
+    )
     if found is None:
         raise SystemExit(f"bench: hbal tells no score:\n{output}")
     return float(found.group(1) or found.group(2))
@@ -119,23 +131,43 @@ def hail(names: list[str], machines: list[Machine]) -> tuple[dict[str, str] | No
     """hail's allocation of the whole batch, ``None`` if it gave none in time."""
     instances = [
         {
-            "type": "allocate", "name": machine.name, "memory": machine.memory, "maxmem": machine.memory, "vcpus": machine.vcpus,
-            "disk_space_total": 1024, "disks": [{"size": 1024, "mode": "w"}], "disk_template": "rbd", "spindle_use": 1, "required_nodes": 1,
-            "tags": [], "nics": [], "os": "none", "hypervisor": "kvm",
+            "type": "allocate",
+            "name": machine.name,
+            "memory": machine.memory,
+            "maxmem": machine.memory,
+            "vcpus": machine.vcpus,
+            "disk_space_total": 1024,
+            "disks": [{"size": 1024, "mode": "w"}],
+            "disk_template": "rbd",
+            "spindle_use": 1,
+            "required_nodes": 1,
+            "tags": [],
+            "nics": [],
+            "os": "none",
+            "hypervisor": "kvm",
         }
         for machine in machines
-    ]  # fmt: skip
+    ]
     asked = {
-        "version": 2, "cluster_tags": [], "cluster_name": "bench", "enabled_hypervisors": ["kvm"], "ipolicy": {}, "nodegroups": {}, "nodes": {},
-        "instances": {}, "request": {"type": "multi-allocate", "instances": instances},
-    }  # fmt: skip
+        "version": 2,
+        "cluster_tags": [],
+        "cluster_name": "bench",
+        "enabled_hypervisors": ["kvm"],
+        "ipolicy": {},
+        "nodegroups": {},
+        "nodes": {},
+        "instances": {},
+        "request": {"type": "multi-allocate", "instances": instances},
+    }
     output, seconds = run([HAIL, "-t", "{}", "-"], as_text(names, machines, {}), json.dumps(asked))
     if output is None:
         return None, seconds
     return {name: nodes[0] for name, nodes in json.loads(output)["result"][0]}, seconds
 
 
-def hbal(names: list[str], machines: list[Machine], where: t.Mapping[str, str], moves: int) -> tuple[dict[str, str] | None, int, float]:
+def hbal(
+    names: list[str], machines: list[Machine], where: t.Mapping[str, str], moves: int
+) -> tuple[dict[str, str] | None, int, float]:
     """hbal's allocation after at most so many moves, and how many machines moved."""
     output, seconds = run(["hbal", "-t", "{}", "-l", str(moves)], as_text(names, machines, where))
     if output is None:
@@ -164,10 +196,17 @@ def problem_of(demands: list[Demand], providers: list[Provider]) -> tuple[Proble
 
 
 def gap(given: Problem, where: t.Sequence[int]) -> float:
-    """How far our answer is at most from the best, by CP-SAT's own bound, as a part of its objective (the sum of squared shares)."""
+    """How far our answer is at most from the best, by CP-SAT's own bound, as a part of its objective (the sum of
+    squared shares)."""
     state = State(given, where)
     found = exact.solve_part(
-        state, range(len(given.rooms)), range(len(given.items)), seed=SEED, work=BOUND_SECONDS, seconds=BOUND_SECONDS, stay=True
+        state,
+        range(len(given.rooms)),
+        range(len(given.items)),
+        seed=SEED,
+        work=BOUND_SECONDS,
+        seconds=BOUND_SECONDS,
+        stay=True,
     )
     return (found.objective - found.bound) / found.objective
 
@@ -190,7 +229,13 @@ def placed(number: int, rooms: int) -> list[Row]:
     rows = [
         row(case, "virtuoso", "score", score(names, machines, where), ""),
         row(case, "virtuoso", "time", seconds, f"s ({told.engine})"),
-        row(case, "virtuoso", "gap", 100 * gap(given, [numbers[where[each.name]] for each in machines]), "% of CP-SAT's objective"),
+        row(
+            case,
+            "virtuoso",
+            "gap",
+            100 * gap(given, [numbers[where[each.name]] for each in machines]),
+            "% of CP-SAT's objective",
+        ),
     ]
     theirs, seconds = hail(names, machines)
     if theirs is not None:
@@ -215,7 +260,10 @@ def rebalanced(number: int, rooms: int, moves: int) -> list[Row]:
     ]
     theirs, count, seconds = hbal(names, machines, where, moves)
     if theirs is not None:
-        rows += [row(case, "ganeti hbal", "score", score(names, machines, theirs), ""), row(case, "ganeti hbal", "moves", count, "")]
+        rows += [
+            row(case, "ganeti hbal", "score", score(names, machines, theirs), ""),
+            row(case, "ganeti hbal", "moves", count, ""),
+        ]
     return [*rows, row(case, "ganeti hbal", "time", seconds, "s" if theirs is not None else "s, and no answer")]
 
 

@@ -33,12 +33,22 @@ def test_snapshots(provider):
     names = ["it-c", "it-p"]
     provider.run(wanted[:1])
     provider.run(wanted[1:], "present")
-    said, done, again = (provider.snapshot(names, snapshot="s", description="all", check=check) for check in (True, False, False))
-    assert foretold(said) == foretold(done) and [machine["actions"] for machine in done["machines"]] == [["take s"]] * 2 and said["diff"]
+    said, done, again = (
+        provider.snapshot(names, snapshot="s", description="all", check=check) for check in (True, False, False)
+    )
+    assert (
+        foretold(said) == foretold(done)
+        and [machine["actions"] for machine in done["machines"]] == [["take s"]] * 2
+        and said["diff"]
+    )
     assert [machine["consistent"] for machine in done["machines"]] == ["crash", "stopped"] and again["changed"] is False
     shown = provider.info(names)
-    assert [[(each["name"], each["description"], each["memory"]) for each in machine["snapshots"]] for machine in shown] == [[("s", "all", False)]] * 2
-    assert codes(provider.snapshot([*names, "it-nobody"], snapshot="s", memory=True)) == ["snapshot_differs"] * 2 + ["machine_unknown"]
+    assert [
+        [(each["name"], each["description"], each["memory"]) for each in machine["snapshots"]] for machine in shown
+    ] == [[("s", "all", False)]] * 2
+    assert codes(provider.snapshot([*names, "it-nobody"], snapshot="s", memory=True)) == ["snapshot_differs"] * 2 + [
+        "machine_unknown"
+    ]
     assert codes(provider.snapshot(names, "reverted", snapshot="t")) == ["snapshot_unknown"] * 2
     provider.run(wanted[:1], "hibernated")
     assert codes(provider.snapshot(names, snapshot="t", check=True)) == ["machine_hibernated", None]
@@ -52,14 +62,18 @@ def test_snapshots(provider):
 
     # What a run that was killed left: a snapshot of the disk without its entry
     directory = f"{provider.path}/machines/{wanted[1]['uuid']}"
-    provider.shell(f"qemu-img snapshot -c t {directory}/disk.qcow2; mkdir {directory}/snapshots; touch {directory}/snapshots/t.save")
+    provider.shell(
+        f"qemu-img snapshot -c t {directory}/disk.qcow2; mkdir {directory}/snapshots; touch {directory}/snapshots/t.save"
+    )
     assert only(provider.snapshot(["it-p"], snapshot="t"))["actions"] == ["drop t", "take t"]
     assert provider.shell(f"ls {directory}").split() == ["disk.qcow2", "seed.iso"]
     gone = provider.snapshot(names, "absent", all=True)
     assert [machine["actions"] for machine in gone["machines"]] == [["drop s"], ["drop s", "drop t"]]
     assert not provider.snapshot(names, "absent", all=True)["changed"]
     for uuid in (machine["uuid"] for machine in wanted):
-        assert "snapshots" not in provider.shell(f"qemu-img info -U --output json {provider.path}/machines/{uuid}/disk.qcow2")
+        assert "snapshots" not in provider.shell(
+            f"qemu-img info -U --output json {provider.path}/machines/{uuid}/disk.qcow2"
+        )
     provider.snapshot(names, snapshot="u")
     assert [machine["actions"] for machine in provider.run(wanted, "absent")["machines"]] == [["remove"]] * 2
     assert provider.shell("ls /var/lib/libvirt/qemu/snapshot") == ""
@@ -85,7 +99,10 @@ def test_a_snapshot_s_memory_that_does_not_fit_is_refused_before_anything_is_los
     # Damage of the stream is seen when it is unpacked, and nothing was touched by then.
     provider.shell(f"cp -p /tmp/kept {mine}; printf XXXX | dd of={mine} bs=1 seek=70000 conv=notrunc status=none")
     before = count(provider)
-    assert codes(provider.snapshot(["it-c"], "reverted", snapshot="s")) == ["hibernation_invalid"] and count(provider) >= before
+    assert (
+        codes(provider.snapshot(["it-c"], "reverted", snapshot="s")) == ["hibernation_invalid"]
+        and count(provider) >= before
+    )
     provider.shell(f"mv /tmp/kept {mine}")
     assert only(provider.snapshot(["it-c"], "reverted", snapshot="s"))["state"] == "running"
 
@@ -108,9 +125,15 @@ def test_a_machine_that_was_woken_paused_has_its_disk(provider, woken):
         provider.shell(f"virsh save it-c {directory}/s && virsh restore --paused {directory}/s && rm {directory}/s")
     before = count(provider)
     if woken != "by hand":
-        assert "lock" in provider.shell(f"qemu-img info {directory}/disk.qcow2 2>&1", check=False), "anybody could write to its disk"
+        assert "lock" in provider.shell(f"qemu-img info {directory}/disk.qcow2 2>&1", check=False), (
+            "anybody could write to its disk"
+        )
     assert codes(provider.snapshot(["it-c"], "absent", snapshot="old")) == [None]
-    assert codes(provider.snapshot(["it-c"], snapshot="new")) == codes(provider.snapshot(["it-c"], snapshot="newer", memory=True)) == [None]
+    assert (
+        codes(provider.snapshot(["it-c"], snapshot="new"))
+        == codes(provider.snapshot(["it-c"], snapshot="newer", memory=True))
+        == [None]
+    )
     wanted = [{**wanted[0], "disk": "6 MiB"}]
     assert codes(provider.run(wanted, "paused")) == [None]
     assert [codes(provider.run(wanted, state)) for state in ("hibernated", "paused")] == [[None]] * 2
@@ -134,10 +157,16 @@ def test_what_goes_with_snapshots_and_what_does_not(provider):
     assert bench.boots("it-v")
     back = bench.image([{"name": "next", "version": "1", "machine": "it-v"}], "rolled_back", discard=True)
     assert back["images"][0]["failure"]["code"] == "has_snapshots"
-    look = conftest.task(provider.host, "virtuoso.grid.machine_migrate", {"path": provider.path, "step": "look", "machines": [bench.machine("it-v")]})
+    look = conftest.task(
+        provider.host,
+        "virtuoso.grid.machine_migrate",
+        {"path": provider.path, "step": "look", "machines": [bench.machine("it-v")]},
+    )
     assert '"snapshots": 1' in json.dumps(look)
     assert only(provider.snapshot(["it-v"], "reverted", snapshot="s"))["state"] == "stopped"
-    provider.shell(f"qemu-io -f qcow2 -c 'read -P 1 1M 64k' {bench.disk('it-v')} && qemu-img check -q -f qcow2 {bench.disk('it-v')}")
+    provider.shell(
+        f"qemu-io -f qcow2 -c 'read -P 1 1M 64k' {bench.disk('it-v')} && qemu-img check -q -f qcow2 {bench.disk('it-v')}"
+    )
     assert provider.snapshot(["it-v"], snapshot="../x")["failure"]["code"] == "invalid_snapshot"
     # The bench has other images than the other tests.
     provider.prepare()
@@ -162,7 +191,13 @@ def test_killed_anywhere_the_next_run_finishes(provider, state):
     for delay in (0.15, 0.25, 0.35, 0.45, 0.6):
         if state == "absent":
             provider.snapshot(names, snapshot="s", memory=True)
-        args = {"path": provider.path, "state": state, "snapshot": "s", "memory": True, "machines": [{"name": name} for name in names]}
+        args = {
+            "path": provider.path,
+            "state": state,
+            "snapshot": "s",
+            "memory": True,
+            "machines": [{"name": name} for name in names],
+        }
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             killer = pool.submit(provider.shell, _KILLER.replace("{delay}", str(delay)))
             time.sleep(0.5)
@@ -171,7 +206,10 @@ def test_killed_anywhere_the_next_run_finishes(provider, state):
         # Who was killed may have left a guest that stands still.
         assert codes(provider.run(wanted)) == [None, None]
         done = provider.snapshot(names, state, snapshot="s", memory=True)
-        assert codes(done) == [None, None] and [machine["snapshots"] for machine in done["machines"]] == [["s"] * (state == "present")] * 2
+        assert (
+            codes(done) == [None, None]
+            and [machine["snapshots"] for machine in done["machines"]] == [["s"] * (state == "present")] * 2
+        )
         assert provider.snapshot(names, state, snapshot="s", memory=True)["changed"] is False
         if state == "present":
             assert codes(provider.snapshot(names, "reverted", snapshot="s")) == [None, None]
@@ -205,9 +243,15 @@ def test_a_disk_does_not_shrink_and_nothing_else_is_touched(provider):
     wanted = provider.machine("it-c", "counting", disk="4 MiB")
     provider.run([wanted])
     before = provider.shell("virsh dumpxml it-c; virsh dumpxml it-c --inactive")
-    assert codes(provider.run([{**wanted, "disk": "3 MiB", "vcpus": 2, "memory": "24 MiB", "autostart": True}])) == ["cannot_shrink"]
+    assert codes(provider.run([{**wanted, "disk": "3 MiB", "vcpus": 2, "memory": "24 MiB", "autostart": True}])) == [
+        "cannot_shrink"
+    ]
     assert codes(provider.run([{**wanted, "extra_networks": ["none"], "vcpus": 2}])) == ["network_missing"]
-    assert codes(provider.run([{**wanted, "memory_max": "16 MiB"}, {**wanted, "vcpus_max": 0}, {**wanted, "boot": ["tape"]}])) == [
-        "invalid_memory_max", "invalid_vcpus_max", "invalid_order",
-    ]  # fmt: skip
+    assert codes(
+        provider.run([{**wanted, "memory_max": "16 MiB"}, {**wanted, "vcpus_max": 0}, {**wanted, "boot": ["tape"]}])
+    ) == [
+        "invalid_memory_max",
+        "invalid_vcpus_max",
+        "invalid_order",
+    ]
     assert provider.shell("virsh dumpxml it-c; virsh dumpxml it-c --inactive") == before

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Changes of a running machine as its guest sees them: ``tiny``, and ``debian-12`` with its agent, which also grows its file system and is told the time."""
+"""Changes of a running machine as its guest sees them: ``tiny``, and ``debian-12`` with its agent, which also grows its
+file system and is told the time."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ class Guest(Writer):
         def probe() -> str | None:
             argv = self._argv(self.address)
             argv[-1] = f"{self.user}@{self.address}"
-            done = subprocess.run([*argv, command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run(
+                [*argv, command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+            )
             return done.stdout.strip() or "-" if done.returncode == 0 else None
 
         return str(until(f"the guest's answer to {command}", probe, 120, 2))
@@ -71,13 +74,18 @@ def _deployed(name: str, provider: str, user: str, **machine: t.Any) -> tuple[Gr
 
 
 def _deaf(grid: Grid, guest: Guest) -> None:
-    """A guest that doesn't hear the button is asked until the deadline, and goes on; it is forced only on word, and that boots it anew."""
+    """A guest that doesn't hear the button is asked until the deadline, and goes on; it is forced only on word, and
+    that boots it anew."""
     guest.says("mv /etc/acpi/PWRF /etc/acpi/unheard")
     args = {"path": DEPOT, "state": "stopped", "timeout": 8, "machines": [{"name": guest.name}]}
     boot, begin = guest.says("cat /proc/sys/kernel/random/boot_id"), time.monotonic()
     (row,) = task(guest.provider, "virtuoso.grid.machine", args)["machines"]
     assert row["failed"] and row["failure"]["code"] == "shutdown_refused" and time.monotonic() - begin >= 8, row
-    assert "force" in row["msg"] and guest.facts()["state"] == "running" and guest.says("cat /proc/sys/kernel/random/boot_id") == boot
+    assert (
+        "force" in row["msg"]
+        and guest.facts()["state"] == "running"
+        and guest.says("cat /proc/sys/kernel/random/boot_id") == boot
+    )
     (row,) = task(guest.provider, "virtuoso.grid.machine", {**args, "timeout": 2, "force": True})["machines"]
     assert (row["changed"], row["state"]) == (True, "stopped"), row
     assert task(guest.provider, "virtuoso.grid.machine", {**args, "force": True})["machines"][0]["changed"] is False
@@ -112,23 +120,38 @@ def test_tiny(provider: str, network: str) -> None:
         grid.play("power", "-e", f"machines={guest.name}", "-e", "state=restarted").succeeded()
         guest.address = guest.facts()["addresses"][0]
         _deaf(grid, guest)
-        assert guest.says("nproc") == "1" and int(guest.says("df -k / | tail -n 1").split()[1]) > 100 * 1024, "the file system grows at the next boot"
+        assert guest.says("nproc") == "1" and int(guest.says("df -k / | tail -n 1").split()[1]) > 100 * 1024, (
+            "the file system grows at the next boot"
+        )
     finally:
         grid.clean()
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_debian_with_its_agent(provider: str, network: str) -> None:
-    grid, deploy = _deployed("it-inside-d", provider, "alice", image="debian-12", memory="512 MiB", memory_max="768 MiB")
+    grid, deploy = _deployed(
+        "it-inside-d", provider, "alice", image="debian-12", memory="512 MiB", memory_max="768 MiB"
+    )
     try:
         deploy()
         guest = Guest(provider, grid.names(1)[0], "alice")
-        until("the guest's agent", lambda: "connected" in on_host(provider, f"virsh dumpxml {guest.name} | grep guest_agent | grep connected || true"), 120, 2)
+        until(
+            "the guest's agent",
+            lambda: (
+                "connected"
+                in on_host(provider, f"virsh dumpxml {guest.name} | grep guest_agent | grep connected || true")
+            ),
+            120,
+            2,
+        )
         before, size = guest.memory(), int(guest.says("df -k --output=size / | tail -n 1"))
         row = deploy(vcpus=2, memory="640 MiB", extra_networks=[network], disk="4 GiB")
         assert {step["when"] for step in row["changes"]} == {"live"} and "grow filesystem" in row["actions"], row
         until("two processors", lambda: guest.says("nproc") == "2", 30)
-        assert guest.memory() - before == 128 * 1024 and int(guest.says("df -k --output=size / | tail -n 1")) - size > 3 * 2**20 // 2
+        assert (
+            guest.memory() - before == 128 * 1024
+            and int(guest.says("df -k --output=size / | tail -n 1")) - size > 3 * 2**20 // 2
+        )
         until("an address on the new card", lambda: " 198.18.203." in guest.says("ip -4 addr show dev eth1"), 60)
         row = deploy(vcpus=2, memory="448 MiB", disk="4 GiB")
         assert {step["when"] for step in row["changes"]} == {"live"}, row
@@ -143,7 +166,11 @@ def test_debian_with_its_agent(provider: str, network: str) -> None:
         behind = time.time() - int(guest.says("date +%s"))
         assert row["clock_set"] is True and abs(behind) < 8, behind
 
-        taken = task(provider, "virtuoso.grid.machine_snapshot", {"path": DEPOT, "snapshot": "s", "machines": [{"name": guest.name}]})
+        taken = task(
+            provider,
+            "virtuoso.grid.machine_snapshot",
+            {"path": DEPOT, "snapshot": "s", "machines": [{"name": guest.name}]},
+        )
         assert taken["machines"][0]["consistent"] == "frozen", taken
         guest.says("echo two > /tmp/two; sync")
         grid.play("snapshot", "-e", f"machines={guest.name}", "-e", "snapshot=s", "-e", "state=reverted").succeeded()

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Each verb, from each state that a machine may be in: check mode says what the run does, and a second run changes nothing. On guests of one sector."""
+"""Each verb, from each state that a machine may be in: check mode says what the run does, and a second run changes
+nothing. On guests of one sector."""
 
 from __future__ import annotations
 
@@ -84,7 +85,9 @@ def wrong(names, act, ends=None, repeats=False, fails=None):
     for number, name in enumerate(names):
         expected = (fails or {}).get(name)
         if [codes(each)[number] for each in (said, done, again)] != [expected] * 3:
-            found.append(f"{name}: {[(codes(each)[number], each['machines'][number].get('msg')) for each in (said, done, again)]}")
+            found.append(
+                f"{name}: {[(codes(each)[number], each['machines'][number].get('msg')) for each in (said, done, again)]}"
+            )
         elif expected is None:
             if told(said, number) != told(done, number):
                 found.append(f"{name}: check mode said {told(said, number)}, the run {told(done, number)}")
@@ -107,7 +110,9 @@ def machines_of(provider, image="polite"):
 def test_power(provider, verb):
     machines = machines_of(provider)
     brought(provider, machines)
-    assert not wrong(STATES, lambda check: provider.run(machines, verb, check=check), POWER[verb], repeats=verb in ALWAYS)
+    assert not wrong(
+        STATES, lambda check: provider.run(machines, verb, check=check), POWER[verb], repeats=verb in ALWAYS
+    )
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -118,10 +123,18 @@ def test_changes(provider, state):
     brought(provider, machines, [state] * len(CHANGES))
     wanted = [{**machine, **change} for machine, change in zip(machines, CHANGES)]
     fails = ASLEEP if state == "hibernated" else {}
-    assert not wrong(fields, lambda check: provider.run(wanted, "present", check=check), [state] * len(CHANGES), fails=fails)
+    assert not wrong(
+        fields, lambda check: provider.run(wanted, "present", check=check), [state] * len(CHANGES), fails=fails
+    )
     # And back, where it doesn't take the guest's part, which this one doesn't do.
-    back = [number for number, field in enumerate(fields) if field not in ("disk", "generation", "vcpus") and (field != "extra_networks" or state != "running")]
-    assert not wrong([fields[n] for n in back], lambda check: provider.run([machines[n] for n in back], "present", check=check))
+    back = [
+        number
+        for number, field in enumerate(fields)
+        if field not in ("disk", "generation", "vcpus") and (field != "extra_networks" or state != "running")
+    ]
+    assert not wrong(
+        [fields[n] for n in back], lambda check: provider.run([machines[n] for n in back], "present", check=check)
+    )
 
 
 @pytest.mark.parametrize("memory", [False, True])
@@ -145,5 +158,7 @@ def test_snapshots(provider, memory):
     ends = ("running", "paused", "running" if memory else "stopped", "hibernated")
     assert not wrong(STATES, act("reverted", "new"), ends, repeats=True, fails=there)
     assert not wrong(STATES, act("absent", "old"), fails={"hibernated": asleep})
-    assert not wrong(STATES, act("reverted", "old"), fails={state: "snapshot_unknown" for state in STATES[:3]}, repeats=True)
+    assert not wrong(
+        STATES, act("reverted", "old"), fails={state: "snapshot_unknown" for state in STATES[:3]}, repeats=True
+    )
     assert not wrong(STATES, lambda check: provider.snapshot(names, "absent", all=True, check=check))

@@ -1,9 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A Debian guest on the user's own LAN, with a database that writes, moves there and back, live, asleep and shut down: nothing is lost.
+"""A Debian guest on the user's own LAN, with a database that writes, moves there and back, live, asleep and shut down:
+nothing is lost.
 
-The network is the overlay's; home pings the guest every 10 ms and has one TCP connection to it, over which the database's rows are acknowledged.
+The network is the overlay's; home pings the guest every 10 ms and has one TCP connection to it, over which the
+database's rows are acknowledged.
 """
 
 from __future__ import annotations
@@ -43,14 +45,18 @@ class Database(Writer):
 class OnOverlay(Grid):
     """Playbooks that know of the network."""
 
-    def start(self, playbook: str, *arguments: str, machines: t.Sequence[t.Any] | None = None, **variables: t.Any) -> Run:
+    def start(
+        self, playbook: str, *arguments: str, machines: t.Sequence[t.Any] | None = None, **variables: t.Any
+    ) -> Run:
         known = {"virtuoso_networks": [{"name": NETWORK, "home": HOME}], "virtuoso_home_networks": HOME_NETWORKS}
         return super().start(playbook, *arguments, machines=machines, **{**known, **variables})
 
 
 @pytest.fixture(scope="module", name="bed")
 def _bed() -> t.Iterator[Bed]:
-    grid = OnOverlay("it-data", machine={"image": "debian-12", "memory": "512 MiB", "display": "none", "network": NETWORK})
+    grid = OnOverlay(
+        "it-data", machine={"image": "debian-12", "memory": "512 MiB", "display": "none", "network": NETWORK}
+    )
     overlay = Overlay(grid)
     overlay.clean()
     key = (LAB / "id_ed25519.pub").read_text(encoding="ascii").strip()
@@ -59,7 +65,9 @@ def _bed() -> t.Iterator[Bed]:
         users = [{"name": "alice", "ssh_authorized_keys": [key]}]
         patient = {"virtuoso_screenshots": False, "virtuoso_address_timeout": 400}
         # The image may have to be built first.
-        grid.start("deploy", "--limit", PROVIDERS[0], machines=grid.machines(1, users=users), **patient).wait(900).succeeded()
+        grid.start("deploy", "--limit", PROVIDERS[0], machines=grid.machines(1, users=users), **patient).wait(
+            900
+        ).succeeded()
         bed = Bed(grid, grid.names(1)[0])
         until("the guest's SSH server", lambda: _writes(bed), 300, 3)
         yield bed
@@ -108,11 +116,15 @@ def test_nothing_that_was_written_is_lost_when_it_moves_shut_down(bed: Bed):
     database = Database(bed.address, "/home/alice/cold.db")
     until("some rows", lambda: len(database.written()) > 50, 60)
     last = database.stop()
-    bed.grid.play("power", "-e", f"machines={bed.name}", "-e", "state=stopped", virtuoso_shutdown_timeout=150).succeeded()
+    bed.grid.play(
+        "power", "-e", f"machines={bed.name}", "-e", "state=stopped", virtuoso_shutdown_timeout=150
+    ).succeeded()
     bed.grid.play("migrate", "-e", f"machines={bed.name}", "-e", f"to={target}").succeeded()
     assert bed.whole(target) == "shut off" and admitted(bed) == [target]
     address = bed.address
-    bed.grid.start("power", "-e", f"machines={bed.name}", "-e", "state=running", virtuoso_address_timeout=400).wait(500).succeeded()
+    bed.grid.start("power", "-e", f"machines={bed.name}", "-e", "state=running", virtuoso_address_timeout=400).wait(
+        500
+    ).succeeded()
     bed.learn_address()
     assert bed.address == address, "the machine has another address at home"
     # A database of its own, for its rows are numbered from one.

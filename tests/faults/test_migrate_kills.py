@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The kill matrix of moves: each victim at each point of each mode, then the same command again. A table at the end tells what became of each."""
+"""The kill matrix of moves: each victim at each point of each mode, then the same command again. A table at the end
+tells what became of each."""
 
 from __future__ import annotations
 

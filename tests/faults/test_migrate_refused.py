@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What can't go is refused with its reason before anything is touched, by the target's own eyes too; and a step that is repeated changes nothing."""
+"""What can't go is refused with its reason before anything is touched, by the target's own eyes too; and a step that is
+repeated changes nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ def _bed() -> t.Iterator[Bed]:
     grid = Grid("it-refused", machine={"memory": "96 MiB", "display": "none"})
     try:
         machines = grid.machines(2)
-        grid.play("deploy", "--limit", PROVIDERS[0], machines=machines, virtuoso_screenshots=False, virtuoso_address_timeout=0).succeeded()
+        grid.play(
+            "deploy", "--limit", PROVIDERS[0], machines=machines, virtuoso_screenshots=False, virtuoso_address_timeout=0
+        ).succeeded()
         yield Bed(grid, grid.names(1)[0])
     finally:
         grid.clean()
@@ -35,7 +38,14 @@ def look(host: str, *machines: Row) -> Row:
 def _entry(bed: Bed) -> Row:
     """The machine as the role would send it to the target's step prepare."""
     (view,) = look(bed.place[0], {"uuid": bed.uuid, "name": bed.name})["machines"]
-    return {**view, "mode": "live", "source": bed.place[0], "generation": view["generation"] + 1, "attempt": "it", "memory_file": 0}
+    return {
+        **view,
+        "mode": "live",
+        "source": bed.place[0],
+        "generation": view["generation"] + 1,
+        "attempt": "it",
+        "memory_file": 0,
+    }
 
 
 BAD = {
@@ -56,7 +66,10 @@ BAD = {
 def test_the_target_refuses_with_its_own_eyes(bed: Bed, entry: Row):
     target = other(bed.place[0])
     before = machine_files(target)
-    entries = [{**entry, "uuid": str(uuid.uuid4()), "name": f"it-refused-{number}", **changes} for number, changes in enumerate(BAD.values(), 10)]
+    entries = [
+        {**entry, "uuid": str(uuid.uuid4()), "name": f"it-refused-{number}", **changes}
+        for number, changes in enumerate(BAD.values(), 10)
+    ]
     rows = task(target, MODULE, {"step": "prepare", "name": target, "machines": entries})["machines"]
     assert [row["failure"]["code"] for row in rows] == list(BAD)
     assert all(row["failure"]["remedy"] for row in rows)
@@ -66,7 +79,7 @@ def test_the_target_refuses_with_its_own_eyes(bed: Bed, entry: Row):
 def test_a_domain_that_is_not_the_grid_s_is_left_alone(bed: Bed, entry: Row):
     source, target = bed.place[0], other(bed.place[0])
     xml = f"<domain type='qemu'><name>{bed.name}</name><memory>1024</memory><os><type>hvm</type></os></domain>"
-    on_host(target, f"echo \"{xml}\" > /run/it-foreign.xml && virsh define /run/it-foreign.xml")
+    on_host(target, f'echo "{xml}" > /run/it-foreign.xml && virsh define /run/it-foreign.xml')
     try:
         run = bed.grid.play("migrate", "-e", f"machines={bed.name}", "-e", f"to={target}")
         assert run.code(bed.name) == "foreign_domain"
@@ -84,7 +97,9 @@ def test_one_that_is_on_its_way_is_not_moved_by_another_run(bed: Bed):
     """The second waits for the first, and finds the machine where that has brought it, or says that it is busy."""
     source = bed.place[0]
     target = other(source)
-    first = bed.grid.start("migrate", "-v", "-e", f"machines={bed.name}", "-e", f"to={target}", virtuoso_migrate_bandwidth="2 MiB")
+    first = bed.grid.start(
+        "migrate", "-v", "-e", f"machines={bed.name}", "-e", f"to={target}", virtuoso_migrate_bandwidth="2 MiB"
+    )
     assert first.wait_for_text(f": {SEND}: {bed.name}", 60)
     until("the mark", lambda: "moving" in on_host(source, f"virsh dumpxml --inactive {bed.name}", check=False), 20, 0.1)
     args = {"state": "stopped", "timeout": 5, "machines": [{"uuid": bed.uuid, "name": bed.name}]}

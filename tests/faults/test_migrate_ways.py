@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Moves where the straight way is none: a guest that doesn't converge, two hosts that don't reach each other, a source that has died."""
+"""Moves where the straight way is none: a guest that doesn't converge, two hosts that don't reach each other, a source
+that has died."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ def _bed() -> t.Iterator[Bed]:
     try:
         with joined():
             users = [{"name": "alice", "ssh_authorized_keys": [key]}]
-            grid.play("deploy", "--limit", PROVIDERS[0], machines=grid.machines(1, users=users), virtuoso_screenshots=False).succeeded()
+            grid.play(
+                "deploy", "--limit", PROVIDERS[0], machines=grid.machines(1, users=users), virtuoso_screenshots=False
+            ).succeeded()
             yield Bed(grid, grid.names(1)[0])
     finally:
         grid.clean()
@@ -59,7 +62,11 @@ def test_a_guest_that_does_not_converge_goes_by_post_copy(bed: Bed):
     try:
         for provider in PROVIDERS:
             on_host(provider, f"echo 1 > {USERFAULT}")
-        options = {"virtuoso_migrate_postcopy": True, "virtuoso_migrate_postcopy_after": 4, "virtuoso_migrate_bandwidth": "8 MiB"}
+        options = {
+            "virtuoso_migrate_postcopy": True,
+            "virtuoso_migrate_postcopy_after": 4,
+            "virtuoso_migrate_bandwidth": "8 MiB",
+        }
         run = bed.grid.play("migrate", "-e", f"machines={bed.name}", "-e", f"to={target}", **options).succeeded()
         stats = run.row(bed.name)["stats"]
         print(stats)
@@ -84,7 +91,9 @@ def test_hosts_that_do_not_reach_each_other_give_files_through_the_controller(be
         live = bed.grid.play("migrate", "-e", f"machines={bed.name}", "-e", f"to={target}")
         assert live.code(bed.name) == "target_unreachable" and "hibernated" in live.report["msg"]
         assert bed.whole(source) == "running"
-        bed.grid.play("migrate", "-e", f"machines={bed.name}", "-e", f"to={target}", "-e", "mode=hibernated").succeeded()
+        bed.grid.play(
+            "migrate", "-e", f"machines={bed.name}", "-e", f"to={target}", "-e", "mode=hibernated"
+        ).succeeded()
     assert bed.whole(target) == "running"
     last = writer.stop()
     assert writer.written()[:last] == list(range(1, last + 1))
@@ -113,13 +122,22 @@ def test_a_dead_source_s_machine_goes_on_elsewhere_only_on_somebody_s_word(bed: 
     until("the files on their way", lambda: "yes" in on_host(target, f"test -d {staging} && echo yes || true"), 30, 0.1)
     on_host(target, "kill -STOP $(pidof libvirtd)")
     try:
-        until("all files", lambda: "true" in on_host(target, f"grep -o 'complete.: true' {note} 2>/dev/null || true"), 60, 0.2)
+        until(
+            "all files",
+            lambda: "true" in on_host(target, f"grep -o 'complete.: true' {note} 2>/dev/null || true"),
+            60,
+            0.2,
+        )
         run.signal(9)
         run.wait(20)
     finally:
         # What it was asked is not to be done when it goes on.
         on_host(target, "systemctl kill --kill-whom=main --signal KILL libvirtd")
-        until("libvirtd", lambda: on_host(target, "systemctl start libvirtd; virsh list >/dev/null && echo yes", check=False), 30)
+        until(
+            "libvirtd",
+            lambda: on_host(target, "systemctl start libvirtd; virsh list >/dev/null && echo yes", check=False),
+            30,
+        )
     last = writer.stop()
     podman("kill", f"virtuoso-lab-{source}")
     try:
@@ -146,7 +164,9 @@ def test_of_a_dead_host_without_a_copy_elsewhere_nothing_is_started(bed: Bed):
     source = bed.place[0]
     podman("kill", f"virtuoso-lab-{source}")
     try:
-        run = bed.grid.play("migrate", "-e", f"machines={bed.name}", "-e", f"to={other(source)}", "-e", f"source_is_dead={source}")
+        run = bed.grid.play(
+            "migrate", "-e", f"machines={bed.name}", "-e", f"to={other(source)}", "-e", f"source_is_dead={source}"
+        )
         assert run.code(bed.name) == "no_copy"
         assert bed.name not in on_host(other(source), "virsh list --all --name").split()
     finally:

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What takes long: storms of ten seconds in every topology, a way that is cut for a minute, hosts that lose their power."""
+"""What takes long: storms of ten seconds in every topology, a way that is cut for a minute, hosts that lose their
+power."""
 
 from __future__ import annotations
 
@@ -32,12 +33,21 @@ def test_ten_seconds_of_broadcast_reach_each_site_exactly_once(overlay, topology
     for sender in HOSTS:
         found = storm(sender, seconds=10)
         for host, row in found.items():
-            assert (row["once"], row["more"]) == (0 if host == sender else row["sent"], 0), (topology, shortcuts, sender, found)
+            assert (row["once"], row["more"]) == (0 if host == sender else row["sent"], 0), (
+                topology,
+                shortcuts,
+                sender,
+                found,
+            )
 
 
 def _address(host, number):
     """Give a host's test port an address on the network; it is plugged in anew where a boot took it."""
-    until("the bridge", lambda: on_host(host, f"ip link show {BRIDGE} >/dev/null 2>&1 && echo yes || true").strip() == "yes", deadline=10)
+    until(
+        "the bridge",
+        lambda: on_host(host, f"ip link show {BRIDGE} >/dev/null 2>&1 && echo yes || true").strip() == "yes",
+        deadline=10,
+    )
     plug(host)
     on_host(host, f"ip addr replace 198.18.77.{number}/24 dev vhit1")
     return f"198.18.77.{number}"
@@ -92,12 +102,18 @@ def test_a_shortcut_comes_and_goes_without_loss_and_is_as_fast_as_the_direct_pat
     with Pinging(overlay, one, other) as pinging:
         overlay.make(shortcuts=[list(PROVIDERS)])
     assert pinging.lost == []
-    # By way of the home it would be 40 ms. Two machines without KVM take some 1.3 ms of their own, of the 2 that are allowed: on a slow host the least of
-    # a hundred pings was 21.9 to 22.9 where 22.3 are, whatever their interval, so that they are asked again.
-    until("a round trip as the direct path's", lambda: overlay.ping(one, overlay.addresses[other], 120, 0.02)["rtt"] <= 1.1 * direct, deadline=30)
+    # By way of the home it would be 40 ms. Two machines without KVM take some 1.3 ms of their own, of the 2 that are
+    # allowed: on a slow host the least of a hundred pings was 21.9 to 22.9 where 22.3 are, whatever their interval, so
+    # that they are asked again.
+    until(
+        "a round trip as the direct path's",
+        lambda: overlay.ping(one, overlay.addresses[other], 120, 0.02)["rtt"] <= 1.1 * direct,
+        deadline=30,
+    )
     for sender in (HOME, "provider1"):
         _exactly_once(sender, storm(sender, seconds=2))
-    # A machine that no bridge has heard of lately is still answered once: what comes over a shortcut isn't flooded back to it.
+    # A machine that no bridge has heard of lately is still answered once: what comes over a shortcut isn't flooded back
+    # to it.
     for host in HOSTS:
         on_host(host, f"ip link set {BRIDGE} type bridge fdb_flush")
     with Pinging(overlay, one, other) as pinging:
@@ -127,13 +143,20 @@ def test_a_rebooted_provider_comes_back_and_a_second_run_changes_nothing(overlay
 
 def test_a_retired_machine_leaves_no_static_entry(overlay, names):
     overlay.make(shortcuts=SHORTCUT)
-    macs = {row["name"]: row["mac"] for row in overlay.grid.rows("SELECT name, json_extract(facts, '$.mac') AS mac FROM host WHERE kind = 'machine'")}
+    macs = {
+        row["name"]: row["mac"]
+        for row in overlay.grid.rows(
+            "SELECT name, json_extract(facts, '$.mac') AS mac FROM host WHERE kind = 'machine'"
+        )
+    }
     ((place, dummy),) = overlay.grid.domains()[names[1]]
     other = next(provider for provider in PROVIDERS if provider != place)
     assert f"{macs[names[1]]} dev tap" in on_host(other, "bridge fdb show")
     traffic = overlay.grid.play("traffic").succeeded()
     assert f"{names[0]} > {names[1]}" in {row["name"] for row in traffic.report["machines"]}
-    overlay.grid.play("retire", virtuoso_select=[names[1]], virtuoso_networks=[overlay.network(shortcuts=SHORTCUT)]).succeeded()
+    overlay.grid.play(
+        "retire", virtuoso_select=[names[1]], virtuoso_networks=[overlay.network(shortcuts=SHORTCUT)]
+    ).succeeded()
     for host in HOSTS:
         assert macs[names[1]] not in on_host(host, "bridge fdb show | grep static; cat /etc/virtuoso/overlay/part.json")
     assert not any(overlay.make(shortcuts=SHORTCUT).changed.values())

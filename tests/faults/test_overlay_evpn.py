@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A network of topology evpn over a Debian 12 home and provider and a Debian 13 provider: FRR 8.4 and 10. One story, in its order."""
+"""A network of topology evpn over a Debian 12 home and provider and a Debian 13 provider: FRR 8.4 and 10. One story, in
+its order."""
 
 from __future__ import annotations
 
@@ -10,10 +11,9 @@ import time
 
 import conftest
 import pytest
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import model
 from overlays import BRIDGE, HOME, HOME_NETWORKS, HOSTS, NETWORK, Overlay, Pinging, lab, leftovers, on_host, plug, storm
 from walking import PROVIDERS, until
-
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import model
 
 EVPN = {"topology": "evpn"}
 MESH = model.mesh_device(NETWORK)
@@ -34,7 +34,11 @@ def _overlay(make_grid):
 
 def _address(host):
     """Give a host's test port an address on the network."""
-    until("the bridge", lambda: on_host(host, f"ip link show {BRIDGE} >/dev/null 2>&1 && echo yes || true").strip() == "yes", deadline=15)
+    until(
+        "the bridge",
+        lambda: on_host(host, f"ip link show {BRIDGE} >/dev/null 2>&1 && echo yes || true").strip() == "yes",
+        deadline=15,
+    )
     plug(host)
     on_host(host, f"ip addr replace 198.18.77.{NUMBER[host]}/24 dev vhit1")
     return f"198.18.77.{NUMBER[host]}"
@@ -48,7 +52,9 @@ def _ping(host, target, count=10, interval=0.02):
 
 
 def _mesh(host):
-    (link,) = [link for link in conftest.task(host, "virtuoso.grid.overlay_info")["links"] if link["transport"] == "evpn"]
+    (link,) = [
+        link for link in conftest.task(host, "virtuoso.grid.overlay_info")["links"] if link["transport"] == "evpn"
+    ]
     return link
 
 
@@ -82,10 +88,13 @@ def test_providers_reach_each_other_directly_and_nothing_of_it_comes_by_the_home
     addresses = {host: _address(host) for host in HOSTS}
     for one in HOSTS:
         for other in set(HOSTS) - {one}:
-            until(f"{one} reaches {other}", lambda one=one, other=other: _ping(one, addresses[other], 1) == 1, deadline=10)
+            until(
+                f"{one} reaches {other}", lambda one=one, other=other: _ping(one, addresses[other], 1) == 1, deadline=10
+            )
     before = _carried(HOME)
     assert _ping("provider1", addresses["provider2"], 200, 0.01) == 200
-    # Neither forwarded nor flooded: a known address's frames go to its host alone. What is left is what hosts say to all by themselves.
+    # Neither forwarded nor flooded: a known address's frames go to its host alone. What is left is what hosts say to
+    # all by themselves.
     assert _carried(HOME) - before < 40, "of 400 frames"
 
 
@@ -97,7 +106,10 @@ def test_overlay_info_tells_sessions_hosts_and_addresses(overlay):  # pylint: di
         assert [session["state"] for session in link["sessions"]] == ["Established"] * (2 if host == HOME else 1), link
         for other in set(HOSTS) - {host}:
             assert _told(host, _mac(other)) == {f"198.18.0.{NUMBER[other]}"}, (host, other)
-    assert on_host(HOME, "ss -Hltn sport = :179").strip() and not on_host(HOME, "ss -Hltn | grep -E ':260[0-9] ' || true").strip()
+    assert (
+        on_host(HOME, "ss -Hltn sport = :179").strip()
+        and not on_host(HOME, "ss -Hltn | grep -E ':260[0-9] ' || true").strip()
+    )
 
 
 def test_a_second_run_changes_nothing(overlay):
@@ -120,7 +132,11 @@ def test_a_moved_address_is_found_again_within_two_seconds(overlay):  # pylint: 
     for here, there in (PROVIDERS, PROVIDERS[::-1], PROVIDERS):
         plug(here)
         on_host(here, f"{take}; {speak}")
-        until("it is there", lambda: on_host(HOME, "ping -c 1 -W 1 198.18.77.77 >/dev/null && echo yes || true").strip() == "yes", deadline=10)
+        until(
+            "it is there",
+            lambda: on_host(HOME, "ping -c 1 -W 1 198.18.77.77 >/dev/null && echo yes || true").strip() == "yes",
+            deadline=10,
+        )
         plug(there)
         on_host(HOME, "ping -D -O -i 0.01 198.18.77.77 >/root/it_move.txt 2>&1 & echo $! >/root/it_move.pid")
         until("the ping", lambda: "bytes from" in on_host(HOME, "cat /root/it_move.txt"), deadline=10, interval=0.1)
@@ -150,9 +166,21 @@ def test_a_killed_daemon_comes_back_by_itself(overlay, host, program):  # pylint
     old = on_host(host, f"pgrep -f '^/usr/lib/frr/{program} -N virtuoso'").split()
     on_host(host, f"kill -KILL {old[0]}")
     begin = time.monotonic()
-    until("another one", lambda: set(on_host(host, f"pgrep -f '^/usr/lib/frr/{program} -N virtuoso' || true").split()) - set(old), deadline=10)
-    until("all sites again", lambda: all(len(_mesh(each)["vteps"]) == 2 and _mesh(each)["state"] == "up" for each in HOSTS), deadline=10)
-    until("the way", lambda: _ping("provider1", addresses["provider2"], 1) == 1 and _ping(HOME, addresses["provider1"], 1) == 1, deadline=10)
+    until(
+        "another one",
+        lambda: set(on_host(host, f"pgrep -f '^/usr/lib/frr/{program} -N virtuoso' || true").split()) - set(old),
+        deadline=10,
+    )
+    until(
+        "all sites again",
+        lambda: all(len(_mesh(each)["vteps"]) == 2 and _mesh(each)["state"] == "up" for each in HOSTS),
+        deadline=10,
+    )
+    until(
+        "the way",
+        lambda: _ping("provider1", addresses["provider2"], 1) == 1 and _ping(HOME, addresses["provider1"], 1) == 1,
+        deadline=10,
+    )
     print(f"{host}: {program} killed, all back after {time.monotonic() - begin:.1f} s")
 
 
@@ -178,19 +206,28 @@ def test_a_second_network_comes_and_goes_while_bgp_runs(overlay):
     second = {"name": "it-second", "home": "provider2", "topology": "evpn"}
     with_both = [overlay.network(**EVPN), second]
     started = {host: on_host(host, f"systemctl show -p ActiveEnterTimestampMonotonic --value {UNIT}") for host in HOSTS}
-    on_host("provider1", f"ping -q -i 0.02 -I vhit1 {addresses['provider2']} >/root/it_ping.txt 2>&1 & echo $! >/root/it_ping.pid")
+    on_host(
+        "provider1",
+        f"ping -q -i 0.02 -I vhit1 {addresses['provider2']} >/root/it_ping.txt 2>&1 & echo $! >/root/it_ping.pid",
+    )
     overlay.grid.play("overlay", virtuoso_networks=with_both, virtuoso_home_networks=HOME_NETWORKS).succeeded()
     other = model.mesh_device("it-second")
     for host in HOSTS:
-        ends = [link for link in conftest.task(host, "virtuoso.grid.overlay_info")["links"] if link["transport"] == "evpn"]
+        ends = [
+            link for link in conftest.task(host, "virtuoso.grid.overlay_info")["links"] if link["transport"] == "evpn"
+        ]
         assert {link["device"]: len(link["vteps"]) for link in ends} == {MESH: 2, other: 2}, ends
     again = overlay.grid.play("overlay", virtuoso_networks=with_both, virtuoso_home_networks=HOME_NETWORKS).succeeded()
     assert not any(again.changed.values()), again.story()
     overlay.make(**EVPN)
-    told = on_host("provider1", "kill -INT $(cat /root/it_ping.pid); sleep 0.3; cat /root/it_ping.txt; rm /root/it_ping.*")
+    told = on_host(
+        "provider1", "kill -INT $(cat /root/it_ping.pid); sleep 0.3; cat /root/it_ping.txt; rm /root/it_ping.*"
+    )
     sent, received = map(int, re.search(r"(\d+) packets transmitted, (\d+) received", told).groups())
     assert sent - received <= 1 and sent > 200, told
-    assert started == {host: on_host(host, f"systemctl show -p ActiveEnterTimestampMonotonic --value {UNIT}") for host in HOSTS}, "FRR was told, not restarted"
+    assert started == {
+        host: on_host(host, f"systemctl show -p ActiveEnterTimestampMonotonic --value {UNIT}") for host in HOSTS
+    }, "FRR was told, not restarted"
     for host in HOSTS:
         said = on_host(host, "vtysh -N virtuoso -c 'show running-config' 2>/dev/null")
         assert str(model.network_vni("it-second")) not in said and str(model.network_vni(NETWORK)) in said
@@ -221,10 +258,17 @@ def test_a_host_without_udp_hangs_off_the_home(overlay):
         run = overlay.make(**EVPN)
         chosen = {row["name"]: row for row in run.report["machines"]}
         assert chosen[f"{NETWORK} {HOME} - provider1"]["transport"] == "evpn"
-        assert chosen[f"{NETWORK} {HOME} - provider2"]["transport"] == "ssh" and "no UDP" in chosen[f"{NETWORK} {HOME} - provider2"]["reason"]
+        assert (
+            chosen[f"{NETWORK} {HOME} - provider2"]["transport"] == "ssh"
+            and "no UDP" in chosen[f"{NETWORK} {HOME} - provider2"]["reason"]
+        )
         addresses = {host: _address(host) for host in HOSTS}
         for other in (HOME, "provider1"):
-            until(f"provider2 reaches {other}", lambda other=other: _ping("provider2", addresses[other], 1) == 1, deadline=20)
+            until(
+                f"provider2 reaches {other}",
+                lambda other=other: _ping("provider2", addresses[other], 1) == 1,
+                deadline=20,
+            )
         for sender in HOSTS:
             _exactly_once(sender, storm(sender, seconds=10))
         assert on_host("provider2", f"systemctl is-active {UNIT} || true").strip() != "active"
@@ -247,12 +291,19 @@ def test_nothing_of_it_stays_on_any_host(overlay):
 
 
 def test_an_frr_of_somebody_elses_is_left_alone(overlay):
-    on_host("provider1", f"cp -p /etc/frr/frr.conf /root/it_frr.conf; printf '{FOREIGN}' >>/etc/frr/frr.conf; md5sum /etc/frr/* >/root/it_frr.md5")
+    on_host(
+        "provider1",
+        f"cp -p /etc/frr/frr.conf /root/it_frr.conf; printf '{FOREIGN}' >>/etc/frr/frr.conf; md5sum /etc/frr/* >/root/it_frr.md5",
+    )
     try:
         run = overlay.start(**EVPN).wait()
         (told,) = run.results("Say what can't be planned").values()
-        assert run.returncode != 0 and told["failure"]["codes"] == ["foreign_frr"] and "1 of 1 networks" in told["msg"], run.story()
-        assert "OK" in on_host("provider1", "md5sum -c /root/it_frr.md5") and all(leftovers(host) == "" for host in HOSTS)
+        assert (
+            run.returncode != 0 and told["failure"]["codes"] == ["foreign_frr"] and "1 of 1 networks" in told["msg"]
+        ), run.story()
+        assert "OK" in on_host("provider1", "md5sum -c /root/it_frr.md5") and all(
+            leftovers(host) == "" for host in HOSTS
+        )
     finally:
         on_host("provider1", "cp -p /root/it_frr.conf /etc/frr/frr.conf; rm /root/it_frr.*")
     overlay.make(present=False)

@@ -34,8 +34,11 @@ def part(**changed: t.Any) -> dict[str, t.Any]:
     }
     whole = {
         "networks": [{"name": NETWORK, "bridge": BRIDGE, "mtu": 1450, "spoofing": False}],
-        "links": [link], "guests": [], "forwarding": [], "peers": ["198.18.0.99"],
-    }  # fmt: skip
+        "links": [link],
+        "guests": [],
+        "forwarding": [],
+        "peers": ["198.18.0.99"],
+    }
     return {**whole, **changed}
 
 
@@ -61,11 +64,23 @@ def left() -> str:
 def role(tasks: str, directory: Path) -> None:
     """Run a part of the role on the host, with what the role sees at its beginning."""
     book = directory / f"{tasks}.yml"
-    step = {"name": "A part of the role", "ansible.builtin.include_role": {"name": "virtuoso.grid.overlay", "tasks_from": tasks}}
-    look = {"name": "See what is there", "virtuoso.grid.overlay_info": {"needs": ["nftables"]}, "register": "overlay__there"}
-    book.write_text(json.dumps([{"name": tasks, "hosts": HOST, "gather_facts": False, "become": True, "tasks": [look, step]}]), encoding="utf-8")
+    step = {
+        "name": "A part of the role",
+        "ansible.builtin.include_role": {"name": "virtuoso.grid.overlay", "tasks_from": tasks},
+    }
+    look = {
+        "name": "See what is there",
+        "virtuoso.grid.overlay_info": {"needs": ["nftables"]},
+        "register": "overlay__there",
+    }
+    book.write_text(
+        json.dumps([{"name": tasks, "hosts": HOST, "gather_facts": False, "become": True, "tasks": [look, step]}]),
+        encoding="utf-8",
+    )
     argv = [str(Path(sys.executable).parent / "ansible-playbook"), "--inventory", conftest.INVENTORY, str(book)]
-    done = subprocess.run(argv, cwd=conftest.CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        argv, cwd=conftest.CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stdout[-3000:]
 
 
@@ -96,7 +111,11 @@ def test_a_part_is_made_once_and_check_mode_says_the_same():
     # What was made by hand in between is put right.
     shell(f"ip link set dev {VXLAN} nomaster; nft flush ruleset; true")
     again = bring(part())
-    assert again["changed"] and any(VXLAN in action for action in again["actions"]) and "load the rules" in again["actions"]
+    assert (
+        again["changed"]
+        and any(VXLAN in action for action in again["actions"])
+        and "load the rules" in again["actions"]
+    )
 
 
 def test_a_foreign_bridge_of_the_same_name_is_left_alone():
@@ -134,7 +153,10 @@ def test_a_host_goes_back_when_the_controller_stays_away_and_not_when_it_comes()
 def test_two_plays_at_once_take_turns():
     # Both are whole; which is the last is of no matter.
     one, other = json.dumps({"part": part(), "rollback": 0}), json.dumps({"part": part(links=[]), "rollback": 0})
-    with conftest.background(HOST, "virtuoso.grid.overlay", one) as first, conftest.background(HOST, "virtuoso.grid.overlay", other) as second:
+    with (
+        conftest.background(HOST, "virtuoso.grid.overlay", one) as first,
+        conftest.background(HOST, "virtuoso.grid.overlay", other) as second,
+    ):
         said = [process.communicate(timeout=120)[0] for process in (first, second)]
     assert all(process.returncode == 0 for process in (first, second)), said
     now = conftest.task(HOST, "virtuoso.grid.overlay_info")
@@ -180,7 +202,9 @@ def test_a_guest_can_not_take_anothers_address_nor_reach_the_host():
         )
         # The host's own address is in the guest's network, and yet nobody answers.
         assert "0 received" in shell(f"{ping} 198.18.0.21; true")
-        shell(f"ip -n it-faults link set e0 down; ip -n it-faults link set e0 address {other} up; {ping} 198.18.0.77; true")
+        shell(
+            f"ip -n it-faults link set e0 down; ip -n it-faults link set e0 address {other} up; {ping} 198.18.0.77; true"
+        )
         counted = shell("nft list chain bridge virtuoso_traffic guarded")
         assert int(counted.split("packets ")[1].split()[0]) > 0
         matrix = conftest.task(HOST, "virtuoso.grid.overlay_info")["traffic"]

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Two networks over the same hosts, with the same MAC and IP addresses in both: neither gets a frame of the other, nor of the hosts' own LAN."""
+"""Two networks over the same hosts, with the same MAC and IP addresses in both: neither gets a frame of the other, nor
+of the hosts' own LAN."""
 
 from __future__ import annotations
 
@@ -21,7 +22,11 @@ COUNT = 300
 
 
 def _leave(host):
-    on_host(host, "".join(f"ip netns del {space} 2>/dev/null; ip link del vh{space}0 2>/dev/null;" for space in SPACES.values()) + "rm -f /root/it_frames.py")
+    on_host(
+        host,
+        "".join(f"ip netns del {space} 2>/dev/null; ip link del vh{space}0 2>/dev/null;" for space in SPACES.values())
+        + "rm -f /root/it_frames.py",
+    )
 
 
 def _join(host, network):
@@ -57,11 +62,17 @@ def _overlay(make_grid):
 
 def _answered(network, here, there):
     target = f"198.18.78.{NUMBER[there]}"
-    return on_host(here, f"ip netns exec {SPACES[network]} ping -c 3 -i 0.2 -W 1 {target} | grep -c 'bytes from' || true").strip() == "3"
+    return (
+        on_host(
+            here, f"ip netns exec {SPACES[network]} ping -c 3 -i 0.2 -W 1 {target} | grep -c 'bytes from' || true"
+        ).strip()
+        == "3"
+    )
 
 
 def _heard(sender, within, where):
-    """What is heard of broadcast that a host sends from a device. :param within: the network that it is sent in, or ``None`` for the LAN of the hosts.
+    """What is heard of broadcast that a host sends from a device.
+    :param within: the network that it is sent in, or ``None`` for the LAN of the hosts.
 
     :param where: pairs of a host and a network, or ``None``. :returns: by these pairs, how many different frames came.
     """
@@ -69,14 +80,21 @@ def _heard(sender, within, where):
 
     def run(host, network, words):
         inside = f"ip netns exec {SPACES[network]} " if network else ""
-        return on_host(host, f"{inside}python3 /root/it_frames.py {words.replace('DEVICE', 'e0' if network else 'eth0')}")
+        return on_host(
+            host, f"{inside}python3 /root/it_frames.py {words.replace('DEVICE', 'e0' if network else 'eth0')}"
+        )
 
     with concurrent.futures.ThreadPoolExecutor(len(where)) as pool:
         listening = {place: pool.submit(run, *place, f"count DEVICE {COUNT} 8 {tag}") for place in where}
         for host in {place[0] for place in where}:
             wanted = sum(place[0] == host for place in where)
             ready = f"pgrep -fc '^python3 /root/it_frames.py count .* {tag}$' || true"
-            until("those who listen", lambda host=host, wanted=wanted, ready=ready: int(on_host(host, ready)) >= wanted, deadline=10, interval=0.1)
+            until(
+                "those who listen",
+                lambda host=host, wanted=wanted, ready=ready: int(on_host(host, ready)) >= wanted,
+                deadline=10,
+                interval=0.1,
+            )
         run(sender, within, f"send DEVICE {COUNT} 500 {tag}")
         told = {place: json.loads(future.result()) for place, future in listening.items()}
     return {place: row["once"] + row["more"] for place, row in told.items()}
@@ -85,7 +103,11 @@ def _heard(sender, within, where):
 def test_the_same_addresses_are_different_machines(overlay):  # pylint: disable=unused-argument
     for network in SPACES:
         for here, there in ((PROVIDERS[0], PROVIDERS[1]), (HOME, PROVIDERS[0])):
-            until(f"{there} in {network}", lambda network=network, here=here, there=there: _answered(network, here, there), deadline=15)
+            until(
+                f"{there} in {network}",
+                lambda network=network, here=here, there=there: _answered(network, here, there),
+                deadline=15,
+            )
     on_host(PROVIDERS[1], f"ip -n {SPACES[NETWORK]} link set e0 down")
     try:
         assert not _answered(NETWORK, PROVIDERS[0], PROVIDERS[1]) and _answered(OTHER, PROVIDERS[0], PROVIDERS[1])

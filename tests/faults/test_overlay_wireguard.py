@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A network that must be encrypted: WireGuard, here the package wireguard-go, where UDP passes, SSH where it doesn't. One story, in its order."""
+"""A network that must be encrypted: WireGuard, here the package wireguard-go, where UDP passes, SSH where it doesn't.
+One story, in its order."""
 
 from __future__ import annotations
 
@@ -57,7 +58,10 @@ def test_wireguard_is_taken_where_udp_passes_and_ssh_where_not(overlay):
     chosen = {row["name"]: row for row in run.report["machines"]}
     assert chosen[f"it-lan {HOME} - {PLACE}"]["transport"] == "wireguard"
     assert "the network must be encrypted" in chosen[f"it-lan {HOME} - {PLACE}"]["reason"]
-    assert chosen[f"it-lan {HOME} - provider2"]["transport"] == "ssh" and "no UDP" in chosen[f"it-lan {HOME} - provider2"]["reason"]
+    assert (
+        chosen[f"it-lan {HOME} - provider2"]["transport"] == "ssh"
+        and "no UDP" in chosen[f"it-lan {HOME} - provider2"]["reason"]
+    )
     plug(PLACE)
     on_host(PLACE, f"ip addr replace {TARGET}/24 dev vhit1")
     overlay.back(TARGET, "the encrypted link", time.monotonic())
@@ -78,8 +82,14 @@ def test_what_is_sent_can_not_be_read_on_the_way(overlay):
 def test_the_private_key_is_in_its_file_only(overlay):  # pylint: disable=unused-argument
     for host in (HOME, PLACE):
         secret = on_host(host, "cat /etc/virtuoso/overlay/wireguard.key").strip()
-        assert len(secret) == 44 and on_host(host, "stat -c '%a %U' /etc/virtuoso/overlay/wireguard.key").strip() == "600 root"
-        elsewhere = on_host(host, "cat /etc/virtuoso/overlay/part.json /etc/virtuoso/overlay/wireguard.conf; ps -ww -eo args; journalctl -o cat -n 2000")
+        assert (
+            len(secret) == 44
+            and on_host(host, "stat -c '%a %U' /etc/virtuoso/overlay/wireguard.key").strip() == "600 root"
+        )
+        elsewhere = on_host(
+            host,
+            "cat /etc/virtuoso/overlay/part.json /etc/virtuoso/overlay/wireguard.conf; ps -ww -eo args; journalctl -o cat -n 2000",
+        )
         assert secret not in elsewhere and secret not in json.dumps(overlay.grid.rows("SELECT * FROM link"))
 
 
@@ -88,7 +98,11 @@ def test_it_comes_back_when_it_was_killed_and_after_a_boot(overlay):
     overlay.back(TARGET, "the killed tunnel", time.monotonic())
     lab("reboot", PLACE, "--grace", "0")
     begin = time.monotonic()
-    until("the bridge", lambda: on_host(PLACE, f"ip link show {BRIDGE} >/dev/null 2>&1 && echo yes || true").strip() == "yes", deadline=10)
+    until(
+        "the bridge",
+        lambda: on_host(PLACE, f"ip link show {BRIDGE} >/dev/null 2>&1 && echo yes || true").strip() == "yes",
+        deadline=10,
+    )
     # Another address: the port has another MAC address now, and home would ask for the old one first.
     plug(PLACE)
     on_host(PLACE, f"ip addr replace {AFTER_BOOT}/24 dev vhit1")

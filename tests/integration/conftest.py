@@ -45,14 +45,21 @@ def task(
     check: bool = False,
     env: t.Mapping[str, str] | None = None,
 ) -> Row:
-    """The result of one module on one host; ``failed`` is in it, nothing is raised. In check mode it has ``diff`` as well."""
+    """The result of one module on one host; ``failed`` is in it, nothing is raised. In check mode it has ``diff`` as
+    well."""
     argv = [str(Path(sys.executable).parent / "ansible"), "--inventory", INVENTORY, host, "--module-name", module]
     argv += ["--args", json.dumps(args)] if args else []
     settings = {"ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", **(env or {})}
     done = subprocess.run(
-        argv + ["--check", "--diff"] * check, cwd=CHECKOUT, env={**os.environ, **settings}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=DEADLINE, check=False,
-    )  # fmt: skip
+        argv + ["--check", "--diff"] * check,
+        cwd=CHECKOUT,
+        env={**os.environ, **settings},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
     start = done.stdout.find("{\n")
     assert start >= 0, f"ansible said nothing of {module} on {host}: {done.stdout}{done.stderr}"
     answer, dummy = json.JSONDecoder().raw_decode(done.stdout[start:])
@@ -61,15 +68,28 @@ def task(
 
 def background(host: str, module: str, args: str) -> subprocess.Popen[str]:
     """One module on one host, not waited for: ``communicate`` does. It ends with 0 where the module did."""
-    argv = [str(Path(sys.executable).parent / "ansible"), "--inventory", INVENTORY, host, "--module-name", module, "--args", args]
-    return subprocess.Popen(argv, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    argv = [
+        str(Path(sys.executable).parent / "ansible"),
+        "--inventory",
+        INVENTORY,
+        host,
+        "--module-name",
+        module,
+        "--args",
+        args,
+    ]
+    return subprocess.Popen(
+        argv, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _set_up() -> None:
     """The lab's hosts are an image server and providers; a lab that was just made has bare ones."""
     playbook = [str(Path(sys.executable).parent / "ansible-playbook"), "--inventory", INVENTORY, "virtuoso.grid.setup"]
-    done = subprocess.run(playbook, cwd=CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(
+        playbook, cwd=CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900, check=False
+    )
     assert done.returncode == 0, f"the lab can't be set up:\n{done.stdout[-3000:]}{done.stderr[-1000:]}"
 
 
@@ -88,7 +108,8 @@ class Provider:
     network: str = "virtuoso-test"
 
     DIGESTS: t.ClassVar[t.Dict[str, str]] = {
-        name: "sha256:" + "0" * 63 + str(number) for number, name in enumerate(("polite", "deaf", "counting", "reading"), 1)
+        name: "sha256:" + "0" * 63 + str(number)
+        for number, name in enumerate(("polite", "deaf", "counting", "reading"), 1)
     }
 
     def shell(self, script: str, *, check: bool = True) -> str:
@@ -125,7 +146,9 @@ class Provider:
     def clean(self) -> None:
         """Remove every domain that uses the depot, the depot and the network."""
         self.wipe()
-        self.shell(f"virsh -q net-destroy {self.network}; virsh -q net-undefine {self.network}; rm -rf {self.path}; true")
+        self.shell(
+            f"virsh -q net-destroy {self.network}; virsh -q net-undefine {self.network}; rm -rf {self.path}; true"
+        )
 
     def wipe(self) -> None:
         """Remove every domain that uses the depot, and all machines' files."""
@@ -139,7 +162,9 @@ class Provider:
     def domains(self, field: str = "name") -> list[str]:
         """Names or uuids of this test's domains; the lab may have others."""
         found = (line.split() for line in self.shell("virsh list --all --uuid --name").splitlines())
-        return sorted(pair[0 if field == "uuid" else 1] for pair in found if len(pair) == 2 and pair[1].startswith("it-"))
+        return sorted(
+            pair[0 if field == "uuid" else 1] for pair in found if len(pair) == 2 and pair[1].startswith("it-")
+        )
 
     def machine(self, name: str, image: str = "polite", /, **changes: t.Any) -> Row:
         """An entry for the module ``machine``; the same name is always the same machine."""
@@ -168,7 +193,9 @@ class Provider:
         args = {"path": self.path, "state": state, "machines": list(machines), "timeout": 60, **options}
         return task(self.host, "virtuoso.grid.machine", args, check=check, env=env)
 
-    def snapshot(self, machines: t.Sequence[str], state: str = "present", *, check: bool = False, **options: t.Any) -> Row:
+    def snapshot(
+        self, machines: t.Sequence[str], state: str = "present", *, check: bool = False, **options: t.Any
+    ) -> Row:
         """The result of the module ``machine_snapshot``."""
         args = {"path": self.path, "state": state, "machines": [{"name": name} for name in machines], **options}
         return task(self.host, "virtuoso.grid.machine_snapshot", args, check=check)
@@ -217,8 +244,8 @@ def _cleaned(request: pytest.FixtureRequest) -> t.Iterator[None]:
 
 
 EACH = bool(os.environ.get("VIRTUOSO_TEST_EACH"))
-"""Whether long tests run on both providers (``make test-each``), and those marked ``each`` run at all; else on one, some on the older release, some on
-the newer."""
+"""Whether long tests run on both providers (``make test-each``), and those marked ``each`` run at all; else on one,
+some on the older release, some on the newer."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

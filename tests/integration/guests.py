@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Guests of one sector: they boot in a second even without KVM, and sleep until they are asked something.
 
-Disks of 1 MiB for tests of a machine's life, where no operating system is needed; and what these tests read of the modules' results.
+Disks of 1 MiB for tests of a machine's life, where no operating system is needed; and what these tests read of the
+modules' results.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ _COUNT = bytes.fromhex(
 
 
 def counting() -> bytes:
-    """A raw disk whose guest counts the ticks of its clock, 18 a second, at :data:`COUNTER`, and doesn't hear the power button."""
+    """A raw disk whose guest counts the ticks of its clock, 18 a second, at :data:`COUNTER`, and doesn't hear the power
+    button."""
     return _disk(_COUNT)
 
 
@@ -74,7 +76,19 @@ def deaf() -> bytes:
 
 Row = t.Dict[str, t.Any]
 
-KEYS = ("name", "uuid", "changed", "actions", "changes", "state", "restart_required", "pending", "ignored", "mac", "snapshots")
+KEYS = (
+    "name",
+    "uuid",
+    "changed",
+    "actions",
+    "changes",
+    "state",
+    "restart_required",
+    "pending",
+    "ignored",
+    "mac",
+    "snapshots",
+)
 
 
 def only(result: Row) -> Row:

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A bed for moving machines: two providers whose networks are one, a guest whose writes are acknowledged, and what can be killed."""
+"""A bed for moving machines: two providers whose networks are one, a guest whose writes are acknowledged, and what can
+be killed."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ FLIGHT = {"virtuoso_migrate_bandwidth": "24 MiB", "virtuoso_migrate_stall_timeou
 
 
 def gate(address: str) -> str:
-    """The host from which a guest is reached. A provider's network has a range of its own, and the address comes from where the guest was started."""
+    """The host from which a guest is reached. A provider's network has a range of its own, and the address comes from
+    where the guest was started."""
     return next(host for start, host in RANGES.items() if address.startswith(start))
 
 
@@ -44,10 +46,12 @@ def other(provider: str) -> str:
 
 @contextlib.contextmanager
 def joined() -> t.Iterator[None]:
-    """The providers' own networks are one: a plain VXLAN joins their bridges. Each has a DHCP server, which is to serve its own machines only."""
+    """The providers' own networks are one: a plain VXLAN joins their bridges. Each has a DHCP server, which is to serve
+    its own machines only."""
     drop = f"iifname {TUNNEL} udp dport 67-68 drop"
     rules = f"add table bridge {TUNNEL}; flush table bridge {TUNNEL}; " + "; ".join(
-        f"add chain bridge {TUNNEL} {hook} {{ type filter hook {hook} priority 0; }}; add rule bridge {TUNNEL} {hook} {drop}" for hook in ("input", "forward")
+        f"add chain bridge {TUNNEL} {hook} {{ type filter hook {hook} priority 0; }}; add rule bridge {TUNNEL} {hook} {drop}"
+        for hook in ("input", "forward")
     )
     try:
         for provider, address in ADDRESSES.items():
@@ -60,11 +64,16 @@ def joined() -> t.Iterator[None]:
         yield
     finally:
         for provider in PROVIDERS:
-            on_host(provider, f"ip link del {TUNNEL}; nft delete table bridge {TUNNEL}; nft delete table inet {CUT}; true", check=False)
+            on_host(
+                provider,
+                f"ip link del {TUNNEL}; nft delete table bridge {TUNNEL}; nft delete table inet {CUT}; true",
+                check=False,
+            )
 
 
 class Writer:
-    """A guest that writes numbers to its disk, and says each when it is there, over one TCP connection through the first provider."""
+    """A guest that writes numbers to its disk, and says each when it is there, over one TCP connection through the
+    first provider."""
 
     USER = "root"
 
@@ -72,7 +81,11 @@ class Writer:
         self.file = name if name.startswith("/") else f"/root/{name}"
         self.argv = self._argv(address)
         self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-            [*self.argv, self.script()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*self.argv, self.script()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         first = t.cast(t.IO[str], self.process.stdout).readline()
         assert first, f"the guest can't be reached: {t.cast(t.IO[str], self.process.stderr).read()}"
@@ -88,10 +101,27 @@ class Writer:
     @classmethod
     def _argv(cls, address: str) -> list[str]:
         ssh = [
-            "ssh", "-F", "none", "-i", str(LAB / "id_ed25519"), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
-            "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=60", "-o", "ConnectTimeout=20", "-o", "IdentitiesOnly=yes",
-        ]  # fmt: skip
-        jump = " ".join([*ssh, "-W", "%h:%p", f"root@{ {**ADDRESSES, 'home1': '198.18.0.11'}[gate(address)]}"])
+            "ssh",
+            "-F",
+            "none",
+            "-i",
+            str(LAB / "id_ed25519"),
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+            "-o",
+            "LogLevel=ERROR",
+            "-o",
+            "ServerAliveInterval=5",
+            "-o",
+            "ServerAliveCountMax=60",
+            "-o",
+            "ConnectTimeout=20",
+            "-o",
+            "IdentitiesOnly=yes",
+        ]
+        jump = " ".join([*ssh, "-W", "%h:%p", f"root@{ {**ADDRESSES, 'home1': '198.18.0.11'}[gate(address)] }"])
         return [*ssh, "-o", f"ProxyCommand={jump}", f"{cls.USER}@{address}"]
 
     def move_to(self, address: str) -> None:
@@ -116,7 +146,12 @@ class Writer:
         def probe() -> str | None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 done = subprocess.run(
-                    [*self.argv, self.reader()], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
+                    [*self.argv, self.reader()],
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    text=True,
+                    timeout=60,
+                    check=False,
                 )
                 return done.stdout if done.returncode == 0 else None
             return None
@@ -148,14 +183,28 @@ class Bed:
     def start(self, target: str, mode: str, **variables: t.Any) -> Run:
         """Begin a move."""
         # With -v it tells each step.
-        return self.grid.start("migrate", "-v", "-e", f"machines={self.name}", "-e", f"to={target}", "-e", f"mode={mode}", **{**FLIGHT, **variables})
+        return self.grid.start(
+            "migrate",
+            "-v",
+            "-e",
+            f"machines={self.name}",
+            "-e",
+            f"to={target}",
+            "-e",
+            f"mode={mode}",
+            **{**FLIGHT, **variables},
+        )
 
     def finish(self, target: str) -> Run:
         """The same again, until it succeeds: a run that was left alone may still be at work."""
         end = time.monotonic() + 90
         while True:
             run = self.grid.play("migrate", "-e", f"machines={self.name}", "-e", f"to={target}")
-            if run.returncode == 0 or time.monotonic() > end or self.grid_code(run) not in ("machine_busy", "host_unreachable", "libvirt_unreachable"):
+            if (
+                run.returncode == 0
+                or time.monotonic() > end
+                or self.grid_code(run) not in ("machine_busy", "host_unreachable", "libvirt_unreachable")
+            ):
                 return run
 
     def grid_code(self, run: Run) -> str | None:
@@ -167,12 +216,19 @@ class Bed:
         provider, state = self.place
         assert provider == target, f"{self.name} is on {provider}"
         for each in PROVIDERS:
-            there = on_host(each, f"ls -A {DEPOT}/machines/{self.uuid} 2>/dev/null; ls -d {DEPOT}/machines/.staging/{self.uuid} 2>/dev/null; true").split()
+            there = on_host(
+                each,
+                f"ls -A {DEPOT}/machines/{self.uuid} 2>/dev/null; ls -d {DEPOT}/machines/.staging/{self.uuid} 2>/dev/null; true",
+            ).split()
             if each == target:
-                assert {"disk.qcow2", "seed.iso"} <= set(there) and not {"incoming.json", "move.xml"} & set(there), there
+                assert {"disk.qcow2", "seed.iso"} <= set(there) and not {"incoming.json", "move.xml"} & set(there), (
+                    there
+                )
             else:
                 assert there == [], f"{each} still has {there}"
-            assert "loaded" not in on_host(each, f"systemctl show -p LoadState virtuoso-offer-{self.uuid} | grep =loaded || true")
+            assert "loaded" not in on_host(
+                each, f"systemctl show -p LoadState virtuoso-offer-{self.uuid} | grep =loaded || true"
+            )
         xml = on_host(target, f"virsh dumpxml --inactive {self.name}")
         assert "<virtuoso:moving" not in xml and ".moving" not in xml
         row = self.grid.rows("SELECT host.generation FROM host WHERE name = ?", self.name)[0]
@@ -180,7 +236,15 @@ class Bed:
         return state
 
     def power(self, state: str) -> None:
-        run = self.grid.play("power", "-e", f"machines={self.name}", "-e", f"state={state}", virtuoso_address_timeout=30, virtuoso_shutdown_timeout=20)
+        run = self.grid.play(
+            "power",
+            "-e",
+            f"machines={self.name}",
+            "-e",
+            f"state={state}",
+            virtuoso_address_timeout=30,
+            virtuoso_shutdown_timeout=20,
+        )
         assert run.returncode == 0, run.story()
         self.learn_address()
 
@@ -193,7 +257,11 @@ def kill(bed: Bed, victim: str, source: str, run: Run) -> None:
     elif victim in ("source_libvirtd", "target_libvirtd"):
         on_host(source if victim.startswith("source") else target, "systemctl kill --signal KILL libvirtd", check=False)
     elif victim in ("source_qemu", "target_qemu"):
-        on_host(source if victim.startswith("source") else target, f"kill -9 $(cat /run/libvirt/qemu/{bed.name}.pid)", check=False)
+        on_host(
+            source if victim.startswith("source") else target,
+            f"kill -9 $(cat /run/libvirt/qemu/{bed.name}.pid)",
+            check=False,
+        )
     elif victim == "ssh":
         # All sessions of the source, this one too
         on_host(source, "pkill -KILL -f 'sshd(-session)?: root'", check=False)
@@ -207,11 +275,18 @@ def heal(source: str) -> None:
     """What was hit works again."""
     on_host(source, f"nft delete table inet {CUT} 2>/dev/null; true", check=False)
     for provider in PROVIDERS:
-        until("libvirtd", lambda provider=provider: on_host(provider, "systemctl start libvirtd; virsh list >/dev/null && echo yes", check=False), 30)
+        until(
+            "libvirtd",
+            lambda provider=provider: on_host(
+                provider, "systemctl start libvirtd; virsh list >/dev/null && echo yes", check=False
+            ),
+            30,
+        )
 
 
 def hit(bed: Bed, mode: str, victim: str, point: tuple[str, float], number: int) -> str:
-    """One case: the move is hit, and the same command brings the machine to its target, with all that it had acknowledged. What happened, in words."""
+    """One case: the move is hit, and the same command brings the machine to its target, with all that it had
+    acknowledged. What happened, in words."""
     source, state = bed.place
     target = other(source)
     writer = None
@@ -248,7 +323,9 @@ def hit(bed: Bed, mode: str, victim: str, point: tuple[str, float], number: int)
         assert state == ("shut off" if mode == "cold" else "running"), f"{mode}, {victim} at {point}: it is {state}"
     broken = ""
     if writer is None:
-        said = on_host(target, f"qemu-io -f qcow2 -c 'read -P {pattern} 70M 256k' {DEPOT}/machines/{bed.uuid}/disk.qcow2")
+        said = on_host(
+            target, f"qemu-io -f qcow2 -c 'read -P {pattern} 70M 256k' {DEPOT}/machines/{bed.uuid}/disk.qcow2"
+        )
         assert "Pattern verification failed" not in said, said
     else:
         broken = "" if writer.alive else ", connection lost"
@@ -257,7 +334,9 @@ def hit(bed: Bed, mode: str, victim: str, point: tuple[str, float], number: int)
             bed.power("running")
             writer.move_to(bed.address)
         written = writer.written()
-        assert written[: last] == list(range(1, last + 1)), f"{last} writes were acknowledged, the guest has {written[-3:]} of them"
+        assert written[:last] == list(range(1, last + 1)), (
+            f"{last} writes were acknowledged, the guest has {written[-3:]} of them"
+        )
     if times[1] - times[0] > 20:
         broken += f", the second run took {times[1] - times[0]:.0f} s"
     seconds = times[0] - begin

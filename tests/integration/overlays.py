@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A network over the lab's three hosts, on its emulated WAN, with a machine on each provider: made, looked at from inside, disturbed, removed."""
+"""A network over the lab's three hosts, on its emulated WAN, with a machine on each provider: made, looked at from
+inside, disturbed, removed."""
 
 from __future__ import annotations
 
@@ -31,10 +32,13 @@ BACK = 10.0
 
 HOME_NETWORKS = [
     {
-        "network": NETWORK, "bridge": LAN, "make": True, "address": "198.18.77.1/24",
+        "network": NETWORK,
+        "bridge": LAN,
+        "make": True,
+        "address": "198.18.77.1/24",
         "dhcp": {"first": "198.18.77.100", "last": "198.18.77.199", "domain": "it.home.arpa"},
     }
-]  # fmt: skip
+]
 
 
 def lab(*arguments: str, deadline: float = 60) -> str:
@@ -59,7 +63,10 @@ class Overlay:
     def start(self, *arguments: str, present: bool = True, **fields: t.Any) -> Run:
         """Begin the play that makes the network, or removes it."""
         return self.grid.start(
-            "overlay", *arguments, virtuoso_networks=[self.network(**fields)] if present else [], virtuoso_home_networks=HOME_NETWORKS if present else []
+            "overlay",
+            *arguments,
+            virtuoso_networks=[self.network(**fields)] if present else [],
+            virtuoso_home_networks=HOME_NETWORKS if present else [],
         )
 
     def make(self, *arguments: str, **fields: t.Any) -> Run:
@@ -68,7 +75,11 @@ class Overlay:
 
     def deploy(self, machines: t.Sequence[Row]) -> Run:
         """Deploy machines on it."""
-        variables = {"virtuoso_networks": [self.network()], "virtuoso_home_networks": HOME_NETWORKS, "virtuoso_screenshots": False}
+        variables = {
+            "virtuoso_networks": [self.network()],
+            "virtuoso_home_networks": HOME_NETWORKS,
+            "virtuoso_screenshots": False,
+        }
         run = self.grid.play("deploy", machines=machines, **variables).succeeded()
         self.addresses = {row["name"]: row["addresses"][0] for row in run.report["machines"] if row.get("addresses")}
         on_host(HOME, f"cat >{KEY} <<'END'\n{(LAB / 'id_ed25519').read_text(encoding='utf-8')}END\nchmod 600 {KEY}")
@@ -92,9 +103,33 @@ class Overlay:
 
     def by_inventory(self, command: str) -> str:
         """What ``ansible machines`` says of a command: the inventory alone knows the way."""
-        argv = ["ansible", "-i", str(self.grid.inventory), "machines", "-m", "ansible.builtin.raw", "-a", command, "-e", f"virtuoso_lab_dir={LAB}"]
-        env = {**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), "ANSIBLE_COLLECTIONS_PATH": str(CHECKOUT / "build" / "collections")}
-        done = subprocess.run(argv, cwd=CHECKOUT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+        argv = [
+            "ansible",
+            "-i",
+            str(self.grid.inventory),
+            "machines",
+            "-m",
+            "ansible.builtin.raw",
+            "-a",
+            command,
+            "-e",
+            f"virtuoso_lab_dir={LAB}",
+        ]
+        env = {
+            **os.environ,
+            "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"),
+            "ANSIBLE_COLLECTIONS_PATH": str(CHECKOUT / "build" / "collections"),
+        }
+        done = subprocess.run(
+            argv,
+            cwd=CHECKOUT,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -104,7 +139,10 @@ class Overlay:
 
     def reached(self, name: str) -> bool:
         """Whether home reaches a machine, or an address, at once."""
-        return on_host(HOME, f"ping -c 1 -W 1 {self.addresses.get(name, name)} >/dev/null && echo yes || true").strip() == "yes"
+        return (
+            on_host(HOME, f"ping -c 1 -W 1 {self.addresses.get(name, name)} >/dev/null && echo yes || true").strip()
+            == "yes"
+        )
 
     def back(self, name: str, what: str, since: float) -> float:
         """Wait until home reaches it; seconds since then. More than :data:`BACK` is a failure."""
@@ -135,14 +173,18 @@ def read_ping(text: str) -> Row:
     counts = re.search(r"(\d+) packets transmitted, (\d+) (?:packets )?received", text)
     times = re.search(r"= ([\d.]+)/", text)
     assert counts, f"ping said: {text}"
-    return {"sent": int(counts.group(1)), "received": int(counts.group(2)), "rtt": float(times.group(1)) if times else None}
+    return {
+        "sent": int(counts.group(1)),
+        "received": int(counts.group(2)),
+        "rtt": float(times.group(1)) if times else None,
+    }
 
 
 class Pinging:
     """A ping of 10 ms from one machine to another while something is done.
 
-    On the lab's few cores answers come in heaps, of which busybox's ping, whose buffer is 7 KiB, takes the first dozen. What its socket had no room for has
-    reached the machine: the kernel there counts it, and it isn't lost.
+    On the lab's few cores answers come in heaps, of which busybox's ping, whose buffer is 7 KiB, takes the first dozen.
+    What its socket had no room for has reached the machine: the kernel there counts it, and it isn't lost.
     """
 
     def __init__(self, overlay: Overlay, name: str, target: str) -> None:
@@ -156,7 +198,7 @@ class Pinging:
 
     def __exit__(self, *_exc: t.Any) -> None:
         # The last column of the only raw socket: what it had no room for.
-        dropped = "tail -n +2 /proc/net/raw | sed \"s/.* //\""
+        dropped = 'tail -n +2 /proc/net/raw | sed "s/.* //"'
         seen = 'sed -n "s/.*seq=\\([0-9]*\\).*/\\1/p" /tmp/ping.txt | sort -n'
         command = f"{dropped} >/tmp/ping.dropped; kill -INT $(cat /tmp/ping.pid); sleep 0.3; cat /tmp/ping.dropped; {seen}; rm /tmp/ping.*"
         dropped, self._text = self._overlay.inside(self._name, command).split("\n", 1)
@@ -164,8 +206,8 @@ class Pinging:
 
     @property
     def lost(self) -> list[int]:
-        """The numbers of those without an answer, before the last that was answered: where the gap is tells when. None where all of them reached the
-        machine and only ping's own socket had no room for them."""
+        """The numbers of those without an answer, before the last that was answered: where the gap is tells when. None
+        where all of them reached the machine and only ping's own socket had no room for them."""
         answered = list(map(int, self._text.split()))
         assert len(answered) > 100 and len(answered) == len(set(answered)), self._text[-300:]
         missing = sorted(set(range(max(answered))) - set(answered))
@@ -173,10 +215,11 @@ class Pinging:
 
 
 def plug(host: str) -> None:
-    """A port of the network's bridge on a host, as a machine has, without an address. It has the same MAC address whenever it is made, as a machine's has:
-    others hold what they know of it for half a minute.
+    """A port of the network's bridge on a host, as a machine has, without an address. It has the same MAC address
+    whenever it is made, as a machine's has: others hold what they know of it for half a minute.
 
-    At home it may get one in the same network as the LAN's bridge: Linux would then answer for each of the two by both (arp_ignore in ip-sysctl).
+    At home it may get one in the same network as the LAN's bridge: Linux would then answer for each of the two by both
+    (arp_ignore in ip-sysctl).
     """
     apart = f"for each in vhit1 {LAN}; do [ ! -e /proc/sys/net/ipv4/conf/$each ] || echo 1 >/proc/sys/net/ipv4/conf/$each/arp_ignore; done"
     mac = f"02:00:5e:00:54:{HOSTS.index(host):02x}"
@@ -196,7 +239,9 @@ def storm(sender: str, *, seconds: float, rate: int = 1000) -> dict[str, Row]:
         heard = {host: pool.submit(on_host, host, counting) for host in HOSTS}
         ready = f"grep -l {tag} /proc/[0-9]*/cmdline | wc -l"
         for host in HOSTS:
-            until("the counters", lambda host=host: int(on_host(host, ready).strip() or 0) > 1, deadline=10, interval=0.1)
+            until(
+                "the counters", lambda host=host: int(on_host(host, ready).strip() or 0) > 1, deadline=10, interval=0.1
+            )
         on_host(sender, f"sleep 0.3; python3 /root/it_frames.py send vhit1 {number} {rate} {tag}")
         found = {host: json.loads(future.result()) for host, future in heard.items()}
     return {host: {**row, "sent": number} for host, row in found.items()}

@@ -19,8 +19,8 @@ PORT = 8099
 SERVER = f"http://198.18.0.11:{PORT}"
 WRONG = "sha256:" + "0" * 64
 
-# Small foreign images on the image server: a good one, one that reads another file, one whose data is in another file, and
-# one that is no qcow2 at all; the good one is served by HTTP for a while.
+# Small foreign images on the image server: a good one, one that reads another file, one whose data is in another file,
+# and one that is no qcow2 at all; the good one is served by HTTP for a while.
 PREPARE = f"""
     set -e
     rm -rf {BAD_FILES}; mkdir -p {BAD_FILES}/served; cd {BAD_FILES}
@@ -136,7 +136,9 @@ def test_a_bad_field_is_told(run: Run, name: str):
 def test_a_hostile_name_is_told_and_goes_nowhere(grid: Grid, run: Run, name: str):
     failed = [row for row in run.report["machines"] if row.get("failure", {}).get("code") == "invalid_name"]
     shown = repr(name if len(name) <= 60 else name[:57] + "...")
-    assert [row for row in failed if shown in row["msg"] and "lower-case letters" in row["failure"]["remedy"]], run.report["msg"]
+    assert [row for row in failed if shown in row["msg"] and "lower-case letters" in row["failure"]["remedy"]], (
+        run.report["msg"]
+    )
     assert len(failed) == len(NAMES)
     assert not [line for line in run.text if name and len(name) == 300 and name in line]
     assert name not in grid.uuids()
@@ -176,7 +178,9 @@ def test_all_of_it_again_changes_nothing_and_fails_alike(grid: Grid, run: Run, c
     machines = [{"name": name, **grid.machine} for name in (GOOD[0], "<x>")]
     machines.append({"name": "it-bad-memory", **grid.machine, "memory": "1 TiB"})
     before = grid.uuids()
-    again = grid.play("deploy", machines=machines, virtuoso_images=images(checksum), virtuoso_only=[GOOD[0], "it-bad-memory"])
+    again = grid.play(
+        "deploy", machines=machines, virtuoso_images=images(checksum), virtuoso_only=[GOOD[0], "it-bad-memory"]
+    )
     assert again.returncode != 0
     assert not any(again.changed.values())
     assert {failure["code"] for failure in again.failures().values()} == {"invalid_name", "no_provider"}

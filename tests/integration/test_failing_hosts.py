@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host of the grid fails: its disk is full, its libvirtd is down, it can't be reached. The rest is served, and later all is."""
+"""A host of the grid fails: its disk is full, its libvirtd is down, it can't be reached. The rest is served, and later
+all is."""
 
 from __future__ import annotations
 

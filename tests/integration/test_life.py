@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The life of machines on the lab's providers: hibernated and resumed, paused, rebooted, reset; bad memories refused.
 
-A guest of one sector counts in its memory, where the test reads it through QEMU: what it counted is there after it was resumed, and
-begins anew after a reset.
+A guest of one sector counts in its memory, where the test reads it through QEMU: what it counted is there after it was
+resumed, and begins anew after a reset.
 """
 
 from __future__ import annotations
@@ -36,9 +36,17 @@ def test_a_hibernated_machine_goes_on_where_it_was(newer_provider):
     before = counted(provider)
     step(provider, wanted, "hibernated", ["hibernate"], "hibernated")
     (facts,) = provider.info(["it-c"])
-    assert facts["state"] == "hibernated" and facts["memory_file"]["size"] > 2**16 and facts["memory_file"]["path"].endswith("/memory.zst")
+    assert (
+        facts["state"] == "hibernated"
+        and facts["memory_file"]["size"] > 2**16
+        and facts["memory_file"]["path"].endswith("/memory.zst")
+    )
     directory = f"{provider.path}/machines/{wanted[0]['uuid']}"
-    assert provider.shell(f"ls {directory}; ls {directory}/../.staging").split() == ["disk.qcow2", "memory.zst", "seed.iso"]
+    assert provider.shell(f"ls {directory}; ls {directory}/../.staging").split() == [
+        "disk.qcow2",
+        "memory.zst",
+        "seed.iso",
+    ]
     assert only(provider.run(wanted, "present"))["state"] == "hibernated"
     named = [{"name": "it-c"}]
     step(provider, named, "running", ["wake"], "running")
@@ -82,7 +90,10 @@ def test_a_memory_that_does_not_fit_is_refused_before_anything_is_touched(provid
 
     provider.shell(f"printf XXXX | dd of={other}/memory.zst bs=1 seek=70000 conv=notrunc status=none")
     assert codes(provider.run(wanted[1:], "running")) == ["hibernation_invalid"]
-    assert provider.info(["it-d"])[0]["state"] == "hibernated" and provider.shell(f"ls {provider.path}/machines/.staging") == ""
+    assert (
+        provider.info(["it-d"])[0]["state"] == "hibernated"
+        and provider.shell(f"ls {provider.path}/machines/.staging") == ""
+    )
     assert provider.run(wanted[1:], "absent")["changed"]
 
 
@@ -96,7 +107,9 @@ def test_what_a_killed_run_left(provider):
     provider.shell(f"virsh save it-c {directory}/memory.save")
     assert provider.info(["it-c"])[0]["state"] == "hibernated"
     step(provider, wanted, "hibernated", ["compress memory"], "hibernated")
-    provider.shell(f"zstd -q -d {directory}/memory.zst -o /tmp/it-c.save && virsh restore --paused /tmp/it-c.save; rm /tmp/it-c.save")
+    provider.shell(
+        f"zstd -q -d {directory}/memory.zst -o /tmp/it-c.save && virsh restore --paused /tmp/it-c.save; rm /tmp/it-c.save"
+    )
     step(provider, wanted, "running", ["resume"], "running")
     assert count(provider) >= before and provider.shell(f"ls {directory}").split() == ["disk.qcow2", "seed.iso"]
     provider.shell(f"virsh save it-c {directory}/memory.save")
@@ -133,13 +146,18 @@ def test_resources_are_limited_while_it_runs_and_shown(older_provider):
     changed = [{**wanted[0], "performance": {"disk_io": {"read_bytes": "1 MiB", "write_iops": 100}}}]
     step(provider, changed, "running", ["change disk_io live", "change wishes live"], "running")
     told = provider.shell("virsh blkdeviotune it-r vda --live; virsh blkdeviotune it-r vda --config")
-    assert [line.split()[-1] for line in told.splitlines() if line.startswith(("read_bytes_sec ", "write_iops_sec "))] == ["1048576", "100"] * 2
+    assert [
+        line.split()[-1] for line in told.splitlines() if line.startswith(("read_bytes_sec ", "write_iops_sec "))
+    ] == ["1048576", "100"] * 2
     before, begin = read_bytes(provider), time.monotonic()
     facts = provider.info(["it-r"], usage_window=2)[0]
     seconds = time.monotonic() - begin
     got = (read_bytes(provider) - before) / (time.monotonic() - begin)
     assert got < 1.5 * 2**20, f"{got:.0f} bytes a second over {seconds:.1f} s"
-    assert facts["disk_io"] == limits == facts["given"]["disk_io"] == facts["ordered"]["disk_io"] and facts["usage"]["cpu_ceiling"] == 100.0
+    assert (
+        facts["disk_io"] == limits == facts["given"]["disk_io"] == facts["ordered"]["disk_io"]
+        and facts["usage"]["cpu_ceiling"] == 100.0
+    )
     assert 0 < facts["usage"]["disk"]["read"] < 1.5 * 2**20 and facts["usage"]["disk"]["write"] == 0
     assert 2 <= facts["usage"]["window"] < 20 and facts["usage"]["cpu"] > 0
     step(provider, wanted, "running", ["change disk_io live", "change wishes live"], "running")
@@ -158,18 +176,44 @@ def test_it_changes_while_it_runs_and_keeps_that_over_sleep_and_snapshots(newer_
     plain = provider.machine("it-c", "counting")
     provider.run([plain])
     counted(provider)
-    more = {**plain, "vcpus": 2, "extra_networks": ["virtuoso"], "description": "a <web>", "autostart": True, "boot": ["network", "disk"]}
-    changed = ("vcpus live", "extra_networks live", "boot at next start", "description live", "autostart live", "wishes live")
+    more = {
+        **plain,
+        "vcpus": 2,
+        "extra_networks": ["virtuoso"],
+        "description": "a <web>",
+        "autostart": True,
+        "boot": ["network", "disk"],
+    }
+    changed = (
+        "vcpus live",
+        "extra_networks live",
+        "boot at next start",
+        "description live",
+        "autostart live",
+        "wishes live",
+    )
     done = step(provider, [more], "running", [f"change {each}" for each in changed], "running")
-    assert done["pending"] == {"boot": [["disk"], ["network", "disk"]]} and [change["when"] for change in done["changes"]].count("next start") == 1
+    assert (
+        done["pending"] == {"boot": [["disk"], ["network", "disk"]]}
+        and [change["when"] for change in done["changes"]].count("next start") == 1
+    )
     told = provider.shell("virsh vcpucount it-c --current; virsh domiflist it-c; virsh desc it-c; virsh dominfo it-c")
-    assert told.startswith("2\n") and told.count(" network ") == 2 and "a <web>" in told and "Autostart:      enable" in told
+    assert (
+        told.startswith("2\n")
+        and told.count(" network ") == 2
+        and "a <web>" in told
+        and "Autostart:      enable" in told
+    )
 
     # Paused, so that what it has counted is known.
     provider.run([more], "paused")
     before = count(provider)
     taken = provider.snapshot(["it-c"], snapshot="s", memory=True)
-    assert (only(taken)["actions"], only(taken)["state"], only(taken)["consistent"]) == (["take s"], "paused", "memory"), taken
+    assert (only(taken)["actions"], only(taken)["state"], only(taken)["consistent"]) == (
+        ["take s"],
+        "paused",
+        "memory",
+    ), taken
     assert only(provider.run([more], "hibernated"))["state"] == "hibernated"
     assert "Autostart:      disable" in provider.shell("virsh dominfo it-c")
     assert only(provider.run([more]))["actions"] == ["wake"]

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Machines on the lab's providers: created, repeated, changed, removed; refusing guests, foreign domains, faults, kills.
+"""Machines on the lab's providers: created, repeated, changed, removed; refusing guests, foreign domains, faults,
+kills.
 
 The guests are one sector long: they boot in a second, show a line, and obey the power button or don't.
 """
@@ -27,7 +28,9 @@ def test_create_repeat_change_restart_remove_repeat(each_provider):
     assert provider.domains() == []
     done = provider.run(wanted)
     assert foretold(said) == foretold(done)
-    assert [machine["actions"] for machine in done["machines"]] == [["create disk", "write seed", "define", "start"]] * 2
+    assert [machine["actions"] for machine in done["machines"]] == [
+        ["create disk", "write seed", "define", "start"]
+    ] * 2
     assert done["machines"][0]["display"]["port"] >= 5900 and done["machines"][1]["display"]["type"] == "none"
     assert provider.run(wanted)["changed"] is False
     assert provider.run(wanted, check=True)["changed"] is False
@@ -59,7 +62,13 @@ def test_create_repeat_change_restart_remove_repeat(each_provider):
     restarted = provider.run(changed[:1], "restarted")
     assert only(restarted)["actions"] == ["stop", "start"] and not only(restarted)["restart_required"]
     (facts,) = provider.info(["it-a"])
-    assert (facts["memory"], facts["vcpus"], facts["disk"], facts["owner"], facts["tags"]) == (48 * MIB, 3, 5 * MIB, "bob", ["x"])
+    assert (facts["memory"], facts["vcpus"], facts["disk"], facts["owner"], facts["tags"]) == (
+        48 * MIB,
+        3,
+        5 * MIB,
+        "bob",
+        ["x"],
+    )
 
     gone = [{"uuid": machine["uuid"]} for machine in wanted]
     assert [machine["actions"] for machine in provider.run(gone, "absent", check=True)["machines"]] == [["remove"]] * 2
@@ -124,7 +133,9 @@ FOREIGN = (
 def test_foreign_domains_are_left_alone(provider, state):
     wanted = [provider.machine("it-a"), provider.machine("it-b"), provider.machine("it-c")]
     for name, uuid in (("it-a", "0b8ec5a5-2a6d-4b5a-8f3a-4f5a3f3f7a10"), ("it-x", wanted[1]["uuid"])):
-        provider.shell(f"virsh -q define /dev/stdin <<'END'\n{FOREIGN.format(name, uuid)}\nEND\nvirsh -q start --paused {name}")
+        provider.shell(
+            f"virsh -q define /dev/stdin <<'END'\n{FOREIGN.format(name, uuid)}\nEND\nvirsh -q start --paused {name}"
+        )
     before = provider.shell("virsh dumpxml it-a; virsh dumpxml it-x")
     assert codes(provider.run(wanted, state, timeout=3, force=True)) == ["foreign_domain", "foreign_domain", None]
     assert provider.shell("virsh dumpxml it-a; virsh dumpxml it-x") == before
@@ -146,8 +157,15 @@ def test_bad_entries_and_the_others_still_served(provider):
     ]
     result = provider.run(entries)
     assert codes(result) == [
-        "invalid_name", "invalid_uuid", "image_missing", "disk_too_small", "network_missing", "invalid_size", None, "duplicate_machine",
-    ]  # fmt: skip
+        "invalid_name",
+        "invalid_uuid",
+        "image_missing",
+        "disk_too_small",
+        "network_missing",
+        "invalid_size",
+        None,
+        "duplicate_machine",
+    ]
     assert result["failed"] and provider.domains() == ["it-good"]
     assert provider.shell(f"ls {provider.path}/machines").split() == [good["uuid"]]
     assert all(machine["failure"].get("remedy") for machine in result["machines"] if machine.get("failed"))
@@ -185,7 +203,10 @@ def test_packages_and_users_count_until_the_first_boot(provider):
 
 def test_what_others_changed_stays(provider):
     provider.run([provider.machine("it-a")], "present")
-    edits = ("s|</devices>|<watchdog model=\"i6300esb\" action=\"none\"/></devices>|", "s|<on_crash>destroy|<on_crash>restart|")
+    edits = (
+        's|</devices>|<watchdog model="i6300esb" action="none"/></devices>|',
+        "s|<on_crash>destroy|<on_crash>restart|",
+    )
     provider.shell(f"virsh -q dumpxml it-a | sed '{edits[0]}; {edits[1]}' >/tmp/it-a.xml")
     provider.shell("virsh -q define /tmp/it-a.xml && rm /tmp/it-a.xml")
     assert provider.run([provider.machine("it-a")], "present")["changed"] is False
@@ -216,7 +237,9 @@ def test_a_full_disk_midway(provider):
         provider.shell(f"mount -o remount,size=5m {provider.path}/machines")
         assert codes(provider.run([provider.machine("it-a"), provider.machine("it-b")], "present")) == [None, None]
     finally:
-        provider.shell(f"for name in it-a it-b; do virsh -q undefine $name; done; umount {provider.path}/machines", check=False)
+        provider.shell(
+            f"for name in it-a it-b; do virsh -q undefine $name; done; umount {provider.path}/machines", check=False
+        )
 
 
 def test_libvirt_that_is_stopped(provider, ansible):
@@ -299,7 +322,9 @@ def test_display_and_its_screenshot(each_provider, ansible, tmp_path):
     provider.run(wanted)
     provider.run(wanted[2:], "stopped")
     result = ansible(
-        provider.host, "virtuoso.grid.display", {"machines": [*wanted, {"name": "it-nobody"}], "dest": str(tmp_path / "shots")}
+        provider.host,
+        "virtuoso.grid.display",
+        {"machines": [*wanted, {"name": "it-nobody"}], "dest": str(tmp_path / "shots")},
     )
     assert codes(result) == [None, None, None, "machine_unknown"] and not result["changed"]
     shots = [machine.get("screenshot") for machine in result["machines"]]
@@ -308,7 +333,9 @@ def test_display_and_its_screenshot(each_provider, ansible, tmp_path):
     path = tmp_path / "shots" / f"{wanted[0]['uuid']}.png"
     assert shots[0]["path"] == str(path) and path.stat().st_mode & 0o777 == 0o600
     assert lit_pixels(path.read_bytes()) > 500, base64.b64encode(path.read_bytes())
-    check = ansible(provider.host, "virtuoso.grid.display", {"machines": wanted[:1], "dest": str(tmp_path / "none")}, check=True)
+    check = ansible(
+        provider.host, "virtuoso.grid.display", {"machines": wanted[:1], "dest": str(tmp_path / "none")}, check=True
+    )
     assert not (tmp_path / "none").exists() and not check.get("failed")
 
 
@@ -317,7 +344,9 @@ def test_machines_without_address_are_told_and_described(provider):
     provider.run([{"name": "it-b"}], "stopped")
     running, stopped, nobody = provider.info(["it-a", "it-b", "it-nobody"], wait=2)
     assert (
-        running["failure"]["code"] == "no_address" and running["state"] == "running" and running["mac"] in str(running["failure"])
+        running["failure"]["code"] == "no_address"
+        and running["state"] == "running"
+        and running["mac"] in str(running["failure"])
     )
     assert (stopped["state"], stopped.get("failed"), nobody["state"]) == ("stopped", None, "absent")
 
@@ -329,7 +358,9 @@ def test_facts_of_a_provider(each_provider, ansible):
     assert facts["memory_allocated"] >= 32 * MIB and facts["cpus_allocated"] >= 2 and facts["disk_allocated"] == 8 * MIB
     assert {"name": "it-a", "uuid": provider.machine("it-a")["uuid"], "state": "running"} in facts["machines"]
     assert {image["digest"] for image in facts["images"]} == set(provider.DIGESTS.values())
-    assert provider.network in facts["networks"] and facts["machine_types"] and facts["virtualization"] in ("kvm", "qemu")
+    assert (
+        provider.network in facts["networks"] and facts["machine_types"] and facts["virtualization"] in ("kvm", "qemu")
+    )
     assert 0 < facts["memory_free"] <= facts["memory"] and 0 < facts["disk_free"] <= facts["disk"]
 
 

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Machines move between a Debian 12 and a Debian 13 provider, by the playbook: live, asleep and shut down, many at once, and hit on their way."""
+"""Machines move between a Debian 12 and a Debian 13 provider, by the playbook: live, asleep and shut down, many at
+once, and hit on their way."""
 
 from __future__ import annotations
 
@@ -41,13 +42,18 @@ class Ping:
         # Into a file: a pipe that nobody empties is full after some seconds, and what comes later is lost.
         self.output = tempfile.TemporaryFile("a+", encoding="utf-8")  # pylint: disable=consider-using-with
         self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-            ["python3", lab, "ssh", gate(address), f"ping -D -i 0.01 {address}"], stdin=subprocess.DEVNULL, stdout=self.output, text=True
+            ["python3", lab, "ssh", gate(address), f"ping -D -i 0.01 {address}"],
+            stdin=subprocess.DEVNULL,
+            stdout=self.output,
+            text=True,
         )
         until("the first answer", lambda: self._times() != [])
 
     def _times(self) -> list[float]:
         self.output.seek(0)
-        return [float(found) for found in re.findall(r"^\[([0-9.]+)\] \d+ bytes from", self.output.read(), re.MULTILINE)]
+        return [
+            float(found) for found in re.findall(r"^\[([0-9.]+)\] \d+ bytes from", self.output.read(), re.MULTILINE)
+        ]
 
     def silence(self) -> float:
         """End it; the longest time without an answer, in milliseconds."""
@@ -61,7 +67,8 @@ class Ping:
 
 
 def fly(bed: Bed) -> tuple[float, float]:
-    """Move the machine to the other provider while it writes and is pinged; the longest silence and libvirt's downtime, milliseconds."""
+    """Move the machine to the other provider while it writes and is pinged; the longest silence and libvirt's downtime,
+    milliseconds."""
     source = bed.place[0]
     target = other(source)
     ping, writer = Ping(bed.address), Writer(bed.address, f"to-{target}")
@@ -129,7 +136,7 @@ def test_what_cannot_go_is_refused_before_anything_is_touched(bed: Bed):
     assert code(*to, "-e", "mode=cold") == "wrong_state"
     assert code(*to, virtuoso_placement_reserve="900 GiB") == "no_memory"
     xml = "<disk type='block' device='cdrom'><source dev='/dev/null'/><target dev='sdz' bus='scsi'/><readonly/></disk>"
-    on_host(source, f"echo \"{xml}\" > /run/it.xml && virsh attach-device {bed.name} /run/it.xml --live", check=False)
+    on_host(source, f'echo "{xml}" > /run/it.xml && virsh attach-device {bed.name} /run/it.xml --live', check=False)
     if "sdz" in on_host(source, f"virsh domblklist {bed.name}"):
         assert code(*to) == "device_tied"
         on_host(source, f"virsh detach-disk {bed.name} sdz --live", check=False)
@@ -148,7 +155,8 @@ def test_hit_on_its_way(bed: Bed, mode: str, victim: str, point: int):
 
 
 def test_an_old_copy_stays_off_and_is_told(bed: Bed):
-    """The source died after its copy was marked, and comes back when the machine is elsewhere; so does a copy that nobody marked."""
+    """The source died after its copy was marked, and comes back when the machine is elsewhere; so does a copy that
+    nobody marked."""
     source, state = bed.place
     target = other(source)
     if state == "running":
@@ -165,7 +173,9 @@ def test_an_old_copy_stays_off_and_is_told(bed: Bed):
         generation = re.search(r'generation="(\d+)"', on_host(source, f"cat {old}"))
         assert generation is not None
         mark = f'<virtuoso:moving generation="{int(generation[1]) + 1}" to="{target}" attempt="it" autostart="yes"/>'
-        on_host(source, f"sed -i -e 's#</virtuoso:machine>#{mark}&#' -e 's#/disk.qcow2#&.moving#' {old}; virsh define {old}")
+        on_host(
+            source, f"sed -i -e 's#</virtuoso:machine>#{mark}&#' -e 's#/disk.qcow2#&.moving#' {old}; virsh define {old}"
+        )
         assert "rror" in on_host(source, f"virsh start {bed.name} 2>&1", check=False)
         # The machine by its name on its old host is refused as well.
         args = {"state": "running", "machines": [{"name": bed.name}]}

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The machine is on the user's own LAN, wherever it runs: home behind a firewall, no UDP at one provider, 100 Mbit/s and 20 ms between the sites.
+"""The machine is on the user's own LAN, wherever it runs: home behind a firewall, no UDP at one provider, 100 Mbit/s
+and 20 ms between the sites.
 
 The tests are one story on one network and two machines, in their order; the long ones are in tests/faults.
 """
@@ -43,12 +44,17 @@ def test_machines_get_their_addresses_and_names_at_home_and_reach_each_other(ove
     assert {place for ((place, dummy),) in overlay.grid.domains().values()} == set(PROVIDERS)
     for name in names:
         assert overlay.addresses[name].startswith("198.18.77.") and f" {overlay.addresses[name]} {name} " in leases
-        answer = on_host(HOME, f"python3 -c \"{RESOLVE}\" {name}.it.home.arpa 198.18.77.1").strip()
+        answer = on_host(HOME, f'python3 -c "{RESOLVE}" {name}.it.home.arpa 198.18.77.1').strip()
         assert answer == overlay.addresses[name]
-        page = on_host(HOME, f"python3 -c \"import urllib.request; print(urllib.request.urlopen('http://{overlay.addresses[name]}/', timeout=10).read())\"")
+        page = on_host(
+            HOME,
+            f"python3 -c \"import urllib.request; print(urllib.request.urlopen('http://{overlay.addresses[name]}/', timeout=10).read())\"",
+        )
         assert f"<h1>{name}</h1>" in page
     for here, there in (names, names[::-1]):
-        assert f"<h1>{there}</h1>" in overlay.inside(here, f"wget -q -O - http://{there}.it.home.arpa/ || wget -q -O - http://{overlay.addresses[there]}/")
+        assert f"<h1>{there}</h1>" in overlay.inside(
+            here, f"wget -q -O - http://{there}.it.home.arpa/ || wget -q -O - http://{overlay.addresses[there]}/"
+        )
         assert overlay.ping(here, overlay.addresses[there])["received"] == 10
         assert overlay.ping(here, "198.18.77.1", 3)["received"] == 3
 
@@ -87,7 +93,7 @@ def test_broadcast_reaches_each_site_exactly_once(overlay, names):  # pylint: di
 
 
 def test_a_killed_tunnel_and_a_cut_way_come_back_by_themselves(overlay, names):
-    (place, dummy), = overlay.grid.domains()[names[0]]
+    ((place, dummy),) = overlay.grid.domains()[names[0]]
     until("the machine is there", lambda: overlay.reached(names[0]))
     on_host(HOME, "systemctl kill --signal=KILL 'virtuoso-overlay-ssh@*'")
     overlay.back(names[0], "the killed tunnel", time.monotonic())
@@ -102,7 +108,9 @@ def test_a_killed_tunnel_and_a_cut_way_come_back_by_themselves(overlay, names):
 def test_a_removed_network_leaves_nothing(overlay, names):
     overlay.grid.play("retire", virtuoso_select=list(names)).succeeded()
     for host in HOSTS:
-        on_host(host, f"ip link del vhit0 2>/dev/null; rm -f /root/it_frames.py; ip -br link show {LAN} 2>/dev/null; true")
+        on_host(
+            host, f"ip link del vhit0 2>/dev/null; rm -f /root/it_frames.py; ip -br link show {LAN} 2>/dev/null; true"
+        )
     foretold = overlay.make("--check", present=False)
     assert any(foretold.changed.values()) and leftovers(HOME)
     overlay.make(present=False)

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Machines that page from an export until their image is there: they boot, lose their source, settle, and are killed in between.
+"""Machines that page from an export until their image is there: they boot, lose their source, settle, and are killed in
+between.
 
 The guest reads its disk without end, so that it stands still as soon as what it pages from is gone.
 """
@@ -34,11 +35,19 @@ def _image():
     # Behind the boot sector 2 MiB that are not zeros
     make = f"import sys; sys.stdout.buffer.write(bytes.fromhex('{guests.reading()[:512].hex()}') + bytes(range(256)) * 8190)"
     shell(SERVER, f'python3 -c "{make}" >{RAW} && truncate -s 2M {RAW}')
-    made = task(SERVER, "virtuoso.grid.image", {"images": [{"name": "it-paging", "source": {"type": "file", "path": RAW, "format": "raw"}}]})
+    made = task(
+        SERVER,
+        "virtuoso.grid.image",
+        {"images": [{"name": "it-paging", "source": {"type": "file", "path": RAW, "format": "raw"}}]},
+    )
     assert not made.get("failed"), made
     (image,) = made["images"]
     yield image
-    task(SERVER, "virtuoso.grid.image_export", {"state": "absent", "force": True, "exports": [{"digest": image["digest"]}]})
+    task(
+        SERVER,
+        "virtuoso.grid.image_export",
+        {"state": "absent", "force": True, "exports": [{"digest": image["digest"]}]},
+    )
     hexes = image["digest"].replace(":", "-")
     shell(SERVER, f"rm -f {RAW} {DEPOT}/images/manifests/it-paging@* {DEPOT}/images/layers/{hexes}.*")
 
@@ -52,20 +61,32 @@ class Paged:
 
     def export(self, holder=SERVER, ahead=False, **options):
         """Of the image by who holds it, and of that on the provider."""
-        source = task(holder, "virtuoso.grid.image_export", {"address": address(holder), "exports": [{"digest": self.digest}]})
+        source = task(
+            holder, "virtuoso.grid.image_export", {"address": address(holder), "exports": [{"digest": self.digest}]}
+        )
         assert not source.get("failed"), source
         first = {"ahead": {"name": holder, "host": address(holder)}} if ahead else {}
         pager = task(
-            self.provider.host, "virtuoso.grid.image_export",
-            {"path": self.provider.path, "address": self.here, "exports": [{"digest": self.digest, "upstream": source["exports"][0], **first}], **options},
-        )  # fmt: skip
+            self.provider.host,
+            "virtuoso.grid.image_export",
+            {
+                "path": self.provider.path,
+                "address": self.here,
+                "exports": [{"digest": self.digest, "upstream": source["exports"][0], **first}],
+                **options,
+            },
+        )
         assert not pager.get("failed"), pager
         self.pager = pager["exports"][0]
         return source, pager
 
     def stop(self, force=False):
         return [
-            task(host, "virtuoso.grid.image_export", {"path": path, "state": "absent", "force": force, "exports": [{"digest": self.digest}]})
+            task(
+                host,
+                "virtuoso.grid.image_export",
+                {"path": path, "state": "absent", "force": force, "exports": [{"digest": self.digest}]},
+            )
             for host, path in ((self.provider.host, self.provider.path), (SERVER, DEPOT))
         ]
 
@@ -82,15 +103,21 @@ class Paged:
 
     def transfer(self, host=None, path=None):
         done = task(
-            host or self.provider.host, "virtuoso.grid.image_transfer",
-            {"path": path or self.provider.path, "source": {"host": self.home, "name": SERVER},
-             "images": [{"name": self.image["reference"], "digest": self.digest, "size": self.image["size"]}]},
-        )  # fmt: skip
+            host or self.provider.host,
+            "virtuoso.grid.image_transfer",
+            {
+                "path": path or self.provider.path,
+                "source": {"host": self.home, "name": SERVER},
+                "images": [{"name": self.image["reference"], "digest": self.digest, "size": self.image["size"]}],
+            },
+        )
         assert not done.get("failed"), done
 
     def lose(self):
         self.stop(force=True)
-        return until("the guest stands still", lambda: self.info() if self.info()["state"] == "paused" else None, deadline=60)
+        return until(
+            "the guest stands still", lambda: self.info() if self.info()["state"] == "paused" else None, deadline=60
+        )
 
     def settled(self):
         directory = f"{self.provider.path}/machines/{self.entry(False)['uuid']}"
@@ -100,12 +127,16 @@ class Paged:
         for flags in ("", "--inactive"):
             xml = self.provider.shell(f"virsh dumpxml {flags} it-paged")
             assert "nbd" not in xml and layer in xml and f"{directory}/disk.qcow2" in xml and "mirror" not in xml
-        self.provider.shell(f"qemu-img compare -U -f qcow2 -F qcow2 {directory}/disk.qcow2 {layer} && qemu-img check -q -U {directory}/disk.qcow2")
+        self.provider.shell(
+            f"qemu-img compare -U -f qcow2 -F qcow2 {directory}/disk.qcow2 {layer} && qemu-img check -q -U {directory}/disk.qcow2"
+        )
         return True
 
 
 def forget(provider, path, image):
-    provider.shell(f"rm -rf {path}/images/layers/{image['digest'].replace(':', '-')}.* {path}/images/manifests/it-paging@*")
+    provider.shell(
+        f"rm -rf {path}/images/layers/{image['digest'].replace(':', '-')}.* {path}/images/manifests/it-paging@*"
+    )
 
 
 def _paging(provider, image):
@@ -149,20 +180,26 @@ def test_what_a_boot_reads_comes_ahead_and_is_taken_from_there(paged):
     digest, path, shell_ = paged.digest, paged.provider.path, paged.provider.shell
     paged.stop(force=True)
     paged.export(ahead=True)
-    part = f"{path}/images/.paging/{digest[len('sha256:'):]}/{digest.replace(':', '-')}.qcow2"
-    until("all has come", lambda: shell_(f"stat -c %b {part} 2>/dev/null || true").strip() not in ("", "0"), deadline=20)
-    job = f"{path}/images/.staging/get-{digest[len('sha256:'):][:32]}"
+    part = f"{path}/images/.paging/{digest[len('sha256:') :]}/{digest.replace(':', '-')}.qcow2"
+    until(
+        "all has come", lambda: shell_(f"stat -c %b {part} 2>/dev/null || true").strip() not in ("", "0"), deadline=20
+    )
+    job = f"{path}/images/.staging/get-{digest[len('sha256:') :][:32]}"
     until("the run that brought it has ended", lambda: not shell_(f"ls {job}.lock 2>/dev/null || true"), deadline=20)
     task(SERVER, "virtuoso.grid.image_export", {"state": "absent", "force": True, "exports": [{"digest": digest}]})
     node = f"driver=nbd,server.type=inet,server.host={paged.here},server.port={paged.pager['port']},export={digest},tls-creds=t"
     tls = "--object tls-creds-x509,id=t,endpoint=client,dir=/etc/pki/qemu"
-    read = shell_(f"timeout 20 qemu-img convert {tls} --image-opts -O raw {node} /tmp/it-read && sha256sum </tmp/it-read; rm -f /tmp/it-read")
+    read = shell_(
+        f"timeout 20 qemu-img convert {tls} --image-opts -O raw {node} /tmp/it-read && sha256sum </tmp/it-read; rm -f /tmp/it-read"
+    )
     assert read.split()[0] == shell(SERVER, f"sha256sum <{RAW}").split()[0]
     paged.transfer()
     assert shell_(f"ls {job} 2>/dev/null || true") == "" and shell_(f"ls {part} 2>/dev/null || true") == ""
     (stopped, dummy) = paged.stop(force=True)
     assert sum(count for dummy, count in stopped["exports"][0]["read"]) == 32
-    assert json.loads(shell_(f"cat {path}/images/layers/{digest.replace(':', '-')}.boot")) == stopped["exports"][0]["read"]
+    assert (
+        json.loads(shell_(f"cat {path}/images/layers/{digest.replace(':', '-')}.boot")) == stopped["exports"][0]["read"]
+    )
 
 
 @pytest.mark.each
@@ -200,16 +237,28 @@ def test_the_source_alone_is_lost_and_another_holder_takes_its_place(paged_once,
     paged_once.transfer(holder, DEPOT)
     try:
         # The guest is new to the pager, so that its first read is what waits for the source in vain.
-        task(SERVER, "virtuoso.grid.image_export", {"state": "absent", "force": True, "exports": [{"digest": paged_once.digest}]})
+        task(
+            SERVER,
+            "virtuoso.grid.image_export",
+            {"state": "absent", "force": True, "exports": [{"digest": paged_once.digest}]},
+        )
         paged_once.run()
-        lost = until("the guest stands still", lambda: paged_once.info() if paged_once.info()["state"] == "paused" else None, deadline=60)
+        lost = until(
+            "the guest stands still",
+            lambda: paged_once.info() if paged_once.info()["state"] == "paused" else None,
+            deadline=60,
+        )
         assert lost["failure"]["code"] == "source_lost" and lost["paused_reason"] == "io_error"
         dummy, pager = paged_once.export(holder)
         assert pager["exports"][0]["actions"] == ["replace"]
         assert paged_once.run()["actions"] == ["resume"]
         assert paged_once.info()["state"] == "running" and "failure" not in paged_once.info()
     finally:
-        task(holder, "virtuoso.grid.image_export", {"state": "absent", "force": True, "exports": [{"digest": paged_once.digest}]})
+        task(
+            holder,
+            "virtuoso.grid.image_export",
+            {"state": "absent", "force": True, "exports": [{"digest": paged_once.digest}]},
+        )
         forget(other_provider, DEPOT, paged_once.image)
 
 
@@ -219,17 +268,29 @@ def test_a_live_migration_meanwhile(paged_once, other_provider):
     paged_once.run()
     here, there = paged_once.provider, other_provider
     directory = f"{here.path}/machines/{paged_once.entry(False)['uuid']}"
-    backing = json.loads(here.shell(f"qemu-img info -U --output=json {directory}/disk.paging.qcow2"))["backing-filename"]
+    backing = json.loads(here.shell(f"qemu-img info -U --output=json {directory}/disk.paging.qcow2"))[
+        "backing-filename"
+    ]
     seed = here.shell(f"gzip -c {directory}/seed.iso | base64 -w0")
     there.shell(
         f"mkdir -p {directory} && cd {directory} && qemu-img create -q -f qcow2 -u -b '{backing}' -F raw disk.paging.qcow2 2M && "
         f"echo {seed} | base64 -d | gunzip >seed.iso && chmod 0711 .. . && chown libvirt-qemu *"
     )
-    wanted = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PERSIST_DEST | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE | libvirt.VIR_MIGRATE_NON_SHARED_INC
-    uris = [f"qemu+ssh://root@{address(each.host)}/system?keyfile={LAB}/id_ed25519&no_verify=1&no_tty=1" for each in (here, there)]
+    wanted = (
+        libvirt.VIR_MIGRATE_LIVE
+        | libvirt.VIR_MIGRATE_PERSIST_DEST
+        | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
+        | libvirt.VIR_MIGRATE_NON_SHARED_INC
+    )
+    uris = [
+        f"qemu+ssh://root@{address(each.host)}/system?keyfile={LAB}/id_ed25519&no_verify=1&no_tty=1"
+        for each in (here, there)
+    ]
     source, target = map(libvirt.open, uris)
     try:
-        source.lookupByName("it-paged").migrate3(target, {libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://{address(there.host)}"}, wanted)
+        source.lookupByName("it-paged").migrate3(
+            target, {libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://{address(there.host)}"}, wanted
+        )
     finally:
         source.close()
         target.close()

@@ -36,7 +36,11 @@ def _images() -> t.Iterator[dict[str, Row]]:
     """Two versions of an image on the image server."""
     on_host(SERVER, DISKS)
     entries = [
-        {"name": "it-transfer", "version": version, "source": {"type": "file", "path": f"/var/lib/it-{version}.raw", "format": "raw"}}
+        {
+            "name": "it-transfer",
+            "version": version,
+            "source": {"type": "file", "path": f"/var/lib/it-{version}.raw", "format": "raw"},
+        }
         for version in ("1", "2")
     ]
     made = task(SERVER, "virtuoso.grid.image", {"images": entries})
@@ -55,7 +59,11 @@ class Target:
 
     def get(self, *images: Row, source: str = SERVER, **options: t.Any) -> Row:
         where = {"name": source, "host": ADDRESSES[source]}
-        return task(self.host, "virtuoso.grid.image_transfer", {"path": self.path, "source": where, "images": list(images), **options})
+        return task(
+            self.host,
+            "virtuoso.grid.image_transfer",
+            {"path": self.path, "source": where, "images": list(images), **options},
+        )
 
     def one(self, image: Row, **options: t.Any) -> Row:
         return self.get(image, **options)["images"][0]
@@ -71,7 +79,13 @@ class Target:
 
     def nothing(self) -> None:
         """No layer and no manifest has its name."""
-        assert on_host(self.host, f"ls {self.path}/images/layers {self.path}/images/manifests 2>/dev/null | grep -c sha256- || true").strip() == "0"
+        assert (
+            on_host(
+                self.host,
+                f"ls {self.path}/images/layers {self.path}/images/manifests 2>/dev/null | grep -c sha256- || true",
+            ).strip()
+            == "0"
+        )
 
     def came(self) -> int:
         """Bytes of layers that are on their way in."""
@@ -126,7 +140,10 @@ def test_who_gives_images_by_tls_is_nobody_in_particular(target, images):
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         running = pool.submit(target.one, images["1"], bandwidth="8 MiB")
         until("some of it", lambda: target.came() >= MIB or running.done(), 60, 0.1)
-        who = on_host(SERVER, "for each in $(pgrep -f 'send.py --tls'); do grep -E '^(Uid|Gid|CapEff|NoNewPrivs)' /proc/$each/status; id -u virtuoso; done")
+        who = on_host(
+            SERVER,
+            "for each in $(pgrep -f 'send.py --tls'); do grep -E '^(Uid|Gid|CapEff|NoNewPrivs)' /proc/$each/status; id -u virtuoso; done",
+        )
         assert running.result()["transport"] == "tls"
     lines = who.split("\n")
     account = lines[4].strip()
@@ -138,7 +155,10 @@ def test_the_source_starts_no_service_manager_for_who_reads_images(target, image
     came = by_ssh_alone(target, images["1"])
     assert came["images"][0]["transport"] == "ssh"
     unit = "user@$(id -u virtuoso).service"
-    assert on_host(SERVER, f"systemctl show -P LoadState {unit}; systemctl is-active {unit} || true").split() == ["masked", "inactive"]
+    assert on_host(SERVER, f"systemctl show -P LoadState {unit}; systemctl is-active {unit} || true").split() == [
+        "masked",
+        "inactive",
+    ]
 
 
 # The module has no name of its own in the list of processes: it is who has the file open.
@@ -178,8 +198,11 @@ def test_two_at_once_bring_a_layer_once(target, images):
 @contextlib.contextmanager
 def refused(host: str, address: str) -> t.Iterator[None]:
     """The host can't reach an address: its own packets there are refused."""
-    on_host(host, f"nft add table ip it_refused && nft add chain ip it_refused out '{{ type filter hook output priority 0; }}'"
-                  f" && nft add rule ip it_refused out ip daddr {address} meta l4proto tcp reject with tcp reset")
+    on_host(
+        host,
+        f"nft add table ip it_refused && nft add chain ip it_refused out '{{ type filter hook output priority 0; }}'"
+        f" && nft add rule ip it_refused out ip daddr {address} meta l4proto tcp reject with tcp reset",
+    )
     try:
         yield
     finally:
@@ -194,13 +217,18 @@ def test_hosts_that_do_not_reach_each_other_are_joined_by_the_controller(target,
         came = target.one(images["1"])
     assert (came["route"], came["method"]) == ("relay", "whole")
     target.same(images["1"])
-    assert on_host(target.host, "ss -Htln 'src 127.0.0.1' | grep -vc -e ':22 ' -e ':53 ' -e ':5900 ' || true").strip() == "0"
+    assert (
+        on_host(target.host, "ss -Htln 'src 127.0.0.1' | grep -vc -e ':22 ' -e ':53 ' -e ':5900 ' || true").strip()
+        == "0"
+    )
 
 
 def test_a_host_that_is_not_in_the_inventory_has_no_way_round(target, images):
     with refused(target.host, ADDRESSES[SERVER]):
         where = {"name": "nobody", "host": ADDRESSES[SERVER]}
-        result = task(target.host, "virtuoso.grid.image_transfer", {"path": target.path, "source": where, "images": [images["1"]]})
+        result = task(
+            target.host, "virtuoso.grid.image_transfer", {"path": target.path, "source": where, "images": [images["1"]]}
+        )
     assert code(result) == "source_unreachable" and "nobody is no host" in result["relay"]
 
 
@@ -237,8 +265,14 @@ def damaged(image: Row, script: str) -> t.Iterator[None]:
         ("truncate -s 5M $layer.qcow2", "layer_corrupted"),
         ("printf x | dd of=$layer.index bs=1 seek=5000 conv=notrunc status=none", "layer_corrupted"),
         # what the file says of itself is never asked: a disk of 16 EiB, a backing file
-        ("printf '\\377\\377\\377\\377\\377\\377\\377\\377' | dd of=$layer.qcow2 bs=1 seek=24 conv=notrunc status=none", None),
-        ("printf '\\0\\0\\0\\0\\0\\0\\0\\160\\0\\0\\0\\13/etc/passwd' | dd of=$layer.qcow2 bs=1 seek=8 conv=notrunc status=none", None),
+        (
+            "printf '\\377\\377\\377\\377\\377\\377\\377\\377' | dd of=$layer.qcow2 bs=1 seek=24 conv=notrunc status=none",
+            None,
+        ),
+        (
+            "printf '\\0\\0\\0\\0\\0\\0\\0\\160\\0\\0\\0\\13/etc/passwd' | dd of=$layer.qcow2 bs=1 seek=8 conv=notrunc status=none",
+            None,
+        ),
     ],
     ids=["no-file", "no-index", "flipped", "cut", "index-flipped", "16-EiB", "backing-file"],
 )
@@ -270,12 +304,18 @@ def test_a_layer_that_is_being_sent_is_not_removed(target, images):
         # So slow that it still comes when the removal has begun, on a busy machine too
         running = pool.submit(target.get, images["1"], bandwidth="3 MiB")
         until("some of it", lambda: target.came() >= MIB or running.done(), 60, 0.1)
-        removed = task(SERVER, "virtuoso.grid.image", {"images": [{"name": "it-transfer", "version": "1"}], "state": "absent"})
+        removed = task(
+            SERVER, "virtuoso.grid.image", {"images": [{"name": "it-transfer", "version": "1"}], "state": "absent"}
+        )
         result = running.result()
     assert removed["images"][0]["removed_layers"] == []
     # the manifest went, and the layer stayed as long as it was read
     assert code(result) == "manifest_missing"
-    entry = {"name": "it-transfer", "version": "1", "source": {"type": "file", "path": "/var/lib/it-1.raw", "format": "raw"}}
+    entry = {
+        "name": "it-transfer",
+        "version": "1",
+        "source": {"type": "file", "path": "/var/lib/it-1.raw", "format": "raw"},
+    }
     assert task(SERVER, "virtuoso.grid.image", {"images": [entry]})["images"][0]["digest"] == images["1"]["digest"]
     came = target.one(images["1"])
     assert came["content"] == 0 and came["actions"] == ["name"]
@@ -299,7 +339,15 @@ def test_more_than_may_at_a_time_wait_for_their_turn(images):
             running = [pool.submit(target.one, images["1"], bandwidth="4 MiB") for target in targets]
             busy = until(
                 "four senders at work",
-                lambda: int(on_host(SERVER, "grep -c virtuoso-transfer/.slot /proc/locks; lslocks -no PATH | grep -c '[.]slot-' || true").split()[-1]) == 4,
+                lambda: (
+                    int(
+                        on_host(
+                            SERVER,
+                            "grep -c virtuoso-transfer/.slot /proc/locks; lslocks -no PATH | grep -c '[.]slot-' || true",
+                        ).split()[-1]
+                    )
+                    == 4
+                ),
                 60,
             )
             assert busy

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Versions of images on the lab's providers: captured from stopped and running machines, booted, flattened, rolled back, pruned."""
+"""Versions of images on the lab's providers: captured from stopped and running machines, booted, flattened, rolled
+back, pruned."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ class Bench:
     def __init__(self, provider):
         self.provider = provider
         self.path = provider.path
-        provider.shell(f"rm -rf {self.path}/images/layers/* {self.path}/images/manifests {self.path}/images/.staging; chmod 0755 {self.path}/images/layers")
+        provider.shell(
+            f"rm -rf {self.path}/images/layers/* {self.path}/images/manifests {self.path}/images/.staging; chmod 0755 {self.path}/images/layers"
+        )
         raw = f"{self.path}/base.raw"
         sector = guests.polite()[:512].hex()
         # Beside the boot sector something in the middle, so that there is content to keep and content to blank
@@ -42,7 +45,9 @@ class Bench:
     def machine(self, name, image=None):
         """An entry for the module ``machine`` on an image that a result is about."""
         image = image or self.base
-        return self.provider.machine(name, image={"name": image["reference"], "digest": image["digest"]}, display="none")
+        return self.provider.machine(
+            name, image={"name": image["reference"], "digest": image["digest"]}, display="none"
+        )
 
     def disk(self, name):
         return f"{self.path}/machines/{self.provider.machine(name)['uuid']}/disk.qcow2"
@@ -55,7 +60,9 @@ class Bench:
     def check(self, image):
         """qemu-img finds nothing wrong with any layer of the image."""
         for digest in image["layers"]:
-            self.provider.shell(f"qemu-img check -q -f qcow2 {self.path}/images/layers/{digest.replace(':', '-')}.qcow2")
+            self.provider.shell(
+                f"qemu-img check -q -f qcow2 {self.path}/images/layers/{digest.replace(':', '-')}.qcow2"
+            )
 
     def same(self, one, other):
         """qemu-img sees the same content."""
@@ -102,7 +109,11 @@ def test_capture_stopped_boot_a_second_flatten_roll_back_prune(bench):
     wanted = [{"name": "web", "machine": "it-a", "version": "1"}]
     said, done = only(bench.image(wanted, "captured", check=True)), only(bench.image(wanted, "captured"))
     assert {**said, "size": None} == {**done, "size": None}
-    assert done["actions"] == ["capture"] and done["consistent"] == "stopped" and done["layers"] == [bench.base["digest"], done["digest"]]
+    assert (
+        done["actions"] == ["capture"]
+        and done["consistent"] == "stopped"
+        and done["layers"] == [bench.base["digest"], done["digest"]]
+    )
     bench.check(done)
     bench.same(done["path"], bench.disk("it-a"))
     for check in (True, False):
@@ -117,7 +128,10 @@ def test_capture_stopped_boot_a_second_flatten_roll_back_prune(bench):
     assert bench.boots("it-b")
     used = bench.info()
     assert set(used["used"]) == set(done["layers"])
-    assert {layer["digest"]: layer["parent"] for layer in used["layers"]} == {done["layers"][0]: None, done["digest"]: done["layers"][0]}
+    assert {layer["digest"]: layer["parent"] for layer in used["layers"]} == {
+        done["layers"][0]: None,
+        done["digest"]: done["layers"][0],
+    }
 
     flat = only(bench.image([{"name": "web", "version": "1", "new_version": "flat"}], "flattened"))
     assert flat["layers"] == [flat["digest"]] and flat["actions"] == ["flatten"]
@@ -215,7 +229,9 @@ def test_changes_are_kept(bench):
     provider.run([{"name": "it-a"}], "stopped")
     assert only(bench.image(back, "rolled_back", discard=True))["changed"]
     bench.same(bench.base["path"], bench.disk("it-a"))
-    assert codes(bench.image([{"machine": "it-nobody", "name": "base", "version": "1"}], "rolled_back")) == ["machine_unknown"]
+    assert codes(bench.image([{"machine": "it-nobody", "name": "base", "version": "1"}], "rolled_back")) == [
+        "machine_unknown"
+    ]
     assert codes(bench.image([{"machine": "it-a", "name": "base", "version": "9"}], "rolled_back")) == ["image_unknown"]
 
 

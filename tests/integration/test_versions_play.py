@@ -41,7 +41,9 @@ def layers(host: str) -> set[str]:
 
 def test_capture_flatten_roll_back_prune(grid: Grid):
     (name,) = grid.names(1)
-    deployed = grid.play("deploy", "--limit", "provider2", machines=grid.machines(1, image="it-empty", memory="32 MiB"), **SETTINGS)
+    deployed = grid.play(
+        "deploy", "--limit", "provider2", machines=grid.machines(1, image="it-empty", memory="32 MiB"), **SETTINGS
+    )
     assert deployed.code(name) == "no_address"
     grid.play("power", "-e", f"machines={name} state=stopped force=true", **SETTINGS)
     uuid = grid.uuids()[name]
@@ -62,7 +64,8 @@ def test_capture_flatten_roll_back_prune(grid: Grid):
     assert images(grid, wish).code("it-web") == "unsaved_changes"
     rolled = images(grid, f"{wish} discard=true").succeeded()
     assert rolled.changed["provider2"] > 0 and images(grid, wish).succeeded().changed["provider2"] == 0
-    # The store knows, so that deploying the same order again asks for the image that the machine has now; another is made of the captured version.
+    # The store knows, so that deploying the same order again asks for the image that the machine has now; another is
+    # made of the captured version.
     first, second = grid.machines(2, image="it-empty", memory="32 MiB")
     again = grid.play("deploy", "--limit", "provider2", machines=[first, {**second, "image": "it-web@1"}], **SETTINGS)
     assert again.code(name) == again.code(second["name"]) == "no_address"

@@ -143,7 +143,9 @@ def test_a_lost_store_is_rebuilt_from_what_runs(grid: Grid):
     on_host("provider1", "virsh undefine it-walk-foreign")
     gone = grid.play("refresh", virtuoso_refresh_latency=False).succeeded()
     assert gone.row("it-walk-foreign")["actions"] == ["vanish"]
-    assert {row["missing"] is None for row in grid.rows("SELECT missing FROM foreign_domain WHERE name = 'it-walk-foreign'")} == {False}
+    assert {
+        row["missing"] is None for row in grid.rows("SELECT missing FROM foreign_domain WHERE name = 'it-walk-foreign'")
+    } == {False}
 
 
 def test_power_and_retire_refuse_to_guess(grid: Grid):
@@ -177,7 +179,11 @@ def test_retire_leaves_nothing(grid: Grid):
 
 
 def test_an_order_by_survey_is_a_future_until_it_is_cancelled(grid: Grid):
-    survey = {"virtuoso_machine_name": "it-walk-7", "virtuoso_machine_image": "tiny", "virtuoso_machine_memory": "80 MiB"}
+    survey = {
+        "virtuoso_machine_name": "it-walk-7",
+        "virtuoso_machine_image": "tiny",
+        "virtuoso_machine_memory": "80 MiB",
+    }
     ordered = grid.play("order", **survey).succeeded()
     row = ordered.row("it-walk-7")
     assert row["state"] == "future" and row["reference"].startswith("urn:uuid:")
@@ -214,4 +220,7 @@ def test_twenty_machines_of_one_list_run_on_both_providers(make_grid):
     assert many.domains() == {}
     assert many.uuids() == {}
     assert all(not staged_images(provider) for provider in PROVIDERS)
-    assert all("No such file" in on_host(provider, f"ls {DEPOT}/machines/it-many-1 2>&1", check=False) for provider in PROVIDERS)
+    assert all(
+        "No such file" in on_host(provider, f"ls {DEPOT}/machines/it-many-1 2>&1", check=False)
+        for provider in PROVIDERS
+    )

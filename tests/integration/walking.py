@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Driving the collection's playbooks in the lab as a user does, and looking at what they left on the hosts.
 
-Each :class:`Grid` has a store, an inventory and screenshots of its own below ``build/integration``, so that the lab's demo and
-other tests stay untouched; the names of its machines begin with its own.
+Each :class:`Grid` has a store, an inventory and screenshots of its own below ``build/integration``, so that the lab's
+demo and other tests stay untouched; the names of its machines begin with its own.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ Row = t.Dict[str, t.Any]
 def on_host(host: str, command: str, *, check: bool = True) -> str:
     """What a shell command says on a host of the lab."""
     argv = [sys.executable, str(CHECKOUT / "tests" / "lab" / "lab.py"), "ssh", host, command]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=HOST_DEADLINE, check=False)
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=HOST_DEADLINE, check=False
+    )
     if check and done.returncode:
         raise AssertionError(f"{host}: {command} ended with {done.returncode}: {done.stderr.strip()}")
     return done.stdout
@@ -244,7 +246,9 @@ class Grid:
         """So many machines, named alike."""
         return [{"name": name, **self.machine, **fields} for name in self.names(count)]
 
-    def start(self, playbook: str, *arguments: str, machines: t.Sequence[t.Any] | None = None, **variables: t.Any) -> Run:
+    def start(
+        self, playbook: str, *arguments: str, machines: t.Sequence[t.Any] | None = None, **variables: t.Any
+    ) -> Run:
         """Run ``virtuoso.grid.<playbook>`` with a list of machines, and variables."""
         values = {
             "virtuoso_lab_dir": str(LAB),
@@ -264,10 +268,20 @@ class Grid:
             "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.jsonl",
             "ANSIBLE_NOCOLOR": "1",
         }
-        argv = ["ansible-playbook", "-i", str(self.inventory), f"virtuoso.grid.{playbook}", "-e", f"@{given}", *arguments]
+        argv = [
+            "ansible-playbook",
+            "-i",
+            str(self.inventory),
+            f"virtuoso.grid.{playbook}",
+            "-e",
+            f"@{given}",
+            *arguments,
+        ]
         return Run(argv, env)
 
-    def play(self, playbook: str, *arguments: str, machines: t.Sequence[t.Any] | None = None, **variables: t.Any) -> Run:
+    def play(
+        self, playbook: str, *arguments: str, machines: t.Sequence[t.Any] | None = None, **variables: t.Any
+    ) -> Run:
         """As :meth:`start`, and wait for the end."""
         return self.start(playbook, *arguments, machines=machines, **variables).wait()
 
@@ -285,7 +299,9 @@ class Grid:
         """Where this test's machines are, as libvirt says: name to provider and state, once for each domain."""
         found: dict[str, list[tuple[str, str]]] = {}
         for provider in PROVIDERS:
-            text = on_host(provider, "for name in $(virsh list --all --name); do echo $name $(virsh domstate $name); done")
+            text = on_host(
+                provider, "for name in $(virsh list --all --name); do echo $name $(virsh domstate $name); done"
+            )
             for line in text.splitlines():
                 name, state = line.split(" ", 1)
                 if name.startswith(self.name + "-"):
@@ -297,7 +313,8 @@ class Grid:
         return {row["name"]: row["uuid"] for row in self.rows("SELECT name, uuid FROM host WHERE kind = 'machine'")}
 
     def running_once(self, names: t.Iterable[str]) -> None:
-        """Assert that each of these machines runs at one place, with one directory of files, and that there are no others."""
+        """Assert that each of these machines runs at one place, with one directory of files, and that there are no
+        others."""
         places = self.domains()
         assert sorted(places) == sorted(names)
         for name, found in places.items():
@@ -321,7 +338,7 @@ class Grid:
                 virsh destroy $name; virsh undefine $name --managed-save --snapshots-metadata
                 rm -rf $uuid .staging/$uuid
             done >&2
-            for uuid in {' '.join(known)}; do rm -rf $uuid .staging/$uuid; done
+            for uuid in {" ".join(known)}; do rm -rf $uuid .staging/$uuid; done
         """
         for provider in PROVIDERS:
             on_host(provider, script, check=False)
@@ -329,13 +346,17 @@ class Grid:
 
 def machine_files(provider: str, depot: str = DEPOT) -> set[str]:
     """Names of the directories of machines' files on a provider, ``.staging/...`` for what is not finished."""
-    text = on_host(provider, f"cd {depot}/machines && ls -A && (cd .. && ls -d machines/.staging/* 2>/dev/null || true)")
+    text = on_host(
+        provider, f"cd {depot}/machines && ls -A && (cd .. && ls -d machines/.staging/* 2>/dev/null || true)"
+    )
     return {line.removeprefix("machines/") for line in text.split()} - {".lock", ".staging"}
 
 
 def staged_images(host: str, depot: str = DEPOT) -> set[str]:
     """What lies unfinished in a host's image store."""
-    return set(on_host(host, f"cd {depot}/images/.staging 2>/dev/null && find . -type f -printf '%P\\n' || true").split())
+    return set(
+        on_host(host, f"cd {depot}/images/.staging 2>/dev/null && find . -type f -printf '%P\\n' || true").split()
+    )
 
 
 def image_files(host: str, depot: str = DEPOT) -> set[str]:

@@ -30,7 +30,9 @@ def run(argv: list[str], *, check: bool = True, stdin: str | None = None) -> sub
     source = {"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}
     done = subprocess.run(argv, env=env, text=True, capture_output=True, check=False, **source)
     if check and done.returncode != 0:
-        raise LabError(f"{' '.join(argv)} ended with {done.returncode}:\n{(done.stderr or done.stdout).strip()[-2000:]}")
+        raise LabError(
+            f"{' '.join(argv)} ended with {done.returncode}:\n{(done.stderr or done.stdout).strip()[-2000:]}"
+        )
     return done
 
 

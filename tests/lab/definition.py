@@ -26,11 +26,14 @@ BARE = """
 """.split()
 
 # The same with all that the roles would install, so that tests need not wait for packages.
-HOST = BARE + """
+HOST = (
+    BARE
+    + """
     cpio curl debian-archive-keyring dnsmasq-base dosfstools e2fsprogs fdisk genisoimage iptables libvirt-clients
     libvirt-daemon-system mmdebstrap mtools nftables openssh-client python3-cryptography python3-libvirt python3-lxml
     python3-pycdlib qemu-system-x86 qemu-utils rsync syslinux syslinux-common tcpdump xorriso zstd
 """.split()
+)
 
 PACKAGES = {"bare": BARE, "host": HOST}
 

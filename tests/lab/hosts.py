@@ -46,9 +46,20 @@ def _restore_namespaces(errors: str) -> bool:
 
 
 def _run_arguments(host: Host) -> list[str]:
-    argv = ["--name", host.container, "--hostname", host.name,
-            "--network", f"{NETWORK}:ip={host.address},mac={host.mac}", "--privileged", "--systemd=always", "--stop-timeout=5", "--pull=never",
-            "--label", f"{LABEL_OWNER}={CHECKOUT}"]
+    argv = [
+        "--name",
+        host.container,
+        "--hostname",
+        host.name,
+        "--network",
+        f"{NETWORK}:ip={host.address},mac={host.mac}",
+        "--privileged",
+        "--systemd=always",
+        "--stop-timeout=5",
+        "--pull=never",
+        "--label",
+        f"{LABEL_OWNER}={CHECKOUT}",
+    ]
     for other in HOSTS:
         if other.name != host.name:
             argv += ["--add-host", f"{other.name}:{other.address}"]
@@ -108,8 +119,10 @@ def wait_for_ssh(hosts: list[Host]) -> None:
         while not answers(host.address):
             if time.monotonic() > deadline:
                 log = podman("exec", host.container, "journalctl", "-b", "-n", "20", "--no-pager", check=False)
-                raise LabError(f"{host.name} ({host.address}) gave no SSH greeting in {SSH_DEADLINE} s; "
-                               f"its journal ends with:\n{log.stdout or log.stderr}")
+                raise LabError(
+                    f"{host.name} ({host.address}) gave no SSH greeting in {SSH_DEADLINE} s; "
+                    f"its journal ends with:\n{log.stdout or log.stderr}"
+                )
             time.sleep(0.1)
 
 
@@ -123,8 +136,10 @@ def start(host: Host) -> None:
     done = podman("run", "--detach", "--label", label, *_run_arguments(host), image, check=False)
     if "IPAM error" in done.stderr:
         podman("rm", "--force", host.container, check=False)
-        raise StaleLease(f"podman has lent {host.address} to a container that is no more ({done.stderr.strip()}). "
-                         f"Remove {LEASES} while no container is on the machine, and try again.")
+        raise StaleLease(
+            f"podman has lent {host.address} to a container that is no more ({done.stderr.strip()}). "
+            f"Remove {LEASES} while no container is on the machine, and try again."
+        )
     if done.returncode != 0:
         raise LabError(f"{host.name} doesn't start: {done.stderr.strip()}")
 

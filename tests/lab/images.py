@@ -40,9 +40,15 @@ def _arguments(name: str) -> list[str]:
     if kind not in PACKAGES or release not in RELEASES:
         known = ", ".join(f"{k}-{r}" for k in PACKAGES for r in RELEASES)
         raise LabError(f"no image is called {name!r}; there are {known}")
-    hook = f"sh -c {shlex.quote(_script())} lab \"$1\""
-    return ["mmdebstrap", "--variant=minbase", "--components=main", f"--include={','.join(sorted(PACKAGES[kind]))}",
-            f"--customize-hook={hook}", release]
+    hook = f'sh -c {shlex.quote(_script())} lab "$1"'
+    return [
+        "mmdebstrap",
+        "--variant=minbase",
+        "--components=main",
+        f"--include={','.join(sorted(PACKAGES[kind]))}",
+        f"--customize-hook={hook}",
+        release,
+    ]
 
 
 def reference(name: str) -> str:

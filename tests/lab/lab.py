@@ -42,7 +42,8 @@ def _mended(host: Host, state: str) -> bool:
 
 
 def _make_all() -> None:
-    """Make all hosts, empty: a store that knows the machines of one that stayed and not those of another would be wrong."""
+    """Make all hosts, empty: a store that knows the machines of one that stayed and not those of another would be
+    wrong."""
     _forget_machines()
     for host in HOSTS:
         hosts.remove(host.container, hosts.named_volumes(host))
@@ -126,8 +127,19 @@ def status(_args: argparse.Namespace) -> None:
 
 
 def ssh(args: argparse.Namespace) -> None:
-    argv = ["ssh", "-i", key_file(), "-o", f'UserKnownHostsFile="{hosts.KNOWN_HOSTS}"', "-o", "IdentitiesOnly=yes",
-            "-o", "HostKeyAlias=" + args.host, "-l", "root"]
+    argv = [
+        "ssh",
+        "-i",
+        key_file(),
+        "-o",
+        f'UserKnownHostsFile="{hosts.KNOWN_HOSTS}"',
+        "-o",
+        "IdentitiesOnly=yes",
+        "-o",
+        "HostKeyAlias=" + args.host,
+        "-l",
+        "root",
+    ]
     os.execvp("ssh", [*argv, hosts.address_of(args.host), *args.command])
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the machine must have left for the lab's hosts, which share its kernel's limits: inotify instances, that root may have 128 of by default."""
+"""What the machine must have left for the lab's hosts, which share its kernel's limits: inotify instances, that root
+may have 128 of by default."""
 
 from __future__ import annotations
 

@@ -48,11 +48,20 @@ def run(scenario: str) -> str:
     # Molecule remembers there that it has prepared the hosts, and then doesn't: the lab may have been remade since.
     memory = CHECKOUT / "build" / "molecule" / scenario / "ephemeral"
     shutil.rmtree(memory, ignore_errors=True)
-    env = dict(os.environ, PYTEST_ADDOPTS=f"-p no:cacheprovider --junitxml={report}", MOLECULE_EPHEMERAL_DIRECTORY=str(memory),
-               MOLECULE_COMMAND_BORDERS="false")
-    done = subprocess.run(["molecule", "test", "--scenario-name", scenario], cwd=CHECKOUT, env=env,
-                          stdin=subprocess.DEVNULL, check=False)
-    return f"molecule ended with {done.returncode}" if done.returncode else verdict(sorted(JUNIT.glob(pattern)), verifications(scenario))
+    env = dict(
+        os.environ,
+        PYTEST_ADDOPTS=f"-p no:cacheprovider --junitxml={report}",
+        MOLECULE_EPHEMERAL_DIRECTORY=str(memory),
+        MOLECULE_COMMAND_BORDERS="false",
+    )
+    done = subprocess.run(
+        ["molecule", "test", "--scenario-name", scenario], cwd=CHECKOUT, env=env, stdin=subprocess.DEVNULL, check=False
+    )
+    return (
+        f"molecule ended with {done.returncode}"
+        if done.returncode
+        else verdict(sorted(JUNIT.glob(pattern)), verifications(scenario))
+    )
 
 
 def main(names: list[str]) -> int:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run make targets, all of them, and end with one count of what passed and failed.
 
-Two lanes, side by side: what needs the lab's hosts waits for them most of the time, and what only needs the controller, or hosts of
-its own, runs meanwhile. What the second lane says is printed when a part of it has ended.
+Two lanes, side by side: what needs the lab's hosts waits for them most of the time, and what only needs the controller,
+or hosts of its own, runs meanwhile. What the second lane says is printed when a part of it has ended.
 
 A target that writes JUnit files counts with its tests, any other as one. Skipped tests are failures here: a test that
 can't run where everything is installed is missing something.
@@ -27,7 +27,9 @@ Row = t.Tuple[str, float, int, int]
 
 def command(part: str) -> list[str]:
     """The make command of a part; ``test-molecule-NAME`` is one scenario."""
-    return ["make", "test-molecule", f"SCENARIO={part[len(MOLECULE):]}"] if part.startswith(MOLECULE) else ["make", part]
+    return (
+        ["make", "test-molecule", f"SCENARIO={part[len(MOLECULE) :]}"] if part.startswith(MOLECULE) else ["make", part]
+    )
 
 
 def counts(part: str, returncode: int) -> tuple[int, int]:
@@ -53,7 +55,13 @@ def run(part: str, log: Path | None) -> Row:
         done = subprocess.run(command(part), stdin=subprocess.DEVNULL, check=False)
     else:
         with open(log, "w", encoding="utf-8") as file:
-            done = subprocess.run([*command(part), "APART=1"], stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False)
+            done = subprocess.run(
+                [*command(part), "APART=1"],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
     return part, time.monotonic() - begin, *counts(part, done.returncode)
 
 
@@ -63,7 +71,10 @@ def beside(parts: t.Sequence[str], rows: list[Row]) -> None:
         log = LOGS / f"{part}.log"
         row = run(part, log)
         rows.append(row)
-        print(f"\n== {part}, which ran beside\n{log.read_text(encoding='utf-8', errors='replace')}== end of {part}", flush=True)
+        print(
+            f"\n== {part}, which ran beside\n{log.read_text(encoding='utf-8', errors='replace')}== end of {part}",
+            flush=True,
+        )
 
 
 def main(arguments: list[str]) -> int:

@@ -22,7 +22,14 @@ CHAR, LINE, MARGIN, SCREEN = 7.3, 20, 20, 520
 
 def machines() -> list[dict[str, t.Any]]:
     """What the lab's store knows."""
-    argv = [str(CHECKOUT / ".venv/bin/ansible"), "localhost", "-m", "virtuoso.grid.order_info", "-a", f"store={STATE / 'grid.db'}"]
+    argv = [
+        str(CHECKOUT / ".venv/bin/ansible"),
+        "localhost",
+        "-m",
+        "virtuoso.grid.order_info",
+        "-a",
+        f"store={STATE / 'grid.db'}",
+    ]
     env = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")}
     done = subprocess.run(argv, cwd=CHECKOUT, env=env, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.partition("=>")[2])["machines"]
@@ -35,7 +42,9 @@ def table(rows: list[dict[str, t.Any]]) -> list[str]:
         display = row["display"] or {}
         console = f"{display.get('type')} {display.get('host')}:{display.get('port')}"
         image = (row["image"] or {}).get("name", "-")
-        cells.append((row["name"], row["reference"], image, row["provider"], row["state"], row["address"] or "-", console))
+        cells.append(
+            (row["name"], row["reference"], image, row["provider"], row["state"], row["address"] or "-", console)
+        )
     widths = [max(len(line[index]) for line in cells) for index in range(len(cells[0]))]
     return ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in cells]
 
@@ -74,7 +83,7 @@ def main() -> int:
     TARGET.write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{top + tall + MARGIN:.0f}" '
         'font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="12" xml:space="preserve">'
-        '<!-- SPDX-License-Identifier: GPL-3.0-or-later -->'
+        "<!-- SPDX-License-Identifier: GPL-3.0-or-later -->"
         f'<rect width="100%" height="100%" fill="#1f2933"/>{text}{"".join(parts)}</svg>\n',
         encoding="utf-8",
     )

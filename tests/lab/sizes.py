@@ -26,8 +26,12 @@ def long_functions(path: Path, text: str) -> list[str]:
 
 
 def main() -> int:
-    names = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-                           check=True, capture_output=True, text=True).stdout.split("\0")
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\0")
     problems = []
     for path in (Path(name) for name in names if name.endswith((".py", ".yml", ".yaml", ".sh"))):
         if not path.is_file():

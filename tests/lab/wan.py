@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lab's WAN: 100 Mbit/s and 20 ms between the hosts, a firewall that admits nothing inbound before home1, no UDP at provider2.
+"""The lab's WAN: 100 Mbit/s and 20 ms between the hosts, a firewall that admits nothing inbound before home1, no UDP at
+provider2.
 
-Off until it is asked for. The controller, which stands for the operator at home, reaches all hosts as without it: only what the hosts send each other is
-taken from the bridge, by rules of the netdev family, to a tap each, and carried by wan_daemon.py. `lab.py down` ends it, as does the bridge's end.
+Off until it is asked for. The controller, which stands for the operator at home, reaches all hosts as without it: only
+what the hosts send each other is taken from the bridge, by rules of the netdev family, to a tap each, and carried by
+wan_daemon.py. `lab.py down` ends it, as does the bridge's end.
 """
 
 from __future__ import annotations
@@ -56,7 +58,11 @@ def _process() -> int | None:
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (entry / "cmdline").read_bytes().split(b"\0")
-            if bytes(DAEMON) in words and bytes(SETTINGS) in words and not any(word.endswith(b"sudo") for word in words[:1]):
+            if (
+                bytes(DAEMON) in words
+                and bytes(SETTINGS) in words
+                and not any(word.endswith(b"sudo") for word in words[:1])
+            ):
                 return int(entry.name)
     return None
 
@@ -125,7 +131,9 @@ def _start() -> None:
     # Not by /sys, which may show another network namespace's.
     while not {_tap(host) for host in HOSTS} <= {name for dummy, name in socket.if_nameindex()}:
         if time.monotonic() > end:
-            raise LabError(f"the WAN's program doesn't start: {LOG.read_text(errors='replace').strip() or 'it says nothing'}")
+            raise LabError(
+                f"the WAN's program doesn't start: {LOG.read_text(errors='replace').strip() or 'it says nothing'}"
+            )
         time.sleep(0.02)
 
 
@@ -138,9 +146,14 @@ def on(rate: float = RATE, round_trip: float = ROUND_TRIP, firewalls: t.Mapping[
     """
     kinds = {**FIREWALLS, **(firewalls or {})}
     settings = {
-        "id": uuid.uuid4().hex, "bridge": _bridge(), "rate": rate * 1e6, "delay": round_trip / 2000, "delays": [], "cuts": [],
+        "id": uuid.uuid4().hex,
+        "bridge": _bridge(),
+        "rate": rate * 1e6,
+        "delay": round_trip / 2000,
+        "delays": [],
+        "cuts": [],
         "hosts": {host.name: {"mac": host.mac, "tap": _tap(host), "firewall": kinds[host.name]} for host in HOSTS},
-    }  # fmt: skip
+    }
     if is_on():
         _change({**settings, "id": _read()["id"]})
     else:
@@ -163,7 +176,10 @@ def off() -> None:
     if there:
         for line in run(["bridge", "link"], check=False).stdout.splitlines():
             if f"master {_bridge()} " in line:
-                run(["bridge", "link", "set", "dev", line.split()[1].partition("@")[0].rstrip(":"), "isolated", "off"], check=False)
+                run(
+                    ["bridge", "link", "set", "dev", line.split()[1].partition("@")[0].rstrip(":"), "isolated", "off"],
+                    check=False,
+                )
         say("the WAN is off")
 
 
@@ -184,10 +200,18 @@ def _known(names: t.Sequence[str]) -> None:
 def cut(names: t.Sequence[str], seconds: float) -> None:
     """Cut the ways between these hosts, or all of the only one's, for some seconds from now; 0 mends them."""
     _known(names)
-    pairs = itertools.combinations(names, 2) if len(names) > 1 else ((names[0], host.name) for host in HOSTS if host.name != names[0])
+    pairs = (
+        itertools.combinations(names, 2)
+        if len(names) > 1
+        else ((names[0], host.name) for host in HOSTS if host.name != names[0])
+    )
     wanted = {frozenset(pair) for pair in pairs}
     settings, now = _read(), time.time()
-    kept = [entry for entry in settings.get("cuts", ()) if frozenset(entry["between"]) not in wanted and entry["until"] > now]
+    kept = [
+        entry
+        for entry in settings.get("cuts", ())
+        if frozenset(entry["between"]) not in wanted and entry["until"] > now
+    ]
     more = [{"between": sorted(pair), "until": now + seconds} for pair in wanted] if seconds else []
     _change({**settings, "cuts": kept + more} if settings else {})
 
@@ -201,7 +225,8 @@ def delay(names: t.Sequence[str], round_trip: float) -> None:
 
 
 def reboot(name: str, grace: int = 5) -> float:
-    """Start a host anew, as after `reboot` or, without grace, as after a loss of power; seconds until its SSH server greets."""
+    """Start a host anew, as after `reboot` or, without grace, as after a loss of power; seconds until its SSH server
+    greets."""
     _known([name])
     host = next(host for host in HOSTS if host.name == name)
     begin = time.monotonic()
@@ -229,12 +254,20 @@ def _verb(args: argparse.Namespace) -> None:
 
 def add_verbs(verbs: t.Any) -> None:
     """What lab.py offers of this."""
-    verb = verbs.add_parser("wan", help="put a WAN between the hosts, or change it: on, off, status, cut HOST [HOST], delay HOST HOST")
+    verb = verbs.add_parser(
+        "wan", help="put a WAN between the hosts, or change it: on, off, status, cut HOST [HOST], delay HOST HOST"
+    )
     verb.add_argument("action", choices=("on", "off", "status", "cut", "delay"))
     verb.add_argument("hosts", nargs="*")
     verb.add_argument("--rate", type=float, default=RATE, help="Mbit/s of each host's line; 0 is no limit")
     verb.add_argument("--round-trip", type=float, default=ROUND_TRIP, help="milliseconds between hosts")
-    verb.add_argument("--firewall", action="append", default=[], metavar="HOST=KIND", help=f"instead of {FIREWALLS}; kinds: {', '.join(KINDS)}")
+    verb.add_argument(
+        "--firewall",
+        action="append",
+        default=[],
+        metavar="HOST=KIND",
+        help=f"instead of {FIREWALLS}; kinds: {', '.join(KINDS)}",
+    )
     verb.add_argument("--seconds", type=float, default=10, help="how long a way is cut; 0 mends it")
     verb.set_defaults(do=_verb)
     verb = verbs.add_parser("reboot", help="start a host anew")

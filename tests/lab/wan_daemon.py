@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The program that is the lab's WAN: joins one tap a host, with a firewall, a rate and a delay on each way.
 
-Usage: wan_daemon.py SETTINGS. The file, made by wan.py, is read at the start and at each SIGHUP. The taps are this process's own and go with it. It ends
-when its file is gone or another WAN's, when the lab's bridge is gone, and after some hours in any case.
+Usage: wan_daemon.py SETTINGS. The file, made by wan.py, is read at the start and at each SIGHUP. The taps are this
+process's own and go with it. It ends when its file is gone or another WAN's, when the lab's bridge is gone, and after
+some hours in any case.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class Daemon:
         hosts = settings["hosts"]
         self.taps = {open_tap(host["tap"]): name for name, host in hosts.items()}
         self.handles = {name: handle for handle, name in self.taps.items()}
-        self.wan = Wan({name: Port(bytes.fromhex(host["mac"].replace(":", ""))) for name, host in hosts.items()}, rate=0, delay=0)
+        self.wan = Wan(
+            {name: Port(bytes.fromhex(host["mac"].replace(":", ""))) for name, host in hosts.items()}, rate=0, delay=0
+        )
         signal.signal(signal.SIGHUP, lambda *_: setattr(self, "_reload", True))
 
     def settle(self) -> bool:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the lab's WAN does to a frame: whom it is for, what firewalls on its way say, and when it arrives (pure: time is given)."""
+"""What the lab's WAN does to a frame: whom it is for, what firewalls on its way say, and when it arrives (pure: time is
+given)."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ Flow = tuple[int, bytes, bytes, bytes]
 
 @dataclass(frozen=True)
 class Packet:
-    """What firewalls look at in a frame of IPv4. Of a fragment after the first there are no ports, and ``ports`` is ``None``."""
+    """What firewalls look at in a frame of IPv4. Of a fragment after the first there are no ports, and ``ports`` is
+    ``None``."""
 
     protocol: int
     source: bytes

@@ -1,10 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Numbered broadcast frames: sent at a rate, and counted by number. Runs on the lab's hosts, with Python's standard library.
+"""Numbered broadcast frames: sent at a rate, and counted by number. Runs on the lab's hosts, with Python's standard
+library.
 
-frames.py send DEVICE COUNT RATE TAG       prints {"sent": ...}
-frames.py count DEVICE COUNT SECONDS TAG   prints {"once": ..., "more": ..., "missing": ...} after so many seconds, or a second after all came
+frames.py send DEVICE COUNT RATE TAG       prints {"sent": ...} frames.py count DEVICE COUNT SECONDS TAG   prints
+{"once": ..., "more": ..., "missing": ...} after so many seconds, or a second after all came
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many plays at once on one store: each registers, orders and asks for the last gigabytes of one provider that they all share."""
+"""Many plays at once on one store: each registers, orders and asks for the last gigabytes of one provider that they all
+share."""
 
 from __future__ import annotations
 
@@ -23,8 +24,22 @@ IMAGE = {"name": "tiny@1", "digest": "sha256:" + "a" * 64, "size": 1, "virtual_s
 def provider(name, memory, load=0.1):
     """A provider as provider_info returns it."""
     return {
-        **{"name": name, "site": "north", "cpus": 1000, "cpus_allocated": 0, "disk": 9999 * GIB, "disk_free": 9999 * GIB, "disk_allocated": 0},
-        **{"memory": memory, "memory_free": memory, "memory_allocated": 0, "architecture": "x86_64", "networks": ["virtuoso"]},
+        **{
+            "name": name,
+            "site": "north",
+            "cpus": 1000,
+            "cpus_allocated": 0,
+            "disk": 9999 * GIB,
+            "disk_free": 9999 * GIB,
+            "disk_allocated": 0,
+        },
+        **{
+            "memory": memory,
+            "memory_free": memory,
+            "memory_allocated": 0,
+            "architecture": "x86_64",
+            "networks": ["virtuoso"],
+        },
         **{"machines": [], "images": [], "load": load},
     }
 
@@ -45,10 +60,15 @@ def play(location, number, room, start, results):
         hosts = [{"name": facts["name"], "site": "north", "facts": facts} for facts in (mine, shared)]
         sample = {"object": "shared", "metric": "load", "value": number}
         entry = {"name": f"web{number:02}", "image": "tiny", "memory": "1 GiB", "disk": "1 GiB"}
-        done = [call(registration, store=location, providers=hosts), call(registration, store=location, samples=[sample])]
+        done = [
+            call(registration, store=location, providers=hosts),
+            call(registration, store=location, samples=[sample]),
+        ]
         done.append(call(order, store=location, owner="alice", machines=[entry]))
         machine = {**done[-1]["machines"][0]["spec"], "uuid": done[-1]["machines"][0]["uuid"], "image": IMAGE}
-        placed = call(placement, store=location, machines=[machine], providers=[shared], host_reserve="0")["machines"][0]
+        placed = call(placement, store=location, machines=[machine], providers=[shared], host_reserve="0")["machines"][
+            0
+        ]
         refused = [result["msg"] for result in done if result.get("failed")]
         if not placed.get("provider") and placed["failure"]["code"] != "no_provider":
             refused.append(placed["msg"])

@@ -40,7 +40,18 @@ class Server:
     def __enter__(self) -> Server:
         if os.geteuid() == 0:
             os.chown(self.directory, pwd.getpwnam(USER).pw_uid, -1)
-        self._run("initdb", "--pgdata", str(self.data), "--username", "grid", "--auth", "trust", "--no-sync", "--locale", "C.UTF-8")
+        self._run(
+            "initdb",
+            "--pgdata",
+            str(self.data),
+            "--username",
+            "grid",
+            "--auth",
+            "trust",
+            "--no-sync",
+            "--locale",
+            "C.UTF-8",
+        )
         self.start()
         return self
 
@@ -51,9 +62,21 @@ class Server:
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
-        options = f"-c listen_addresses= -c unix_socket_directories={self.directory} -c fsync=off -c max_connections=120"
+        options = (
+            f"-c listen_addresses= -c unix_socket_directories={self.directory} -c fsync=off -c max_connections=120"
+        )
         # Its output goes to a file: a pipe would stay open as long as the server runs.
-        self._run("pg_ctl", "--pgdata", str(self.data), "--log", str(self.directory / "log"), "--options", options, "--wait", "start")
+        self._run(
+            "pg_ctl",
+            "--pgdata",
+            str(self.data),
+            "--log",
+            str(self.directory / "log"),
+            "--options",
+            options,
+            "--wait",
+            "start",
+        )
 
     def stop(self, mode: str = "immediate") -> None:
         """End the server; ``immediate`` is as if it had been killed."""

@@ -14,9 +14,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._display.picture imp
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import connect, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import check_uuid, label
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import check_text
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
 
 Result = t.Dict[str, t.Any]
@@ -60,14 +60,21 @@ def _one(conn: t.Any, entry: t.Any, pictures: bool) -> Result:
     name = check_text("name", entry["name"]) if entry.get("name") else None
     domain = observe.find_domain(conn, uuid, name)[0]
     if domain is None:
-        raise GridError("machine_unknown", "no such machine on this host", remedy="Look where it is: virtuoso.grid.machine_info")
+        raise GridError(
+            "machine_unknown", "no such machine on this host", remedy="Look where it is: virtuoso.grid.machine_info"
+        )
     with translated("look at the display"):
         display = domain_xml.display_of(domain_xml.parse(domain.XMLDesc(0)))
         result: Result = {"uuid": domain.UUIDString(), "display": display, "screenshot": None}
         if pictures and display["port"] is not None and domain.isActive():
             picture = screenshot(conn, domain)
             content = base64.b64encode(picture.data).decode("ascii")
-            result["screenshot"] = {"format": "png", "width": picture.width, "height": picture.height, "content": content}
+            result["screenshot"] = {
+                "format": "png",
+                "width": picture.width,
+                "height": picture.height,
+                "content": content,
+            }
     return result
 
 
@@ -80,7 +87,12 @@ def displays(uri: str, entries: t.Sequence[t.Any], pictures: bool) -> list[Resul
         identity = {"uuid": entry.get("uuid") if isinstance(entry, t.Mapping) else None}
         return {
             **identity,
-            **attempt(label(entry), lambda: _one(hypervisor.conn, entry, pictures), kind="machine", tried="look at its display"),
+            **attempt(
+                label(entry),
+                lambda: _one(hypervisor.conn, entry, pictures),
+                kind="machine",
+                tried="look at its display",
+            ),
         }
 
     with connect(uri) as hypervisor, concurrent.futures.ThreadPoolExecutor(_AT_A_TIME) as pool:

@@ -31,7 +31,9 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _unreadable(why: str) -> GridError:
-    return GridError("screenshot_invalid", f"the screenshot can't be read: {why}", remedy="Look at the display with a VNC client")
+    return GridError(
+        "screenshot_invalid", f"the screenshot can't be read: {why}", remedy="Look at the display with a VNC client"
+    )
 
 
 def _from_ppm(match: re.Match[bytes], data: bytes) -> Picture:
@@ -45,7 +47,9 @@ def _from_ppm(match: re.Match[bytes], data: bytes) -> Picture:
     rows = b"".join(b"\0" + data[at : at + row] for at in range(start, start + row * height, row))
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return Picture(
-        _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows, 6)) + _chunk(b"IEND", b""), width, height
+        _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows, 6)) + _chunk(b"IEND", b""),
+        width,
+        height,
     )
 
 

@@ -75,7 +75,11 @@ def _begin(domain: t.Any, path: str) -> None:
         domain.backupBegin(text, None, 0)
     except libvirt.libvirtError as exc:
         number = exc.get_error_code()
-        if number in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_OPERATION_UNSUPPORTED, libvirt.VIR_ERR_CONFIG_UNSUPPORTED):
+        if number in (
+            libvirt.VIR_ERR_NO_SUPPORT,
+            libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+            libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+        ):
             raise GridError(
                 "capture_unsupported",
                 f"this host can't copy the disk of a running machine: {exc}",
@@ -143,7 +147,8 @@ def abandoned(domain: t.Any, directory: str) -> bool:
 def frozen(domain: t.Any, agent: bool, patience: int = _AGENT_PATIENCE) -> t.Iterator[bool]:
     """Hold the guest's writes while the body runs, if its agent can; whether they are held.
 
-    A guest that doesn't do it in time may do it later, so it is thawed in any case; so is one that a killed run left frozen.
+    A guest that doesn't do it in time may do it later, so it is thawed in any case; so is one that a killed run left
+    frozen.
     """
     if not agent:
         yield False

@@ -16,7 +16,11 @@ import typing as t
 import xml.etree.ElementTree as ET
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, state_word, translated
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
+    libvirt,
+    state_word,
+    translated,
+)
 
 RECORD = "/etc/virtuoso/virtualization"
 """Where the role ``provider`` keeps what a trial found: ``kvm`` or ``qemu``."""
@@ -24,7 +28,8 @@ RECORD = "/etc/virtuoso/virtualization"
 _KVM = "/dev/kvm"
 # linux/kvm.h: KVM_GET_API_VERSION, and the only version there ever was
 _GET_API_VERSION, _API_VERSION = 0xAE00, 12
-# A boot sector for QEMU's isa-debug-exit device: mov dx,0x501; mov al,0x10; out dx,al; hlt. QEMU then ends with 0x10 << 1 | 1.
+# A boot sector for QEMU's isa-debug-exit device: mov dx,0x501; mov al,0x10; out dx,al; hlt. QEMU then ends with 0x10 <<
+# 1 | 1.
 _BOOT_SECTOR = bytes.fromhex("ba0105b010eef4").ljust(510, b"\0") + b"\x55\xaa"
 _BOOT_CODE = 0x21
 _TRIAL_SECONDS = 10
@@ -39,11 +44,14 @@ class Virtualization(t.NamedTuple):
 
 def cpu_flags(cpuinfo: str) -> set[str]:
     """The processor's flags in the text of ``/proc/cpuinfo`` (pure)."""
-    return {flag for line in cpuinfo.splitlines() if line.startswith("flags") for flag in line.partition(":")[2].split()}
+    return {
+        flag for line in cpuinfo.splitlines() if line.startswith("flags") for flag in line.partition(":")[2].split()
+    }
 
 
 def _cheap() -> Virtualization:
-    """Without starting anything. A stock kernel can hang on a /dev/kvm that no processor feature stands behind: flags come first."""
+    """Without starting anything. A stock kernel can hang on a /dev/kvm that no processor feature stands behind: flags
+    come first."""
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
         flags = cpu_flags(file.read())
     if not flags & {"vmx", "svm"}:
@@ -64,9 +72,20 @@ def boots(acceleration: str, timeout: float = _TRIAL_SECONDS) -> str | None:
         disk.write(_BOOT_SECTOR)
         disk.flush()
         argv = [
-            "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", f"pc,accel={acceleration}", "-m", "16",
-            "-drive", f"file={disk.name},format=raw,if=ide,readonly=off,snapshot=on", "-device", "isa-debug-exit,iobase=0x501,iosize=0x2",
-        ]  # fmt: skip
+            "qemu-system-x86_64",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-machine",
+            f"pc,accel={acceleration}",
+            "-m",
+            "16",
+            "-drive",
+            f"file={disk.name},format=raw,if=ide,readonly=off,snapshot=on",
+            "-device",
+            "isa-debug-exit,iobase=0x501,iosize=0x2",
+        ]
         try:
             done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False)
         except FileNotFoundError:
@@ -105,8 +124,15 @@ def virtualization() -> Virtualization:
 def machine_types(capabilities: str, architecture: str = "x86_64") -> list[str]:
     """The versioned q35 machine types in libvirt's capabilities, oldest first (pure)."""
     arches = ET.fromstring(capabilities).iterfind(f"guest/arch[@name='{architecture}']")
-    names = {machine.text for arch in arches for machine in arch.iter("machine") if (machine.text or "").startswith("pc-q35-")}
-    return sorted(names, key=lambda name: [int(part) if part.isdigit() else 0 for part in name[len("pc-q35-") :].split(".")])
+    names = {
+        machine.text
+        for arch in arches
+        for machine in arch.iter("machine")
+        if (machine.text or "").startswith("pc-q35-")
+    }
+    return sorted(
+        names, key=lambda name: [int(part) if part.isdigit() else 0 for part in name[len("pc-q35-") :].split(".")]
+    )
 
 
 def _version(number: int) -> str:
@@ -131,7 +157,9 @@ def _domains(conn: t.Any) -> tuple[list[dict[str, t.Any]], int, int]:
             domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, metadata.NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
         except libvirt.libvirtError:
             continue
-        machines.append({"uuid": domain.UUIDString(), "name": domain.name(), "state": state_word(stats.get("state.state", 0))})
+        machines.append(
+            {"uuid": domain.UUIDString(), "name": domain.name(), "state": state_word(stats.get("state.state", 0))}
+        )
     return sorted(machines, key=lambda machine: machine["name"]), memory, cpus
 
 

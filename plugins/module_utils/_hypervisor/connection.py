@@ -43,12 +43,18 @@ def to_grid_error(exc: Exception) -> GridError:
     text = str(exc).strip().rstrip(".")
     known = {
         libvirt.VIR_ERR_NO_DOMAIN: ("machine_unknown", None),
-        libvirt.VIR_ERR_NO_NETWORK: ("network_missing", "Run the playbook virtuoso.grid.setup, or name a network that is there"),
+        libvirt.VIR_ERR_NO_NETWORK: (
+            "network_missing",
+            "Run the playbook virtuoso.grid.setup, or name a network that is there",
+        ),
         libvirt.VIR_ERR_OPERATION_TIMEOUT: (
             "libvirt_busy",
             "Another operation on this machine is under way: run again when it has ended",
         ),
-        libvirt.VIR_ERR_RPC: ("libvirt_unreachable", "See that libvirtd runs: systemctl status libvirtd; then run again"),
+        libvirt.VIR_ERR_RPC: (
+            "libvirt_unreachable",
+            "See that libvirtd runs: systemctl status libvirtd; then run again",
+        ),
         libvirt.VIR_ERR_SYSTEM_ERROR: ("libvirt_error", None),
     }
     code, remedy = known.get(number, ("libvirt_error", None))
@@ -118,7 +124,9 @@ class Events:
         )
         self._reboots: dict[str, int] = {}
         self._registered = [conn.domainEventRegisterAny(None, number, self._told, None) for number in ids]
-        self._registered.append(conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._rebooted, None))
+        self._registered.append(
+            conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._rebooted, None)
+        )
 
     def _told(self, _conn: t.Any, domain: t.Any, *_rest: t.Any) -> None:
         uuid = domain.UUIDString()

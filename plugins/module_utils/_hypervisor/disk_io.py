@@ -10,7 +10,12 @@ import xml.etree.ElementTree as ET
 
 Limits = t.Mapping[str, int]
 
-TAGS = {"read_bytes": "read_bytes_sec", "write_bytes": "write_bytes_sec", "read_iops": "read_iops_sec", "write_iops": "write_iops_sec"}
+TAGS = {
+    "read_bytes": "read_bytes_sec",
+    "write_bytes": "write_bytes_sec",
+    "read_iops": "read_iops_sec",
+    "write_iops": "write_iops_sec",
+}
 """The limits, and how libvirt calls them."""
 
 

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A machine as libvirt's domain XML, and back (pure).
 
-A domain is written from nothing only when it is defined for the first time. Later changes edit the tree that libvirt has, so
-that what others put there, and this collection doesn't manage, stays.
+A domain is written from nothing only when it is defined for the first time. Later changes edit the tree that libvirt
+has, so that what others put there, and this collection doesn't manage, stays.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def _sub(parent: ET.Element, tag: str, text: str | None = None, **attributes: st
 
 
 def _backing(disk: ET.Element, layers: t.Sequence[str], pages: Model | None = None) -> None:
-    """The chain below a disk, nearest first, told in full: what a layer says of a backing file of its own is not followed.
+    """The chain below a disk, nearest first, told in full: what a layer says of a backing file of its own is not
+    followed.
 
     :param pages: the export that the disk pages from instead: ``host``, ``port``, ``export``.
     """
@@ -135,10 +136,11 @@ def title(values: metadata.Metadata) -> str:
 def build(wanted: Model, values: metadata.Metadata) -> ET.Element:
     """The ``<domain>`` element of a machine that is not defined yet.
 
-    :param wanted: ``vcpus``, ``vcpus_max`` (or ``None``), ``memory`` (bytes), ``memory_max`` (or ``None``), ``cpu_shares`` and ``cpu_limit`` (or
-        ``None``), ``network``, ``mac``, ``cards`` (those on other networks), ``boot``, ``description``, ``display``,
-        ``display_password``, ``virtualization`` (kvm, qemu), ``machine_type``, ``disk_path``, ``seed_path``,
-        ``layers`` (paths of what the disk is an overlay on, nearest first), ``pages`` (the export that it is an overlay on).
+    :param wanted: ``vcpus``, ``vcpus_max`` (or ``None``), ``memory`` (bytes), ``memory_max`` (or ``None``),
+        ``cpu_shares`` and ``cpu_limit`` (or ``None``), ``network``, ``mac``, ``cards`` (those on other networks),
+        ``boot``, ``description``, ``display``, ``display_password``, ``virtualization`` (kvm, qemu), ``machine_type``,
+        ``disk_path``, ``seed_path``, ``layers`` (paths of what the disk is an overlay on, nearest first), ``pages``
+        (the export that it is an overlay on).
     :param values: its metadata.
     """
     domain = ET.Element("domain", type=wanted["virtualization"])
@@ -226,11 +228,12 @@ def set_disk(domain: ET.Element, path: str, layers: t.Sequence[str], pages: Mode
 
 
 def read(domain: ET.Element) -> Model:
-    """What libvirt has, in the terms of :data:`FIELDS`, what :func:`hardware.read` knows beside them, and ``mac``, ``machine_type``,
-    ``virtualization``, ``disk_path``, ``pages``.
+    """What libvirt has, in the terms of :data:`FIELDS`, what :func:`hardware.read` knows beside them, and ``mac``,
+    ``machine_type``, ``virtualization``, ``disk_path``, ``pages``.
 
-    ``disk_io`` has the limits of the disk, ``None`` where there is none. ``cpu_limit`` is ``{period, quota}`` of each virtual CPU, in microseconds. It,
-    ``cpu_shares`` and ``display_password`` are ``None`` where the domain says nothing of them.
+    ``disk_io`` has the limits of the disk, ``None`` where there is none. ``cpu_limit`` is ``{period, quota}`` of each
+    virtual CPU, in microseconds. It, ``cpu_shares`` and ``display_password`` are ``None`` where the domain says nothing
+    of them.
     """
     interface = _interface(domain)
     vnc = _vnc(domain)
@@ -362,7 +365,8 @@ _SETTERS: dict[str, t.Callable[[ET.Element, t.Any], None]] = {
 def edit(domain: ET.Element, changes: t.Mapping[str, t.Any]) -> None:
     """Change the given :data:`FIELDS` in a ``<domain>`` element, in their order, and nothing else.
 
-    :param changes: values as :func:`read` has them, but of ``extra_networks``, which come with their cards' MAC addresses.
+    :param changes: values as :func:`read` has them, but of ``extra_networks``, which come with their cards' MAC
+        addresses.
     """
     for field in FIELDS:
         if field in changes:

@@ -1,10 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What of a domain's hardware can grow and shrink while it runs: processors, memory, network cards; and what it boots from (pure).
+"""What of a domain's hardware can grow and shrink while it runs: processors, memory, network cards; and what it boots
+from (pure).
 
-Memory that can be added is one virtio-mem device: it takes and gives back any number of blocks, where a module of memory comes and goes as
-a whole. It needs a NUMA cell to belong to.
+Memory that can be added is one virtio-mem device: it takes and gives back any number of blocks, where a module of
+memory comes and goes as a whole. It needs a NUMA cell to belong to.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ BLOCK = 2 * MIB
 """By how much memory is added: a huge page of the guest, the least that virtio-mem knows."""
 
 SPARE_PORTS = 4
-"""Slots for cards that are plugged in while it runs; on a q35 each device has a port of its own, which can't be added then."""
+"""Slots for cards that are plugged in while it runs; on a q35 each device has a port of its own, which can't be added
+then."""
 
 _KIB = 1024
 _CARD = "ua-net-"
@@ -37,7 +39,8 @@ def _number(domain: ET.Element, path: str) -> int:
 
 
 def default_vcpus_max(vcpus: int) -> int:
-    """To how many processors a machine may grow while it runs, if nobody says: twice as many. Each costs its guest some 200 KiB.
+    """To how many processors a machine may grow while it runs, if nobody says: twice as many. Each costs its guest some
+    200 KiB.
 
     More than 255 in all would need an interrupt remapper that machines don't have.
     """
@@ -61,7 +64,8 @@ def _processors(domain: ET.Element) -> Model:
 
 
 def set_vcpus(domain: ET.Element, number: int, most: int | None = None) -> None:
-    """So many processors at the next start, and room for ``most``; for as many as there is room now, or as are sensible, without it."""
+    """So many processors at the next start, and room for ``most``; for as many as there is room now, or as are
+    sensible, without it."""
     if most is None:
         most = _processors(domain)["vcpus_max"]
         most = most if most >= number else default_vcpus_max(number)
@@ -79,7 +83,13 @@ def set_vcpus(domain: ET.Element, number: int, most: int | None = None) -> None:
     if most > 1:
         each = _sub(domain, "vcpus")
         for index in range(most):
-            _sub(each, "vcpu", id=str(index), enabled="yes" if index < number else "no", hotpluggable="yes" if index else "no")
+            _sub(
+                each,
+                "vcpu",
+                id=str(index),
+                enabled="yes" if index < number else "no",
+                hotpluggable="yes" if index else "no",
+            )
     for cell in domain.findall("cpu/numa/cell[@id='0']"):
         cell.set("cpus", _all(most))
 
@@ -162,7 +172,8 @@ def memory_split(live: Model, size: int) -> Memory:
 
 
 def memory_device(domain: ET.Element, requested: int) -> str | None:
-    """The XML of the running domain's device of added memory that is to have so much, for ``virDomainUpdateDeviceFlags``; ``None`` where none is."""
+    """The XML of the running domain's device of added memory that is to have so much, for
+    ``virDomainUpdateDeviceFlags``; ``None`` where none is."""
     device = domain.find("devices/memory[@model='virtio-mem']")
     if device is None or _number(device, "target/requested") * _KIB == requested:
         return None
@@ -206,7 +217,8 @@ def card(network: str, given: Card) -> ET.Element:
 
 
 def card_text(domain: ET.Element, network: str, new: bool = False) -> str | None:
-    """The XML of the card on another network, for ``virDomainDetachDeviceFlags``, or, ``new``, for ``virDomainAttachDeviceFlags``."""
+    """The XML of the card on another network, for ``virDomainDetachDeviceFlags``, or, ``new``, for
+    ``virDomainAttachDeviceFlags``."""
     found = _cards(domain).get(network)
     if found is None:
         return None
@@ -243,7 +255,10 @@ def free_ports(domain: ET.Element) -> int:
 def add_ports(domain: ET.Element) -> None:
     """A port for each device, and some more, in a domain that is not defined yet."""
     devices = domain.find("devices")
-    count = sum(len(devices.findall(path)) for path in ("disk", "interface", "controller[@type='usb']", "rng", "memballoon", "memory"))
+    count = sum(
+        len(devices.findall(path))
+        for path in ("disk", "interface", "controller[@type='usb']", "rng", "memballoon", "memory")
+    )
     _sub(devices, "controller", type="pci", index="0", model="pcie-root")
     # And the controller of the agent's channel
     for dummy in range(count + 1 + SPARE_PORTS):
@@ -268,7 +283,8 @@ def _boot(domain: ET.Element, root: ET.Element | None) -> list[str]:
 
 
 def set_boot(domain: ET.Element, root: ET.Element | None, order: t.Sequence[str]) -> None:
-    """What the machine tries to boot from, in this order. Its card's boot ROM, which takes time, is there only if it is used."""
+    """What the machine tries to boot from, in this order. Its card's boot ROM, which takes time, is there only if it is
+    used."""
     for kind, device in _bootable(domain, root).items():
         if device is None:
             continue
@@ -282,10 +298,11 @@ def set_boot(domain: ET.Element, root: ET.Element | None, order: t.Sequence[str]
 
 
 def read(domain: ET.Element, root: ET.Element | None) -> Model:
-    """``vcpus vcpus_max vcpus_removable memory memory_max memory_base memory_ceiling balloon extra_networks free_ports boot``.
+    """``vcpus vcpus_max vcpus_removable memory memory_max memory_base memory_ceiling balloon extra_networks free_ports
+    boot``.
 
-    ``memory`` is what it has, with ``memory_base`` of that from its start; ``memory_ceiling`` what it can have without another start;
-    ``memory_max`` the same where memory can be added, else ``None``.
+    ``memory`` is what it has, with ``memory_base`` of that from its start; ``memory_ceiling`` what it can have without
+    another start; ``memory_max`` the same where memory can be added, else ``None``.
     """
     return {
         **_processors(domain),

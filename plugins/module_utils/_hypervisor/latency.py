@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How far other hosts are: the time of a TCP handshake with a port that is open anyway, which is one round trip and needs no privilege."""
+"""How far other hosts are: the time of a TCP handshake with a port that is open anyway, which is one round trip and
+needs no privilege."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def round_trip(address: str, port: int, timeout: float = TIMEOUT, tries: int = T
 
 
 def latencies(peers: t.Sequence[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
-    """``site`` and ``seconds`` of each peer that answered, of several at one site the nearest. Each has ``site``, ``address`` and ``port``."""
+    """``site`` and ``seconds`` of each peer that answered, of several at one site the nearest. Each has ``site``,
+    ``address`` and ``port``."""
     if not peers:
         return []
     with concurrent.futures.ThreadPoolExecutor(min(32, len(peers))) as pool:

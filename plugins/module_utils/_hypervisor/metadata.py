@@ -25,8 +25,21 @@ Metadata = t.Dict[str, t.Any]
 _TEXTS = ("uuid", "name", "owner", "site", "network", "goal", "user", "python")
 GROWTH = ("vcpus_max", "memory_max", "extra_networks", "boot", "autostart", "description")
 WISHES = ("architecture", "features", "affinity", "anti_affinity", "performance", *GROWTH)
-"""Fields of an order that only placement looks at, or that can't be told from the domain; carried so that the order can be rebuilt with them."""
-FIELDS = (*_TEXTS, "generation", "image", "tags", "packages", "users", "address", "wishes", "started", "autostart", "moving")
+"""Fields of an order that only placement looks at, or that can't be told from the domain; carried so that the order can
+be rebuilt with them."""
+FIELDS = (
+    *_TEXTS,
+    "generation",
+    "image",
+    "tags",
+    "packages",
+    "users",
+    "address",
+    "wishes",
+    "started",
+    "autostart",
+    "moving",
+)
 # https://www.w3.org/TR/xml/#charsets, the characters that are not allowed
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -41,7 +54,8 @@ def _tag(name: str) -> str:
 
 
 def _wishes(spec: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
-    """What the order says of where the machine may be. Its site is the provider's meanwhile, so the one that was ordered has a name of its own."""
+    """What the order says of where the machine may be. Its site is the provider's meanwhile, so the one that was
+    ordered has a name of its own."""
     found = {field: spec[field] for field in WISHES if spec.get(field) and (field, spec[field]) != ("boot", ["disk"])}
     return {**found, "site": spec["ordered_site"]} if spec.get("ordered_site") else found
 
@@ -49,9 +63,9 @@ def _wishes(spec: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
 def of_spec(spec: t.Mapping[str, t.Any], started: bool) -> Metadata:
     """The metadata of a machine that is to be as ``spec`` says, in the form that :func:`read` returns.
 
-    ``autostart`` says of a machine that sleeps that it is to be started with its provider again once it is awake. ``moving`` is there while
-    the machine is on its way to another host: ``{generation, to, attempt, autostart}`` of the copy that comes to be there. A definition that
-    has it can't be started.
+    ``autostart`` says of a machine that sleeps that it is to be started with its provider again once it is awake.
+    ``moving`` is there while the machine is on its way to another host: ``{generation, to, attempt, autostart}`` of the
+    copy that comes to be there. A definition that has it can't be started.
     """
     values: Metadata = {key: clean(spec[key]) if spec.get(key) else None for key in _TEXTS}
     users = [
@@ -119,7 +133,8 @@ def element(values: Metadata) -> ET.Element:
 def text(values: Metadata) -> str:
     """The element as text, for ``virDomainSetMetadata``.
 
-    libvirt declares the namespace's prefix itself and refuses a text that has done so: here it is the default namespace.
+    libvirt declares the namespace's prefix itself and refuses a text that has done so: here it is the default
+    namespace.
     """
     root = element(values)
     for node in root.iter():

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What QEMU does and libvirt has no call for, through libvirt's connection to QEMU's monitor (``virsh qemu-monitor-command``)."""
+"""What QEMU does and libvirt has no call for, through libvirt's connection to QEMU's monitor (``virsh
+qemu-monitor-command``)."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def ask(domain: t.Any, execute: str, **arguments: t.Any) -> t.Any:
     """QEMU's answer to a command. :raises Refused: where it is an error. :raises GridError: ``library_missing``."""
     if libvirt_qemu is None:
         raise GridError("library_missing", "the Python library libvirt_qemu is not installed", remedy=SETUP)
-    said = json.loads(libvirt_qemu.qemuMonitorCommand(domain, json.dumps({"execute": execute, "arguments": arguments}), 0))
+    said = json.loads(
+        libvirt_qemu.qemuMonitorCommand(domain, json.dumps({"execute": execute, "arguments": arguments}), 0)
+    )
     if "error" in said:
         raise Refused(str(said["error"].get("class")), str(said["error"].get("desc")))
     return said["return"]
@@ -46,9 +49,10 @@ def nodes(domain: t.Any) -> dict[str, str]:
 def activate(domain: t.Any) -> None:
     """Have QEMU take possession of its disks: lock them, and be ready to write. Does nothing where it has.
 
-    A machine that was restored from its memory, or that has arrived, and is left paused hasn't: QEMU waits until its guest runs, for another QEMU might still
-    be using them. Until then their files are not locked, QEMU 10 refuses to grow them or to take a snapshot, and crashes when it is to delete one; which
-    would lose what the guest has in memory. To be called by those only who know that this is the one copy.
+    A machine that was restored from its memory, or that has arrived, and is left paused hasn't: QEMU waits until its
+    guest runs, for another QEMU might still be using them. Until then their files are not locked, QEMU 10 refuses to
+    grow them or to take a snapshot, and crashes when it is to delete one; which would lose what the guest has in
+    memory. To be called by those only who know that this is the one copy.
     :raises GridError: ``disk_inactive``.
     """
     if domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED:
@@ -62,8 +66,9 @@ def activate(domain: t.Any) -> None:
 
 
 def _activate_older(domain: t.Any) -> None:
-    """QEMU before 10.0 has no command of its own for this, but does it first of all with a node that is to be exported. Nobody can reach the export: there
-    is no server for it, which is what QEMU then says, or, where a migration has one, it is gone again at once."""
+    """QEMU before 10.0 has no command of its own for this, but does it first of all with a node that is to be exported.
+    Nobody can reach the export: there is no server for it, which is what QEMU then says, or, where a migration has one,
+    it is gone again at once."""
     for node in nodes(domain).values():
         try:
             ask(domain, "block-export-add", type="nbd", id=_EXPORT, name=_EXPORT, **{"node-name": node})

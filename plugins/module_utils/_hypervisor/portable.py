@@ -18,7 +18,8 @@ def name_disk(domain: ET.Element, path: str) -> None:
 
 
 def drop_implicit(domain: ET.Element) -> None:
-    """What newer libvirts write of a machine's chip set, and older ones don't know though their QEMU has it: q35's watchdog."""
+    """What newer libvirts write of a machine's chip set, and older ones don't know though their QEMU has it: q35's
+    watchdog."""
     devices = domain.find("devices")
     for watchdog in domain.findall("devices/watchdog[@model='itco']"):
         devices.remove(watchdog)

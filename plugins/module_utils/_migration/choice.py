@@ -18,7 +18,8 @@ LIVE, HIBERNATED, COLD = "live", "hibernated", "cold"
 MODES = (LIVE, HIBERNATED, COLD)
 
 SLOWEST = 600
-"""Seconds that the memory of a machine may take over the link; with one that is slower, it is put to sleep for its journey."""
+"""Seconds that the memory of a machine may take over the link; with one that is slower, it is put to sleep for its
+journey."""
 
 OLDEST = {"libvirt_version": "8.0.0", "qemu_version": "6.2.0"}
 """What is tested; the oldest distribution that the role provider sets up has newer ones."""
@@ -87,7 +88,11 @@ def _check_mode(mode: str, view: View) -> t.Iterator[GridError]:
             "Leave the mode out, or bring the machine to that state first: virtuoso.grid.power",
         )
     if view.get("disk") is None:
-        yield _refuse("disk_missing", "its disk is gone, or can't be read", "Bring the file back; or retire the machine and deploy it anew, without its data")
+        yield _refuse(
+            "disk_missing",
+            "its disk is gone, or can't be read",
+            "Bring the file back; or retire the machine and deploy it anew, without its data",
+        )
     if view.get("tied"):
         yield _refuse(
             "device_tied",
@@ -96,7 +101,11 @@ def _check_mode(mode: str, view: View) -> t.Iterator[GridError]:
             devices=list(view["tied"]),
         )
     if view.get("pages"):
-        yield _refuse("machine_pages", "its image isn't all here yet", "Run virtuoso.grid.deploy, which brings the image, then run again")
+        yield _refuse(
+            "machine_pages",
+            "its image isn't all here yet",
+            "Run virtuoso.grid.deploy, which brings the image, then run again",
+        )
     if view.get("snapshots"):
         yield _refuse(
             "has_snapshots",
@@ -109,9 +118,13 @@ def _check_host(mode: str, view: View, target: View) -> t.Iterator[GridError]:
     name = target["name"]
     for key, oldest in OLDEST.items():
         if _number(target.get(key) or "0") < _number(oldest):
-            yield _refuse("version_too_old", f"{name} has {key[:-8]} {target.get(key)}, the least is {oldest}", "Update it")
+            yield _refuse(
+                "version_too_old", f"{name} has {key[:-8]} {target.get(key)}, the least is {oldest}", "Update it"
+            )
     if view["virtualization"] == "kvm" and target.get("virtualization") != "kvm":
-        yield _refuse("virtualization_missing", f"{name} has no KVM, on which the machine relies", "Choose a provider with KVM")
+        yield _refuse(
+            "virtualization_missing", f"{name} has no KVM, on which the machine relies", "Choose a provider with KVM"
+        )
     machine = view.get("machine_type")
     if machine and machine not in (target.get("machine_types") or []):
         yield _refuse(
@@ -126,7 +139,11 @@ def _check_host(mode: str, view: View, target: View) -> t.Iterator[GridError]:
             f"{name}'s processor lacks features that the guest uses",
             "Choose a provider with a processor of the same kind or newer; or move the machine cold, when it is shut down",
         )
-    lacking = [network for network in (view.get("network"), *(view.get("extra_networks") or ())) if network not in (target.get("networks") or [])]
+    lacking = [
+        network
+        for network in (view.get("network"), *(view.get("extra_networks") or ()))
+        if network not in (target.get("networks") or [])
+    ]
     if lacking:
         yield _refuse(
             "network_missing",
@@ -159,7 +176,9 @@ def needed(view: View) -> int:
     return int(view.get("disk_used") or 0) + int(view.get("memory_file") or 0)
 
 
-def check(mode: str, view: View, source: View, target: View, *, reserve: int = 0, layers_come: bool = True) -> list[GridError]:
+def check(
+    mode: str, view: View, source: View, target: View, *, reserve: int = 0, layers_come: bool = True
+) -> list[GridError]:
     """All reasons why the machine can't go there that way; nothing was touched to find them.
 
     :param view: the machine as the module ``machine_migrate`` returned it of the source.
@@ -169,11 +188,21 @@ def check(mode: str, view: View, source: View, target: View, *, reserve: int = 0
     errors = [*_check_mode(mode, view), *_check_host(mode, view, target), *_check_room(view, target, reserve)]
     if not layers_come and not set(view.get("layers") or ()) <= set(target.get("layers") or ()):
         missing = sorted(set(view["layers"]) - set(target.get("layers") or ()))
-        errors.append(_refuse("image_missing", f"{target['name']} lacks layers of its image: {', '.join(missing)}", "Transfer the image first"))
+        errors.append(
+            _refuse(
+                "image_missing",
+                f"{target['name']} lacks layers of its image: {', '.join(missing)}",
+                "Transfer the image first",
+            )
+        )
     taken = (target.get("domains") or {}).get(view["name"])
     if taken and taken != view["uuid"]:
         errors.append(
-            _refuse("foreign_domain", f"{target['name']} has another domain of this name ({taken}); it was left alone", "Rename or remove that one")
+            _refuse(
+                "foreign_domain",
+                f"{target['name']} has another domain of this name ({taken}); it was left alone",
+                "Rename or remove that one",
+            )
         )
     holder = (target.get("leases") or {}).get(view.get("lease") or "")
     if mode != COLD and view.get("lease") and holder and holder != view.get("mac"):
@@ -190,7 +219,11 @@ def check(mode: str, view: View, source: View, target: View, *, reserve: int = 0
 
 def describe(mode: str, view: View, source: View, target: View) -> str:
     """The plan in one line."""
-    size = {LIVE: view["memory"] + view.get("disk_used", 0), HIBERNATED: view["memory"] + view.get("disk_used", 0), COLD: view.get("disk_used", 0)}[mode]
+    size = {
+        LIVE: view["memory"] + view.get("disk_used", 0),
+        HIBERNATED: view["memory"] + view.get("disk_used", 0),
+        COLD: view.get("disk_used", 0),
+    }[mode]
     missing = [layer for layer in view.get("layers") or () if layer not in (target.get("layers") or ())]
     image = f", {len(missing)} layers of its image first" if missing else ""
     versions = f"QEMU {source.get('qemu_version')} to {target.get('qemu_version')}, libvirt {source.get('libvirt_version')} to {target.get('libvirt_version')}"

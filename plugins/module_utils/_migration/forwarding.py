@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the overlay's hosts are told of machines that move, for the module ``overlay`` (pure).
 
-*Before* the move the target admits the machine, which is to speak from the moment that it runs there; the source still does. Hosts with a shortcut
-to one of the two forget it, so that their frames take the tree, which learns where it is from its first word. *After* the move all are told where it is.
+*Before* the move the target admits the machine, which is to speak from the moment that it runs there; the source still
+does. Hosts with a shortcut to one of the two forget it, so that their frames take the tree, which learns where it is
+from its first word. *After* the move all are told where it is.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def _known(machine: View) -> str | None:
     if machine["status"] in ("received", "done"):
         return str(machine["target"])
     failure = (machine.get("row") or {}).get("failure") or {}
-    return str(machine["source"]) if machine["status"] in ("restore", "undo") or failure.get("copy") == "source" else None
+    return (
+        str(machine["source"]) if machine["status"] in ("restore", "undo") or failure.get("copy") == "source" else None
+    )
 
 
 def _cards(machine: View) -> t.Iterator[Item]:
@@ -44,23 +47,38 @@ def _cards(machine: View) -> t.Iterator[Item]:
 
 
 def moved(wave: t.Sequence[View], moment: str) -> Items:
-    """The cards of a wave's machines that the overlay's hosts are to be told of: ``name``, ``mac``, ``network``, ``source``, ``target``, and ``at``, where
-    they are (before the move: will be)."""
+    """The cards of a wave's machines that the overlay's hosts are to be told of: ``name``, ``mac``, ``network``,
+    ``source``, ``target``, and ``at``, where they are (before the move: will be)."""
     found = []
     for machine in (machine for journey in wave for machine in journey["machines"]):
-        here = (str(machine["target"]) if machine["status"] == "prepared" else None) if moment == BEFORE else _known(machine)
+        here = (
+            (str(machine["target"]) if machine["status"] == "prepared" else None)
+            if moment == BEFORE
+            else _known(machine)
+        )
         if here is not None:
-            found += [{**{key: machine[key] for key in ("name", "uuid", "source", "target")}, **card, "at": here} for card in _cards(machine)]
+            found += [
+                {**{key: machine[key] for key in ("name", "uuid", "source", "target")}, **card, "at": here}
+                for card in _cards(machine)
+            ]
     return found
 
 
 def came_to_rest(done: t.Sequence[View], seen: t.Sequence[View]) -> Items:
-    """The same of machines of which the one true copy was found after an interruption. :param done: rows of what was settled on which host."""
+    """The same of machines of which the one true copy was found after an interruption.
+    :param done: rows of what was settled on which host."""
     hosts: dict[str, list[str]] = {}
     for row in done:
         hosts.setdefault(row["uuid"], []).append(row["provider"])
     return [
-        {"name": row.get("name"), "uuid": row["uuid"], **card, "source": host, "target": row["provider"], "at": row["provider"]}
+        {
+            "name": row.get("name"),
+            "uuid": row["uuid"],
+            **card,
+            "source": host,
+            "target": row["provider"],
+            "at": row["provider"],
+        }
         for row in seen
         for host in hosts.get(row["uuid"], ())
         for card in _cards(row)
@@ -101,7 +119,8 @@ def announced(machines: t.Sequence[View], networks: t.Sequence[View]) -> dict[st
 
 
 def forwarded(wave: t.Sequence[View], moment: str, networks: t.Sequence[View], results: t.Mapping[str, View]) -> Items:
-    """The wave after the hosts were told. A machine that its target doesn't admit stays; one that moved although a host wasn't told is told as failed.
+    """The wave after the hosts were told. A machine that its target doesn't admit stays; one that moved although a host
+    wasn't told is told as failed.
 
     :param results: of :func:`_migration_play.by_host`, of the module ``overlay``.
     """
@@ -116,20 +135,36 @@ def forwarded(wave: t.Sequence[View], moment: str, networks: t.Sequence[View], r
                 continue
             said = reason(results[bad])[1]
             if moment == BEFORE:
-                error = GridError("forwarding_failed", f"its network doesn't admit it there: {said}", remedy="Run virtuoso.grid.overlay, then run again")
+                error = GridError(
+                    "forwarding_failed",
+                    f"its network doesn't admit it there: {said}",
+                    remedy="Run virtuoso.grid.overlay, then run again",
+                )
                 machines.append({**machine, "status": "failed", "row": failed_row(machine, error, bad)})
             else:
                 there = machine["status"] in ("received", "done")
-                what = "it is where it should be, but its network wasn't told" if there else "its network wasn't told that it stayed"
+                what = (
+                    "it is where it should be, but its network wasn't told"
+                    if there
+                    else "its network wasn't told that it stayed"
+                )
                 error = GridError("forwarding_failed", f"{what}: {said}", remedy="Run virtuoso.grid.overlay")
                 row = machine.get("row") or {}
-                machines.append({**machine, "row": row if row.get("failed") else {**row, **failed_row(machine, error, bad), "changed": True}})
+                machines.append(
+                    {
+                        **machine,
+                        "row": row
+                        if row.get("failed")
+                        else {**row, **failed_row(machine, error, bad), "changed": True},
+                    }
+                )
         after.append({**journey, "machines": machines})
     return after
 
 
 def untold(told_hosts: t.Mapping[str, View], announcements: t.Mapping[str, View], rows: bool) -> list[str]:
-    """Warnings of what nobody else tells (pure): hosts that weren't told where machines are, and machines that weren't announced.
+    """Warnings of what nobody else tells (pure): hosts that weren't told where machines are, and machines that weren't
+    announced.
 
     :param rows: whether machines' own rows tell of the first, as :func:`forwarded` makes them.
     """
@@ -139,9 +174,13 @@ def untold(told_hosts: t.Mapping[str, View], announcements: t.Mapping[str, View]
             found.append(f"{host} wasn't told where machines are now: {reason(result)[1]}. Run virtuoso.grid.overlay")
     for host, result in announcements.items():
         if result.get("unreachable") or result.get("failure") or result.get("exception"):
-            found.append(f"{host} didn't announce the machines that are there now; they are reached when they have spoken: {reason(result)[1]}")
+            found.append(
+                f"{host} didn't announce the machines that are there now; they are reached when they have spoken: {reason(result)[1]}"
+            )
     return found
 
 
 def _failed(result: View) -> bool:
-    return bool(result.get("unreachable") or result.get("failure") or (result.get("part") is None and not result.get("skipped")))
+    return bool(
+        result.get("unreachable") or result.get("failure") or (result.get("part") is None and not result.get("skipped"))
+    )

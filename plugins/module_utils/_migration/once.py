@@ -27,23 +27,30 @@ def end(variables: View, depot: str) -> Item:
 
 
 def foreseen(moves: t.Iterable[View], mode: str) -> list[tuple[str, str]]:
-    """Between which hosts a guest probably moves live, by what is known before anybody has looked: pairs of source and target, the first few."""
-    pairs = dict.fromkeys((move["source"], move["target"]) for move in moves if move["target"] and move["source"] != move["target"])
+    """Between which hosts a guest probably moves live, by what is known before anybody has looked: pairs of source and
+    target, the first few."""
+    pairs = dict.fromkeys(
+        (move["source"], move["target"]) for move in moves if move["target"] and move["source"] != move["target"]
+    )
     return list(pairs)[:_EARLY] if mode in ("auto", choice.LIVE) else []
 
 
 def seen_by_all(looked: t.Mapping[str, View]) -> bool:
-    """Whether each host told of the machines, and none had to wait for another run, after which what was seen elsewhere may not hold."""
+    """Whether each host told of the machines, and none had to wait for another run, after which what was seen elsewhere
+    may not hold."""
     return all(
-        isinstance(result.get("machines"), list) and not any(row.get("waited") for row in result["machines"]) for result in looked.values()
+        isinstance(result.get("machines"), list) and not any(row.get("waited") for row in result["machines"])
+        for result in looked.values()
     )
 
 
 def simple(plan: View, networks: t.Collection[str]) -> bool:
-    """Whether the moves of a plan are all that is to be done: no interrupted one is to be settled first, no target lacks an image, and none of these networks
-    has to follow a machine.
+    """Whether the moves of a plan are all that is to be done: no interrupted one is to be settled first, no target
+    lacks an image, and none of these networks has to follow a machine.
     """
-    followed = any({move["network"], *(move.get("extra_networks") or ())}.intersection(networks) for move in plan["moves"])
+    followed = any(
+        {move["network"], *(move.get("extra_networks") or ())}.intersection(networks) for move in plan["moves"]
+    )
     return not followed and not any(plan["settle"]) and not any(move["missing"] for move in plan["moves"])
 
 

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What there is to be done for machines that are to move: who goes where, which copy is the true one, who can go (pure)."""
+"""What there is to be done for machines that are to move: who goes where, which copy is the true one, who can go
+(pure)."""
 
 from __future__ import annotations
 
@@ -18,9 +19,26 @@ Items = t.List[Item]
 View = t.Mapping[str, t.Any]
 
 _CARRIED = (
-    "name", "uuid", "disk", "layers", "memory", "machine_type", "virtualization", "network", "mac", "extra_networks", "lease", "disk_used", "memory_file",
-    "tied", "pages", "snapshots", "state", "seed", "cpu",
-)  # fmt: skip
+    "name",
+    "uuid",
+    "disk",
+    "layers",
+    "memory",
+    "machine_type",
+    "virtualization",
+    "network",
+    "mac",
+    "extra_networks",
+    "lease",
+    "disk_used",
+    "memory_file",
+    "tied",
+    "pages",
+    "snapshots",
+    "state",
+    "seed",
+    "cpu",
+)
 
 
 def failed_row(machine: View, error: GridError, host: str | None = None) -> Item:
@@ -30,13 +48,20 @@ def failed_row(machine: View, error: GridError, host: str | None = None) -> Item
 
 
 def reason(result: View | None) -> tuple[str, str]:
-    """Code and message of a step that says nothing of its machines: whether its host can't be reached, or the step failed there, is not the same."""
+    """Code and message of a step that says nothing of its machines: whether its host can't be reached, or the step
+    failed there, is not the same."""
     told = result or {}
     failure = told.get("failure") or {}
     if told.get("unreachable") or not told:
         return "host_unreachable", str(told.get("msg") or "it does not answer")[:1000]
-    last = str(told.get("exception") or told.get("module_stderr") or told.get("module_stdout") or "").strip().splitlines()[-1:]
-    said = " ".join(dict.fromkeys(str(part).strip() for part in (told.get("msg") or "the step failed without a word", *last)))
+    last = (
+        str(told.get("exception") or told.get("module_stderr") or told.get("module_stdout") or "")
+        .strip()
+        .splitlines()[-1:]
+    )
+    said = " ".join(
+        dict.fromkeys(str(part).strip() for part in (told.get("msg") or "the step failed without a word", *last))
+    )
     return str(failure.get("code") or "step_failed"), said[:1000]
 
 
@@ -53,17 +78,29 @@ def speechless(looked: t.Mapping[str, View]) -> Items:
 
 
 def _why_silent(error: GridError, looked: t.Mapping[str, View]) -> GridError:
-    """The error of hosts that said nothing of a machine; where one of them could be reached, it is what went wrong there."""
+    """The error of hosts that said nothing of a machine; where one of them could be reached, it is what went wrong
+    there."""
     for host in error.details.get("hosts") or ():
         result = looked.get(host)
-        if error.code == "host_unreachable" and result and not result.get("unreachable") and not isinstance(result.get("machines"), list):
+        if (
+            error.code == "host_unreachable"
+            and result
+            and not result.get("unreachable")
+            and not isinstance(result.get("machines"), list)
+        ):
             code, said = reason(result)
-            return GridError(code, f"{host} can't tell of the machine: {said}", remedy="Mend what is wrong there, then run again", hosts=[host])
+            return GridError(
+                code,
+                f"{host} can't tell of the machine: {said}",
+                remedy="Mend what is wrong there, then run again",
+                hosts=[host],
+            )
     return error
 
 
 def by_host(registered: t.Sequence[View | None]) -> dict[str, View]:
-    """Results of a step that was looped over hosts (variable ``migrate__item``), by host; later ones of one host are added to the first."""
+    """Results of a step that was looped over hosts (variable ``migrate__item``), by host; later ones of one host are
+    added to the first."""
     found: dict[str, Item] = {}
     for each in registered:
         for result in (each or {}).get("results") or ():
@@ -87,7 +124,9 @@ def moves(selected: t.Sequence[View], to: t.Any, providers: t.Sequence[str]) -> 
     for machine in selected:
         target = to.get(machine["name"]) if isinstance(to, t.Mapping) else to or None
         if not machine.get("provider") or machine.get("state") in ("future", "placed"):
-            error = GridError("machine_unknown", "the machine doesn't exist yet", remedy="Deploy it: virtuoso.grid.deploy")
+            error = GridError(
+                "machine_unknown", "the machine doesn't exist yet", remedy="Deploy it: virtuoso.grid.deploy"
+            )
             failed.append(failed_row(machine, error))
         elif target is not None and target not in providers:
             error = GridError(
@@ -97,7 +136,11 @@ def moves(selected: t.Sequence[View], to: t.Any, providers: t.Sequence[str]) -> 
             )
             failed.append(failed_row(machine, error))
         elif target is None and not any(name != machine["provider"] for name in providers):
-            error = GridError("no_provider", "there is no other provider", remedy="Add one to the inventory's group providers, and run virtuoso.grid.setup")
+            error = GridError(
+                "no_provider",
+                "there is no other provider",
+                remedy="Add one to the inventory's group providers, and run virtuoso.grid.setup",
+            )
             failed.append(failed_row(machine, error))
         else:
             found.append(
@@ -136,12 +179,17 @@ def views(move: View, looked: t.Mapping[str, View]) -> tuple[list[copies.Copy], 
 def in_turn(verdict: copies.Verdict, rows: t.Mapping[str, View]) -> t.Iterator[tuple[int, tuple[str, str]]]:
     """The actions of a verdict, each with its turn: 0 for first, 1 for then.
 
-    Another run may be at work on the machine. A live one holds the machine's lock at the source: so the source is asked first. One that moves files
-    holds it at the target: so the target is told first that what still comes of the attempt is to be thrown away.
+    Another run may be at work on the machine. A live one holds the machine's lock at the source: so the source is asked
+    first. One that moves files holds it at the target: so the target is told first that what still comes of the attempt
+    is to be thrown away.
     """
     actions = dict(verdict.actions)
     restored = [host for host, action in actions.items() if action == copies.RESTORE]
-    files = bool(restored) and bool(rows[restored[0]].get("moving")) and rows[restored[0]]["state"] not in ("running", "paused")
+    files = (
+        bool(restored)
+        and bool(rows[restored[0]].get("moving"))
+        and rows[restored[0]]["state"] not in ("running", "paused")
+    )
     if files:
         to = rows[restored[0]]["moving"]["to"]
         if to in rows and rows[to]["state"] == "absent":
@@ -156,7 +204,8 @@ def still(entries_by_host: t.Mapping[str, t.Sequence[View]], results: t.Mapping[
     lost = {row["uuid"] for result in results.values() for row in result.get("machines") or () if row.get("failed")}
     silent = {host for host, result in results.items() if not isinstance(result.get("machines"), list)}
     return {
-        host: [dict(entry) for entry in group if entry["uuid"] not in lost and not silent] for host, group in entries_by_host.items()
+        host: [dict(entry) for entry in group if entry["uuid"] not in lost and not silent]
+        for host, group in entries_by_host.items()
     }
 
 
@@ -197,9 +246,10 @@ def plan(
     """Decide for each machine what comes next, by what was seen.
 
     :param looked: results of the step ``look`` by host; a host that didn't answer has none.
-    :param dead: hosts of which a person says that they are dead. :param speeds: bytes a second by "source>target".
-    :returns: ``settle`` (entries by host, those that come first and those that follow), ``moves``, ``rows`` of machines for which nothing is
-        left to do, ``seen`` for the store.
+    :param dead: hosts of which a person says that they are dead.
+    :param speeds: bytes a second by "source>target".
+    :returns: ``settle`` (entries by host, those that come first and those that follow), ``moves``, ``rows`` of machines
+        for which nothing is left to do, ``seen`` for the store.
     """
     answer: Item = {"settle": [{}, {}], "moves": [], "rows": [], "seen": []}
     promised: dict[str, dict[str, int]] = {}
@@ -221,7 +271,18 @@ def plan(
         if verdict.problem is not None:
             answer["rows"].append(failed_row(move, _why_silent(verdict.problem, looked)))
         elif not verdict.actions:
-            _next(answer, move, verdict, rows, looked, promised, mode, sites or {}, speeds or {}, parse_size(reserve, "reserve"))
+            _next(
+                answer,
+                move,
+                verdict,
+                rows,
+                looked,
+                promised,
+                mode,
+                sites or {},
+                speeds or {},
+                parse_size(reserve, "reserve"),
+            )
     return answer
 
 
@@ -242,15 +303,32 @@ def _next(
     view = rows[source]
     answer["seen"].append({**view["facts"], "provider": source})
     if target in (None, source):
-        answer["rows"].append({"name": move["name"], "uuid": move["uuid"], "changed": False, "provider": source, "state": view["state"], "actions": []})
+        answer["rows"].append(
+            {
+                "name": move["name"],
+                "uuid": move["uuid"],
+                "changed": False,
+                "provider": source,
+                "state": view["state"],
+                "actions": [],
+            }
+        )
         return
     there = (looked.get(target) or {}).get("host")
     if there is None:
         said = reason(looked.get(target))[1]
-        error = GridError("target_unreachable", f"{target} can't take the machine: {said[:300]}", remedy="See that the host is up, then run again")
+        error = GridError(
+            "target_unreachable",
+            f"{target} can't take the machine: {said[:300]}",
+            remedy="See that the host is up, then run again",
+        )
         answer["rows"].append(failed_row(move, error))
         return
-    way = mode if mode in choice.MODES else choice.choose_mode(view["state"], view["memory"], {"speed": speeds.get(f"{source}>{target}")})
+    way = (
+        mode
+        if mode in choice.MODES
+        else choice.choose_mode(view["state"], view["memory"], {"speed": speeds.get(f"{source}>{target}")})
+    )
     spent = promised.setdefault(target, {"memory_promised": 0, "disk_promised": 0})
     here = {**(looked[source].get("host") or {}), "name": source}
     facts = {**there, **spent, "name": target}
@@ -284,17 +362,27 @@ def _next(
 
 
 def to_place(wanted: t.Sequence[View], looked: t.Mapping[str, View], sites: View) -> Items:
-    """Machines for which a target is to be chosen, by their sources: ``source``, ``machines`` and ``providers`` for the module ``placement``."""
+    """Machines for which a target is to be chosen, by their sources: ``source``, ``machines`` and ``providers`` for the
+    module ``placement``."""
     found: Items = []
     for source in dict.fromkeys(move["source"] for move in wanted if move["target"] is None):
         machines = []
         for move in (move for move in wanted if move["target"] is None and move["source"] == source):
             spec = {key: value for key, value in move["spec"].items() if value is not None}
             row = _rows(looked, source).get(move["uuid"]) or {}
-            image = {**(move.get("image") or row.get("image") or {"name": "none", "digest": "sha256:" + "0" * 64}), "size": 0}
-            machines.append({**spec, "name": move["name"], "uuid": None, "image": {**image, "virtual_size": row.get("disk") or 1}})
+            image = {
+                **(move.get("image") or row.get("image") or {"name": "none", "digest": "sha256:" + "0" * 64}),
+                "size": 0,
+            }
+            machines.append(
+                {**spec, "name": move["name"], "uuid": None, "image": {**image, "virtual_size": row.get("disk") or 1}}
+            )
         providers = [
-            {"name": host, "site": sites.get(host), **(result["host"] if result.get("host") else {"unreachable": True, "reason": "it does not answer"})}
+            {
+                "name": host,
+                "site": sites.get(host),
+                **(result["host"] if result.get("host") else {"unreachable": True, "reason": "it does not answer"}),
+            }
             for host, result in looked.items()
             if host != source
         ]
@@ -303,7 +391,8 @@ def to_place(wanted: t.Sequence[View], looked: t.Mapping[str, View], sites: View
 
 
 def placed(wanted: t.Sequence[View], results: t.Sequence[View]) -> dict[str, Items]:
-    """The moves with the targets that the module ``placement`` has chosen, and the rows of those for which there is none."""
+    """The moves with the targets that the module ``placement`` has chosen, and the rows of those for which there is
+    none."""
     rows = {row["name"]: row for result in results for row in result.get("machines") or ()}
     broken = next((reason(result) for result in results if not isinstance(result.get("machines"), list)), None)
     found: Items = []
@@ -328,13 +417,18 @@ def asked(wanted: t.Sequence[View], host: str) -> Items:
     """What the step ``look`` is to tell of on a host; the seed only where the machine should be."""
     return [
         # One that only shows by what came of it has no name but its uuid.
-        {"name": None if move["name"] == move["uuid"] else move["name"], "uuid": move["uuid"], "seed": move["source"] == host}
+        {
+            "name": None if move["name"] == move["uuid"] else move["name"],
+            "uuid": move["uuid"],
+            "seed": move["source"] == host,
+        }
         for move in wanted
     ]
 
 
 def host_entry(variables: View) -> Item:
-    """A provider for the module ``registration``, by its variables; a target may have machines before it was ever looked at."""
+    """A provider for the module ``registration``, by its variables; a target may have machines before it was ever
+    looked at."""
     name = variables["inventory_hostname"]
     return {
         "name": name,
@@ -354,7 +448,8 @@ def waited(registered: t.Sequence[View | None]) -> bool:
 
 
 def unsettled(registered: t.Mapping[str, View], orders: t.Sequence[View], providers: t.Sequence[str]) -> Items:
-    """Machines of which a copy is on its way somewhere, as moves that go nowhere: which copy is the true one is all that is asked.
+    """Machines of which a copy is on its way somewhere, as moves that go nowhere: which copy is the true one is all
+    that is asked.
 
     :param registered: results of the step ``look`` with ``unsettled`` by host. :param orders: what the store knows.
     """
@@ -371,7 +466,9 @@ def unsettled(registered: t.Mapping[str, View], orders: t.Sequence[View], provid
                     "name": order.get("name") or machine["name"] or machine["uuid"],
                     "source": provider,
                     "target": None,
-                    "known": {"provider": order.get("provider"), "generation": order.get("generation")} if order else None,
+                    "known": {"provider": order.get("provider"), "generation": order.get("generation")}
+                    if order
+                    else None,
                     "spec": {},
                 },
             )

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What each step of a move is about, and what its results make of it (pure).
 
-A *wave* is a list of journeys that are made at the same time. A journey is a source, a target and the machines that go from the one to the other;
-each machine has a ``status``, which a step's results move on: planned, prepared, sent or offered, received; or undo, restore, failed.
+A *wave* is a list of journeys that are made at the same time. A journey is a source, a target and the machines that go
+from the one to the other; each machine has a ``status``, which a step's results move on: planned, prepared, sent or
+offered, received; or undo, restore, failed.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ END = {"prepare": "target", "send": "source", "receive": "target", "settle": "so
 
 
 def waves(planned: t.Sequence[View], per_host: int | str, per_link: int | str) -> list[Items]:
-    """Journeys in turns, so that no host and no link between two sites has more than so many machines under way at a time.
+    """Journeys in turns, so that no host and no link between two sites has more than so many machines under way at a
+    time.
 
-    The largest go first, because what is left for the end should be small. A host is the source of one journey in a wave.
+    The largest go first, because what is left for the end should be small. A host is the source of one journey in a
+    wave.
     """
     # As text from the command line; and less than one would never end.
     per_host, per_link = max(1, int(per_host)), max(1, int(per_link))
@@ -55,7 +58,15 @@ def waves(planned: t.Sequence[View], per_host: int | str, per_link: int | str) -
             for host in pair:
                 hosts[host] = hosts.get(host, 0) + lanes
             links[link] = links.get(link, 0) + lanes
-            wave.append({"source": source, "target": target, "parallel": lanes, "postcopy": groups[pair][0]["postcopy"], "machines": groups[pair]})
+            wave.append(
+                {
+                    "source": source,
+                    "target": target,
+                    "parallel": lanes,
+                    "postcopy": groups[pair][0]["postcopy"],
+                    "machines": groups[pair],
+                }
+            )
             left.remove(pair)
         found.append(wave)
     return found
@@ -74,22 +85,34 @@ def entries(journey: View, step: str) -> Items:
         action = wanted.get(machine["status"])
         if action is None or (step == "settle" and machine["mode"] == choice.LIVE and action == copies.RELEASE):
             continue
-        entry = {key: value for key, value in machine.items() if key not in ("seed", "status", "plan", "link", "row") or (key == "seed" and step == "prepare")}
+        entry = {
+            key: value
+            for key, value in machine.items()
+            if key not in ("seed", "status", "plan", "link", "row") or (key == "seed" and step == "prepare")
+        }
         running = machine["was"] in ("running", "paused", "hibernated")
         found.append({**entry, "action": action, "start": machine["mode"] == choice.HIBERNATED and running})
     return found
 
 
 def involved(wave: t.Sequence[View], step: str, mine: t.Sequence[str]) -> Items:
-    """The journeys of a wave in which a step has something to do on one of these hosts. The source drives the step ``move``, which is all of them."""
+    """The journeys of a wave in which a step has something to do on one of these hosts. The source drives the step
+    ``move``, which is all of them."""
     if step == "move":
-        return [dict(journey) for journey in wave if journey["source"] in mine and any(entries(journey, each) for each in ORDER)]
+        return [
+            dict(journey)
+            for journey in wave
+            if journey["source"] in mine and any(entries(journey, each) for each in ORDER)
+        ]
     return [dict(journey) for journey in wave if journey[END[step]] in mine and entries(journey, step)]
 
 
 def leaves_live(journey: View) -> bool:
     """Whether the source is to drive the target's libvirt."""
-    return any(machine["mode"] == choice.LIVE and machine["status"] in ("planned", "prepared") for machine in journey["machines"])
+    return any(
+        machine["mode"] == choice.LIVE and machine["status"] in ("planned", "prepared")
+        for machine in journey["machines"]
+    )
 
 
 def following(journey: View, step: str) -> str | None:
@@ -108,7 +131,9 @@ def arrived(wave: t.Sequence[View], results: t.Mapping[str, View]) -> Items:
             after.append({**journey, "machines": result["machines"]})
         elif any(entries(journey, each) for each in ORDER):
             machines = [
-                {**machine, "status": "failed", "row": _lost(machine, result or {}, journey["source"])} if not machine.get("row") else dict(machine)
+                {**machine, "status": "failed", "row": _lost(machine, result or {}, journey["source"])}
+                if not machine.get("row")
+                else dict(machine)
                 for machine in journey["machines"]
             ]
             after.append({**journey, "machines": machines})
@@ -126,7 +151,9 @@ def advance(wave: t.Sequence[View], step: str, results: t.Mapping[str, View]) ->
         rows = {row["uuid"]: row for row in result.get("machines") or ()}
         host = journey[END[step]]
         machines = [
-            _advanced(machine, step, asked[machine["uuid"]], rows.get(machine["uuid"]), result, host) if machine["uuid"] in asked else dict(machine)
+            _advanced(machine, step, asked[machine["uuid"]], rows.get(machine["uuid"]), result, host)
+            if machine["uuid"] in asked
+            else dict(machine)
             for machine in journey["machines"]
         ]
         after.append({**journey, "machines": machines})
@@ -138,7 +165,12 @@ def _lost(machine: View, result: View, host: str) -> Item:
     failure = result.get("failure") or {}
     code, said = reason(result)
     first = "See that the host is up" if code == "host_unreachable" else "Mend what is wrong there"
-    error = GridError(code, said, remedy=failure.get("remedy") or f"{first}, then run again: that finds the one true copy, and finishes the move or undoes it")
+    error = GridError(
+        code,
+        said,
+        remedy=failure.get("remedy")
+        or f"{first}, then run again: that finds the one true copy, and finishes the move or undoes it",
+    )
     return failed_row(machine, error, host)
 
 
@@ -149,15 +181,25 @@ def _advanced(machine: View, step: str, action: str, row: View | None, result: V
     if row.get("failed"):
         told = {**row, "name": machine["name"], "provider": machine["source"]}
         if step == "send":
-            undo = machine["mode"] == choice.LIVE and (row["failure"].get("copy") == "source" or row["failure"].get("copy", "?") == "?")
+            undo = machine["mode"] == choice.LIVE and (
+                row["failure"].get("copy") == "source" or row["failure"].get("copy", "?") == "?"
+            )
             return {**machine, "status": "undo" if undo else "failed", "row": told}
         if step == "receive" and action == copies.DISCARD:
             # Why it didn't leave stays what is told.
             why = dict(machine.get("row") or told)
-            return {**machine, "status": "failed", "row": {**why, "msg": f"{why['msg']}; and what came of it wasn't thrown away: {row['msg']}"}}
+            return {
+                **machine,
+                "status": "failed",
+                "row": {**why, "msg": f"{why['msg']}; and what came of it wasn't thrown away: {row['msg']}"},
+            }
         if step == "receive" and action == "take" and row["failure"].get("copy") == "source":
             return {**machine, "status": "restore", "row": told}
-        return {**machine, "status": "failed", "row": {**told, **({"provider": machine["target"]} if step == "settle" else {})}}
+        return {
+            **machine,
+            "status": "failed",
+            "row": {**told, **({"provider": machine["target"]} if step == "settle" else {})},
+        }
     if step == "prepare":
         return {**machine, "status": "prepared"}
     if step == "send":
@@ -184,11 +226,16 @@ def _advanced(machine: View, step: str, action: str, row: View | None, result: V
 
 
 def outcome(wave: t.Sequence[View]) -> dict[str, Items]:
-    """What is to be told of a wave that is over: ``rows`` for the report, ``seen`` for the store, with ``recorded`` where it knows already."""
+    """What is to be told of a wave that is over: ``rows`` for the report, ``seen`` for the store, with ``recorded``
+    where it knows already."""
     machines = [machine for journey in wave for machine in journey["machines"]]
     return {
         "rows": [dict(machine["row"]) for machine in machines if machine.get("row")],
-        "seen": [{**machine["seen"], **({"recorded": True} if machine.get("recorded") else {})} for machine in machines if machine.get("seen")],
+        "seen": [
+            {**machine["seen"], **({"recorded": True} if machine.get("recorded") else {})}
+            for machine in machines
+            if machine.get("seen")
+        ],
     }
 
 
@@ -201,7 +248,9 @@ def foretold(wave: t.Sequence[View]) -> Items:
         else:
             actions = [*(["bring image"] if machine["missing"] else []), f"migrate {machine['mode']}"]
             row = {key: machine[key] for key in ("name", "uuid", "plan", "mode")}
-            rows.append({**row, "changed": True, "provider": machine["target"], "state": machine["was"], "actions": actions})
+            rows.append(
+                {**row, "changed": True, "provider": machine["target"], "state": machine["was"], "actions": actions}
+            )
     return rows
 
 
@@ -235,7 +284,11 @@ def without_image(wave: t.Sequence[View], transfers: t.Mapping[str, View]) -> It
                 continue
             cause = row or result or {}
             failure = cause.get("failure") or {"code": "image_missing"}
-            error = GridError(failure["code"], str(cause.get("msg") or "its image didn't come"), remedy=failure.get("remedy") or "Run again")
+            error = GridError(
+                failure["code"],
+                str(cause.get("msg") or "its image didn't come"),
+                remedy=failure.get("remedy") or "Run again",
+            )
             machines.append({**machine, "status": "failed", "row": failed_row(machine, error, journey["target"])})
         after.append({**journey, "machines": machines})
     return after

@@ -27,7 +27,9 @@ class Account:
         self._floors: list[Slot] = []
         self._owners: dict[str, tuple[str | None, Use]] = {}
 
-    def hold(self, key: str, use: Use, *, owner: str | None = None, whole: Use | None = None, slot: Slot | None = None) -> None:
+    def hold(
+        self, key: str, use: Use, *, owner: str | None = None, whole: Use | None = None, slot: Slot | None = None
+    ) -> None:
         """Count a machine; one that is counted already is counted anew.
 
         :param use: what it takes that the provider's own measurements don't have. :param whole: all that it takes.
@@ -68,7 +70,9 @@ class Account:
 
     def _sum(self, use: Use, sign: int, layers: int) -> None:
         sums = self.sums
-        self.sums = Use(sums.cpus + sign * use.cpus, sums.memory + sign * use.memory, sums.disk + sign * (use.disk + layers))
+        self.sums = Use(
+            sums.cpus + sign * use.cpus, sums.memory + sign * use.memory, sums.disk + sign * (use.disk + layers)
+        )
 
     @property
     def keys(self) -> t.AbstractSet[str]:
@@ -103,8 +107,8 @@ class Account:
         return 0 if self.has_image(use) else use.layer_size
 
     def _kept(self, owner: str | None, more: Use) -> Use:
-        """What is still kept for owners with floors, at the worst moment, once ``owner`` takes ``more``: a floor is used up by whatever
-        its owner has on the provider."""
+        """What is still kept for owners with floors, at the worst moment, once ``owner`` takes ``more``: a floor is
+        used up by whatever its owner has on the provider."""
         if not self._floors:
             return Use(0, 0, 0)
         cpus, memory = [0], [0]
@@ -126,23 +130,29 @@ class Account:
         return Use(sum(use.cpus for use in uses) + more.cpus, sum(use.memory for use in uses) + more.memory, 0)
 
     def free(self, owner: str | None = None, more: Use = Use(0, 0, 0)) -> Use:
-        """What can be had: the lesser of what is available now and of what isn't promised, for guests take their memory and disk only
-        as they touch it; without what others hold and without what is kept for owners with reservations."""
+        """What can be had: the lesser of what is available now and of what isn't promised, for guests take their memory
+        and disk only as they touch it; without what others hold and without what is kept for owners with reservations.
+        """
         provider, rules, sums, kept = self.provider, self.rules, self.sums, self._kept(owner, more)
         memory = min(
             int(provider.memory_free * rules.memory_overcommit),
             int(provider.memory * rules.memory_overcommit) - provider.memory_allocated,
         )
         disk = min(
-            int(provider.disk_free * rules.disk_overcommit), int(provider.disk * rules.disk_overcommit) - provider.disk_allocated
+            int(provider.disk_free * rules.disk_overcommit),
+            int(provider.disk * rules.disk_overcommit) - provider.disk_allocated,
         )
         cpus = int(provider.cpus * rules.cpu_overcommit) - provider.cpus_allocated
-        return Use(cpus - sums.cpus - kept.cpus, memory - rules.host_reserve - sums.memory - kept.memory, disk - sums.disk)
+        return Use(
+            cpus - sums.cpus - kept.cpus, memory - rules.host_reserve - sums.memory - kept.memory, disk - sums.disk
+        )
 
     def share(self, use: Use) -> float:
         """How full the provider would be with ``use``: the larger of its shares of memory and CPU, 1 is full."""
         provider, rules = self.provider, self.rules
-        memory = (provider.memory_allocated + self.sums.memory + use.memory) / max(1.0, provider.memory * rules.memory_overcommit)
+        memory = (provider.memory_allocated + self.sums.memory + use.memory) / max(
+            1.0, provider.memory * rules.memory_overcommit
+        )
         cpus = (provider.cpus_allocated + self.sums.cpus + use.cpus) / max(1.0, provider.cpus * rules.cpu_overcommit)
         return max(memory, cpus)
 
@@ -163,10 +173,11 @@ class Account:
     def reservable(self) -> float:
         """How many CPUs reservations may take in all.
 
-        One processor meets every deadline under earliest-deadline-first up to a utilisation of 1 (C. L. Liu, J. W. Layland, Scheduling
-        algorithms for multiprogramming in a hard-real-time environment, J. ACM 20 (1), 1973, theorem 7). Of m processors the sum
-        may be m with bounded tardiness (U. C. Devi, J. H. Anderson, RTSS 2005), which is the test of Linux's SCHED_DEADLINE as well
-        (kernel documentation, scheduler/sched-deadline, section 5). The rest to 1 is left to the host.
+        One processor meets every deadline under earliest-deadline-first up to a utilisation of 1 (C. L. Liu, J. W.
+        Layland, Scheduling algorithms for multiprogramming in a hard-real-time environment, J. ACM 20 (1), 1973,
+        theorem 7). Of m processors the sum may be m with bounded tardiness (U. C. Devi, J. H. Anderson, RTSS 2005),
+        which is the test of Linux's SCHED_DEADLINE as well (kernel documentation, scheduler/sched-deadline, section 5).
+        The rest to 1 is left to the host.
         """
         return self.provider.cpus * self.rules.reservation_bound
 
@@ -200,5 +211,8 @@ def pledged(slots: t.Iterable[Slot]) -> tuple[float, int]:
         rate, memory = sums.get((slot.owner, slot.key is None), (0.0, 0))
         sums[slot.owner, slot.key is None] = (rate + slot.rate, memory + slot.memory)
     nothing = (0.0, 0)
-    pairs = [(sums.get((owner, True), nothing), sums.get((owner, False), nothing)) for owner in {owner for owner, dummy in sums}]
+    pairs = [
+        (sums.get((owner, True), nothing), sums.get((owner, False), nothing))
+        for owner in {owner for owner, dummy in sums}
+    ]
     return sum(max(floor[0], used[0]) for floor, used in pairs), sum(max(floor[1], used[1]) for floor, used in pairs)

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All that a choice is judged by: the providers' accounts, who is where, who must be with whom, what owners may have (pure)."""
+"""All that a choice is judged by: the providers' accounts, who is where, who must be with whom, what owners may have
+(pure)."""
 
 from __future__ import annotations
 
@@ -38,9 +39,9 @@ class Quota:
 class Past:
     """What is known before anything is chosen.
 
-    ``held``: what each placed machine takes, by provider's name and machine's key. ``stored``: what each machine that exists already
-    takes, as last seen. ``others``: the placed machines that aren't to be placed now. ``slots``: admitted reservations by
-    provider's name. ``quotas``: by owner.
+    ``held``: what each placed machine takes, by provider's name and machine's key. ``stored``: what each machine that
+    exists already takes, as last seen. ``others``: the placed machines that aren't to be placed now. ``slots``:
+    admitted reservations by provider's name. ``quotas``: by owner.
     """
 
     held: Held = dataclasses.field(default_factory=dict)
@@ -81,7 +82,8 @@ class Board:
             sums[index] += amount
 
     def over_quota(self, *demands: Demand) -> GridError | None:
-        """The error if an owner would have more than he may with his ``demands``; what he has already is never taken from him."""
+        """The error if an owner would have more than he may with his ``demands``; what he has already is never taken
+        from him."""
         owner = demands[0].owner
         quota = self.past.quotas.get(owner or "", self.past.quotas.get(ANYBODY))
         if quota is None:
@@ -109,7 +111,8 @@ class Board:
         return None
 
     def hold(self, demand: Demand, name: str, more: Use | None = None) -> None:
-        """Put a machine on a provider. :param more: what it takes beyond what the provider has measured; all of it by default."""
+        """Put a machine on a provider.
+        :param more: what it takes beyond what the provider has measured; all of it by default."""
         known = self.whole.get(demand.key)
         use = demand.use if known is None else demand.use.beyond(known)
         self._charge(demand.owner, use, 1 if known is None else 0)
@@ -160,7 +163,8 @@ class Board:
         return None
 
     def unfit(self, name: str, demand: Demand) -> str | None:
-        """The one reason why this provider can't hold the machine, or ``None``. :raises GridError: ``impossible_affinity``."""
+        """The one reason why this provider can't hold the machine, or ``None``.
+        :raises GridError: ``impossible_affinity``."""
         account = self.accounts[name]
         reason = self.barred(name, demand) or account.lack(demand.use, demand.owner)
         if reason is None and demand.slot is not None:

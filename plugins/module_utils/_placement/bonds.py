@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which machines must share a provider, and which must not (pure).
 
-Both are taken from either side: a machine that is placed already and wants another one apart keeps it away. Only an owner's own
-machines count, so that nobody's order restricts another's.
+Both are taken from either side: a machine that is placed already and wants another one apart keeps it away. Only an
+owner's own machines count, so that nobody's order restricts another's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ TAG = "tag:"
 
 @dataclasses.dataclass(frozen=True)
 class Bonds:
-    """By a machine's key: all that must be on its provider (itself included), all that mustn't, and why its wish is impossible."""
+    """By a machine's key: all that must be on its provider (itself included), all that mustn't, and why its wish is
+    impossible."""
 
     together: t.Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
     apart: t.Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
@@ -115,5 +116,7 @@ def check_places(bonds: Bonds, key: str, places: t.Mapping[str, str]) -> str | N
     there = {places[member]: member for member in members}
     if len(there) > 1:
         told = " and ".join(f"{bonds.names[member]} is on {name}" for name, member in sorted(there.items()))
-        raise _impossible(f"it must be with machines on different providers: {told}", [bonds.names[member] for member in members])
+        raise _impossible(
+            f"it must be with machines on different providers: {told}", [bonds.names[member] for member in members]
+        )
     return next(iter(there), None)

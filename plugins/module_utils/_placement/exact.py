@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The problem, or a part of it, as a model for OR-Tools' CP-SAT (no I/O; needs the library).
 
-Items that are alike are counted, not named: a variable says how many of a kind a room gets, so a thousand machines of a few sizes are a
-small model. Evenness is the sum of squared shares, each square bounded from below by tangents; the weights of its parts are such that near
-the answer at hand it falls when the standard deviations do.
+Items that are alike are counted, not named: a variable says how many of a kind a room gets, so a thousand machines of a
+few sizes are a small model. Evenness is the sum of squared shares, each square bounded from below by tangents; the
+weights of its parts are such that near the answer at hand it falls when the standard deviations do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ import importlib.util
 import math
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.problem import EVEN, OPENING, SECOND, UNPLACED, State
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.problem import (
+    EVEN,
+    OPENING,
+    SECOND,
+    UNPLACED,
+    State,
+)
 
 cp_model: t.Any = None
 """OR-Tools' module of that name, from its first use on: it takes longer to load than most placements take."""
@@ -37,13 +43,14 @@ _MIB = 2**20
 _MILLI = 1000
 _TANGENTS = 16
 _LEAST_DEVIATION = 0.02
-"""Below this a dimension counts as even: the slope of a root grows without bound towards 0, and would hide every other cost."""
+"""Below this a dimension counts as even: the slope of a root grows without bound towards 0, and would hide every other
+cost."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What CP-SAT says: a room for each item of the part (``None`` without an answer), whether it is proven the best, its objective and
-    bound, and the deterministic time that it took."""
+    """What CP-SAT says: a room for each item of the part (``None`` without an answer), whether it is proven the best,
+    its objective and bound, and the deterministic time that it took."""
 
     where: dict[int, int] | None
     optimal: bool
@@ -71,8 +78,11 @@ class _Model:
         self.terms: list[tuple[t.Any, int]] = []
         self.constant = 0.0
         moving = [number for kind in kinds for number in kind]
-        self.base = State(state.problem, [-1 if number in set(moving) else room for number, room in enumerate(state.where)])
-        # Where everything has a room already, nothing may lose it; that is a far easier model than one with a price on it.
+        self.base = State(
+            state.problem, [-1 if number in set(moving) else room for number, room in enumerate(state.where)]
+        )
+        # Where everything has a room already, nothing may lose it; that is a far easier model than one with a price on
+        # it.
         self.price = UNPLACED if any(state.where[number] < 0 for number in moving) else 0.0
         self._assign()
         for room in self.rooms:
@@ -159,7 +169,10 @@ class _Model:
         for kind in range(len(self.kinds)):
             if self._item(kind).fence:
                 fenced.setdefault(self._item(kind).fence, []).append(kind)
-        keys = {fence: {key for kind in kinds for number in self.kinds[kind] for key in self._keys(number)} for fence, kinds in fenced.items()}
+        keys = {
+            fence: {key for kind in kinds for number in self.kinds[kind] for key in self._keys(number)}
+            for fence, kinds in fenced.items()
+        }
         groups = [kinds for kinds in fenced.values() if len(kinds) > 1]
         for fence, kinds in fenced.items():
             for other, others in fenced.items():
@@ -197,13 +210,19 @@ class _Model:
             for kind, count in self._here(room)
             for item in (self._item(kind),)
         ]
-        most = have + sum(size * len(self.kinds[kind]) for (kind, dummy), (dummy2, size) in zip(self._here(room), sizes))
+        most = have + sum(
+            size * len(self.kinds[kind]) for (kind, dummy), (dummy2, size) in zip(self._here(room), sizes)
+        )
         highest = most / total
         square = self.model.new_int_var(0, int(slope * (highest + 1) ** 2) + 1, f"s{room}_{index}")
         mean = self.state.sums[index] / len(problem.rooms)
         # Room for what a good answer has; beyond it the last tangent goes on, which is still below the square.
         last = min(highest, max(have / total, 2 * mean + self.state.deviation(index)))
-        points = {have / total, last, *(have / total + (last - have / total) * step / _TANGENTS for step in range(_TANGENTS))}
+        points = {
+            have / total,
+            last,
+            *(have / total + (last - have / total) * step / _TANGENTS for step in range(_TANGENTS)),
+        }
         # Where it matters, near the mean, the tangents are closer.
         points |= {mean + self.state.deviation(index) * step / 4 for step in range(-8, 9)}
         for point in sorted(each for each in points if each >= 0):
@@ -244,7 +263,8 @@ def solve_part(
 
     :param stay: keep the answer at hand as it is, and only ask for a bound. The objective is that answer's then.
 
-    One worker, a seed and a bound in deterministic time: the same call has the same answer, unless ``seconds`` end it first.
+    One worker, a seed and a bound in deterministic time: the same call has the same answer, unless ``seconds`` end it
+    first.
     """
     _load()
     model = _Model(state, rooms, _kinds(state, numbers))

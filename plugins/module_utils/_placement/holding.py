@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Placement on the store: what is held is read, and what is chosen is held, in the caller's one writing transaction.
 
-A hold is a future machine's row in ``virtualization``: it counts until the machine is cancelled, retired or seen on its provider, or
-until it has expired. Searching takes seconds and excludes nobody: :func:`propose` reads one state of the store, and
+A hold is a future machine's row in ``virtualization``: it counts until the machine is cancelled, retired or seen on its
+provider, or until it has expired. Searching takes seconds and excludes nobody: :func:`propose` reads one state of the
+store, and
 :func:`place` takes from the proposal what still fits when its turn has come, and chooses anew for the rest.
 """
 
@@ -15,9 +16,13 @@ import functools
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import views
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.orders import check_twice, places_of, shown_name
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.orders import (
+    check_twice,
+    places_of,
+    shown_name,
+)
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement import search
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.known import PLACED, Known, read_known
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Slot
@@ -59,7 +64,9 @@ def _read(connection: sa.Connection, request: Request, *, check: bool) -> _Batch
         return {}
 
     entries = list(enumerate(request.machines, 1))
-    results = [_try(shown_name(given, position), functools.partial(read, position, given)) for position, given in entries]
+    results = [
+        _try(shown_name(given, position), functools.partial(read, position, given)) for position, given in entries
+    ]
     return _Batch(known, demands, results)
 
 
@@ -97,7 +104,8 @@ def _result(demand: Demand, answer: Answer, sites: t.Mapping[str, str | None], r
 def place(
     connection: sa.Connection, request: Request, *, check: bool, proposal: t.Mapping[str, str] | None = None
 ) -> tuple[list[Result], list[dict[str, str]]]:
-    """Choose a provider for each machine and hold its room there; what can't be placed fails on its own. Returns results and diffs.
+    """Choose a provider for each machine and hold its room there; what can't be placed fails on its own. Returns
+    results and diffs.
 
     :param check: choose only. :param proposal: as :func:`propose` returns it.
     """
@@ -128,7 +136,9 @@ def place(
 _Chosen = t.Sequence[t.Tuple[Demand, t.Optional[query.Row], str]]
 
 
-def _ensure_providers(connection: sa.Connection, providers: t.Sequence[Provider], names: set[str]) -> dict[str, tuple[str, str | None]]:
+def _ensure_providers(
+    connection: sa.Connection, providers: t.Sequence[Provider], names: set[str]
+) -> dict[str, tuple[str, str | None]]:
     """uuid and site's uuid of each named provider; those that the store doesn't have are made."""
     sites = record.ensure_sites(connection, [provider.site for provider in providers])
     site_of = {provider.name: sites.get(provider.site or "") for provider in providers}
@@ -143,11 +153,17 @@ def _ensure_providers(connection: sa.Connection, providers: t.Sequence[Provider]
 
 
 def _hold(
-    connection: sa.Connection, known: Known, chosen: _Chosen, images: t.Mapping[str, t.Mapping[str, t.Any]], request: Request
+    connection: sa.Connection,
+    known: Known,
+    chosen: _Chosen,
+    images: t.Mapping[str, t.Mapping[str, t.Any]],
+    request: Request,
 ) -> None:
     """Write what was chosen, and what each future machine will take; writes nothing that is written already."""
     hosts = _ensure_providers(connection, request.providers, {choice[2] for choice in chosen})
-    image_uuids = record.ensure_images(connection, [dict(images[choice[0].use.digest]) for choice in chosen if choice[0].use.digest])
+    image_uuids = record.ensure_images(
+        connection, [dict(images[choice[0].use.digest]) for choice in chosen if choice[0].use.digest]
+    )
     events = []
     for demand, row, provider in chosen:
         if row is None:
@@ -190,8 +206,12 @@ def _admit(connection: sa.Connection, known: Known, chosen: _Chosen, hosts: t.Ma
             continue
         wanted = _row_of(demand.slot, hosts[provider]) if demand.slot else None
         old = have.get(demand.key)
-        same = old is not None and wanted is not None and all(
-            old["provider_uuid" if column == "provider" else column] == value for column, value in wanted.items()
+        same = (
+            old is not None
+            and wanted is not None
+            and all(
+                old["provider_uuid" if column == "provider" else column] == value for column, value in wanted.items()
+            )
         )
         if old is not None and not same:
             gone.append(old["uuid"])

@@ -42,7 +42,8 @@ def _held_use(row: query.Row, images: t.Mapping[str, query.Row]) -> Use:
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """Machines by uuid; their uses where they are placed; futures whose hold has expired; reservations as rows; quotas by owner."""
+    """Machines by uuid; their uses where they are placed; futures whose hold has expired; reservations as rows; quotas
+    by owner."""
 
     rows: t.Mapping[str, query.Row]
     uses: t.Mapping[str, Use]
@@ -86,7 +87,8 @@ def slot_of_row(row: query.Row) -> Slot:
 
 
 def reservations(connection: sa.Connection, since: str) -> list[query.Row]:
-    """Reservations that end after ``since``, with ``provider`` as a name and ``provider_uuid``, in the order of their making."""
+    """Reservations that end after ``since``, with ``provider`` as a name and ``provider_uuid``, in the order of their
+    making."""
     table, provider = schema.RESERVATION, schema.HOST.alias("on")
     columns = [column for column in table.c if column.name != "provider"]
     wanted = (

@@ -17,8 +17,8 @@ ARCHITECTURE = "x86_64"
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """Bounds: bytes of memory left to each provider itself, how much more than it has a provider may promise of CPUs, memory and
-    disk, and which part of its CPUs may be reserved."""
+    """Bounds: bytes of memory left to each provider itself, how much more than it has a provider may promise of CPUs,
+    memory and disk, and which part of its CPUs may be reserved."""
 
     host_reserve: int = 256 * 2**20
     cpu_overcommit: float = 16.0
@@ -29,7 +29,8 @@ class Rules:
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """What a machine takes: CPUs, bytes of memory, bytes of disk, and its image's layer (counted once a provider, if not there)."""
+    """What a machine takes: CPUs, bytes of memory, bytes of disk, and its image's layer (counted once a provider, if
+    not there)."""
 
     cpus: int
     memory: int
@@ -47,8 +48,9 @@ class Use:
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """A reservation on a provider: ``slice`` of CPU time in each ``period`` (microseconds, of all its virtual CPUs together) and bytes of
-    memory, from ``begin`` until before ``end``. ``key`` is its machine's; one without a machine is its owner's floor there."""
+    """A reservation on a provider: ``slice`` of CPU time in each ``period`` (microseconds, of all its virtual CPUs
+    together) and bytes of memory, from ``begin`` until before ``end``. ``key`` is its machine's; one without a machine
+    is its owner's floor there."""
 
     key: str | None
     owner: str | None
@@ -70,8 +72,9 @@ class Slot:
 
 @dataclasses.dataclass(frozen=True)
 class Demand:
-    """A machine to be placed, or placed already. ``key`` is its uuid (its name before it has one), ``at`` the provider that the store
-    has for it. ``affinity`` and ``anti_affinity`` are names of machines and ``tag:<tag>``, of the same owner."""
+    """A machine to be placed, or placed already. ``key`` is its uuid (its name before it has one), ``at`` the provider
+    that the store has for it. ``affinity`` and ``anti_affinity`` are names of machines and ``tag:<tag>``, of the same
+    owner."""
 
     name: str
     key: str
@@ -94,9 +97,10 @@ class Demand:
 
 @dataclasses.dataclass(frozen=True)
 class Provider:
-    """A provider as it measured itself, sizes in bytes. ``networks`` is ``None`` where it doesn't list them; without ``measured``
-    nothing is known of it. ``trouble`` is why it is not reachable. ``machines`` are the uuids of those defined on it, which its allocations include.
-    ``latency`` is one number, or one by home; ``speed`` is how many bytes a second images come with."""
+    """A provider as it measured itself, sizes in bytes. ``networks`` is ``None`` where it doesn't list them; without
+    ``measured`` nothing is known of it. ``trouble`` is why it is not reachable. ``machines`` are the uuids of those
+    defined on it, which its allocations include. ``latency`` is one number, or one by home; ``speed`` is how many bytes
+    a second images come with."""
 
     name: str
     site: str | None = None

@@ -1,12 +1,14 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is left to choose, as numbers: groups of machines, what each would cost on each provider, and a state that moves change (pure).
+"""What is left to choose, as numbers: groups of machines, what each would cost on each provider, and a state that moves
+change (pure).
 
-The cost is in points. A machine whose goal is price or interactivity costs up to ``FIRST`` for the provider that is worst for it; bringing an
-image costs ``SECOND`` a second; a provider that only machines to be packed would need costs ``OPENING``; and ``EVEN`` times the number of
-providers weighs how uneven the shares of memory and CPU are, as a sum of standard deviations. So price and latency come first, then
-evenness, and an image's place decides between what is nearly as even.
+The cost is in points. A machine whose goal is price or interactivity costs up to ``FIRST`` for the provider that is
+worst for it; bringing an image costs ``SECOND`` a second; a provider that only machines to be packed would need costs
+``OPENING``; and ``EVEN`` times the number of providers weighs how uneven the shares of memory and CPU are, as a sum of
+standard deviations. So price and latency come first, then evenness, and an image's place decides between what is nearly
+as even.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ UNPLACED, FIRST, OPENING, EVEN, SECOND = 1e9, 1e7, 1e6, 1e5, 100.0
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """How much the standard deviations of the providers' shares of memory and CPU, and of their numbers of machines, count."""
+    """How much the standard deviations of the providers' shares of memory and CPU, and of their numbers of machines,
+    count."""
 
     memory: float = 1.0
     cpus: float = 1.0
@@ -33,9 +36,9 @@ class Weights:
 
 @dataclasses.dataclass
 class Item:
-    """Machines that go to one provider together; ``keys`` are theirs. ``rates`` are reserved CPUs and memory by moment, ``cost`` the points of
-    the providers that may hold it, by their number; ``alike`` is equal where items may stand for each other, ``fence`` the
-    keys of what can't share a provider, its own included."""
+    """Machines that go to one provider together; ``keys`` are theirs. ``rates`` are reserved CPUs and memory by moment,
+    ``cost`` the points of the providers that may hold it, by their number; ``alike`` is equal where items may stand for
+    each other, ``fence`` the keys of what can't share a provider, its own included."""
 
     keys: tuple[str, ...]
     cpus: int
@@ -51,7 +54,8 @@ class Item:
 
 @dataclasses.dataclass
 class Room:
-    """One provider: what is free, what is used already, all that it has, the layers on it, and what reservations leave by moment."""
+    """One provider: what is free, what is used already, all that it has, the layers on it, and what reservations leave
+    by moment."""
 
     name: str
     cpus: int
@@ -103,7 +107,15 @@ class _Reader:
         bonds = self.board.bonds
         if demand.key in bonds.together or demand.key in bonds.apart:
             return _goal_costs(self.board, demand)
-        kind = (demand.architecture, demand.network, demand.extra_networks, demand.site, demand.features, demand.goal, demand.home)
+        kind = (
+            demand.architecture,
+            demand.network,
+            demand.extra_networks,
+            demand.site,
+            demand.features,
+            demand.goal,
+            demand.home,
+        )
         if kind not in self._costs:
             self._costs[kind] = _goal_costs(self.board, demand)
         return self._costs[kind]
@@ -136,8 +148,16 @@ class _Reader:
             fence,
         )
         item.alike = (
-            len(keys), item.cpus, item.memory, item.disk, item.layers, item.rates, tuple(cost.items()), item.packed, fence,
-        )  # fmt: skip
+            len(keys),
+            item.cpus,
+            item.memory,
+            item.disk,
+            item.layers,
+            item.rates,
+            tuple(cost.items()),
+            item.packed,
+            fence,
+        )
         return item
 
     def room(self, name: str) -> Room:
@@ -247,7 +267,11 @@ class State:
     def _opening(self, target: int) -> float:
         """What it costs that an idle room is needed for machines to be packed alone."""
         items = self.problem.items
-        alone = self.problem.rooms[target].idle and self.inside[target] and all(items[number].packed for number in self.inside[target])
+        alone = (
+            self.problem.rooms[target].idle
+            and self.inside[target]
+            and all(items[number].packed for number in self.inside[target])
+        )
         return OPENING if alone else 0.0
 
     def put(self, number: int, target: int) -> None:
@@ -289,7 +313,8 @@ class State:
         return item.memory - back.memory, item.cpus - back.cpus, len(item.keys) - len(back.keys)
 
     def uneven(self, source: int = 0, target: int = 0, net: tuple[int, int, int] | None = None) -> float:
-        """The weighted sum of standard deviations; with ``net`` as it would be once that has gone from ``source`` to ``target``."""
+        """The weighted sum of standard deviations; with ``net`` as it would be once that has gone from ``source`` to
+        ``target``."""
         rooms, problem, total = max(1, len(self.problem.rooms)), self.problem, 0.0
         for index, weight in enumerate(problem.weights):
             if not weight:

@@ -26,7 +26,9 @@ _COUNTS, _SIZES = ("vcpus", "machines"), ("memory", "disk")
 
 def _count(value: t.Any, field: str) -> int:
     if isinstance(value, bool) or not str(value).isascii() or not str(value).isdigit() or int(str(value)[:12]) >= 2**31:
-        raise GridError("invalid_quota", f"{field} {shorten(value)} is not a number", remedy="Give a whole number from 0")
+        raise GridError(
+            "invalid_quota", f"{field} {shorten(value)} is not a number", remedy="Give a whole number from 0"
+        )
     return int(value)
 
 

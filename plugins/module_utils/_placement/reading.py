@@ -10,8 +10,21 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import GOALS, check_text, parse_reservation, shorten
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import ARCHITECTURE, FOREVER, Demand, Provider, Rules, Slot, Use
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import (
+    GOALS,
+    check_text,
+    parse_reservation,
+    shorten,
+)
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import (
+    ARCHITECTURE,
+    FOREVER,
+    Demand,
+    Provider,
+    Rules,
+    Slot,
+    Use,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import now as time_now
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size, parse_size
 
@@ -24,8 +37,9 @@ DAY = 86400
 class Request:
     """What is to be placed, and how.
 
-    ``hold``: seconds for which a future's room is held. ``within``: seconds to look for a better answer than the greedy one, ``None`` for
-    none; ``seed`` and ``library`` (whether OR-Tools may be used) belong to that. ``homes``: home by owner.
+    ``hold``: seconds for which a future's room is held. ``within``: seconds to look for a better answer than the greedy
+    one, ``None`` for none; ``seed`` and ``library`` (whether OR-Tools may be used) belong to that. ``homes``: home by
+    owner.
     """
 
     machines: t.Sequence[t.Any]
@@ -58,7 +72,8 @@ def read_rules(options: t.Mapping[str, t.Any]) -> Rules:
             raise GridError(f"invalid_{option}", f"{option} {options[option]} is out of range", remedy=f"Give {form}")
     ratios = ("cpu_overcommit", "memory_overcommit", "disk_overcommit", "reservation_bound")
     return Rules(
-        parse_size(options["host_reserve"], "host_reserve"), **{ratio: options[ratio] for ratio in ratios if ratio in options}
+        parse_size(options["host_reserve"], "host_reserve"),
+        **{ratio: options[ratio] for ratio in ratios if ratio in options},
     )
 
 
@@ -123,9 +138,12 @@ def read_provider(given: t.Any) -> Provider:
         digests=_named(given.get("images"), "digest"),
         networks=None if networks is None else frozenset(map(str, networks)),
         machines=_named(machines, "uuid"),
-        running=_named([item for item in machines if isinstance(item, t.Mapping) and item.get("state") == "running"], "uuid"),
+        running=_named(
+            [item for item in machines if isinstance(item, t.Mapping) and item.get("state") == "running"], "uuid"
+        ),
         machine_types=frozenset(map(str, given.get("machine_types") or ())),
-        features=frozenset(map(str, features)) | ({str(given["virtualization"])} if given.get("virtualization") else frozenset()),
+        features=frozenset(map(str, features))
+        | ({str(given["virtualization"])} if given.get("virtualization") else frozenset()),
         price=_number(given.get("price")),
         latency=_latency(given.get("latency")),
         speed=_number(given.get("speed")) or Provider.speed,
@@ -167,14 +185,17 @@ def _use(given: t.Mapping[str, t.Any]) -> Use:
 def _texts(given: t.Mapping[str, t.Any], field: str, form: str) -> frozenset[str]:
     values = given.get(field) or ()
     if not isinstance(values, (list, tuple, frozenset)):
-        raise GridError("invalid_order", f"{field} is not a list: {shorten(values)}", remedy=f"Give {field} as a list of text")
+        raise GridError(
+            "invalid_order", f"{field} is not a list: {shorten(values)}", remedy=f"Give {field} as a list of text"
+        )
     return frozenset(check_text(form, value) for value in values)
 
 
 def slot_of(spec: t.Mapping[str, t.Any], key: str, owner: str | None, use: Use, begun: str) -> Slot | None:
     """The reservation that a machine's order asks for; ``None`` without one, or with one that is over.
 
-    :param begun: since when, where the order doesn't say it. :raises GridError: ``invalid_...`` as :func:`parse_reservation`.
+    :param begun: since when, where the order doesn't say it.
+    :raises GridError: ``invalid_...`` as :func:`parse_reservation`.
     """
     performance = spec.get("performance")
     given = performance.get("reservation") if isinstance(performance, t.Mapping) else None
@@ -182,7 +203,9 @@ def slot_of(spec: t.Mapping[str, t.Any], key: str, owner: str | None, use: Use, 
         return None
     if not isinstance(given, t.Mapping) or given.get("period") is None or given.get("slice") is None:
         raise GridError(
-            "invalid_reservation", "the reservation has no period or no slice", remedy="Give both, for example 100 ms and 20 ms"
+            "invalid_reservation",
+            "the reservation has no period or no slice",
+            remedy="Give both, for example 100 ms and 20 ms",
         )
     wanted = parse_reservation(given)
     begin, end = wanted.get("from", begun), wanted.get("to", FOREVER)
@@ -193,16 +216,25 @@ def slot_of(spec: t.Mapping[str, t.Any], key: str, owner: str | None, use: Use, 
 
 
 def read_demand(
-    given: t.Any, rows: t.Mapping[str, query.Row], *, check: bool, homes: t.Mapping[str, str], begun: t.Callable[[str], str]
+    given: t.Any,
+    rows: t.Mapping[str, query.Row],
+    *,
+    check: bool,
+    homes: t.Mapping[str, str],
+    begun: t.Callable[[str], str],
 ) -> Demand:
     """A machine from one entry of the option ``machines``, with what the store has of it.
 
-    :param rows: the store's machines by uuid. :param homes: home by owner. :param begun: since when a machine's reservation runs that
-        names no beginning. :raises GridError: ``invalid_order``, ``not_ordered``, ``invalid_goal``, and as :func:`_use`.
+    :param rows: the store's machines by uuid.
+    :param homes: home by owner.
+    :param begun: since when a machine's reservation runs that names no beginning.
+    :raises GridError: ``invalid_order``, ``not_ordered``, ``invalid_goal``, and as :func:`_use`.
     """
     if not isinstance(given, t.Mapping) or not isinstance(given.get("name"), str):
         raise GridError(
-            "invalid_order", "an entry of machines has no name", remedy="Give each machine as the module order returned it"
+            "invalid_order",
+            "an entry of machines has no name",
+            remedy="Give each machine as the module order returned it",
         )
     uuid = given.get("uuid")
     row = rows.get(uuid) if isinstance(uuid, str) else None

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A more even allocation with a bounded number of moves (pure).
 
-Each machine that ends elsewhere is one move. Choosing the best single move, and then the next best, gets stuck where two machines should
-change places; here all moves are chosen together, by annealing, and put into an order in which each fits when its turn comes.
+Each machine that ends elsewhere is one move. Choosing the best single move, and then the next best, gets stuck where
+two machines should change places; here all moves are chosen together, by annealing, and put into an order in which each
+fits when its turn comes.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def _accepts(plan: _Plan, after: float, dice: random.Random, heat: float) -> boo
 
 
 def _trade(plan: _Plan, dice: random.Random, heat: float) -> None:
-    """Another item of its home goes instead of one that is away, or two that are away change places: no move more, none less."""
+    """Another item of its home goes instead of one that is away, or two that are away change places: no move more, none
+    less."""
     state = plan.state
     number = dice.choice(plan.away)
     room = state.where[number]
@@ -146,17 +148,23 @@ def _ordered(problem: Problem, current: t.Sequence[int], wanted: t.Mapping[int, 
         able = [number for number, target in waiting.items() if state.fits(number, target)]
         if not able:
             break
-        best = min(able, key=lambda number: (state.uneven(state.where[number], waiting[number], state.net(number)), number))
+        best = min(
+            able, key=lambda number: (state.uneven(state.where[number], waiting[number], state.net(number)), number)
+        )
         state.take(best)
         state.put(best, waiting[best])
         moves.append((best, waiting.pop(best)))
     return moves
 
 
-def rebalance(problem: Problem, current: t.Sequence[int], max_moves: int, *, seed: int = 0, steps: int = STEPS) -> list[Move]:
-    """At most ``max_moves`` moves to a more even allocation, in an order in which each fits; none if there is nothing to gain.
+def rebalance(
+    problem: Problem, current: t.Sequence[int], max_moves: int, *, seed: int = 0, steps: int = STEPS
+) -> list[Move]:
+    """At most ``max_moves`` moves to a more even allocation, in an order in which each fits; none if there is nothing
+    to gain.
 
-    :param current: the room of each item. :param steps: how much is tried; the same input and seed have the same answer.
+    :param current: the room of each item.
+    :param steps: how much is tried; the same input and seed have the same answer.
     """
     plan, dice = _Plan(problem, current, max_moves), random.Random(seed)
     movable = [number for number, item in enumerate(problem.items) if len(item.cost) > 1]

@@ -11,7 +11,11 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import check_text, parse_reservation, shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import (
+    check_text,
+    parse_reservation,
+    shorten,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.account import Account
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Board
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.known import Known, read_known, slot_of_row
@@ -28,7 +32,8 @@ _MOST_CPUS = 4096
 
 
 def read_reservation(given: t.Any, *, absent: bool) -> tuple[str, Slot]:
-    """The provider and what is reserved there; ``from`` and ``to`` are needed, period and slice only where something is to be reserved.
+    """The provider and what is reserved there; ``from`` and ``to`` are needed, period and slice only where something is
+    to be reserved.
 
     :raises GridError: ``invalid_reservation``, ``invalid_owner``, and as :func:`parse_reservation`.
     """
@@ -38,11 +43,22 @@ def read_reservation(given: t.Any, *, absent: bool) -> tuple[str, Slot]:
     missing = [field for field in needed if entry.get(field) is None]
     if unknown or missing:
         wrong = f"unknown fields: {shorten(', '.join(unknown))}" if unknown else f"without {', '.join(missing)}"
-        raise GridError("invalid_reservation", f"not a reservation, {wrong}", remedy=f"Give a mapping of {', '.join(_FIELDS)}")
+        raise GridError(
+            "invalid_reservation", f"not a reservation, {wrong}", remedy=f"Give a mapping of {', '.join(_FIELDS)}"
+        )
     cpus = entry.get("cpus", 1)
-    if isinstance(cpus, bool) or not str(cpus).isascii() or not str(cpus).isdigit() or not 1 <= int(str(cpus)[:9]) <= _MOST_CPUS:
-        raise GridError("invalid_reservation", f"cpus {shorten(cpus)} is not a number", remedy=f"Give 1 to {_MOST_CPUS}")
-    wanted = parse_reservation({"period": "100 ms", "slice": "1 ms", **{key: entry[key] for key in entry if entry[key] is not None}})
+    if (
+        isinstance(cpus, bool)
+        or not str(cpus).isascii()
+        or not str(cpus).isdigit()
+        or not 1 <= int(str(cpus)[:9]) <= _MOST_CPUS
+    ):
+        raise GridError(
+            "invalid_reservation", f"cpus {shorten(cpus)} is not a number", remedy=f"Give 1 to {_MOST_CPUS}"
+        )
+    wanted = parse_reservation(
+        {"period": "100 ms", "slice": "1 ms", **{key: entry[key] for key in entry if entry[key] is not None}}
+    )
     memory = parse_size(entry["memory"], "memory") if entry.get("memory") is not None else 0
     owner = check_text("owner", entry["owner"])
     return str(entry["provider"]), Slot(
@@ -67,7 +83,9 @@ class _Ledger:
             # What exists is in the provider's own measurements.
             for uuid in defined.get(name, ()):
                 whole = known.uses[uuid]
-                account.hold(uuid, whole.beyond(whole), owner=known.rows[uuid]["owner"], whole=whole, slot=account.slot_of(uuid))
+                account.hold(
+                    uuid, whole.beyond(whole), owner=known.rows[uuid]["owner"], whole=whole, slot=account.slot_of(uuid)
+                )
 
     def account(self, name: str) -> Account:
         """A provider's account. :raises GridError: ``unknown_provider``, ``provider_unmeasured``."""
@@ -80,7 +98,9 @@ class _Ledger:
             )
         if not account.provider.measured:
             raise GridError(
-                "provider_unmeasured", f"nothing was measured of {name} yet", remedy="Run a deployment, which registers what it has"
+                "provider_unmeasured",
+                f"nothing was measured of {name} yet",
+                remedy="Run a deployment, which registers what it has",
             )
         return account
 
@@ -117,7 +137,14 @@ def _shown(slot: Slot | None) -> dict[str, t.Any] | None:
 
 
 def serve(
-    connection: sa.Connection, entries: t.Sequence[t.Any], rules: Rules, *, absent: bool, check: bool, hold: int, now: str
+    connection: sa.Connection,
+    entries: t.Sequence[t.Any],
+    rules: Rules,
+    *,
+    absent: bool,
+    check: bool,
+    hold: int,
+    now: str,
 ) -> tuple[list[Result], list[dict[str, str]]]:
     """Reserve, change or give up; what can't be admitted fails alone. Returns results and diffs."""
     ledger = _Ledger(connection, read_known(connection, hold=hold, now=now), rules)
@@ -137,7 +164,9 @@ def serve(
         new = None
         if not absent:
             if slot.end <= now:
-                raise GridError("reservation_over", f"it would have ended at {slot.end}", remedy="Give a time in to that is to come")
+                raise GridError(
+                    "reservation_over", f"it would have ended at {slot.end}", remedy="Give a time in to that is to come"
+                )
             try:
                 ledger.admit(name, slot)
             except GridError:
@@ -145,10 +174,18 @@ def serve(
                     account.reserve(old)
                 raise
             new = {
-                "uuid": record.new_uuid(), "machine": None, "owner": slot.owner, "provider": ledger.uuids[name],
-                "cpu_period_us": slot.period, "cpu_slice_us": slot.slice, "memory": slot.memory, "begin": slot.begin, "end": slot.end,
-                "state": "admitted", "created": now,
-            }  # fmt: skip
+                "uuid": record.new_uuid(),
+                "machine": None,
+                "owner": slot.owner,
+                "provider": ledger.uuids[name],
+                "cpu_period_us": slot.period,
+                "cpu_slice_us": slot.slice,
+                "memory": slot.memory,
+                "begin": slot.begin,
+                "end": slot.end,
+                "state": "admitted",
+                "created": now,
+            }
         if row is not None:
             rows.remove(row)
         if new is not None:
@@ -157,7 +194,13 @@ def serve(
             record.delete(connection, [row["uuid"]] if row else [])
             record.add_objects(connection, "reservation", [new] if new else [])
             record.insert(connection, schema.RESERVATION, [new] if new else [])
-        diffs.append(diff(f"reservation of {slot.owner} on {name} from {slot.begin} to {slot.end}", _shown(old), _shown(None if absent else slot)))
+        diffs.append(
+            diff(
+                f"reservation of {slot.owner} on {name} from {slot.begin} to {slot.end}",
+                _shown(old),
+                _shown(None if absent else slot),
+            )
+        )
         return {**told, "uuid": new["uuid"] if new and not check else None, "changed": True}
 
     return [

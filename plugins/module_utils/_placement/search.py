@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Better answers than the greedy one, until a deadline (pure but for the clock, which only ever ends the search).
 
-How much is tried is counted in steps and in CP-SAT's deterministic time, not in seconds, so that the same input and seed have the same answer
-on every machine that is fast enough to do it before the deadline; one that isn't says so in ``cut``.
+How much is tried is counted in steps and in CP-SAT's deterministic time, not in seconds, so that the same input and
+seed have the same answer on every machine that is fast enough to do it before the deadline; one that isn't says so in
+``cut``.
 """
 
 from __future__ import annotations
@@ -18,14 +19,21 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement import exact
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Board, Past
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Rules
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.problem import EVEN, Problem, State, Weights, read
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.problem import (
+    EVEN,
+    Problem,
+    State,
+    Weights,
+    read,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import Answer, bundles, fill, settle
 
 GREEDY, LOCAL, CP_SAT = "greedy", "local search", "cp-sat"
 
 _STEPS_PER_SECOND = 20000
 _WORK_PER_SECOND = 0.3
-"""Of the ``within`` seconds, what is planned: about half of what a slow controller of today manages, so that the clock rarely cuts."""
+"""Of the ``within`` seconds, what is planned: about half of what a slow controller of today manages, so that the clock
+rarely cuts."""
 
 _WHOLE = 4000
 """Up to so many pairs of kind and room the whole problem is one model."""
@@ -36,8 +44,9 @@ _PART_WORK = 0.15
 
 @dataclasses.dataclass
 class Told:
-    """How the answer came about: ``engine``; ``cost`` in points of the greedy answer and of this one; of a problem that was given to CP-SAT as a
-    whole, whether this is proven ``optimal`` and how far at most it is from CP-SAT's own bound (``gap``); ``cut`` by the clock."""
+    """How the answer came about: ``engine``; ``cost`` in points of the greedy answer and of this one; of a problem that
+    was given to CP-SAT as a whole, whether this is proven ``optimal`` and how far at most it is from CP-SAT's own bound
+    (``gap``); ``cut`` by the clock."""
 
     engine: str = GREEDY
     cost: float = 0.0
@@ -61,7 +70,8 @@ class Clock:
 
 
 def polish(state: State, dice: random.Random, steps: int, clock: Clock) -> bool:
-    """Move items and exchange them, with a temperature that falls; ``False`` where the clock cut it short. The best state is kept."""
+    """Move items and exchange them, with a temperature that falls; ``False`` where the clock cut it short. The best
+    state is kept."""
     items, placed = state.problem.items, len(state.problem.items)
     if not placed or steps <= 0:
         return True
@@ -118,15 +128,16 @@ def _assume(state: State, answer: t.Sequence[int]) -> None:
 def _try(
     state: State, number: int, dice: random.Random, rooms: t.Mapping[int, list[int]], most: float
 ) -> t.Callable[[], None] | None:
-    """Move the item, or exchange it with one of another room; returns how to undo it, ``None`` where it can't be done, or where it would
-    clearly cost more than ``most`` points."""
+    """Move the item, or exchange it with one of another room; returns how to undo it, ``None`` where it can't be done,
+    or where it would clearly cost more than ``most`` points."""
     source, target = state.where[number], dice.choice(rooms[number])
     if source == target:
         return None
     inside = sorted(state.inside[target])
     other = dice.choice(inside) if inside and source >= 0 and dice.random() < 0.7 else None
     if source >= 0:
-        # Most attempts end here, before anything is moved. What images make up for isn't known before, only how much at most.
+        # Most attempts end here, before anything is moved. What images make up for isn't known before, only how much at
+        # most.
         rise = state.uneven(source, target, state.net(number, other)) - state.uneven()
         costs = state.problem.items[number].cost
         linear = costs[target] - costs[source] - state.bringing(number, source)
@@ -201,7 +212,8 @@ def _whole(state: State, seed: int, work: float, clock: Clock, told: Told) -> No
 
 
 def _parts(state: State, dice: random.Random, work: float, clock: Clock) -> bool:
-    """Give CP-SAT one part after the other: rooms drawn at random, the fullest and emptiest likelier, with all their items."""
+    """Give CP-SAT one part after the other: rooms drawn at random, the fullest and emptiest likelier, with all their
+    items."""
     number = len(state.problem.rooms)
     while work > 0:
         if not clock.left:
@@ -220,10 +232,14 @@ def _parts(state: State, dice: random.Random, work: float, clock: Clock) -> bool
 
 def _fullness(state: State, room: int) -> float:
     total = state.problem.rooms[room].total
-    return sum(weight * amount / whole for weight, amount, whole in zip(state.problem.weights, state.amounts[room], total))
+    return sum(
+        weight * amount / whole for weight, amount, whole in zip(state.problem.weights, state.amounts[room], total)
+    )
 
 
-def improve(problem: Problem, start: t.Sequence[int], *, within: float, seed: int, clock: Clock, library: bool = True) -> tuple[list[int], Told]:
+def improve(
+    problem: Problem, start: t.Sequence[int], *, within: float, seed: int, clock: Clock, library: bool = True
+) -> tuple[list[int], Told]:
     """A room for each item, at least as good as ``start``, and how it came about.
 
     :param library: whether OR-Tools may be used; without it, or where it isn't installed, there is local search only.
@@ -274,7 +290,8 @@ def place(
     free = [
         bundle
         for bundle in wanted
-        if demands[bundle[0]].owner not in floored and (greedy[bundle[0]].error is None or greedy[bundle[0]].error.code == "no_provider")
+        if demands[bundle[0]].owner not in floored
+        and (greedy[bundle[0]].error is None or greedy[bundle[0]].error.code == "no_provider")
     ]
     if not within or not free or (len(free) < 2 and greedy[free[0][0]].provider is not None):
         return greedy, Told()
@@ -291,9 +308,7 @@ def place(
     numbers = {name: number for number, name in enumerate(names)}
     start = [numbers.get(greedy[bundle[0]].provider or "", -1) for bundle in free]
     where, told = improve(problem, start, within=within, seed=seed, clock=clock, library=library)
-    proposal = {
-        demands[index].key: names[room] for bundle, room in zip(free, where) if room >= 0 for index in bundle
-    }
+    proposal = {demands[index].key: names[room] for bundle, room in zip(free, where) if room >= 0 for index in bundle}
     for bundle in wanted:
         if bundle not in free and greedy[bundle[0]].provider is not None:
             proposal.update({demands[index].key: t.cast(str, greedy[index].provider) for index in bundle})

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which provider for which machine (pure): same input, same answer; ties go by name.
 
-Greedy, in the order of the list: what is placed already stays, then each machine, with those that it must be with, takes the
-provider that its goal likes best among those that can hold it. The answer is complete; :mod:`search` may improve it.
+Greedy, in the order of the list: what is placed already stays, then each machine, with those that it must be with,
+takes the provider that its goal likes best among those that can hold it. The answer is complete; :mod:`search` may
+improve it.
 """
 
 from __future__ import annotations
@@ -15,13 +16,20 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.account import Account
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import NO_NETWORK, UNREACHABLE, Board, Held, Past
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import (
+    NO_NETWORK,
+    UNREACHABLE,
+    Board,
+    Held,
+    Past,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Rules, Use
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """A machine's provider, or the error that says why it has none; the one reason against each provider that can't hold it."""
+    """A machine's provider, or the error that says why it has none; the one reason against each provider that can't
+    hold it."""
 
     provider: str | None
     reasons: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -29,14 +37,16 @@ class Answer:
 
 
 def told(provider: Provider, demand: Demand) -> float | None:
-    """What the machine's goal looks for first: the provider's price, or its latency; ``None`` where it isn't told or doesn't matter."""
+    """What the machine's goal looks for first: the provider's price, or its latency; ``None`` where it isn't told or
+    doesn't matter."""
     if demand.goal == "price":
         return provider.price
     return provider.latency_to(demand.home) if demand.goal == "interactivity" else None
 
 
 def preference(account: Account, demand: Demand) -> tuple[t.Any, ...]:
-    """What the machine's goal likes best sorts first. Price and latency count where providers tell them, else as ``balance``."""
+    """What the machine's goal likes best sorts first. Price and latency count where providers tell them, else as
+    ``balance``."""
     share = account.share(demand.use)
     last = (not account.has_image(demand.use), account.provider.name)
     if demand.goal == "pack":
@@ -114,11 +124,18 @@ def _stay(demand: Demand, board: Board, name: str) -> Answer | None:
 
 def _none_fits(reasons: t.Mapping[str, str]) -> GridError:
     text = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
-    remedy = "Order less, make room, or add a provider" if text else "Name hosts in the group providers and run virtuoso.grid.setup"
+    remedy = (
+        "Order less, make room, or add a provider"
+        if text
+        else "Name hosts in the group providers and run virtuoso.grid.setup"
+    )
     if text and all(reason.startswith(NO_NETWORK) for reason in reasons.values()):
         remedy = "Name the network in virtuoso_networks, which deploy makes, or order one that is there"
     return GridError(
-        "no_provider", f"no provider can hold it: {text}" if text else "there is no provider", remedy=remedy, reasons=dict(reasons)
+        "no_provider",
+        f"no provider can hold it: {text}" if text else "there is no provider",
+        remedy=remedy,
+        reasons=dict(reasons),
     )
 
 

@@ -26,8 +26,9 @@ UNKNOWN_DIGEST = "sha256:" + "0" * 64
 def wanted_images(orders: t.Sequence[t.Mapping[str, t.Any]], catalogue: t.Mapping[str, t.Mapping[str, t.Any]]) -> Items:
     """The images that orders need, each once, as entries of the module ``image``.
 
-    An order for a version that isn't the catalogue's, or for a digest, can only be met by an image that is there: such an
-    entry has no ``source``. A machine that exists keeps the image that it was made from, whatever the catalogue has now.
+    An order for a version that isn't the catalogue's, or for a digest, can only be met by an image that is there: such
+    an entry has no ``source``. A machine that exists keeps the image that it was made from, whatever the catalogue has
+    now.
     """
     entries: dict[str, Item] = {}
     for order in orders:
@@ -41,12 +42,18 @@ def wanted_images(orders: t.Sequence[t.Mapping[str, t.Any]], catalogue: t.Mappin
         elif version is None or str(known.get("version", "")) == version:
             entry = {**known, "name": name}
         else:
-            entry = {**{key: value for key, value in known.items() if key != "source"}, "name": name, "version": version}
+            entry = {
+                **{key: value for key, value in known.items() if key != "source"},
+                "name": name,
+                "version": version,
+            }
         entries[wanted] = entry
     return list(entries.values())
 
 
-def _by_wish(orders: t.Sequence[t.Mapping[str, t.Any]], images: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, t.Mapping[str, t.Any]]:
+def _by_wish(
+    orders: t.Sequence[t.Mapping[str, t.Any]], images: t.Sequence[t.Mapping[str, t.Any]]
+) -> dict[str, t.Mapping[str, t.Any]]:
     """The results of the module ``image`` by what was ordered: they come in the order of :func:`wanted_images`.
 
     Names don't tell them apart: ``tiny`` and ``tiny@old`` are two wishes for images of one name.
@@ -55,7 +62,9 @@ def _by_wish(orders: t.Sequence[t.Mapping[str, t.Any]], images: t.Sequence[t.Map
     return dict(zip(wishes, images))
 
 
-def _image_of(order: t.Mapping[str, t.Any], by_wish: t.Mapping[str, t.Mapping[str, t.Any]]) -> t.Mapping[str, t.Any] | None:
+def _image_of(
+    order: t.Mapping[str, t.Any], by_wish: t.Mapping[str, t.Mapping[str, t.Any]]
+) -> t.Mapping[str, t.Any] | None:
     """The image's result, or of a machine that exists the image that it was made from."""
     if order.get("image"):
         return {"reference": order["image"]["name"], "digest": order["image"]["digest"]}
@@ -63,7 +72,9 @@ def _image_of(order: t.Mapping[str, t.Any], by_wish: t.Mapping[str, t.Mapping[st
 
 
 def _without_image(machine: t.Mapping[str, t.Any], cause: t.Mapping[str, t.Any] | None) -> Item:
-    failure = dict((cause or {}).get("failure") or {"code": "image_missing", "remedy": "Run again when the image server is back"})
+    failure = dict(
+        (cause or {}).get("failure") or {"code": "image_missing", "remedy": "Run again when the image server is back"}
+    )
     msg = (cause or {}).get("msg") or f"its image {machine['spec']['image']} could not be made ready"
     return {
         "name": machine["name"],
@@ -75,12 +86,15 @@ def _without_image(machine: t.Mapping[str, t.Any], cause: t.Mapping[str, t.Any] 
     }
 
 
-def placement_entries(orders: t.Sequence[t.Mapping[str, t.Any]], images: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, Items]:
+def placement_entries(
+    orders: t.Sequence[t.Mapping[str, t.Any]], images: t.Sequence[t.Mapping[str, t.Any]]
+) -> dict[str, Items]:
     """Orders as the module ``placement`` takes them.
 
     :param orders: ordered machines: ``name``, ``uuid``, ``spec``.
     :param images: results of the module ``image`` for :func:`wanted_images` of the same orders.
-    :returns: ``machines`` to be placed, and ``failed``, results of those whose image isn't to be had: they get no place.
+    :returns: ``machines`` to be placed, and ``failed``, results of those whose image isn't to be had: they get no
+        place.
     """
     machines: Items = []
     failed: Items = []
@@ -95,8 +109,15 @@ def placement_entries(orders: t.Sequence[t.Mapping[str, t.Any]], images: t.Seque
             {
                 **{key: order.get(key) for key in ("name", "uuid")},
                 **{key: spec[key] for key in ("vcpus", "memory", "disk", "network", "goal")},
-                **{key: spec[key] for key in (*WHERE, "owner", "tags", "performance", "extra_networks") if spec.get(key)},
-                "image": {"name": image.get("reference"), **{key: image.get(key) for key in ("digest", "size", "virtual_size")}},
+                **{
+                    key: spec[key]
+                    for key in (*WHERE, "owner", "tags", "performance", "extra_networks")
+                    if spec.get(key)
+                },
+                "image": {
+                    "name": image.get("reference"),
+                    **{key: image.get(key) for key in ("digest", "size", "virtual_size")},
+                },
             }
         )
     return {"machines": machines, "failed": failed}
@@ -117,8 +138,9 @@ def provider_share(
     :param images: results of the module ``image`` for :func:`wanted_images` of the same orders.
     :param transferred: results of the module ``image_transfer`` on this provider, where it has run.
     :param pagers: results of the module ``image_export`` on this provider, for images that are to be paged.
-    :returns: ``images`` to bring there before their machines start, each once; ``paged``, images to bring afterwards; ``machines`` as
-        entries of the module ``machine``; and ``failed``, results of the machines whose image could not be brought.
+    :returns: ``images`` to bring there before their machines start, each once; ``paged``, images to bring afterwards;
+        ``machines`` as entries of the module ``machine``; and ``failed``, results of the machines whose image could not
+        be brought.
 
     In check mode, what doesn't exist yet has no uuid and no digest. It gets stand-ins here, by which nothing can exist.
     """
@@ -141,7 +163,11 @@ def provider_share(
             continue
         digest = image.get("digest") or UNKNOWN_DIGEST
         paging = exports.get(digest) if order["spec"].get("start") == ON_DEMAND else None
-        (needed if paging is None else paged)[reference] = {"name": reference, "digest": digest, "size": image.get("size")}
+        (needed if paging is None else paged)[reference] = {
+            "name": reference,
+            "digest": digest,
+            "size": image.get("size"),
+        }
         machines.append(
             {
                 **order["spec"],
@@ -188,7 +214,9 @@ def unserved(
     served = {export["digest"] for export in exports if not export.get("failed")}
     found: Items = []
     for digest in dict.fromkeys(item["digest"] for item in wanted):
-        holders = [each["name"] for each in providers if any(image["digest"] == digest for image in each.get("images") or [])]
+        holders = [
+            each["name"] for each in providers if any(image["digest"] == digest for image in each.get("images") or [])
+        ]
         if digest not in served and holders[:1] == [name]:
             found.append({"digest": digest})
     return found
@@ -230,7 +258,9 @@ def pager_exports(
     ]
 
 
-def by_source(images: t.Sequence[t.Mapping[str, t.Any]], exports: t.Sequence[t.Mapping[str, t.Any]], otherwise: str) -> Items:
+def by_source(
+    images: t.Sequence[t.Mapping[str, t.Any]], exports: t.Sequence[t.Mapping[str, t.Any]], otherwise: str
+) -> Items:
     """Images grouped by the host from which they are to be brought: ``source`` and ``images``."""
     source_of = {export["digest"]: export["source"] for export in reversed(exports)}
     groups: dict[str, Items] = {}
@@ -239,13 +269,16 @@ def by_source(images: t.Sequence[t.Mapping[str, t.Any]], exports: t.Sequence[t.M
     return [{"source": source, "images": group} for source, group in groups.items()]
 
 
-def settling(machines: t.Sequence[t.Mapping[str, t.Any]], transfers: t.Sequence[t.Mapping[str, t.Any]], foretell: bool) -> dict[str, Items]:
+def settling(
+    machines: t.Sequence[t.Mapping[str, t.Any]], transfers: t.Sequence[t.Mapping[str, t.Any]], foretell: bool
+) -> dict[str, Items]:
     """What comes after images were brought to machines that page from them.
 
     :param machines: entries of the module ``machine``.
     :param transfers: results of the module ``image_transfer``, one for each source.
     :param foretell: in check mode there is nothing yet that could be looked at.
-    :returns: ``machines``, entries to settle; ``rows``, results of those whose image didn't come, or that would be settled.
+    :returns: ``machines``, entries to settle; ``rows``, results of those whose image didn't come, or that would be
+        settled.
     """
     arrived = {image["name"]: image for transfer in transfers for image in transfer.get("images") or []}
     rows: Items = []
@@ -273,7 +306,10 @@ def step_rows(result: t.Mapping[str, t.Any], machines: t.Sequence[t.Mapping[str,
     """
     if isinstance(result.get("machines"), list):
         names = {machine.get("uuid"): machine["name"] for machine in machines}
-        return [{**row, "name": row.get("name") or names.get(row.get("uuid")), "provider": host} for row in result["machines"]]
+        return [
+            {**row, "name": row.get("name") or names.get(row.get("uuid")), "provider": host}
+            for row in result["machines"]
+        ]
     # Where failed_when let a failure pass, "failed" is false and "failure" still tells of it.
     if not any(result.get(key) for key in ("failed", "failure", "unreachable")):
         return []
@@ -298,9 +334,11 @@ def step_rows(result: t.Mapping[str, t.Any], machines: t.Sequence[t.Mapping[str,
 
 
 def asides(hosts: t.Mapping[str, t.Mapping[str, t.Any]], steps: t.Mapping[str, str]) -> list[str]:
-    """What went wrong beside the machines: steps without which a machine runs all the same, so that none of them has failed.
+    """What went wrong beside the machines: steps without which a machine runs all the same, so that none of them has
+    failed.
 
-    :param hosts: the variables of each host of the play. :param steps: registered results by the name of their variable, and what each step was to do.
+    :param hosts: the variables of each host of the play.
+    :param steps: registered results by the name of their variable, and what each step was to do.
     :returns: a sentence each; what ran once for all hosts is told once.
     """
     told: dict[str, None] = {}
@@ -312,14 +350,22 @@ def asides(hosts: t.Mapping[str, t.Mapping[str, t.Any]], steps: t.Mapping[str, s
                     text = _trouble(part)
                     if text is not None:
                         item = result.get("item")
-                        where = item if isinstance(item, str) else item.get("home", host) if isinstance(item, dict) else host
+                        where = (
+                            item
+                            if isinstance(item, str)
+                            else item.get("home", host)
+                            if isinstance(item, dict)
+                            else host
+                        )
                         told[f"{where}: could not {what}: {text}"] = None
     return list(told)
 
 
 def _trouble(result: t.Any) -> str | None:
     """What a result says of its failure, whether its task was allowed to fail or not; ``None`` if there was none."""
-    if not isinstance(result, dict) or not any(result.get(key) for key in ("failure", "exception", "unreachable", "failed")):
+    if not isinstance(result, dict) or not any(
+        result.get(key) for key in ("failure", "exception", "unreachable", "failed")
+    ):
         return None
     code = (result.get("failure") or {}).get("code")
     lines = str(result.get("msg") or "it ended with an exception").strip().splitlines()

@@ -24,7 +24,8 @@ def image_work(orders: Rows, host: str, wish: t.Mapping[str, t.Any]) -> dict[str
 
     :param orders: what is ordered: ``name``, ``uuid``, ``provider``, ``spec``.
     :param wish: ``capture``, ``rollback`` (names of machines), ``name``, ``version``; what isn't wished is empty.
-    :returns: ``captured`` and ``rolled_back``. Without a name, a machine is captured as a version of the image that it was ordered with.
+    :returns: ``captured`` and ``rolled_back``. Without a name, a machine is captured as a version of the image that it
+        was ordered with.
     """
     here = [order for order in orders if order.get("provider") == host]
     version = str(wish["version"])
@@ -69,9 +70,11 @@ def image_refusal(orders: Rows, hosts: t.Sequence[str], providers: t.Sequence[st
 
 
 def to_publish(captured: t.Mapping[str, t.Mapping[str, t.Any]], server: str) -> list[Row]:
-    """Captured versions that the image server is to get, so that they can be ordered, by the host that has them: ``source`` and ``images``.
+    """Captured versions that the image server is to get, so that they can be ordered, by the host that has them:
+    ``source`` and ``images``.
 
-    :param captured: results of the module ``image`` by host. What couldn't be captured, or has no digest yet in check mode, is left out.
+    :param captured: results of the module ``image`` by host. What couldn't be captured, or has no digest yet in check
+        mode, is left out.
     """
     found = []
     for host, result in captured.items():

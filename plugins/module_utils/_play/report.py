@@ -17,7 +17,8 @@ def join(steps: t.Iterable[t.Iterable[t.Mapping[str, t.Any]]]) -> list[Row]:
     """One row for each machine name, in order of first appearance: later steps add to and overrule earlier ones.
 
     A failure stays: no later step makes a failed machine a served one, and the first failure is the one that counts.
-    Entries of one step with the same name (the same machine listed twice, say) are told apart: the failed one gets a row of its own.
+    Entries of one step with the same name (the same machine listed twice, say) are told apart: the failed one gets a
+    row of its own.
     """
     rows: dict[str, Row] = {}
     doubles: list[Row] = []
@@ -55,7 +56,11 @@ def cell(row: Row, column: str) -> str:
         value = ", ".join(row.get("addresses") or [])
     elif column == "console":
         display = row.get("display")
-        value = f"{display['type']} {display['host']}:{display['port']}" if isinstance(display, t.Mapping) and display.get("port") else None
+        value = (
+            f"{display['type']} {display['host']}:{display['port']}"
+            if isinstance(display, t.Mapping) and display.get("port")
+            else None
+        )
     elif column == "screenshot":
         value = value.get("path") if isinstance(value, t.Mapping) else None
     elif column == "cpu":
@@ -68,7 +73,11 @@ def cell(row: Row, column: str) -> str:
         value = format_size(size) if size else None
     elif value is None:
         value = spec.get(column)
-    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value if value not in (None, "") else "-")
+    text = (
+        ", ".join(map(str, value))
+        if isinstance(value, (list, tuple))
+        else str(value if value not in (None, "") else "-")
+    )
     # Guests and other people choose some of this text: nothing in it may steer the terminal.
     return "".join(char if char.isprintable() else "?" for char in text)
 
@@ -83,7 +92,11 @@ def refusal(rows: t.Sequence[Row], what: str) -> Row:
         return {}
     codes = sorted({(row.get("failure") or {}).get("code", "unknown") for row in failed})
     told = "\n".join(f"- {row.get('msg')}" for row in failed)
-    return {"failed": True, "msg": f"{len(failed)} of {len(rows)} {what} could not be served:\n{told}", "failure": {"code": "some_failed", "codes": codes}}
+    return {
+        "failed": True,
+        "msg": f"{len(failed)} of {len(rows)} {what} could not be served:\n{told}",
+        "failure": {"code": "some_failed", "codes": codes},
+    }
 
 
 def _width(text: str) -> int:

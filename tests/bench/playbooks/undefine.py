@@ -9,7 +9,9 @@ import libvirt
 connection = libvirt.open("qemu:///system")
 wanted = set(sys.argv[1:])
 domains = [domain for domain in connection.listAllDomains() if domain.name() in wanted]
-print(json.dumps([{"name": domain.name(), "xml": domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)} for domain in domains]))
+print(
+    json.dumps([{"name": domain.name(), "xml": domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)} for domain in domains])
+)
 for domain in domains:
     if domain.isActive():
         domain.destroy()

@@ -24,12 +24,17 @@ def _limits(monkeypatch):
     return importlib.import_module("limits")
 
 
-@pytest.mark.parametrize(("got", "hosts", "wrong"), [(52, 3, False), (51, 3, True), (4, 0, False), (3, 0, True), (0, 1, True)])
+@pytest.mark.parametrize(
+    ("got", "hosts", "wrong"), [(52, 3, False), (51, 3, True), (4, 0, False), (3, 0, True), (0, 1, True)]
+)
 def test_what_hosts_need(limits, got, hosts, wrong):
     text = limits.lack(got, hosts, "128")
     assert (text is not None) is wrong
     if text:
-        assert f"{got} inotify instances left of fs.inotify.max_user_instances = 128" in text and "sysctl -w fs.inotify.max_user_instances=1024" in text
+        assert (
+            f"{got} inotify instances left of fs.inotify.max_user_instances = 128" in text
+            and "sysctl -w fs.inotify.max_user_instances=1024" in text
+        )
 
 
 def test_a_host_isn_t_started_without_them(limits, monkeypatch):
@@ -41,8 +46,11 @@ def test_a_host_isn_t_started_without_them(limits, monkeypatch):
 
 
 def test_what_is_left_is_tried(limits):
-    """In a process of its own, whose instances are free again afterwards; it can have fewer files open than it wants instances."""
+    """In a process of its own, whose instances are free again afterwards; it can have fewer files open than it wants
+    instances."""
     probe = [sys.executable, "-c", limits._PROBE]  # pylint: disable=protected-access
     assert subprocess.run([*probe, "1"], capture_output=True, text=True, check=True).stdout == "1\n"
-    few = subprocess.run(["sh", "-c", 'ulimit -n 20 && exec "$@"', "sh", *probe, "40"], capture_output=True, text=True, check=True)
+    few = subprocess.run(
+        ["sh", "-c", 'ulimit -n 20 && exec "$@"', "sh", *probe, "40"], capture_output=True, text=True, check=True
+    )
     assert 0 < int(few.stdout) < 20

@@ -24,7 +24,19 @@ HOSTS = {"home": 1, "one": 2, "two": 3}
 def frame(source, target, protocol=17, ports=(1000, 2000), size=100, offset=0):
     """A frame of IPv4 between hosts; of ICMP, ``ports`` are type and identifier."""
     rest = struct.pack("!BBHH", ports[0], 0, 0, ports[1]) if protocol == 1 else struct.pack("!HH", *ports)
-    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, size - 14, 0, offset, 64, protocol, 0, bytes([10, 0, 0, HOSTS[source]]), bytes([10, 0, 0, HOSTS[target]]))
+    head = struct.pack(
+        "!BBHHHBBH4s4s",
+        0x45,
+        0,
+        size - 14,
+        0,
+        offset,
+        64,
+        protocol,
+        0,
+        bytes([10, 0, 0, HOSTS[source]]),
+        bytes([10, 0, 0, HOSTS[target]]),
+    )
     return (mac(target) + mac(source) + b"\x08\x00" + head + rest).ljust(size, b"\0")
 
 
@@ -36,7 +48,9 @@ def mac(name):
 @pytest.fixture(name="wan")
 def _wan():
     kinds = {"home": "closed", "one": "open", "two": "no_udp"}
-    return paths.Wan({name: paths.Port(mac(name), paths.Firewall(kind)) for name, kind in kinds.items()}, rate=0, delay=0.01)
+    return paths.Wan(
+        {name: paths.Port(mac(name), paths.Firewall(kind)) for name, kind in kinds.items()}, rate=0, delay=0.01
+    )
 
 
 def carried(wan, source, data, now):

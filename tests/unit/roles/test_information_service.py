@@ -27,8 +27,28 @@ class Loud(Server):
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         options = f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories={self.directory} -c fsync=off -c log_statement=all"
-        self._run("pg_ctl", "--pgdata", str(self.data), "--log", str(self.directory / "log"), "--options", options, "--wait", "start")
-        self._run("createuser", "--host", str(self.directory), "--port", str(self.port), "--username", "grid", "--superuser", "postgres")
+        self._run(
+            "pg_ctl",
+            "--pgdata",
+            str(self.data),
+            "--log",
+            str(self.directory / "log"),
+            "--options",
+            options,
+            "--wait",
+            "start",
+        )
+        self._run(
+            "createuser",
+            "--host",
+            str(self.directory),
+            "--port",
+            str(self.port),
+            "--username",
+            "grid",
+            "--superuser",
+            "postgres",
+        )
         rules = "local all grid,postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
         (self.data / "pg_hba.conf").write_text(rules, encoding="utf-8")
         self._run("pg_ctl", "--pgdata", str(self.data), "reload")
@@ -50,7 +70,9 @@ def run(server, directory, *arguments, **environment):
             **{"ansible_become_method": "ansible.builtin.sudo" if os.geteuid() else "ansible.builtin.su"},
             **{"ansible_shell_allow_world_readable_temp": True, "ansible_remote_tmp": "/tmp/virtuoso-test-ansible"},
         },
-        "tasks": [{"ansible.builtin.include_role": {"name": "virtuoso.grid.information_service", "tasks_from": "database"}}],
+        "tasks": [
+            {"ansible.builtin.include_role": {"name": "virtuoso.grid.information_service", "tasks_from": "database"}}
+        ],
     }
     (directory / "play.yml").write_text(yaml.safe_dump([play]), encoding="utf-8")
     done = subprocess.run(
@@ -65,8 +87,12 @@ def run(server, directory, *arguments, **environment):
 
 
 def login(server, password):
-    with psycopg.connect(host="127.0.0.1", port=server.port, user="virtuoso", password=password, dbname="virtuoso") as connection:
-        return connection.execute("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'virtuoso'").fetchone()[0]
+    with psycopg.connect(
+        host="127.0.0.1", port=server.port, user="virtuoso", password=password, dbname="virtuoso"
+    ) as connection:
+        return connection.execute(
+            "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'virtuoso'"
+        ).fetchone()[0]
 
 
 def test_the_database_its_owner_and_his_password(server, tmp_path):
@@ -80,6 +106,8 @@ def test_the_database_its_owner_and_his_password(server, tmp_path):
         login(server, password)
     assert run(server, tmp_path, VIRTUOSO_STORE_PASSWORD="it's another")[0] == 0
     odd = "it's a \\back\\'slash"
-    assert [run(server, tmp_path, VIRTUOSO_STORE_PASSWORD=odd)[0] for dummy in range(2)] == [1, 0] and login(server, odd) == "virtuoso"
+    assert [run(server, tmp_path, VIRTUOSO_STORE_PASSWORD=odd)[0] for dummy in range(2)] == [1, 0] and login(
+        server, odd
+    ) == "virtuoso"
     log = (server.directory / "log").read_text(encoding="utf-8")
     assert "pg_database" in log and password not in log + said and "another" not in log + said

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the tests of deployed machines share: the machines as the store has them, read without the collection's own code."""
+"""What the tests of deployed machines share: the machines as the store has them, read without the collection's own
+code."""
 
 from __future__ import annotations
 

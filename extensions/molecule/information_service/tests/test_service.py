@@ -28,17 +28,30 @@ def test_server_runs_and_comes_back(host):
 
 
 def test_both_controllers_orders_are_there(host, address, password):
-    with psycopg.connect(host=address, dbname="virtuoso", user="virtuoso", password=password, sslmode="require") as store:
+    with psycopg.connect(
+        host=address, dbname="virtuoso", user="virtuoso", password=password, sslmode="require"
+    ) as store:
         names = {name for (name,) in store.execute("SELECT name FROM host WHERE kind = 'machine'")}
         owners = dict(store.execute("SELECT owner, count(*) FROM orders GROUP BY owner").fetchall())
     assert names == {f"mol-{owner}-{number}" for owner in ("alice", "bob") for number in range(1, 11)}
     assert owners == {"alice": 10, "bob": 10}
 
 
-@pytest.mark.parametrize("wrong", [{"password": "guess"}, {"user": "postgres", "password": "postgres"}, {"sslmode": "disable"}])
+@pytest.mark.parametrize(
+    "wrong", [{"password": "guess"}, {"user": "postgres", "password": "postgres"}, {"sslmode": "disable"}]
+)
 def test_nobody_else_is_admitted(host, address, password, wrong):
     with pytest.raises(psycopg.OperationalError):
-        psycopg.connect(**{"host": address, "dbname": "virtuoso", "user": "virtuoso", "password": password, "sslmode": "require", **wrong})
+        psycopg.connect(
+            **{
+                "host": address,
+                "dbname": "virtuoso",
+                "user": "virtuoso",
+                "password": password,
+                "sslmode": "require",
+                **wrong,
+            }
+        )
 
 
 def test_the_password_is_in_no_log_and_in_no_file_of_others(host, password, build):
@@ -50,7 +63,9 @@ def test_the_password_is_in_no_log_and_in_no_file_of_others(host, password, buil
 
 def test_the_owner_owns_only_his_database(host):
     query = "SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = current_user"
-    told = host.check_output(f"cd / && su postgres -c 'psql -XAt -d virtuoso -c \"SET ROLE virtuoso\" -c \"{query}\"'").split()[-1]
+    told = host.check_output(
+        f'cd / && su postgres -c \'psql -XAt -d virtuoso -c "SET ROLE virtuoso" -c "{query}"\''
+    ).split()[-1]
     assert told == "f|f|f"
 
 

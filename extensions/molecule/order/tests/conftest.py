@@ -27,12 +27,22 @@ def rows(build):
 @pytest.fixture
 def orders(rows):
     """Each ordered machine's uuid, owner and specification, by name."""
-    found = rows("SELECT host.name, host.uuid, host.state, orders.owner, orders.spec, orders.generation FROM orders JOIN host USING (uuid)")
+    found = rows(
+        "SELECT host.name, host.uuid, host.state, orders.owner, orders.spec, orders.generation FROM orders JOIN host USING (uuid)"
+    )
     return {row["name"]: dict(row, spec=json.loads(row["spec"])) for row in found}
 
 
 @pytest.fixture
 def told(ansible, build):
     """What order_info says of each machine, by name."""
-    out = ansible("ansible", "localhost", "-m", "virtuoso.grid.order_info", "-a", f"store={build / 'state' / 'grid.db'}", "--one-line")
+    out = ansible(
+        "ansible",
+        "localhost",
+        "-m",
+        "virtuoso.grid.order_info",
+        "-a",
+        f"store={build / 'state' / 'grid.db'}",
+        "--one-line",
+    )
     return {machine["name"]: machine for machine in json.loads(out.partition(" => ")[2])["machines"]}

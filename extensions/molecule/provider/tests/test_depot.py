@@ -93,7 +93,10 @@ def test_host_reads_a_layer_of_another(host, other, layer):
     assert said.startswith(b"\0" + len(CONTENT).to_bytes(4, "big") + CONTENT) and b'"end": true' in said
 
 
-@pytest.mark.parametrize("command", ["", "id", "cat /etc/passwd", "/bin/sh -i", "scp -f /etc/passwd", "rsync --server --sender . ../machines/"])
+@pytest.mark.parametrize(
+    "command",
+    ["", "id", "cat /etc/passwd", "/bin/sh -i", "scp -f /etc/passwd", "rsync --server --sender . ../machines/"],
+)
 def test_no_other_command_is_run(host, other, command):
     done = host.run(f"{SSH} virtuoso@{other} '{command}' < /dev/null")
     assert done.stdout == ""
@@ -107,7 +110,12 @@ def test_nothing_can_be_written(host, peer, other, layer):
 
 
 @pytest.mark.parametrize(
-    "request_", [{"get": "index", "digest": "sha256:../../../etc/passwd"}, {"get": "manifest", "name": "../../../../etc/passwd"}, {"get": "/etc/passwd"}]
+    "request_",
+    [
+        {"get": "index", "digest": "sha256:../../../etc/passwd"},
+        {"get": "manifest", "name": "../../../../etc/passwd"},
+        {"get": "/etc/passwd"},
+    ],
 )
 def test_nothing_outside_the_images_can_be_read(host, other, request_):
     said = ask(host, other, **request_)

@@ -21,7 +21,17 @@ AUTHORITIES = ("/etc/pki/CA/cacert.pem", "/etc/pki/qemu/ca-cert.pem")
 
 
 @pytest.mark.parametrize(
-    "name", ["libvirt-daemon-system", "qemu-system-x86", "qemu-utils", "python3-libvirt", "python3-pycdlib", "dnsmasq-base", "nftables", "zstd"]
+    "name",
+    [
+        "libvirt-daemon-system",
+        "qemu-system-x86",
+        "qemu-utils",
+        "python3-libvirt",
+        "python3-pycdlib",
+        "dnsmasq-base",
+        "nftables",
+        "zstd",
+    ],
 )
 def test_package_is_installed(host, name):
     assert host.package(name).is_installed
@@ -63,7 +73,10 @@ def test_certificate_chains_to_the_authority_and_names_the_host(host, certificat
     name = host.backend.get_hostname()
     for authority in AUTHORITIES:
         verify = f"openssl verify -x509_strict -CAfile {authority}"
-        for wanted in (f"-purpose sslserver -verify_ip {ADDRESSES[name]}", f"-purpose sslclient -verify_hostname {name}"):
+        for wanted in (
+            f"-purpose sslserver -verify_ip {ADDRESSES[name]}",
+            f"-purpose sslclient -verify_hostname {name}",
+        ):
             assert host.check_output(f"{verify} {wanted} {certificate}") == f"{certificate}: OK"
         assert host.run(f"{verify} -verify_hostname another {certificate}").rc != 0
 
@@ -122,7 +135,9 @@ def export(host):
 def test_certificates_are_good_for_qemu(host, connect, export):
     (peer,) = ADDRESSES.keys() - {host.backend.get_hostname()}
     creds = "--object tls-creds-x509,id=tls,endpoint=client,dir=/etc/pki/qemu"
-    told = connect(peer).check_output(f"runuser -u libvirt-qemu -- qemu-img info {creds} --image-opts {export},tls-creds=tls")
+    told = connect(peer).check_output(
+        f"runuser -u libvirt-qemu -- qemu-img info {creds} --image-opts {export},tls-creds=tls"
+    )
     assert "virtual size: 1 MiB" in told
     assert connect(peer).run(f"qemu-img info --image-opts {export}").rc != 0
 
@@ -134,7 +149,9 @@ def test_qemu_need_not_search_for_a_prime_before_it_answers_by_tls(host):
     # It reads them: with others that are none it doesn't begin.
     spoiled = "d=$(mktemp -d) && cp /etc/pki/qemu/* $d && echo none >$d/dh-params.pem"
     creds = "--object tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,dir=$d"
-    run = host.run(f"{spoiled} && truncate --size 1M $d/disk && qemu-img info {creds} --image-opts driver=raw,file.filename=$d/disk; c=$?; rm -rf $d; exit $c")
+    run = host.run(
+        f"{spoiled} && truncate --size 1M $d/disk && qemu-img info {creds} --image-opts driver=raw,file.filename=$d/disk; c=$?; rm -rf $d; exit $c"
+    )
     assert run.rc != 0 and "DH" in run.stderr
 
 

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starting and stopping the exports of layers: transient units, one for a layer and kind; systemd knows which there are."""
+"""Starting and stopping the exports of layers: transient units, one for a layer and kind; systemd knows which there
+are."""
 
 from __future__ import annotations
 
@@ -14,9 +15,9 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import boot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.paging import plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.paging.ahead import fetch_ahead
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import boot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.boot_store import record_boot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.export_names import CACHE_NAME, PAGER, SOURCE
@@ -41,7 +42,11 @@ class Exports:
     def __init__(self, path: str, tls_dir: str, address: str | None, ports: range) -> None:
         for what, value in (("path", path), ("tls_dir", tls_dir)):
             if not _PLAIN.fullmatch(value):
-                raise GridError("invalid_path", f"{what} has characters that a unit's settings can't have", remedy="Give a plain path")
+                raise GridError(
+                    "invalid_path",
+                    f"{what} has characters that a unit's settings can't have",
+                    remedy="Give a plain path",
+                )
         self.depot = Depot(path)
         self.tls_dir = tls_dir
         self.address = address
@@ -60,28 +65,46 @@ class Exports:
     @staticmethod
     def units() -> dict[str, plan.Unit]:
         """The exports that are there, by the names of their units."""
-        argv = ["systemctl", "show", "--all", "--property=Id", "--property=ActiveState", "--property=Environment", plan.UNITS]
+        argv = [
+            "systemctl",
+            "show",
+            "--all",
+            "--property=Id",
+            "--property=ActiveState",
+            "--property=Environment",
+            plan.UNITS,
+        ]
         return plan.parse_units(command(argv, timeout=60))
 
     def have(self, export: plan.Export, check_mode: bool) -> Result:
-        """See to it that the layer is exported; :raises GridError: ``layer_missing``, ``no_port``, ``export_failed``."""
+        """See to it that the layer is exported;
+        :raises GridError: ``layer_missing``, ``no_port``, ``export_failed``."""
         size = export.size
         if export.kind == SOURCE:
             chain = self.depot.chain(export.digest)
             for digest in chain:
                 if not self.depot.has(digest):
-                    raise GridError("layer_missing", f"the layer {digest} is not here", remedy="Export it where it is", digest=digest)
+                    raise GridError(
+                        "layer_missing",
+                        f"the layer {digest} is not here",
+                        remedy="Export it where it is",
+                        digest=digest,
+                    )
             size = chain[export.digest].virtual_size
         unit = self.units().get(export.unit)
         sockets = tcp_ports()
-        actions = plan.decide(export, unit, unit is not None and unit.port is not None and sockets.get(unit.port, _QUIET).listens)
+        actions = plan.decide(
+            export, unit, unit is not None and unit.port is not None and sockets.get(unit.port, _QUIET).listens
+        )
         port = unit.port if unit is not None else None
         if actions:
             if unit is not None and not check_mode:
                 self._stop(export.unit)
                 sockets = tcp_ports()
             if port is None or sockets.get(port, _QUIET).listens:
-                port = plan.choose_port(export, self.ports, {number for number, socket in sockets.items() if socket.listens})
+                port = plan.choose_port(
+                    export, self.ports, {number for number, socket in sockets.items() if socket.listens}
+                )
             if not check_mode:
                 self._start(export, port)
         return {
@@ -124,7 +147,9 @@ class Exports:
     def learn(self, digest: str, runs: t.Any, check_mode: bool) -> Result:
         """Keep what a boot read on another host; :raises GridError: ``invalid_record``, ``invalid_digest``."""
         numbers = boot.numbers_of(runs)
-        learnt = not check_mode and bool(numbers) and self.depot.has(digest) and record_boot(self.depot, digest, numbers)
+        learnt = (
+            not check_mode and bool(numbers) and self.depot.has(digest) and record_boot(self.depot, digest, numbers)
+        )
         return {"digest": digest, "changed": learnt, "actions": ["learn"] if learnt else [], "blocks": len(numbers)}
 
     def _clients(self, unit: plan.Unit) -> int:
@@ -137,7 +162,9 @@ class Exports:
             return clients
 
         try:
-            return wait_for(probe, _LEAVE_TIMEOUT if unit.active else 0, what="the end of the export's use", interval=0.2)
+            return wait_for(
+                probe, _LEAVE_TIMEOUT if unit.active else 0, what="the end of the export's use", interval=0.2
+            )
         except GridError as exc:
             return int(exc.details["last"])
 
@@ -192,7 +219,8 @@ class Exports:
         programs = ["-t", "qemu-nbd", "-t", "qemu-storage-daemon"]
         with contextlib.suppress(GridError):
             said = command(
-                ["journalctl", "--no-pager", "-o", "cat", "-n", "1", "-u", export.unit, f"--since=@{begin}", *programs], timeout=20
+                ["journalctl", "--no-pager", "-o", "cat", "-n", "1", "-u", export.unit, f"--since=@{begin}", *programs],
+                timeout=20,
             )
         source = export.kind == PAGER
         return GridError(

@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How a layer is given to paging machines: names, ports, the programs' arguments and their confinement (pure).
 
-There are two kinds of export, each a transient unit of systemd that runs a program of QEMU's. A *source* gives a layer that is on
-the host. A *pager* runs on the provider: it gives on what it gets from a source, and keeps what was read once in a cache file, so that
-all machines on the provider that page from the layer fetch a block once, and none of them needs to know which source it is.
+There are two kinds of export, each a transient unit of systemd that runs a program of QEMU's. A *source* gives a layer
+that is on the host. A *pager* runs on the provider: it gives on what it gets from a source, and keeps what was read
+once in a cache file, so that all machines on the provider that page from the layer fetch a block once, and none of them
+needs to know which source it is.
 """
 
 from __future__ import annotations
@@ -15,10 +16,18 @@ import re
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.export_names import CACHE, CACHE_FILE, ORIGIN, PAGER, QMP, SOURCE, unit_name
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.export_names import (
+    CACHE,
+    CACHE_FILE,
+    ORIGIN,
+    PAGER,
+    QMP,
+    SOURCE,
+    unit_name,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.header import MAX_VIRTUAL_SIZE
-from ansible_collections.virtuoso.grid.plugins.module_utils._names import check, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.plan import REACHED_BY, Source, parse_source
+from ansible_collections.virtuoso.grid.plugins.module_utils._names import check, shorten
 
 UNITS = "virtuoso-export-*.service"
 
@@ -31,10 +40,12 @@ _UPSTREAM = re.compile(r"(.+):([0-9]{1,5})", re.ASCII)
 _CREDENTIALS = ("ca-cert.pem", "server-cert.pem", "server-key.pem")
 _CLIENT_CREDENTIALS = ("client-cert.pem", "client-key.pem")
 _PARAMETERS = "dh-params.pem"
-"""Spares QEMU the search for a prime at each start; a host that was set up before they were installed goes on without."""
+"""Spares QEMU the search for a prime at each start; a host that was set up before they were installed goes on without.
+"""
 
-# QEMU writes an answer in pieces, and TCP lets a small last one wait for the acknowledgement of those before: 40 ms for each read. A connection
-# takes over from the socket that listens that nothing waits, so the program is given one (as systemd gives sockets, see sd_listen_fds(3)).
+# QEMU writes an answer in pieces, and TCP lets a small last one wait for the acknowledgement of those before: 40 ms for
+# each read. A connection takes over from the socket that listens that nothing waits, so the program is given one (as
+# systemd gives sockets, see sd_listen_fds(3)).
 _SOCKET = 3
 _LISTEN = (
     "import os, socket, sys; s = socket.create_server(('0.0.0.0', int(sys.argv[1])), backlog=64); "
@@ -69,7 +80,8 @@ _CONFINED = (
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """An export as it should be; ``upstream`` is ``host:port`` of the source of a pager, ``size`` then the disk's in bytes."""
+    """An export as it should be; ``upstream`` is ``host:port`` of the source of a pager, ``size`` then the disk's in
+    bytes."""
 
     digest: str
     upstream: str | None = None
@@ -102,12 +114,16 @@ class Unit:
 def parse_export(entry: t.Any) -> Export:
     """One item of the module's ``exports``. :raises GridError: ``invalid_export``, ``invalid_digest``."""
     if not isinstance(entry, t.Mapping) or set(entry) - {"digest", "upstream", "ahead", "name"}:
-        raise GridError("invalid_export", f"{shorten(entry)} is not an export", remedy="Give digest and, for a pager, upstream")
+        raise GridError(
+            "invalid_export", f"{shorten(entry)} is not an export", remedy="Give digest and, for a pager, upstream"
+        )
     digest = check("digest", entry.get("digest"))
     upstream = entry.get("upstream")
     if upstream is None:
         return Export(digest)
-    host, port, size = (upstream.get(key) if isinstance(upstream, t.Mapping) else None for key in ("host", "port", "virtual_size"))
+    host, port, size = (
+        upstream.get(key) if isinstance(upstream, t.Mapping) else None for key in ("host", "port", "virtual_size")
+    )
     good = isinstance(host, str) and _HOST.fullmatch(host) and _whole(port, 65535) and _whole(size, MAX_VIRTUAL_SIZE)
     if not good or int(str(size)) % 512:
         raise GridError(
@@ -122,9 +138,13 @@ def _source(value: t.Any) -> Source | None:
     if value is None:
         return None
     if not isinstance(value, t.Mapping) or set(value) - set(REACHED_BY) - {"host", "path"}:
-        raise GridError("invalid_export", f"{shorten(value)} is not a source", remedy="Give what image_transfer takes as its source")
+        raise GridError(
+            "invalid_export", f"{shorten(value)} is not a source", remedy="Give what image_transfer takes as its source"
+        )
     wanted = {**REACHED_BY, **value}
-    return parse_source({**wanted, "host": wanted.get("host"), "port": int(wanted["port"]) if _whole(wanted["port"], 65535) else 0})
+    return parse_source(
+        {**wanted, "host": wanted.get("host"), "port": int(wanted["port"]) if _whole(wanted["port"], 65535) else 0}
+    )
 
 
 def _whole(value: t.Any, most: int) -> bool:
@@ -132,7 +152,8 @@ def _whole(value: t.Any, most: int) -> bool:
 
 
 def choose_port(export: Export, ports: range, taken: t.Container[int]) -> int:
-    """A free port, for one layer the same one whenever that is free: a machine whose source was lost finds it there again.
+    """A free port, for one layer the same one whenever that is free: a machine whose source was lost finds it there
+    again.
 
     :raises GridError: ``no_port``.
     """
@@ -178,8 +199,8 @@ def parse_units(text: str) -> dict[str, Unit]:
 def run_argv(export: Export, port: int, tls_dir: str, layer: str, cache: str) -> list[str]:
     """The call of systemd-run that starts an export.
 
-    The program runs as a user that exists only for it, and has nothing but the layers and copies of the host's TLS material:
-    systemd's own LoadCredential isn't there in every container.
+    The program runs as a user that exists only for it, and has nothing but the layers and copies of the host's TLS
+    material: systemd's own LoadCredential isn't there in every container.
 
     :param layer: the layer's file, for a source.
     :param cache: the file that keeps what a pager has read, in a directory of its own.
@@ -218,9 +239,16 @@ def _credentials(name: str, endpoint: str) -> list[str]:
 
 def _source_argv(export: Export, layer: str) -> list[str]:
     return [
-        "/usr/bin/qemu-nbd", "--read-only", "--persistent", "--shared=0", f"--export-name={export.digest}", "--format=qcow2",
-        *_credentials("tls", "server"), "--tls-creds=tls", layer,
-    ]  # fmt: skip
+        "/usr/bin/qemu-nbd",
+        "--read-only",
+        "--persistent",
+        "--shared=0",
+        f"--export-name={export.digest}",
+        "--format=qcow2",
+        *_credentials("tls", "server"),
+        "--tls-creds=tls",
+        layer,
+    ]
 
 
 def _pager_argv(export: Export, cache: str) -> list[str]:
@@ -231,12 +259,23 @@ def _pager_argv(export: Export, cache: str) -> list[str]:
         f",export={export.digest},tls-creds=client,reconnect-delay={RECONNECT}"
     )
     return [
-        "/usr/bin/qemu-storage-daemon", *_credentials("server", "server"), *_credentials("client", "client"),
-        "--blockdev", source,
-        "--chardev", f"socket,id=monitor,path=${{RUNTIME_DIRECTORY}}/{QMP},server=on,wait=off", "--monitor", "chardev=monitor",
-        "--blockdev", f"driver=file,node-name={CACHE_FILE},filename={cache.replace(',', ',,')}",
-        "--blockdev", f"driver=qcow2,node-name={CACHE},file={CACHE_FILE},backing={ORIGIN}",
-        "--blockdev", f"driver=copy-on-read,node-name=pages,file={CACHE}",
-        "--nbd-server", f"addr.type=fd,addr.str={_SOCKET},tls-creds=server,max-connections=0",
-        "--export", f"type=nbd,id=pages,node-name=pages,name={export.digest},writable=off",
-    ]  # fmt: skip
+        "/usr/bin/qemu-storage-daemon",
+        *_credentials("server", "server"),
+        *_credentials("client", "client"),
+        "--blockdev",
+        source,
+        "--chardev",
+        f"socket,id=monitor,path=${{RUNTIME_DIRECTORY}}/{QMP},server=on,wait=off",
+        "--monitor",
+        "chardev=monitor",
+        "--blockdev",
+        f"driver=file,node-name={CACHE_FILE},filename={cache.replace(',', ',,')}",
+        "--blockdev",
+        f"driver=qcow2,node-name={CACHE},file={CACHE_FILE},backing={ORIGIN}",
+        "--blockdev",
+        f"driver=copy-on-read,node-name=pages,file={CACHE}",
+        "--nbd-server",
+        f"addr.type=fd,addr.str={_SOCKET},tls-creds=server,max-connections=0",
+        "--export",
+        f"type=nbd,id=pages,node-name=pages,name={export.digest},writable=off",
+    ]

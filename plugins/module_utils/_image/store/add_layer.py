@@ -9,14 +9,28 @@ import datetime
 import os
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import Content, raw_runs, scan, write_layer
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import (
+    Content,
+    raw_runs,
+    scan,
+    write_layer,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Made
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK, Blocks, Index, difference, digest_of, encode
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import (
+    BLOCK,
+    Blocks,
+    Index,
+    difference,
+    digest_of,
+    encode,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import Manifest
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 
 
-def layer_of_raw(path: str, work: str, below: Blocks, parent: str | None, progress: Progress) -> tuple[str, Made, Index]:
+def layer_of_raw(
+    path: str, work: str, below: Blocks, parent: str | None, progress: Progress
+) -> tuple[str, Made, Index]:
     """The layer that makes the raw disk ``path`` of what ``below`` has; its file is made in the directory ``work``.
 
     :param parent: digest of the topmost layer below.
@@ -31,20 +45,27 @@ def layer_of_raw(path: str, work: str, below: Blocks, parent: str | None, progre
 
 
 def next_layer(content: Content, whole: bool, below: Index, merged: Blocks, size: int, parent: str) -> Index | None:
-    """The index of the layer that makes a disk that was read of what lies below it; ``None`` where nothing differs (pure).
+    """The index of the layer that makes a disk that was read of what lies below it; ``None`` where nothing differs
+    (pure).
 
     :param whole: whether ``content`` is all of the disk, or only what an overlay gives itself.
-    :param below: the topmost layer below. :param merged: what a guest sees of it and of those below it. :param size: of the disk.
+    :param below: the topmost layer below.
+    :param merged: what a guest sees of it and of those below it.
+    :param size: of the disk.
     """
     blocks = content.blocks
     if not whole:
-        kept = {number: found for number, found in merged.items() if number not in content.zeros and number * BLOCK < size}
+        kept = {
+            number: found for number, found in merged.items() if number not in content.zeros and number * BLOCK < size
+        }
         blocks = {**kept, **content.blocks}
     index = difference(merged, blocks, size, parent)
     return index if index.blocks or size != below.virtual_size else None
 
 
-def make_layer(descriptor: int, content: Content, index: Index, work: str, progress: Progress) -> tuple[str, Made, Index]:
+def make_layer(
+    descriptor: int, content: Content, index: Index, work: str, progress: Progress
+) -> tuple[str, Made, Index]:
     """Write the layer with this index from the disk that was read."""
     encoded = encode(index)
     target = os.path.join(work, "layer.qcow2")
@@ -56,7 +77,8 @@ def make_layer(descriptor: int, content: Content, index: Index, work: str, progr
 def manifest_of(named: t.Mapping[str, t.Any], layers: t.Sequence[str], virtual_size: int, size: int) -> Manifest:
     """The manifest of a chain that was just made.
 
-    :param named: ``name``, ``version``, ``user``, ``python``, ``recipe_digest``. :param size: bytes of the layers' files.
+    :param named: ``name``, ``version``, ``user``, ``python``, ``recipe_digest``.
+    :param size: bytes of the layers' files.
     """
     return {
         **named,

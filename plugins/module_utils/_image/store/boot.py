@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a machine reads while it boots: the numbers of an image's blocks in the order of their first read (pure).
 
-A pager keeps what was read in a qcow2 file, which gives clusters their places in the order in which they come; so that file is the
-record. It lies beside the layer and goes with it to other hosts. It is a hint: which blocks come first, never what is in them.
+A pager keeps what was read in a qcow2 file, which gives clusters their places in the order in which they come; so that
+file is the record. It lies beside the layer and goes with it to other hosts. It is a hint: which blocks come first,
+never what is in them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ MOST = 4096
 """Blocks of a record: 256 MiB. What is read later isn't the boot's."""
 
 FIRST = 512
-"""Blocks that come first where there is no long record: of a disk with a kernel at its beginning, where boot loaders and we put it, these have that."""
+"""Blocks that come first where there is no long record: of a disk with a kernel at its beginning, where boot loaders
+and we put it, these have that."""
 
 MAX_TEXT = 2**20
 
@@ -43,7 +45,9 @@ def numbers_of(runs: t.Any) -> list[int]:
 
     :raises GridError: ``invalid_record``.
     """
-    if not isinstance(runs, list) or not all(isinstance(run, list) and [type(value) for value in run] == [int, int] for run in runs):
+    if not isinstance(runs, list) or not all(
+        isinstance(run, list) and [type(value) for value in run] == [int, int] for run in runs
+    ):
         raise _bad("has something that is no run of blocks")
     numbers: dict[int, None] = {}
     for number, count in runs:
@@ -80,7 +84,8 @@ def read_order(extents: t.Iterable[t.Mapping[str, t.Any]]) -> list[int]:
 
 
 def merge(known: t.Sequence[int], new: t.Sequence[int]) -> list[int]:
-    """The longer of two records, then what only the other one has: one that ended early has less, but right at the beginning."""
+    """The longer of two records, then what only the other one has: one that ended early has less, but right at the
+    beginning."""
     first, second = (known, new) if len(known) >= len(new) else (new, known)
     return list(dict.fromkeys([*first, *second]))[:MOST]
 
@@ -96,4 +101,8 @@ def wanted_first(record: t.Sequence[int] | None, data: t.Sequence[int]) -> list[
 
 
 def _bad(why: str) -> GridError:
-    return GridError("invalid_record", f"the record of what a boot reads {why}", remedy="Remove the layer's .boot file; the next boot makes it anew")
+    return GridError(
+        "invalid_record",
+        f"the record of what a boot reads {why}",
+        remedy="Remove the layer's .boot file; the next boot makes it anew",
+    )

@@ -23,7 +23,8 @@ def boot_record(depot: Depot, digest: str) -> list[int] | None:
 
 
 def record_boot(depot: Depot, digest: str, numbers: t.Sequence[int]) -> bool:
-    """Keep what a boot read, with what others read; whether that says more than what was there. Only beside a layer that is here."""
+    """Keep what a boot read, with what others read; whether that says more than what was there. Only beside a layer
+    that is here."""
     with depot.locked():
         known = boot_record(depot, digest) or []
         merged = boot.merge(known, numbers)

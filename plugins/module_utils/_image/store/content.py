@@ -32,7 +32,8 @@ class Run(t.NamedTuple):
 
 
 class Content(t.NamedTuple):
-    """A disk that was read: hashes of its blocks that aren't zeros, their places in the file, and blocks known to be zeros."""
+    """A disk that was read: hashes of its blocks that aren't zeros, their places in the file, and blocks known to be
+    zeros."""
 
     blocks: Blocks
     places: dict[int, int]
@@ -128,7 +129,9 @@ def read_exactly(descriptor: int, length: int, at: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def write_layer(target: str, index: Index, sources: t.Sequence[tuple[int, t.Mapping[int, int]]], told: Told | None = None) -> None:
+def write_layer(
+    target: str, index: Index, sources: t.Sequence[tuple[int, t.Mapping[int, int]]], told: Told | None = None
+) -> None:
     """Write the file of a layer from files that were read; the kernel copies, or shares where it can.
 
     :param sources: open files, each with the places in it of the blocks that are to be taken from it.

@@ -1,11 +1,12 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host's image store: layers named by their digest, manifests that name chains of them, and a place for what is not yet whole.
+"""A host's image store: layers named by their digest, manifests that name chains of them, and a place for what is not
+yet whole.
 
-A layer is a qcow2 file and its index, in the same directory; the file names the layer below as its backing file. Layers are
-immutable. A file has its final name only when it is whole, verified and flushed to the disk; a manifest is written after the
-layers that it names. Work goes on in ``.staging/<job>/`` under a lock that ends with the process, so that an
+A layer is a qcow2 file and its index, in the same directory; the file names the layer below as its backing file. Layers
+are immutable. A file has its final name only when it is whole, verified and flushed to the disk; a manifest is written
+after the layers that it names. Work goes on in ``.staging/<job>/`` under a lock that ends with the process, so that an
 interrupted job leaves nothing but a directory there, which the next run resumes (``*.part``) or removes.
 """
 
@@ -25,7 +26,17 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import header
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import Index, decode
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.lock import hold
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import MAX_LAYERS, Manifest, boot_file, index_file, layer_digest, layer_file, manifest_file, parse_manifest, reference
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import (
+    MAX_LAYERS,
+    Manifest,
+    boot_file,
+    index_file,
+    layer_digest,
+    layer_file,
+    manifest_file,
+    parse_manifest,
+    reference,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._removal import clear
 from ansible_collections.virtuoso.grid.plugins.module_utils._tool import flush
 
@@ -81,7 +92,8 @@ class Depot:
         return os.path.join(self.layers, boot_file(digest))
 
     def has(self, digest: str, size: int | None = None) -> bool:
-        """Whether the layer is there, its file with ``size`` bytes if that is known. The layers below it are not looked at."""
+        """Whether the layer is there, its file with ``size`` bytes if that is known. The layers below it are not looked
+        at."""
         try:
             found = os.stat(self.layer_path(digest)).st_size
         except FileNotFoundError:
@@ -106,7 +118,9 @@ class Depot:
         while below is not None:
             if len(found) == MAX_LAYERS:
                 raise GridError(
-                    "layer_corrupted", f"{digest} has more than {MAX_LAYERS} layers", remedy="Flatten the image: state flattened"
+                    "layer_corrupted",
+                    f"{digest} has more than {MAX_LAYERS} layers",
+                    remedy="Flatten the image: state flattened",
                 )
             found[below] = self.index(below)
             below = found[below].parent
@@ -182,9 +196,11 @@ class Depot:
 
     @contextlib.contextmanager
     def job(self, key: str) -> t.Iterator[str]:
-        """A directory for one piece of work, locked: a second process with the same key waits, then finds what the first made.
+        """A directory for one piece of work, locked: a second process with the same key waits, then finds what the
+        first made.
 
-        When the work ends, well or not, all in it is removed but what a later run resumes (names that end in ``.part``).
+        When the work ends, well or not, all in it is removed but what a later run resumes (names that end in
+        ``.part``).
         """
         with hold(os.path.join(self.staging, key + ".lock"), f"the job {key} of another run"):
             directory = os.path.join(self.staging, key)
@@ -220,8 +236,8 @@ class Depot:
 
         :param files: each layer that is not there yet, by digest; the files are moved.
         :param new: the manifest's version must not be there yet with other layers.
-        :raises GridError: ``layer_missing``, ``invalid_manifest`` where the manifest's layers are not a chain that is there,
-            ``version_taken``.
+        :raises GridError: ``layer_missing``, ``invalid_manifest`` where the manifest's layers are not a chain that is
+            there, ``version_taken``.
         """
         for made in files.values():
             with open(made.path + ".index", "wb") as stream:
@@ -280,7 +296,8 @@ class Depot:
             return self._unlink([digest for digest in reversed(manifest["layers"]) if digest not in needed])
 
     def needed(self, elsewhere: t.Iterable[str] = ()) -> set[str]:
-        """Digests of the layers that a manifest, a machine's disk here, or somebody elsewhere needs, with those below them."""
+        """Digests of the layers that a manifest, a machine's disk here, or somebody elsewhere needs, with those below
+        them."""
         named = {digest for manifest in self.read_manifests()[0] for digest in manifest["layers"]}
         found = self.layers_of_machines()
         for digest in (*named, *elsewhere):
@@ -295,7 +312,8 @@ class Depot:
         return list(dict.fromkeys(layer_digest(_ENDING.sub(".qcow2", file)) or file for file in files))
 
     def prunable(self, elsewhere: t.Iterable[str] = ()) -> list[str]:
-        """What of :meth:`unneeded` can go now: what somebody is just reading stays until the next time, with all below it."""
+        """What of :meth:`unneeded` can go now: what somebody is just reading stays until the next time, with all below
+        it."""
         read = {digest for digest in self.unneeded(elsewhere) if self.being_sent(digest)}
         return [digest for digest in self.unneeded({*elsewhere, *read}) if digest not in read]
 
@@ -307,7 +325,11 @@ class Depot:
     def files_of(self, digest: str) -> list[str]:
         """The files of a layer; of a file that is no layer its own."""
         known = digest.startswith("sha256:")
-        return [self.layer_path(digest), self.index_path(digest), self.boot_path(digest)] if known else [os.path.join(self.layers, digest)]
+        return (
+            [self.layer_path(digest), self.index_path(digest), self.boot_path(digest)]
+            if known
+            else [os.path.join(self.layers, digest)]
+        )
 
     def being_sent(self, digest: str) -> bool:
         """Whether somebody is just reading the layer to give it to another host."""

@@ -15,7 +15,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 
 MAGIC = b"QFI\xfb"
 HEAD_SIZE = 2**20
-"""So many bytes of a file's beginning are enough for :func:`parse`: the header, its extensions and the backing file's name."""
+"""So many bytes of a file's beginning are enough for :func:`parse`: the header, its extensions and the backing file's
+name."""
 
 MAX_VIRTUAL_SIZE = 64 * 2**40
 FORMATS = ("qcow2", "raw")
@@ -64,10 +65,13 @@ def parse(head: bytes) -> Header:
     """Read a qcow2 header.
 
     :param head: the file's first ``HEAD_SIZE`` bytes, or all of a shorter file.
-    :raises GridError: ``image_wrong_format`` for another format, ``image_damaged`` for a header that contradicts itself.
+    :raises GridError: ``image_wrong_format`` for another format, ``image_damaged`` for a header that contradicts
+        itself.
     """
     if not head.startswith(MAGIC):
-        raise GridError("image_wrong_format", "the file is not a qcow2 image", remedy="Give the format that it has: qcow2 or raw")
+        raise GridError(
+            "image_wrong_format", "the file is not a qcow2 image", remedy="Give the format that it has: qcow2 or raw"
+        )
     if len(head) < _V2.size:
         raise _damaged("is cut off")
     (
@@ -87,7 +91,9 @@ def parse(head: bytes) -> Header:
     ) = _V2.unpack_from(head)
     if version not in (2, 3):
         raise GridError(
-            "image_wrong_format", f"the file is a qcow of version {version}", remedy="Convert it to qcow2 version 2 or 3 first"
+            "image_wrong_format",
+            f"the file is a qcow of version {version}",
+            remedy="Convert it to qcow2 version 2 or 3 first",
         )
     if not 9 <= cluster_bits <= 21:
         raise _damaged("has an impossible cluster size")

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A layer's index: which blocks of the disk it gives, and what is in them (pure).
 
-The digest of a layer is the SHA-256 of its index. The index names the layer below by its digest, so a digest stands for the
-content that a guest sees, with the chain that it is made of, and not for how a file happens to hold it. ``docs/images.md``
-describes the format.
+The digest of a layer is the SHA-256 of its index. The index names the layer below by its digest, so a digest stands for
+the content that a guest sees, with the chain that it is made of, and not for how a file happens to hold it.
+``docs/images.md`` describes the format.
 """
 
 from __future__ import annotations

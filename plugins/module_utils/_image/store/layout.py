@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How a layer lies in its qcow2 file (pure).
 
-The place of every block follows from the layer's index: tables first, then the blocks in ascending order. So a file can be
-written in one pass, in any order and again after an interruption, and parts of it can be asked for by their offsets, before any
-of it is there; and a layer's file is the same, byte for byte, on every host. qemu-img writes such files only from a whole
-disk that it reads, in another pass. Format: QEMU's docs/interop/qcow2.txt.
+The place of every block follows from the layer's index: tables first, then the blocks in ascending order. So a file can
+be written in one pass, in any order and again after an interruption, and parts of it can be asked for by their offsets,
+before any of it is there; and a layer's file is the same, byte for byte, on every host. qemu-img writes such files only
+from a whole disk that it reads, in another pass. Format: QEMU's docs/interop/qcow2.txt.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def plan(index: Index) -> Layout:
         _header(index, first_at * BLOCK, first_size, table),
         _padded(struct.pack(f">{counts}Q", *(BLOCK * (counts_at + each) for each in range(counts))), table),
         _padded(b"\0\1" * total, counts),
-        _padded(_first_table(first_size, {entry: second_at + place for place, entry in enumerate(second)}), first_clusters),
+        _padded(
+            _first_table(first_size, {entry: second_at + place for place, entry in enumerate(second)}), first_clusters
+        ),
         *(_second_table(entry, index, offsets) for entry in second),
     ]
     return Layout(b"".join(parts), data_at, offsets, total * BLOCK)
@@ -105,7 +107,9 @@ def _header(index: Index, first_at: int, first_size: int, table: int) -> bytes:
 
 
 def _first_table(size: int, second: t.Mapping[int, int]) -> bytes:
-    return struct.pack(f">{size}Q", *(second[entry] * BLOCK | COPIED if entry in second else 0 for entry in range(size)))
+    return struct.pack(
+        f">{size}Q", *(second[entry] * BLOCK | COPIED if entry in second else 0 for entry in range(size))
+    )
 
 
 def _second_table(entry: int, index: Index, offsets: t.Mapping[int, int]) -> bytes:

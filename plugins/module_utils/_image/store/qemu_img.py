@@ -53,7 +53,12 @@ def _ask(arguments: t.Sequence[str], timeout: float, accept: t.Container[int] = 
     remedy = "See that the file is a whole image, for example with qemu-img check; if it is, get it again"
     try:
         text = tool(
-            ["qemu-img", *arguments], limits=LIMITS, timeout=timeout, code="image_unreadable", remedy=remedy, accept=accept
+            ["qemu-img", *arguments],
+            limits=LIMITS,
+            timeout=timeout,
+            code="image_unreadable",
+            remedy=remedy,
+            accept=accept,
         )
         facts = json.loads(text)
     except GridError as exc:
@@ -68,14 +73,17 @@ def _ask(arguments: t.Sequence[str], timeout: float, accept: t.Container[int] = 
 
 
 def extents(path: str) -> list[dict[str, t.Any]]:
-    """What a qcow2 file holds itself: ``start``, ``length``, ``present``, ``data`` and, of data as they are, ``offset``.
+    """What a qcow2 file holds itself: ``start``, ``length``, ``present``, ``data`` and, of data as they are,
+    ``offset``.
 
     :raises GridError: ``image_unreadable``.
     """
     found = _ask(["map", "--output=json", file_node(path, "qcow2")], CHECK_TIMEOUT, kind=list)
     keys = ("start", "length", "present", "data")
     if not all(isinstance(extent, dict) and all(key in extent for key in keys) for extent in found):
-        raise GridError("image_unreadable", "qemu-img said something unexpected", remedy="See which version of qemu-img this is")
+        raise GridError(
+            "image_unreadable", "qemu-img said something unexpected", remedy="See which version of qemu-img this is"
+        )
     return t.cast("list[dict[str, t.Any]]", found)
 
 

@@ -43,7 +43,9 @@ def split_reference(value: t.Any) -> tuple[str, str]:
         return check("name", name), check("version", version)
     except GridError as exc:
         raise GridError(
-            "invalid_reference", f"{shorten(value)} is not an image reference", remedy="Give name@version, for example tiny@1"
+            "invalid_reference",
+            f"{shorten(value)} is not an image reference",
+            remedy="Give name@version, for example tiny@1",
         ) from exc
 
 
@@ -64,12 +66,14 @@ def layer_file(digest: str) -> str:
 
 
 def index_file(digest: str) -> str:
-    """The name of the file of a layer's index: ``sha256-<hexadecimal>.index``. :raises GridError: ``invalid_digest``."""
+    """The name of the file of a layer's index: ``sha256-<hexadecimal>.index``.
+    :raises GridError: ``invalid_digest``."""
     return check("digest", digest).replace(":", "-") + ".index"
 
 
 def boot_file(digest: str) -> str:
-    """The name of the file that says what a boot reads: ``sha256-<hexadecimal>.boot``. :raises GridError: ``invalid_digest``."""
+    """The name of the file that says what a boot reads: ``sha256-<hexadecimal>.boot``.
+    :raises GridError: ``invalid_digest``."""
     return check("digest", digest).replace(":", "-") + ".boot"
 
 
@@ -89,7 +93,8 @@ def manifest_file(name: str, version: str) -> str:
 
 
 def parse_manifest(value: t.Any, file: str | None = None) -> Manifest:
-    """A manifest as it came from a file or another host, checked: known fields, right types, layers that are digests, each once.
+    """A manifest as it came from a file or another host, checked: known fields, right types, layers that are digests,
+    each once.
 
     :param value: JSON text or its decoded value.
     :param file: the name of the file that it was read from, which must be the manifest's own.

@@ -15,8 +15,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index i
 class Fetch:
     """Where the blocks of a layer come from.
 
-    ``here``: number of a block and where it lies on this host, as (digest of the layer, number there). ``order``: numbers of the
-    blocks that are asked for, in the order in which they are to come. ``repeats``: number of a block that is like one of ``order``, and that one's number.
+    ``here``: number of a block and where it lies on this host, as (digest of the layer, number there). ``order``:
+    numbers of the blocks that are asked for, in the order in which they are to come. ``repeats``: number of a block
+    that is like one of ``order``, and that one's number.
     """
 
     here: dict[int, tuple[str, int]]
@@ -29,7 +30,8 @@ def plan_fetch(
 ) -> Fetch:
     """Ask for nothing that is on this host already, and for nothing twice.
 
-    :param whole: numbers of the blocks that an interrupted transfer has brought. :param local: layer and number by hash.
+    :param whole: numbers of the blocks that an interrupted transfer has brought.
+    :param local: layer and number by hash.
     :param first: numbers of the layer's blocks that are to come before the others, in this order.
     """
     here: dict[int, tuple[str, int]] = {}

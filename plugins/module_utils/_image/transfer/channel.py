@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a transfer goes through: TLS to the source where it answers there, else SSH.
 
-Both ends of either know each other: by certificates of the grid's private authority, or by keys that setup has exchanged. TLS is there
-sooner, and takes less work for each byte.
+Both ends of either know each other: by certificates of the grid's private authority, or by keys that setup has
+exchanged. TLS is there sooner, and takes less work for each byte.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ class Tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_verify_locations(os.path.join(source.tls_dir, "ca-cert.pem"))
-        context.load_cert_chain(os.path.join(source.tls_dir, "client-cert.pem"), os.path.join(source.tls_dir, "client-key.pem"))
+        context.load_cert_chain(
+            os.path.join(source.tls_dir, "client-cert.pem"), os.path.join(source.tls_dir, "client-key.pem")
+        )
         alive(plain)
         return Sealed(plain, context, server_hostname=source.host.strip("[]"))
 

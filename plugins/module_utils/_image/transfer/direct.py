@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Writes large parts of a file past the page cache: open(2), O_DIRECT.
 
-What a host keeps in memory for its machines isn't pushed out by an image that passes through, no memory is asked for that is used once, and what was
-written is on the disk at once. Where the file system can't, it is written as any other file.
+What a host keeps in memory for its machines isn't pushed out by an image that passes through, no memory is asked for
+that is used once, and what was written is on the disk at once. Where the file system can't, it is written as any other
+file.
 """
 
 from __future__ import annotations

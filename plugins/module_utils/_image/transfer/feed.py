@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What has come of a layer is shown to the pager whose machines wait for it, while more comes.
 
-The layer's unfinished file is linked into the pager's directory and put between its cache and its source, by QMP. Its tables name only what came and was
-verified (:mod:`view`). Before anybody gives the file other tables it is taken away from every pager.
+The layer's unfinished file is linked into the pager's directory and put between its cache and its source, by QMP. Its
+tables name only what came and was verified (:mod:`view`). Before anybody gives the file other tables it is taken away
+from every pager.
 """
 
 from __future__ import annotations
@@ -19,10 +20,18 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import write_tables
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot, share
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.export_names import CACHE, CACHE_FILE, CACHE_NAME, ORIGIN, PAGER, QMP, unit_name
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.receive import Incoming
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.export_names import (
+    CACHE,
+    CACHE_FILE,
+    CACHE_NAME,
+    ORIGIN,
+    PAGER,
+    QMP,
+    unit_name,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import layer_file
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.host.send import Pace
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.receive import Incoming
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.view import View
 
 _PATIENCE = 30.0
@@ -74,7 +83,10 @@ class Pager:
             for place, path in enumerate(reversed(files)):
                 names.append(f"{_VIEW}{time.time_ns():x}-{place}")
                 file = {"driver": "file", "filename": path, "read-only": True, "locking": "off"}
-                monitor.ask("blockdev-add", **{"driver": "qcow2", "node-name": names[-1], "read-only": True, "file": file, "backing": below})
+                monitor.ask(
+                    "blockdev-add",
+                    **{"driver": "qcow2", "node-name": names[-1], "read-only": True, "file": file, "backing": below},
+                )
                 below = names[-1]
             cache = {"driver": "qcow2", "node-name": CACHE, "file": CACHE_FILE, "backing": below}
             monitor.ask("blockdev-reopen", options=[cache])
@@ -162,7 +174,8 @@ class Feed:
         self._layers = [shown for shown in self._layers if shown.path != self.pager.link(digest)]
 
     def give_way(self, came: int, rate: float | None) -> None:
-        """Take no more than a rate, of which ``came`` bytes are just taken, while machines read what nobody has read before, as they do when they boot.
+        """Take no more than a rate, of which ``came`` bytes are just taken, while machines read what nobody has read
+        before, as they do when they boot.
 
         Whoever doesn't take what comes makes its sender wait.
         """

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Get images from another host's store: only the blocks that this host lacks, in one connection, resumed, verified, then named."""
+"""Get images from another host's store: only the blocks that this host lacks, in one connection, resumed, verified,
+then named."""
 
 from __future__ import annotations
 
@@ -13,17 +14,22 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import boot
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import blocks
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import damaged, read_exactly
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import PART, Depot, Made
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.feed import Feed, withdraw
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK, Index, decode
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.layout import plan as lay_out
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import (
+    MAX_LAYERS,
+    Manifest,
+    manifest_file,
+    parse_manifest,
+    reference,
+)
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import blocks, plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.feed import Feed, withdraw
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.link import Link
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.receive import Incoming
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import MAX_LAYERS, Manifest, manifest_file, parse_manifest, reference
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._tool import check_space, disk_errors
 
 Result = t.Dict[str, t.Any]
@@ -109,7 +115,9 @@ def get(
         for item in items:
             try:
                 with disk_errors(depot.images):
-                    transfer = _Transfer(depot, source, link, progress.about(reference(item.name, item.version)), cap, ahead)
+                    transfer = _Transfer(
+                        depot, source, link, progress.about(reference(item.name, item.version)), cap, ahead
+                    )
                     outcomes.append(transfer.run(item))
             except GridError as exc:
                 outcomes.append(exc)
@@ -124,7 +132,13 @@ class _Transfer:
     """One image."""
 
     def __init__(
-        self, depot: Depot, source: plan.Source, link: t.Callable[[], Link], progress: Progress, cap: plan.Cap, ahead: bool
+        self,
+        depot: Depot,
+        source: plan.Source,
+        link: t.Callable[[], Link],
+        progress: Progress,
+        cap: plan.Cap,
+        ahead: bool,
     ) -> None:
         self.depot = depot
         self.source = source
@@ -188,7 +202,8 @@ class _Transfer:
         )
 
     def _look_for_pager(self, top: str, missing: t.Sequence[str]) -> None:
-        """Whether machines wait for it, and then what they read first: as the source has it, of the topmost layer of which there is a record."""
+        """Whether machines wait for it, and then what they read first: as the source has it, of the topmost layer of
+        which there is a record."""
         feed = Feed(self.depot, top, self.ahead)
         if not self.ahead and not feed.pager.there():
             return
@@ -231,7 +246,9 @@ class _Transfer:
     def _fill(self, digest: str, incoming: Incoming) -> None:
         kept = incoming.kept()
         first = [] if self.feed is None else boot.wanted_first(self.record, incoming.index.data)
-        fetch = blocks.plan_fetch(incoming.index, kept, blocks.places_by_hash(self._layers_here(incoming.index.parent)), first)
+        fetch = blocks.plan_fetch(
+            incoming.index, kept, blocks.places_by_hash(self._layers_here(incoming.index.parent)), first
+        )
         if self.ahead:
             fetch = blocks.only(fetch, set(first))
         check_space(self.depot.images, (len(incoming.layout.offsets) - len(kept)) * BLOCK, "the image")
@@ -289,7 +306,9 @@ class _Transfer:
         """Bytes a second at most; a share of the link is kept to only while machines read."""
         return (plan.Cap(self.cap.rate) if self._yields is not None else self.cap).limit(self.free)
 
-    def _part(self, digest: str, incoming: Incoming, numbers: list[int], level: int, span: tuple[int, int]) -> list[int]:
+    def _part(
+        self, digest: str, incoming: Incoming, numbers: list[int], level: int, span: tuple[int, int]
+    ) -> list[int]:
         ranges = plan.ranges_of(numbers, incoming.layout.offsets)
         feed = self._yields
         stream = self.link().ranges(digest, ranges, level, self._limit(), self.feed is not None)

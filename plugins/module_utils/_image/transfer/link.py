@@ -12,11 +12,11 @@ import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.boot import MAX_TEXT
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import MAX_MANIFEST
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.channel import Channel, Connecting
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.direct import Buffers
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import MAX_MANIFEST
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.host.send import DATA, FRAME, WORD, widen
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._tool import BOUND_TO_US, missing_remedy
@@ -62,7 +62,8 @@ class Link:
         return self._small({"get": "index", "digest": digest}, _MAX_INDEX, "layer_missing")
 
     def boot(self, digest: str) -> bytes:
-        """The record of what a machine reads while it boots, not looked at yet. :raises GridError: ``layer_missing`` where there is none."""
+        """The record of what a machine reads while it boots, not looked at yet.
+        :raises GridError: ``layer_missing`` where there is none."""
         return self._small({"get": "boot", "digest": digest}, MAX_TEXT, "layer_missing")
 
     def _small(self, request: dict[str, t.Any], limit: int, code: str) -> bytes:
@@ -147,7 +148,10 @@ def _unpacked(parts: t.Iterator[memoryview], buffers: Buffers) -> t.Iterator[byt
     failed: list[BaseException] = []
     try:
         process = subprocess.Popen(  # pylint: disable=consider-using-with
-            [*BOUND_TO_US, "zstd", "-d", "-q", "-c"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [*BOUND_TO_US, "zstd", "-d", "-q", "-c"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             bufsize=0,
         )
         widen(process.stdout)
@@ -180,7 +184,9 @@ def _unpacked(parts: t.Iterator[memoryview], buffers: Buffers) -> t.Iterator[byt
             raise failed[0]
         if process.wait() or failed:
             raise GridError(
-                "transfer_failed", f"what came can't be decompressed: {shorten(said)}", remedy="Run the same again to go on where it ended"
+                "transfer_failed",
+                f"what came can't be decompressed: {shorten(said)}",
+                remedy="Run the same again to go on where it ended",
             )
     finally:
         process.kill()

@@ -12,14 +12,21 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK, Blocks
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import Manifest, manifest_file, parse_manifest, split_reference
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import (
+    Manifest,
+    manifest_file,
+    parse_manifest,
+    split_reference,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import check, check_path, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._pki import TLS_DIR
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
 
 CONNECT_TIMEOUT = 15
 
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[?[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9.-]{1,15})?\]?", re.ASCII)
+_HOST = re.compile(
+    r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|\[?[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9.-]{1,15})?\]?", re.ASCII
+)
 _KEY_NAME = re.compile(r"\[[^]\s]{1,255}\]:[0-9]{1,5}", re.ASCII)
 
 
@@ -30,7 +37,8 @@ TLS_PORT = 10808
 class Source(t.NamedTuple):
     """The host that has the images, as the destination reaches it.
 
-    ``key_name`` is the name under which its host key is known, where that isn't the address; ``tls_port`` 0 where only SSH leads to it.
+    ``key_name`` is the name under which its host key is known, where that isn't the address; ``tls_port`` 0 where only
+    SSH leads to it.
     """
 
     name: str
@@ -59,7 +67,8 @@ REACHED_BY = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Item:
-    """One image that is to be here: its name, the digest of its topmost layer, and bytes of its files if they are known."""
+    """One image that is to be here: its name, the digest of its topmost layer, and bytes of its files if they are
+    known."""
 
     name: str
     version: str
@@ -75,7 +84,9 @@ def parse_source(value: t.Mapping[str, t.Any]) -> Source:
         raise GridError("invalid_source", f"{value['port']} is not a port", remedy="Give a port of 1 to 65535")
     tls_port = value.get("tls_port", TLS_PORT)
     if not str(tls_port).isdigit() or int(tls_port) > 65535:
-        raise GridError("invalid_source", f"tls_port {shorten(tls_port)} is not a port", remedy="Give a port, or 0 for SSH alone")
+        raise GridError(
+            "invalid_source", f"tls_port {shorten(tls_port)} is not a port", remedy="Give a port, or 0 for SSH alone"
+        )
     return Source(
         name=value.get("name") or host,
         host=host,
@@ -96,14 +107,17 @@ def _key_name(value: t.Any) -> str:
 
 def _address(what: str, value: t.Any) -> str:
     if not isinstance(value, str) or not _HOST.fullmatch(value):
-        raise GridError("invalid_source", f"{what} {shorten(value)} is not an address", remedy="Give a host name or an IP address")
+        raise GridError(
+            "invalid_source", f"{what} {shorten(value)} is not an address", remedy="Give a host name or an IP address"
+        )
     return value
 
 
 def parse_item(entry: t.Mapping[str, t.Any]) -> Item:
     """Check one item of the option ``images``.
 
-    :raises GridError: ``invalid_reference``, ``invalid_digest``, ``invalid_size``, ``invalid_manifest``, ``layer_changed``.
+    :raises GridError: ``invalid_reference``, ``invalid_digest``, ``invalid_size``, ``invalid_manifest``,
+        ``layer_changed``.
     """
     name, version = split_reference(entry.get("name"))
     digest = check("digest", entry.get("digest"))
@@ -159,7 +173,19 @@ def ssh_argv(source: Source) -> list[str]:
     }
     if source.key_name:
         options["HostKeyAlias"] = source.key_name
-    words = ["ssh", "-F", "/dev/null", "-T", "-x", "-i", source.identity_file, "-p", str(source.port), "-l", source.user]
+    words = [
+        "ssh",
+        "-F",
+        "/dev/null",
+        "-T",
+        "-x",
+        "-i",
+        source.identity_file,
+        "-p",
+        str(source.port),
+        "-l",
+        source.user,
+    ]
     for key, value in options.items():
         words += ["-o", f"{key}={value}"]
     return [*words, "--", source.host.strip("[]"), "send"]
@@ -172,21 +198,23 @@ PROBE = 64
 """Blocks that go through the compressor next where it isn't clear which of the two is faster."""
 
 TRY = 256
-"""Blocks that are sent as they are where the link may be faster than the compressor, to see whether it takes more without."""
+"""Blocks that are sent as they are where the link may be faster than the compressor, to see whether it takes more
+without."""
 
 STRETCH = 8192
-"""Blocks after which link and compressor are looked at again: what else the hosts do changes on the way. The source adapts the
-level by itself, all the time."""
+"""Blocks after which link and compressor are looked at again: what else the hosts do changes on the way. The source
+adapts the level by itself, all the time."""
 
 WORTH_MEASURING = 4 * PROBE
 """For fewer blocks than this the answer would come too late."""
 
 QUICK, MIDDLE, THOROUGH = 1, 4, 7
-"""Levels to begin with: where the compressor may be what is waited for, where the link clearly is, and where it is so slow that any level keeps up."""
+"""Levels to begin with: where the compressor may be what is waited for, where the link clearly is, and where it is so
+slow that any level keeps up."""
 
 FAST, BRISK, SLOW, CRAWL = 250e6, 100e6, 40e6, 4e6
-"""Bytes a second: a link of the first is faster than a compressor; one of the second may be, which a glance doesn't show; for one of the third a
-compressor is always fast enough, for one of the fourth at its highest level."""
+"""Bytes a second: a link of the first is faster than a compressor; one of the second may be, which a glance doesn't
+show; for one of the third a compressor is always fast enough, for one of the fourth at its highest level."""
 
 # The source's compressor is what is waited for where that took at least this part of the time.
 _WAITED = 0.5
@@ -208,7 +236,8 @@ _SHARE = re.compile(r"\s*([1-9][0-9]?)\s*%\s*", re.ASCII)
 
 
 def parse_cap(value: str | None) -> Cap:
-    """The option ``bandwidth``: a size such as ``10 MiB``, or a share such as ``40 %``. :raises GridError: ``invalid_size``."""
+    """The option ``bandwidth``: a size such as ``10 MiB``, or a share such as ``40 %``.
+    :raises GridError: ``invalid_size``."""
     found = _SHARE.fullmatch(value or "")
     if found:
         return Cap(share=int(found[1]) / 100)
@@ -225,8 +254,9 @@ class Packing(t.NamedTuple):
 
 @dataclasses.dataclass
 class Measured:
-    """What is known of the link and the compressor, in bytes a second: ``link`` those that came, ``plain`` and ``packed`` those of the disk
-    that they stood for, sent as they are or compressed. ``waits``: the last were waited for because of the compressor."""
+    """What is known of the link and the compressor, in bytes a second: ``link`` those that came, ``plain`` and
+    ``packed`` those of the disk that they stood for, sent as they are or compressed. ``waits``: the last were waited
+    for because of the compressor."""
 
     link: float | None = None
     plain: float | None = None
@@ -236,7 +266,9 @@ class Measured:
     def see(self, level: int, content: int, came: tuple[int, float], waited: float | None) -> None:
         """Take in how a part came.
 
-        :param level: that it was packed with. :param content: its bytes on the disk. :param came: bytes, and the seconds they took.
+        :param level: that it was packed with.
+        :param content: its bytes on the disk.
+        :param came: bytes, and the seconds they took.
         :param waited: seconds in which the source waited for its compressor.
         """
         seconds = max(came[1], 1e-6)
@@ -344,7 +376,9 @@ def refusal(source: Source, error: t.Any, code: str) -> GridError:
     said = shorten(error.get("msg"))
     if error.get("code") == "missing":
         remedy = "Run the module image there, which makes it again"
-        return GridError(code, f"{source.name} does not have what was asked for: {said}", remedy=remedy, source=source.name)
+        return GridError(
+            code, f"{source.name} does not have what was asked for: {said}", remedy=remedy, source=source.name
+        )
     if error.get("code") == "cut_off":
         return GridError(
             "layer_corrupted",
@@ -353,13 +387,23 @@ def refusal(source: Source, error: t.Any, code: str) -> GridError:
             source=source.name,
         )
     return GridError(
-        "transfer_failed", f"{source.name} refused: {said}", remedy="See that its image store can be read", source=source.name
+        "transfer_failed",
+        f"{source.name} refused: {said}",
+        remedy="See that its image store can be read",
+        source=source.name,
     )
 
 
 _REFUSED = ("Permission denied (", "Too many authentication failures")
 _UNTRUSTED = ("Host key verification failed", "No matching host key", "REMOTE HOST IDENTIFICATION HAS CHANGED")
-_NEVER = ("Connection refused", "Connection timed out", "No route to host", "Network is unreachable", "Could not resolve", "timed out during")
+_NEVER = (
+    "Connection refused",
+    "Connection timed out",
+    "No route to host",
+    "Network is unreachable",
+    "Could not resolve",
+    "timed out during",
+)
 
 
 def blame(source: Source, rc: int, stderr: str) -> GridError:
@@ -375,7 +419,9 @@ def blame(source: Source, rc: int, stderr: str) -> GridError:
     elif rc == 255 or rc < 0:
         why = "could not be reached" if any(text in stderr for text in _NEVER) else "was lost"
         code, why = "source_unreachable", f"{source.name} {why}: {first}"
-        remedy = f"See that this host reaches {source.host} port {source.port}; run the same again to go on where it ended"
+        remedy = (
+            f"See that this host reaches {source.host} port {source.port}; run the same again to go on where it ended"
+        )
     else:
         code, why, remedy = (
             "transfer_failed",

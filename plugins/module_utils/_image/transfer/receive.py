@@ -15,18 +15,25 @@ import queue
 import threading
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import plan
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import coalesce, raw_runs, read_exactly, scan, write_tables
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.direct import Direct
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import (
+    coalesce,
+    raw_runs,
+    read_exactly,
+    scan,
+    write_tables,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK, Index, block_hash
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.layout import Layout
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.layout import plan as lay_out
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.direct import Direct
 
 _QUEUE = 16
 _EARLY = 2**24
 """Bytes that are written before they are sent on to the disk."""
 _LARGE = 2**26
-"""Bytes of a layer from which on it goes past the page cache; a small one is read by the machine that it came for while it is in there."""
+"""Bytes of a layer from which on it goes past the page cache; a small one is read by the machine that it came for while
+it is in there."""
 Reader = t.Callable[[str, int], bytes]
 """Reads a block of a layer that is here: its digest, the block's number."""
 
@@ -144,7 +151,9 @@ class Incoming:
         hashes = [block_hash(view[place * BLOCK : (place + 1) * BLOCK]) for place in range(len(numbers))]
         wrong = set(plan.wrong_blocks(numbers, hashes, self.index.blocks))
         moves = (
-            (place * BLOCK, self.layout.offsets[number], BLOCK) for place, number in enumerate(numbers) if number not in wrong
+            (place * BLOCK, self.layout.offsets[number], BLOCK)
+            for place, number in enumerate(numbers)
+            if number not in wrong
         )
         for start, to, length in coalesce(moves):
             direct.write(view[start : start + length], to)

@@ -1,10 +1,12 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a pager may take of a layer that is still coming: tables for its file that name only blocks that came and were verified (pure).
+"""What a pager may take of a layer that is still coming: tables for its file that name only blocks that came and were
+verified (pure).
 
-The file has its final form from the first byte on, but for its second tables, which are the last thing before the data. With these, in place of
-the final ones, it can be put between a pager's cache and its source: what it doesn't name is asked of the source.
+The file has its final form from the first byte on, but for its second tables, which are the last thing before the data.
+With these, in place of the final ones, it can be put between a pager's cache and its source: what it doesn't name is
+asked of the source.
 """
 
 from __future__ import annotations
@@ -14,7 +16,12 @@ import sys
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK, ZERO, Index
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.layout import COPIED, ENTRIES, READS_AS_ZEROS, Layout
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.layout import (
+    COPIED,
+    ENTRIES,
+    READS_AS_ZEROS,
+    Layout,
+)
 
 
 class View:

@@ -12,15 +12,25 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.ensure import shown
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.add_layer import (
+    make_layer,
+    manifest_of,
+    next_layer,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import Run, scan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot, Made, missing, taken
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.ensure import shown
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import Index, digest_of, encode, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import MAX_LAYERS, Manifest, recipe_digest, reference, version_of
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import (
+    MAX_LAYERS,
+    Manifest,
+    recipe_digest,
+    reference,
+    version_of,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import check, check_path, shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._tool import disk_errors
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.add_layer import make_layer, manifest_of, next_layer
 
 Result = t.Dict[str, t.Any]
 
@@ -36,7 +46,8 @@ class Wanted(t.NamedTuple):
 
 
 class Reading(t.NamedTuple):
-    """An open disk, its runs, its size in bytes, and whether the runs are all of it or only what an overlay gives itself."""
+    """An open disk, its runs, its size in bytes, and whether the runs are all of it or only what an overlay gives
+    itself."""
 
     descriptor: int
     runs: t.Iterable[Run]
@@ -48,8 +59,9 @@ class Reading(t.NamedTuple):
 class Source:
     """A machine's disk, as it is at one moment.
 
-    ``below`` is the digest of the layer that it lies on; ``user`` and ``python`` are what the machine has; ``consistent`` says how
-    good the moment is: ``stopped``, ``filesystems`` (frozen by the guest's agent) or ``crash`` (as after a loss of power).
+    ``below`` is the digest of the layer that it lies on; ``user`` and ``python`` are what the machine has;
+    ``consistent`` says how good the moment is: ``stopped``, ``filesystems`` (frozen by the guest's agent) or ``crash``
+    (as after a loss of power).
     """
 
     machine: str
@@ -59,7 +71,8 @@ class Source:
     consistent: str
 
     def open(self, work: str | None) -> t.ContextManager[Reading | None]:
-        """The disk for reading. Without ``work``, a directory for files, ``None`` where it can't be read without leaving traces."""
+        """The disk for reading. Without ``work``, a directory for files, ``None`` where it can't be read without
+        leaving traces."""
         raise NotImplementedError
 
     def settle(self) -> None:
@@ -70,8 +83,11 @@ _FIELDS = ("name", "version", "machine", "user", "python")
 
 
 def check_fields(entry: t.Mapping[str, t.Any], allowed: t.Sequence[str], needed: t.Sequence[str]) -> None:
-    """:raises GridError: ``invalid_image`` for an entry with fields that are not ``allowed``, or without those ``needed``."""
-    wrong = [key for key in entry if key not in allowed and entry[key] is not None] + [key for key in needed if entry.get(key) is None]
+    """:raises GridError: ``invalid_image`` for an entry with fields that are not ``allowed``, or without those
+    ``needed``."""
+    wrong = [key for key in entry if key not in allowed and entry[key] is not None] + [
+        key for key in needed if entry.get(key) is None
+    ]
     if wrong:
         raise GridError(
             "invalid_image",
@@ -94,7 +110,8 @@ def parse_capture(entry: t.Mapping[str, t.Any]) -> Wanted:
 
 
 def capture_recipe(machine: str) -> str:
-    """The recipe's digest of what is captured of a machine: a version that is there is the machine's if it has this one."""
+    """The recipe's digest of what is captured of a machine: a version that is there is the machine's if it has this
+    one."""
     return recipe_digest({"type": "capture", "machine": machine})
 
 
@@ -103,10 +120,11 @@ def decide(
 ) -> tuple[list[str], Manifest | None]:
     """What is to be done (pure).
 
-    :param manifests: all that the store has. :param digest: of the layer that the disk would become, ``None`` while unknown.
+    :param manifests: all that the store has.
+    :param digest: of the layer that the disk would become, ``None`` while unknown.
     :param there: whether that layer is in the store.
-    :returns: nothing; ``capture``; ``name`` where only the manifest is missing; ``describe`` where user or interpreter differ.
-        Beside it the manifest that is there.
+    :returns: nothing; ``capture``; ``name`` where only the manifest is missing; ``describe`` where user or interpreter
+        differ. Beside it the manifest that is there.
     :raises GridError: ``version_taken``.
     """
     own = [manifest for manifest in manifests if manifest["name"] == wanted.name]
@@ -118,7 +136,10 @@ def decide(
         same = [manifest for manifest in own if manifest["layers"][-1] == digest]
         found = max(same, key=lambda manifest: str(manifest["created"]), default=None)
     if found is not None:
-        differs = any(value is not None and found[key] != value for key, value in (("user", wanted.user), ("python", wanted.python)))
+        differs = any(
+            value is not None and found[key] != value
+            for key, value in (("user", wanted.user), ("python", wanted.python))
+        )
         return (["describe"] if differs else []), found
     return (["name"] if digest is not None and there else ["capture"]), None
 
@@ -158,7 +179,13 @@ def _complete(depot: Depot) -> list[Manifest]:
 
 
 def _capture(
-    depot: Depot, wanted: Wanted, source: Source, reading: Reading, chain: t.Mapping[str, Index], work: str | None, progress: Progress
+    depot: Depot,
+    wanted: Wanted,
+    source: Source,
+    reading: Reading,
+    chain: t.Mapping[str, Index],
+    work: str | None,
+    progress: Progress,
 ) -> Result:
     content = scan(reading.descriptor, reading.runs, lambda done, total: progress.bytes("digest", done, total))
     below = list(chain.values())
@@ -168,13 +195,21 @@ def _capture(
     actions, found = decide(wanted, source.machine, _complete(depot), digest, depot.has(digest))
     layers = list(chain) if index is None else [*chain, digest]
     if len(layers) > MAX_LAYERS:
-        raise GridError("too_many_layers", f"the chain would have {len(layers)} layers", remedy="Flatten the image, roll the machine back to that")
+        raise GridError(
+            "too_many_layers",
+            f"the chain would have {len(layers)} layers",
+            remedy="Flatten the image, roll the machine back to that",
+        )
     files: dict[str, Made] = {}
     if work is not None and index is not None and actions == ["capture"]:
         files[digest] = make_layer(reading.descriptor, content, index, work, progress)[1]
     source.settle()
     if found is None:
-        sizes = [os.stat(files[each].path if each in files else depot.layer_path(each)).st_size for each in layers] if work else []
+        sizes = (
+            [os.stat(files[each].path if each in files else depot.layer_path(each)).st_size for each in layers]
+            if work
+            else []
+        )
         named = _named(wanted, source, digest)
         found = manifest_of(named, layers, reading.size if index is None else index.virtual_size, sum(sizes))
         if work is not None:
@@ -198,7 +233,10 @@ def _finish(
 ) -> Result:
     """The entry's result. ``manifest`` is what is there or would be, ``None`` where that can't be known beforehand."""
     before = None if manifest is None or actions in (["capture"], ["name"]) else shown(manifest)
-    after = {**(manifest or {}), **{key: value for key, value in (("user", wanted.user), ("python", wanted.python)) if value}}
+    after = {
+        **(manifest or {}),
+        **{key: value for key, value in (("user", wanted.user), ("python", wanted.python)) if value},
+    }
     if list(actions) == ["describe"] and not check_mode:
         with disk_errors(depot.images):
             depot.commit(after, {})

@@ -11,17 +11,21 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.capture import check_fields, require_chain
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.ensure import shown
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.add_layer import manifest_of
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import damaged, verify, write_layer
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot, Made, taken
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.ensure import shown
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import Index, digest_of, encode, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.layout import plan
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import Manifest, reference, version_of
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import (
+    Manifest,
+    reference,
+    version_of,
+)
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.capture import check_fields, require_chain
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import check
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._tool import disk_errors
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.add_layer import manifest_of
 
 Result = t.Dict[str, t.Any]
 
@@ -89,7 +93,8 @@ def _do(depot: Depot, manifest: Manifest, chain: t.Mapping[str, Index], index: I
 
 
 def _write(depot: Depot, path: str, chain: t.Mapping[str, Index], index: Index, progress: Progress) -> None:
-    """Copy each block from the topmost layer that has it, then see that it is what the digest says: no damage gets a new name."""
+    """Copy each block from the topmost layer that has it, then see that it is what the digest says: no damage gets a
+    new name."""
     owners: dict[int, str] = {}
     for digest, layer in chain.items():
         owners.update(dict.fromkeys(layer.blocks, digest))
@@ -97,7 +102,11 @@ def _write(depot: Depot, path: str, chain: t.Mapping[str, Index], index: Index, 
         sources = []
         for digest, layer in chain.items():
             stream = stack.enter_context(open(depot.layer_path(digest), "rb"))
-            places = {number: at for number, at in plan(layer).offsets.items() if owners[number] == digest and number in index.blocks}
+            places = {
+                number: at
+                for number, at in plan(layer).offsets.items()
+                if owners[number] == digest and number in index.blocks
+            }
             sources.append((stream.fileno(), places))
         write_layer(path, index, sources, lambda done, total: progress.bytes("write", done, total))
     with open(path, "rb") as stream:
@@ -115,7 +124,10 @@ def _result(depot: Depot, actions: list[str], manifest: Manifest) -> Result:
         "reference": name,
         "digest": digest,
         "path": depot.layer_path(digest),
-        **{key: manifest[key] for key in ("version", "layers", "virtual_size", "size", "user", "python", "recipe_digest")},
+        **{
+            key: manifest[key]
+            for key in ("version", "layers", "virtual_size", "size", "user", "python", "recipe_digest")
+        },
         "changed": bool(actions),
         "actions": actions,
         "diff": diff(f"image {name}", None, shown(manifest)) if actions else None,

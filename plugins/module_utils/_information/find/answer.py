@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Answering a question from the store within its deadline: which statements to run, and whether to go through all sets or sample."""
+"""Answering a question from the store within its deadline: which statements to run, and whether to go through all sets
+or sample."""
 
 from __future__ import annotations
 
@@ -13,12 +14,23 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import read_sql, rows
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import record
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.bounded import Bounded
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.picking import (
+    Interrupted,
+    Lottery,
+    smallest,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.question import Member, Question
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.question import read as read_question
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.picking import Interrupted, Lottery, smallest
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.search import Answer, Deadline, Expired, Partition, identity, sort_key
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.search import (
+    Answer,
+    Deadline,
+    Expired,
+    Partition,
+    identity,
+    sort_key,
+)
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import record
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
 try:
@@ -33,7 +45,8 @@ EXACT_COMBINATIONS = 200_000
 """``auto`` goes through all sets where there are not more than these."""
 
 WINDOW = 20_000
-"""More rows of one partition than these are not read for a sample, but as many from a random place on: uuids are random."""
+"""More rows of one partition than these are not read for a sample, but as many from a random place on: uuids are
+random."""
 
 _FAILURES = 4
 _REPETITIONS = 32
@@ -75,7 +88,9 @@ class Finder:
     # What may stand where
 
     def _relation(self, member: Member) -> rows.Relation:
-        return rows.Relation(member.kind, include=self.question.include, sites=self.sites, now=self.now, missing=self.missing)
+        return rows.Relation(
+            member.kind, include=self.question.include, sites=self.sites, now=self.now, missing=self.missing
+        )
 
     def _layout(self, place: int) -> dict[str, int]:
         """Which columns of the member are needed to judge sets, and where they are in its rows: behind the uuid."""
@@ -93,10 +108,16 @@ class Finder:
         return statement.where(*relation.matching(member.where))
 
     def near(self, name: str) -> frozenset[str]:
-        """The sites within the latency, by the newest measurement of each pair, and the site itself. What isn't measured isn't near."""
+        """The sites within the latency, by the newest measurement of each pair, and the site itself. What isn't
+        measured isn't near."""
         own = {row[0] for row in self.source.all(rows.sites_called(name))}
         if not own:
-            raise GridError("unknown_site", f"there is no site or host {name}", tried="read the scope", remedy="Name a site or a host that is registered")
+            raise GridError(
+                "unknown_site",
+                f"there is no site or host {name}",
+                tried="read the scope",
+                remedy="Name a site or a host that is registered",
+            )
         near, bound = set(own), self.question.latency
         for site in own if bound is not None else ():
             newest: dict[str, float] = {}
@@ -136,7 +157,9 @@ class Finder:
             counts = self._survey()
         if counts is None:
             counts = self._census()
-        self.combinations = None if counts is None else sum(math.comb(count, question.size) for count in counts.values())
+        self.combinations = (
+            None if counts is None else sum(math.comb(count, question.size) for count in counts.values())
+        )
         if question.method == "auto" and self.combinations is not None and self.combinations <= EXACT_COMBINATIONS:
             return self._exact(self._partitions([self.statement(0)]))
         if counts is None:  # there was no time even to count: whatever lies at random places has to do
@@ -146,7 +169,9 @@ class Finder:
     def _census(self) -> dict[Key, int] | None:
         """How many rows each partition has at most, where that can be told without looking at the objects themselves."""
         question = self.question
-        statement = rows.census(self._relation(question.members[0]), question.same[0]) if len(question.same) == 1 else None
+        statement = (
+            rows.census(self._relation(question.members[0]), question.same[0]) if len(question.same) == 1 else None
+        )
         if statement is None:
             return None
         found, whole = self.source.some(statement, share=0.5)
@@ -169,7 +194,9 @@ class Finder:
         counts = {}
         for row in found:
             count, key = row[0], tuple(row[1 + len(extremes) :])
-            if count < question.size or (primary and (row[1] is None or row[1] * question.size > high or row[2] * question.size < low)):
+            if count < question.size or (
+                primary and (row[1] is None or row[1] * question.size > high or row[2] * question.size < low)
+            ):
                 continue
             counts[key] = count
         return counts
@@ -186,12 +213,14 @@ class Finder:
                 found += self.source.all(self._part, {**parameters, "begin": ""})[: WINDOW - len(found)]
                 found = list({row[0]: row for row in found}.values())
         else:
-            # Sorted here: asked to sort, SQLite goes through all objects in that order instead of taking those of the partition.
+            # Sorted here: asked to sort, SQLite goes through all objects in that order instead of taking those of the
+            # partition.
             found = sorted(self.source.all(self._one, parameters), key=operator.itemgetter(0))
         return Partition(self.question, [found] * self.question.size, self.layout)
 
     def _loaders(self) -> tuple[sa.Select[t.Any], sa.Select[t.Any]]:
-        """The statements that read a partition, whole and from a random place on; made once, because making them takes time."""
+        """The statements that read a partition, whole and from a random place on; made once, because making them takes
+        time."""
         relation = self._relation(self.question.members[0])
         statement = self.statement(0)
         for number, column in enumerate(self.question.same):
@@ -230,7 +259,10 @@ class Finder:
                     partition = loaded[key] = load(key, counts[key])
                 self.draws += 1
                 answer = partition.draw(self.rng, self.deadline) if partition.possible else None
-                if answer is not None and found.setdefault(identity(answer, question.alike), (answer, key))[0] is answer:
+                if (
+                    answer is not None
+                    and found.setdefault(identity(answer, question.alike), (answer, key))[0] is answer
+                ):
                     hopeless.pop(key, None)
                     continue
                 hopeless[key] = hopeless.get(key, 0) + (_REPETITIONS // _FAILURES if answer is None else 1)
@@ -250,7 +282,9 @@ class Finder:
 
     # All sets
 
-    def _partitions(self, statements: t.Sequence[sa.Select[t.Any]], share: float = 1.0) -> tuple[dict[Key, Partition], bool]:
+    def _partitions(
+        self, statements: t.Sequence[sa.Select[t.Any]], share: float = 1.0
+    ) -> tuple[dict[Key, Partition], bool]:
         """Read everything, and part it by what must be the same; and whether all of it was read in time."""
         grouped, all_whole = [], True
         for place, statement in enumerate(statements):
@@ -328,14 +362,19 @@ class Finder:
             if question.size == 1:
                 shown.append(members[0])
                 continue
-            sums = {column: sum(row[self.layout[place][column]] for place, row in enumerate(answer)) for column in question.sums}
+            sums = {
+                column: sum(row[self.layout[place][column]] for place, row in enumerate(answer))
+                for column in question.sums
+            }
             shown.append({"members": members, "sum": sums})
         return shown
 
     def _details(self, place: int, answers: t.Sequence[Answer]) -> dict[Key, Result]:
         member = self.question.member(place)
         relation, columns = self._relation(member), self.question.shown(member)
-        wanted = sorted({row[0] for answer in answers for row in (answer if self.question.alike else answer[place : place + 1])})
+        wanted = sorted(
+            {row[0] for answer in answers for row in (answer if self.question.alike else answer[place : place + 1])}
+        )
         statement = relation.select(columns, keys=self.question.same)
         details = {}
         for begin in range(0, len(wanted), 500):
@@ -362,7 +401,8 @@ class Finder:
 def matching(connection: sa.Connection, options: t.Mapping[str, t.Any]) -> set[str]:
     """The uuids of all objects that meet conditions, whatever their number, machines that vanished among them.
 
-    :param options: ``of``, ``where``, ``include`` and ``scope`` of a question. :raises GridError: as :func:`question.read`, and ``unknown_site``.
+    :param options: ``of``, ``where``, ``include`` and ``scope`` of a question.
+    :raises GridError: as :func:`question.read`, and ``unknown_site``.
     """
     asked = read_question(options)
     finder = Finder(connection, asked, Deadline(None))
@@ -380,8 +420,16 @@ def find(store: Store, options: t.Mapping[str, t.Any]) -> Result:
     question = read_question(options)
     deadline = Deadline(question.within)
     text = options.get("sql")
-    if text and any(options.get(name) for name in ("where", "members", "same", "different", "sum", "join", "order", "scope", "include")):
-        raise GridError("invalid_question", "sql is given beside other conditions", tried="read the question", remedy="Put all of them into the statement")
+    if text and any(
+        options.get(name)
+        for name in ("where", "members", "same", "different", "sum", "join", "order", "scope", "include")
+    ):
+        raise GridError(
+            "invalid_question",
+            "sql is given beside other conditions",
+            tried="read the question",
+            remedy="Put all of them into the statement",
+        )
     with store.reading() as connection:
         if text:
             return read_sql.query(connection, text, deadline, question.limit)

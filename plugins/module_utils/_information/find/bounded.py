@@ -34,7 +34,9 @@ class Bounded:
         self.statements = 0
         self.rows = 0
 
-    def all(self, statement: t.Any, parameters: t.Mapping[str, t.Any] | None = None, *, bounded: bool = True) -> list[t.Any]:
+    def all(
+        self, statement: t.Any, parameters: t.Mapping[str, t.Any] | None = None, *, bounded: bool = True
+    ) -> list[t.Any]:
         """All rows. :raises Expired: if they weren't there in time."""
         rows, whole = self.some(statement, parameters, bounded=bounded)
         if not whole:
@@ -42,15 +44,25 @@ class Bounded:
         return rows
 
     def some(
-        self, statement: t.Any, parameters: t.Mapping[str, t.Any] | None = None, *, share: float = 1.0, bounded: bool = True
+        self,
+        statement: t.Any,
+        parameters: t.Mapping[str, t.Any] | None = None,
+        *,
+        share: float = 1.0,
+        bounded: bool = True,
     ) -> tuple[list[t.Any], bool]:
-        """The rows that came in time, and whether these are all. :param share: how much of the time that is left may be taken."""
+        """The rows that came in time, and whether these are all.
+        :param share: how much of the time that is left may be taken."""
         self.statements += 1
-        end = self.deadline.clock() + self.deadline.left * share if bounded and self.deadline.end < math.inf else math.inf
+        end = (
+            self.deadline.clock() + self.deadline.left * share if bounded and self.deadline.end < math.inf else math.inf
+        )
         rows: list[t.Any] = []
         try:
             with limited(self.connection, end - self.deadline.clock()):
-                result = self.connection.execute(statement, parameters or {}, execution_options={"stream_results": end < math.inf})
+                result = self.connection.execute(
+                    statement, parameters or {}, execution_options={"stream_results": end < math.inf}
+                )
                 if end == math.inf:
                     rows = list(result.all())
                 else:

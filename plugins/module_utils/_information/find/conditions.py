@@ -77,7 +77,9 @@ def check_kind(kind: t.Any) -> str:
     """:raises GridError: ``unknown_kind``."""
     if not isinstance(kind, str) or kind not in COLUMNS:
         raise GridError(
-            "unknown_kind", f"there are no objects of the kind {shorten(kind)}", remedy=f"Ask for one of {', '.join(COLUMNS)}"
+            "unknown_kind",
+            f"there are no objects of the kind {shorten(kind)}",
+            remedy=f"Ask for one of {', '.join(COLUMNS)}",
         )
     return kind
 
@@ -97,7 +99,8 @@ def form_of(kind: str, column: t.Any) -> str:
 
 
 def split(given: t.Any) -> tuple[str, str, t.Any]:
-    """Column, operator and value of a condition, text or a mapping with these keys. :raises GridError: ``invalid_condition``."""
+    """Column, operator and value of a condition, text or a mapping with these keys.
+    :raises GridError: ``invalid_condition``."""
     if isinstance(given, t.Mapping):
         column, operator, value = given.get("column"), given.get("operator", "=="), given.get("value")
         operator = _WORDS.get(operator, operator) if isinstance(operator, str) else operator
@@ -159,7 +162,10 @@ def parse_value(column: str, form: str, value: t.Any, now: datetime.datetime | N
             raise GridError("unknown_unit", exc.msg, remedy=exc.remedy, column=column) from exc
     if unit:
         raise GridError(
-            "unknown_unit", f"{column} is a plain number; {shorten(unit)} is no unit of it", remedy="Leave the unit out", column=column
+            "unknown_unit",
+            f"{column} is a plain number; {shorten(unit)} is no unit of it",
+            remedy="Leave the unit out",
+            column=column,
         )
     if form == "count":
         if number != int(number) or abs(number) >= 2**63:
@@ -190,7 +196,13 @@ def _time(column: str, text: str, now: datetime.datetime | None) -> str:
 
 
 def _invalid(column: str, form: str, value: t.Any) -> GridError:
-    example = {"size": "1 GiB", "count": "4", "number": "0.5", "time": "2026-11-01T12:00:00Z or 2 h ago", "text": "north"}[form]
+    example = {
+        "size": "1 GiB",
+        "count": "4",
+        "number": "0.5",
+        "time": "2026-11-01T12:00:00Z or 2 h ago",
+        "text": "north",
+    }[form]
     return GridError(
         "invalid_value",
         f"{column} is a {form}, and {shorten(value)} is none",

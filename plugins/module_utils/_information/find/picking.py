@@ -22,7 +22,8 @@ class Interrupted(Exception):
 
 
 def smallest(every: t.Iterable[Answer], limit: int, key: t.Callable[[Answer], t.Any]) -> tuple[list[Answer], int]:
-    """The first ``limit`` in order, and how many there were in all. :raises Interrupted: at the deadline, with the first so far."""
+    """The first ``limit`` in order, and how many there were in all.
+    :raises Interrupted: at the deadline, with the first so far."""
     best: list[Answer] = []
     pending: list[Answer] = []
     count = 0

@@ -21,7 +21,11 @@ METHODS = ("exact", "sample", "auto")
 MOST_MEMBERS = 64
 MOST_ANSWERS = 100_000
 
-_SHOWN = {"link": ("uuid", "site_a", "site_b"), "host": ("name", "uuid", "site"), "machine": ("name", "uuid", "site", "state")}
+_SHOWN = {
+    "link": ("uuid", "site_a", "site_b"),
+    "host": ("name", "uuid", "site"),
+    "machine": ("name", "uuid", "site", "state"),
+}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,30}", re.ASCII)
 _JOIN = re.compile(r"\s*(\w+)\.(\w+)\s*(==|!=|<=|>=|<|>|=)\s*(\w+)\.(\w+)\s*", re.ASCII)
 _ORDER = re.compile(r"\s*([+-]?)\s*(?:sum\(\s*(\w+)\s*\)|(?:(\w+)\.)?(\w+))\s*", re.ASCII)
@@ -157,13 +161,22 @@ def _members(options: t.Mapping[str, t.Any]) -> tuple[Member, ...]:
         kind = conditions.check_kind(options.get("of") or "host")
         return (Member("member", kind, _where(kind, options.get("where"))),)
     if options.get("where") or options.get("of") not in (None, "host") or (options.get("size") or 1) != 1:
-        raise _invalid("members are given beside of, where or size", "Give each member's kind and conditions in members")
+        raise _invalid(
+            "members are given beside of, where or size", "Give each member's kind and conditions in members"
+        )
     if len(named) < 2:
         raise _invalid("there is only one member", "Use of and where for it; members are for sets of several kinds")
     members = []
     for name, given in named.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or not isinstance(given, t.Mapping) or set(given) - {"of", "where"}:
-            raise _invalid(f"the member {shorten(name)} is not understood", "Give each a name and a mapping of of and where")
+        if (
+            not isinstance(name, str)
+            or not _NAME.fullmatch(name)
+            or not isinstance(given, t.Mapping)
+            or set(given) - {"of", "where"}
+        ):
+            raise _invalid(
+                f"the member {shorten(name)} is not understood", "Give each a name and a mapping of of and where"
+            )
         kind = conditions.check_kind(given.get("of") or "host")
         members.append(Member(name, kind, _where(kind, given.get("where"))))
     return tuple(members)
@@ -204,9 +217,15 @@ def _check_sums(sums: t.Mapping[str, tuple[float, float]], members: t.Sequence[M
     for column, (low, high) in sums.items():
         least = most = 0.0
         for place in range(size):
-            mine = [condition for condition in members[0 if len(members) == 1 else place].where if condition.column == column]
+            mine = [
+                condition
+                for condition in members[0 if len(members) == 1 else place].where
+                if condition.column == column
+            ]
             lows = [t.cast(float, condition.values[0]) for condition in mine if condition.operator in (">", ">=", "==")]
-            highs = [t.cast(float, condition.values[0]) for condition in mine if condition.operator in ("<", "<=", "==")]
+            highs = [
+                t.cast(float, condition.values[0]) for condition in mine if condition.operator in ("<", "<=", "==")
+            ]
             least += max([0.0, *lows])
             most += min([math.inf, *highs])
         if low > high or high < least or low > most:
@@ -228,11 +247,19 @@ def _place(name: str, members: t.Sequence[Member]) -> int:
 def _join(given: t.Any, members: t.Sequence[Member]) -> Join:
     match = _JOIN.fullmatch(given) if isinstance(given, str) else None
     if match is None or len(members) < 2:
-        raise _invalid(f"{shorten(given)} doesn't join two members", "Write for example guest.memory <= host.memory_available, with named members")
+        raise _invalid(
+            f"{shorten(given)} doesn't join two members",
+            "Write for example guest.memory <= host.memory_available, with named members",
+        )
     left, right = _place(match.group(1), members), _place(match.group(4), members)
-    forms = [conditions.form_of(members[place].kind, column) for place, column in ((left, match.group(2)), (right, match.group(5)))]
+    forms = [
+        conditions.form_of(members[place].kind, column)
+        for place, column in ((left, match.group(2)), (right, match.group(5)))
+    ]
     if left == right or (forms[0] in conditions.NUMERIC_FORMS) != (forms[1] in conditions.NUMERIC_FORMS):
-        raise _invalid(f"{shorten(given)} doesn't join two members", "Compare columns of two members that have the same form")
+        raise _invalid(
+            f"{shorten(given)} doesn't join two members", "Compare columns of two members that have the same form"
+        )
     operator = match.group(3)
     return Join((left, match.group(2)), "==" if operator == "=" else operator, (right, match.group(5)))
 
@@ -240,7 +267,10 @@ def _join(given: t.Any, members: t.Sequence[Member]) -> Join:
 def _order(given: t.Any, members: t.Sequence[Member], size: int) -> Order:
     match = _ORDER.fullmatch(given) if isinstance(given, str) else None
     if match is None:
-        raise _invalid(f"{shorten(given)} is no order", "Write a column, -column for the largest first, sum(column) or member.column")
+        raise _invalid(
+            f"{shorten(given)} is no order",
+            "Write a column, -column for the largest first, sum(column) or member.column",
+        )
     sign, total, name, column = match.groups()
     if total is not None:
         forms = {conditions.form_of(member.kind, total) for member in members}
@@ -248,7 +278,10 @@ def _order(given: t.Any, members: t.Sequence[Member], size: int) -> Order:
             raise _invalid(f"{total} can't be summed", "Sum sizes and numbers")
         return Order(total, None, sign == "-")
     if name is None and size > 1:
-        raise _invalid(f"{shorten(given)} doesn't say whose {column}", f"Write sum({column})" + ("" if len(members) == 1 else f" or member.{column}"))
+        raise _invalid(
+            f"{shorten(given)} doesn't say whose {column}",
+            f"Write sum({column})" + ("" if len(members) == 1 else f" or member.{column}"),
+        )
     place = 0 if name is None else _place(name, members)
     conditions.form_of(members[place].kind, column)
     return Order(column, place, sign == "-")
@@ -259,10 +292,19 @@ def _include(given: t.Any, members: t.Sequence[Member]) -> frozenset[str] | None
         return None
     wanted = frozenset(given)
     if wanted - set(NATURES):
-        raise _invalid(f"{shorten(sorted(wanted - set(NATURES))[0])} can't be included", f"Include some of {', '.join(NATURES)}")
+        raise _invalid(
+            f"{shorten(sorted(wanted - set(NATURES))[0])} can't be included", f"Include some of {', '.join(NATURES)}"
+        )
     for member in members:
-        if member.kind == "machine" and wanted == {"physical"} or member.kind in ("provider", "home") and "physical" not in wanted:
-            raise _invalid(f"no {member.kind} is {' or '.join(sorted(wanted))}", "Ask for hosts, or include what they are")
+        if (
+            member.kind == "machine"
+            and wanted == {"physical"}
+            or member.kind in ("provider", "home")
+            and "physical" not in wanted
+        ):
+            raise _invalid(
+                f"no {member.kind} is {' or '.join(sorted(wanted))}", "Ask for hosts, or include what they are"
+            )
     return wanted
 
 
@@ -270,7 +312,9 @@ def _scope(given: t.Any, members: t.Sequence[Member]) -> tuple[str | None, float
     if not given:
         return None, None
     if not isinstance(given, t.Mapping) or set(given) - {"near", "latency"} or not isinstance(given.get("near"), str):
-        raise _invalid(f"the scope {shorten(given)} is not understood", "Give near, a site or host, and latency, for example 20 ms")
+        raise _invalid(
+            f"the scope {shorten(given)} is not understood", "Give near, a site or host, and latency, for example 20 ms"
+        )
     strange = [member.kind for member in members if member.kind not in (*conditions.HOSTS, "site")]
     if strange:
         raise _invalid(f"a {strange[0]} isn't near anything", "Give a scope to questions about hosts and sites only")

@@ -20,7 +20,12 @@ except ImportError:
     pass  # schema.SQLALCHEMY_ERROR tells
 
 _CHUNK = 500
-_READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, getattr(sqlite3, "SQLITE_RECURSIVE", 33)}
+_READING = {
+    sqlite3.SQLITE_SELECT,
+    sqlite3.SQLITE_READ,
+    sqlite3.SQLITE_FUNCTION,
+    getattr(sqlite3, "SQLITE_RECURSIVE", 33),
+}
 _READS = re.compile(r"(\s|\(|--[^\n]*\n|/\*.*?\*/)*(SELECT|WITH|VALUES)\b", re.IGNORECASE | re.DOTALL)
 
 # PostgreSQL, appendix A: read_only_sql_transaction; the class of syntax errors and unknown names
@@ -48,9 +53,21 @@ def query(connection: sa.Connection, text: str, deadline: Deadline, limit: int) 
     except Expired:
         whole = False
     more = True if len(found) > limit else False if whole else None
-    cost = {"seconds": round(deadline.clock() - deadline.begin, 6), "method": "sql", "statements": 1, "rows": len(found), "draws": 0}
+    cost = {
+        "seconds": round(deadline.clock() - deadline.begin, 6),
+        "method": "sql",
+        "statements": 1,
+        "rows": len(found),
+        "draws": 0,
+    }
     kind = "complete" if whole else "cut"
-    return {"found": found[:limit], "answer": kind, "more": more, "seed": None, "cost": {**cost, "combinations": None, "expired": not whole}}
+    return {
+        "found": found[:limit],
+        "answer": kind,
+        "more": more,
+        "seed": None,
+        "cost": {**cost, "combinations": None, "expired": not whole},
+    }
 
 
 def _refused(why: str) -> GridError:
@@ -63,7 +80,12 @@ def _refused(why: str) -> GridError:
 
 
 def _invalid(said: str) -> GridError:
-    return GridError("invalid_sql", f"the database says: {said.strip()[:300]}", tried="read the store", remedy="docs/information.md has the tables")
+    return GridError(
+        "invalid_sql",
+        f"the database says: {said.strip()[:300]}",
+        tried="read the store",
+        remedy="docs/information.md has the tables",
+    )
 
 
 def _file(connection: sa.Connection, text: str) -> t.Iterator[list[dict[str, t.Any]]]:
@@ -72,7 +94,9 @@ def _file(connection: sa.Connection, text: str) -> t.Iterator[list[dict[str, t.A
 
     def may(action: int, first: str | None, second: str | None, *dummy: t.Any) -> int:
         # The name of a function is the second; this one runs code of the user's.
-        return sqlite3.SQLITE_OK if action in _READING and str(second).lower() != "load_extension" else sqlite3.SQLITE_DENY
+        return (
+            sqlite3.SQLITE_OK if action in _READING and str(second).lower() != "load_extension" else sqlite3.SQLITE_DENY
+        )
 
     driver.execute("PRAGMA query_only=ON")
     driver.set_authorizer(may)
@@ -106,7 +130,11 @@ def _server(connection: sa.Connection, text: str) -> t.Iterator[list[dict[str, t
     try:
         with driver.cursor() as cursor:
             # binary makes it the extended protocol, in which a text is one statement
-            cursor.execute("DECLARE virtuoso_sql NO SCROLL CURSOR FOR " + text.rstrip().rstrip(";").replace("%", "%%"), [], binary=True)
+            cursor.execute(
+                "DECLARE virtuoso_sql NO SCROLL CURSOR FOR " + text.rstrip().rstrip(";").replace("%", "%%"),
+                [],
+                binary=True,
+            )
             while True:
                 cursor.execute(f"FETCH {_CHUNK} FROM virtuoso_sql")
                 names = [column.name for column in cursor.description or ()]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.conditions import HOSTS, Condition
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import schema
 
 try:
     import sqlalchemy as sa
@@ -33,7 +33,8 @@ _OPERATORS: dict[str, t.Callable[[Expression, t.Sequence[t.Any]], Expression]] =
 
 
 class Path(t.NamedTuple):
-    """A column that lies in another table: from the object through ``joins`` to ``column``; ``key`` tells the same and is cheaper.
+    """A column that lies in another table: from the object through ``joins`` to ``column``; ``key`` tells the same and
+    is cheaper.
 
     ``start`` is the column that holds the object's uuid.
     """
@@ -53,10 +54,16 @@ def _paths(kind: str, root: Expression) -> dict[str, Path]:
         return {"home": Path(root.c.home, ((home, home.c.uuid == root.c.home),), home.c.name, root.c.home)}
     if kind == "link":
         sites = {name: schema.SITE.alias(name) for name in ("site_a", "site_b")}
-        return {name: Path(root.c[name], ((site, site.c.uuid == root.c[name]),), site.c.name, root.c[name]) for name, site in sites.items()}
+        return {
+            name: Path(root.c[name], ((site, site.c.uuid == root.c[name]),), site.c.name, root.c[name])
+            for name, site in sites.items()
+        }
     if kind == "device":
         hosts = {name: schema.HOST.alias(name) for name in ("home", "machine")}
-        return {name: Path(root.c[name], ((host, host.c.uuid == root.c[name]),), host.c.name, root.c[name]) for name, host in hosts.items()}
+        return {
+            name: Path(root.c[name], ((host, host.c.uuid == root.c[name]),), host.c.name, root.c[name])
+            for name, host in hosts.items()
+        }
     return {}
 
 
@@ -70,19 +77,30 @@ def _host_paths(root: Expression) -> dict[str, Path]:
     of_image = (layered, (image, image.c.uuid == made.c.constituent))
     return {
         "site": Path(root.c.site, ((site, site.c.uuid == root.c.site),), site.c.name, root.c.site),
-        "network": Path(interface.c.host, (plugged, (network, network.c.uuid == interface.c.network)), network.c.name, interface.c.network),
+        "network": Path(
+            interface.c.host,
+            (plugged, (network, network.c.uuid == interface.c.network)),
+            network.c.name,
+            interface.c.network,
+        ),
         "mac": Path(interface.c.host, (plugged,), interface.c.mac, interface.c.mac),
         "owner": Path(orders.c.uuid, ((orders, orders.c.uuid == root.c.uuid),), orders.c.owner, orders.c.owner),
-        "provider": Path(on.c.virtual, (placed, (provider, provider.c.uuid == on.c.constituent)), provider.c.name, on.c.constituent),
+        "provider": Path(
+            on.c.virtual, (placed, (provider, provider.c.uuid == on.c.constituent)), provider.c.name, on.c.constituent
+        ),
         "image": Path(made.c.virtual, of_image, image.c.name, image.c.name),
         "image_digest": Path(made.c.virtual, of_image, image.c.digest, image.c.digest),
     }
 
 
 def memory_available(host: Expression, now: str) -> Expression:
-    """What a provider can still promise: the lesser of what is free and of what isn't allocated, less what is held for futures
-    and reserved now for no machine in particular. Whatever is unknown makes it unknown."""
-    on, future, held = schema.VIRTUALIZATION.alias("holding"), schema.FUTURES.alias("held_future"), schema.HOST.alias("held")
+    """What a provider can still promise: the lesser of what is free and of what isn't allocated, less what is held for
+    futures and reserved now for no machine in particular. Whatever is unknown makes it unknown."""
+    on, future, held = (
+        schema.VIRTUALIZATION.alias("holding"),
+        schema.FUTURES.alias("held_future"),
+        schema.HOST.alias("held"),
+    )
     reserved = schema.RESERVATION.alias("reserved")
     promised = (
         sa.select(sa.func.coalesce(sa.func.sum(held.c.memory), 0))
@@ -108,7 +126,8 @@ def memory_available(host: Expression, now: str) -> Expression:
 class Relation:
     """One kind of object as a relation whose columns are those of :data:`conditions.COLUMNS`.
 
-    :param include: as in the question; ``None`` is whatever exists. :param sites: uuids of the sites of its scope, or ``None``.
+    :param include: as in the question; ``None`` is whatever exists.
+    :param sites: uuids of the sites of its scope, or ``None``.
     :param missing: whether machines that vanished are among those that exist.
     """
 
@@ -135,7 +154,12 @@ class Relation:
             return memory_available(self.root, self.now)
         if self.kind == "network" and name == "hosts":
             plug = schema.INTERFACE.alias("plug")
-            return sa.select(sa.func.count()).where(plug.c.network == self.root.c.uuid).correlate(self.root).scalar_subquery()
+            return (
+                sa.select(sa.func.count())
+                .where(plug.c.network == self.root.c.uuid)
+                .correlate(self.root)
+                .scalar_subquery()
+            )
         if self.kind == "image" and name == "size":
             part, layer = schema.IMAGE_LAYER, schema.LAYER
             total = sa.select(sa.func.sum(layer.c.size)).join_from(part, layer, layer.c.uuid == part.c.layer)
@@ -143,7 +167,8 @@ class Relation:
         return self.root.c[name]
 
     def condition(self, condition: Condition) -> Expression:
-        """The condition as SQL. One on another table asks whether there is such a row: a host on two networks is on each of them."""
+        """The condition as SQL. One on another table asks whether there is such a row: a host on two networks is on
+        each of them."""
         test = _OPERATORS[condition.operator]
         path = self.paths.get(condition.column)
         if path is None:
@@ -174,7 +199,9 @@ class Relation:
             return []
         host = self.root
         tests = []
-        if self.kind == "machine":  # most hosts are machines: not by the index, which SQLite would prefer to that of a network
+        if (
+            self.kind == "machine"
+        ):  # most hosts are machines: not by the index, which SQLite would prefer to that of a network
             tests.append(sa.func.coalesce(host.c.kind, "") == "machine")
         elif self.kind != "host":
             tests.append(host.c.kind == self.kind)
@@ -201,7 +228,8 @@ class Relation:
         return tests
 
     def select(self, columns: t.Sequence[str], *, keys: t.Sequence[str] = ()) -> sa.Select[t.Any]:
-        """The object's uuid, then ``columns`` as they are shown, then ``keys`` as they are cheapest; objects without a key are left out."""
+        """The object's uuid, then ``columns`` as they are shown, then ``keys`` as they are cheapest; objects without a
+        key are left out."""
         joins: dict[Expression, tuple[Expression, bool]] = {}
         chosen = []
         for name in columns:
@@ -224,7 +252,8 @@ class Relation:
 
 
 def census(relation: Relation, column: str) -> sa.Select[t.Any] | None:
-    """How many objects of any kind have each value of a key that lies in another table, from that table alone; ``None`` if it doesn't."""
+    """How many objects of any kind have each value of a key that lies in another table, from that table alone; ``None``
+    if it doesn't."""
     path = relation.paths.get(column)
     if path is None or path.key.table is relation.root or path.key.table is not path.joins[0][0]:
         return None
@@ -244,5 +273,9 @@ def sites_called(name: str) -> sa.Select[t.Any]:
 def latencies(site: str) -> sa.Select[t.Any]:
     """The latencies in seconds that were measured between this site and others, either way, newest first."""
     sample = schema.SAMPLE
-    measured = sa.select(sample.c.object, sample.c.peer, sample.c.value).where(sample.c.metric == "latency", sample.c.peer.is_not(None))
-    return measured.where(sa.or_(sample.c.object == site, sample.c.peer == site)).order_by(sample.c.time.desc(), sample.c.id.desc())
+    measured = sa.select(sample.c.object, sample.c.peer, sample.c.value).where(
+        sample.c.metric == "latency", sample.c.peer.is_not(None)
+    )
+    return measured.where(sa.or_(sample.c.object == site, sample.c.peer == site)).order_by(
+        sample.c.time.desc(), sample.c.id.desc()
+    )

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Sets among rows that are already read: all of them in turn, or one at random (pure).
 
-Rows are partitioned before by what must be the same for all members, so a set is sought within a :class:`Partition` only. There
-the column of the first sum is sorted: what the members still to come can add at least and at most bounds the range in which the next
-member can lie, so hopeless beginnings are never followed.
+Rows are partitioned before by what must be the same for all members, so a set is sought within a :class:`Partition`
+only. There the column of the first sum is sorted: what the members still to come can add at least and at most bounds
+the range in which the next member can lie, so hopeless beginnings are never followed.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class Partition:
     :param layout: for each place, where in its rows a column lies.
     """
 
-    def __init__(self, question: Question, rows: t.Sequence[t.Sequence[Row]], layout: t.Sequence[t.Mapping[str, int]]) -> None:
+    def __init__(
+        self, question: Question, rows: t.Sequence[t.Sequence[Row]], layout: t.Sequence[t.Mapping[str, int]]
+    ) -> None:
         self.question = question
         self.size = question.size
         self.layout = layout
@@ -170,7 +172,8 @@ class Partition:
         return index
 
     def fits(self, place: int, chosen: t.Sequence[Row], row: Row) -> bool:
-        """Whether the row can stand beside those chosen before it: another object, different where it must be, joined as it must be."""
+        """Whether the row can stand beside those chosen before it: another object, different where it must be, joined
+        as it must be."""
         if any(row[0] == other[0] for other in chosen):
             return False
         for column in self.question.different:
@@ -191,7 +194,9 @@ class Partition:
                 return False
         return True
 
-    def all_answers(self, deadline: Deadline, chosen: Answer = (), after: int = -1, total: float = 0) -> t.Iterator[Answer]:
+    def all_answers(
+        self, deadline: Deadline, chosen: Answer = (), after: int = -1, total: float = 0
+    ) -> t.Iterator[Answer]:
         """Every answer once; members that are alike in the order of their rows. :raises Expired: at the deadline."""
         place = len(chosen)
         begin, end = self._range(place, total)
@@ -212,14 +217,16 @@ class Partition:
     def draw(self, rng: random.Random, deadline: Deadline) -> Answer | None:
         """A random answer, or ``None`` if several tries found none. :raises Expired: at the deadline.
 
-        First sets are taken blindly, so that each valid one is as likely as any other; where these are too rare, each member
-        is taken from the range in which the set can still become valid.
+        First sets are taken blindly, so that each valid one is as likely as any other; where these are too rare, each
+        member is taken from the range in which the set can still become valid.
         """
         if self.question.alike:
             for dummy in range(_UNIFORM_TRIES):
                 deadline.tick()
                 answer = tuple(rng.sample(self.rows[0], self.size))
-                if self.sums_hold(answer) and all(self.fits(place, answer[:place], answer[place]) for place in range(self.size)):
+                if self.sums_hold(answer) and all(
+                    self.fits(place, answer[:place], answer[place]) for place in range(self.size)
+                ):
                     return answer
         for dummy in range(_GUIDED_TRIES):
             deadline.tick()

@@ -25,7 +25,11 @@ def names_of(select: t.Any) -> list[str]:
         return []
     names = select.split(",") if isinstance(select, str) else select
     if not isinstance(names, t.Sequence) or not all(isinstance(name, str) for name in names):
-        raise GridError("invalid_options", "the machines are to be names", remedy="Give all, a list of names, or names separated by commas")
+        raise GridError(
+            "invalid_options",
+            "the machines are to be names",
+            remedy="Give all, a list of names, or names separated by commas",
+        )
     return [name.strip() for name in names if name.strip()]
 
 
@@ -35,7 +39,8 @@ def chosen(machines: t.Sequence[Machine], select: t.Any, limit: t.Collection[str
     :param machines: all there are, as :func:`views.machine_view` shows them.
     :param select: ``all``, names as a list or separated by commas, or nothing.
     :param limit: names of machines and of providers, to which the play is limited; ``None`` where it isn't.
-    :raises GridError: ``machine_unknown``, with ``known``; ``nothing_chosen`` where neither says which, because nobody should have all by a slip of the pen.
+    :raises GridError: ``machine_unknown``, with ``known``; ``nothing_chosen`` where neither says which, because nobody
+        should have all by a slip of the pen.
     """
     names = names_of(select)
     known = [machine["name"] for machine in machines]
@@ -47,7 +52,9 @@ def chosen(machines: t.Sequence[Machine], select: t.Any, limit: t.Collection[str
     if not names and limit is None and select != ALL:
         remedy = f"Say which machines: --limit with names of machines or providers, -e machines=web1,web2, or -e machines=all. {told}"
         raise GridError("nothing_chosen", "nothing says which machines are meant", remedy=remedy)
-    within = [machine for machine in machines if limit is None or machine["name"] in limit or machine["provider"] in limit]
+    within = [
+        machine for machine in machines if limit is None or machine["name"] in limit or machine["provider"] in limit
+    ]
     return [machine for machine in within if not names or machine["name"] in names]
 
 

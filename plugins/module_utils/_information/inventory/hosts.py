@@ -42,7 +42,8 @@ def _quoted(path: str) -> str:
 
 
 def jump(way: Row, *, target: str) -> str:
-    """The command that ssh runs to reach a port of the machine through its provider, or its network's home (ssh_config(5), ProxyCommand).
+    """The command that ssh runs to reach a port of the machine through its provider, or its network's home
+    (ssh_config(5), ProxyCommand).
 
     ssh hands it to a shell and replaces %h and %p in it.
     """
@@ -71,8 +72,8 @@ def login_of(row: Row) -> str | None:
 
 
 def way_to(row: Row, hosts: t.Mapping[str, Row]) -> Row | None:
-    """The host that a machine is reached through: the home of its network, where it has one, for a provider is on none of its machines' networks; else its
-    provider. ``None`` where the controller is that home itself.
+    """The host that a machine is reached through: the home of its network, where it has one, for a provider is on none
+    of its machines' networks; else its provider. ``None`` where the controller is that home itself.
     """
     home = hosts.get(row.get("network_home") or "")
     if home is not None:
@@ -98,8 +99,8 @@ def _machine_connection(row: Row, way: Row | None, known_hosts: str) -> Row:
         "ansible_user": login_of(row),
         "ansible_python_interpreter": (row["facts"] or {}).get("python"),
         "ansible_ssh_common_args": " ".join(options),
-        # Ansible's own path for a connection that stays open is made of address, port and user: those of machines on two
-        # providers' private networks can be the same.
+        # Ansible's own path for a connection that stays open is made of address, port and user: those of machines on
+        # two providers' private networks can be the same.
         "ansible_control_path": f"%(directory)s/{row['uuid'].replace('-', '')[:16]}-%%r",
     }
     return {name: value for name, value in variables.items() if value is not None}
@@ -156,7 +157,8 @@ def machine_entry(row: Row, way: Row | None, known_hosts: str) -> Entry:
 
 
 def host_entry(row: Row) -> Entry:
-    """A provider or home. Its site is set by whoever names it: a value from the store would win over one of a group there."""
+    """A provider or home. Its site is set by whoever names it: a value from the store would win over one of a group
+    there."""
     variables = {name: row[name] for name in ("kind", "uuid", "seen")}
     connection = {
         "virtuoso_site": row["site"],
@@ -172,7 +174,8 @@ def host_entry(row: Row) -> Entry:
 
 
 def mark_stale(entry: Entry, before: str) -> Entry:
-    """The entry with ``virtuoso_stale``, and in the group ``stale`` if it was last seen before then, or never. Nothing is left out for it."""
+    """The entry with ``virtuoso_stale``, and in the group ``stale`` if it was last seen before then, or never. Nothing
+    is left out for it."""
     seen = entry["variables"].get("virtuoso_seen")
     stale = entry["variables"].get("virtuoso_state") not in ("future", "placed") and (seen is None or seen < before)
     groups = [*entry["groups"], "stale"] if stale else entry["groups"]
@@ -183,7 +186,9 @@ def _prefixed(variables: Row) -> Row:
     return {f"virtuoso_{name}": value for name, value in variables.items() if value is not None}
 
 
-def entries(machines: t.Iterable[Row], hosts: t.Sequence[Row], *, include: t.Container[str], known_hosts: str) -> list[Entry]:
+def entries(
+    machines: t.Iterable[Row], hosts: t.Sequence[Row], *, include: t.Container[str], known_hosts: str
+) -> list[Entry]:
     """The inventory: hosts first, then machines; ``include`` has ``existing``, ``future`` or both."""
     by_name = {row["name"]: row for row in hosts}
     wanted = [row for row in machines if ("future" if row["future"] else "existing") in include]

@@ -13,7 +13,8 @@ Row = t.Dict[str, t.Any]
 
 
 def state_of(row: Row) -> str:
-    """A machine's state as it is shown: ``future``, ``placed`` (a future with room held on a provider), or what was last seen of it."""
+    """A machine's state as it is shown: ``future``, ``placed`` (a future with room held on a provider), or what was
+    last seen of it."""
     if row["future"]:
         return "placed" if row["provider"] else "future"
     return row["state"] or "unknown"

@@ -15,7 +15,14 @@ import typing as t
 import uuid as uuids
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import DISPLAYS, GOALS, GROWTH, WHERE, check_text, shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import (
+    DISPLAYS,
+    GOALS,
+    GROWTH,
+    WHERE,
+    check_text,
+    shorten,
+)
 
 Row = t.Dict[str, t.Any]
 
@@ -64,7 +71,9 @@ def _price(value: t.Any) -> float:
     except (TypeError, ValueError):
         price = -1.0
     if not 0 <= price < 1e15:
-        raise GridError("invalid_price", f"{shorten(value)} is not a price", remedy="Give a number from 0, the price of an hour")
+        raise GridError(
+            "invalid_price", f"{shorten(value)} is not a price", remedy="Give a number from 0, the price of an hour"
+        )
     return price
 
 
@@ -73,15 +82,20 @@ def read_host(given: t.Any) -> Row:
 
     Connection fields that the entry doesn't have are left out, so that they stay as they are.
 
-    :raises GridError: ``invalid_host``, ``invalid_site``, ``invalid_address``... These come from the user's own inventory.
+    :raises GridError: ``invalid_host``, ``invalid_site``, ``invalid_address``... These come from the user's own
+        inventory.
     """
     if not isinstance(given, t.Mapping):
         raise GridError(
-            "invalid_host", f"{shorten(given)} is not a host", remedy="Give each host as a mapping with at least name and site"
+            "invalid_host",
+            f"{shorten(given)} is not a host",
+            remedy="Give each host as a mapping with at least name and site",
         )
     row: Row = {"name": _check("host", given.get("name")), "kind": given.get("kind") or "provider"}
     if row["kind"] not in KINDS:
-        raise GridError("invalid_kind", f"{shorten(row['kind'])} is not a kind of host", remedy=f"Give one of {', '.join(KINDS)}")
+        raise GridError(
+            "invalid_kind", f"{shorten(row['kind'])} is not a kind of host", remedy=f"Give one of {', '.join(KINDS)}"
+        )
     forms = {"site": "site", "address": "address", "login": "login", "identity_file": "path", "ssh_args": "arguments"}
     for column, form in forms.items():
         value = given.get("user" if column == "login" else column)
@@ -90,7 +104,9 @@ def read_host(given: t.Any) -> Row:
     if given.get("port"):
         port = str(given["port"])
         if not port.isascii() or not port.isdecimal() or not 0 < int(port[:9]) < 65536:
-            raise GridError("invalid_port", f"{shorten(port)} is not a port", remedy="Give a whole number from 1 to 65535")
+            raise GridError(
+                "invalid_port", f"{shorten(port)} is not a port", remedy="Give a whole number from 1 to 65535"
+            )
         row["port"] = int(port)
     if given.get("price") not in (None, ""):
         row["price"] = _price(given["price"])
@@ -122,7 +138,8 @@ _MEASURES: dict[str, t.Callable[[t.Any], t.Any]] = {
 
 
 def read_measured(facts: t.Mapping[str, t.Any]) -> Row:
-    """The columns of ``host`` that a provider's facts fill; ``None`` for what isn't told, or has not the form that it must have."""
+    """The columns of ``host`` that a provider's facts fill; ``None`` for what isn't told, or has not the form that it
+    must have."""
     return {name: read(facts.get(name)) for name, read in _MEASURES.items()}
 
 
@@ -132,7 +149,12 @@ def read_latencies(facts: t.Mapping[str, t.Any]) -> dict[str, float]:
     found = {}
     for entry in told if isinstance(told, (list, tuple)) else ():
         seconds = entry.get("seconds") if isinstance(entry, t.Mapping) else None
-        if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds < 3600 and isinstance(entry.get("site"), str):
+        if (
+            isinstance(seconds, (int, float))
+            and not isinstance(seconds, bool)
+            and 0 <= seconds < 3600
+            and isinstance(entry.get("site"), str)
+        ):
             found[entry["site"]] = float(seconds)
     return found
 
@@ -141,7 +163,11 @@ def read_layers(facts: t.Mapping[str, t.Any]) -> list[str]:
     """The digests of the layers that lie on the host."""
     is_digest = _matching(r"sha256:[0-9a-f]{64}")
     images = facts.get("images")
-    found = [image.get("digest") for image in images if isinstance(image, t.Mapping)] if isinstance(images, (list, tuple)) else []
+    found = (
+        [image.get("digest") for image in images if isinstance(image, t.Mapping)]
+        if isinstance(images, (list, tuple))
+        else []
+    )
     return sorted({digest for digest in map(is_digest, found) if digest})
 
 
@@ -201,7 +227,8 @@ _FACTS: dict[str, t.Callable[[t.Any], t.Any]] = {
 
 
 def read_machine(given: t.Any) -> Row:
-    """A row of ``host`` from what ``machine_info`` or ``machine`` returned of one machine, with ``provider`` as a name and ``owner``.
+    """A row of ``host`` from what ``machine_info`` or ``machine`` returned of one machine, with ``provider`` as a name
+    and ``owner``.
 
     ``facts`` holds only the fields that were given.
 
@@ -216,7 +243,9 @@ def read_machine(given: t.Any) -> Row:
         uuid = str(uuids.UUID(str(given.get("uuid"))))
     except ValueError as exc:
         raise GridError(
-            "invalid_uuid", f"{shorten(given.get('uuid'))} is not a uuid", remedy="Give each machine as machine_info returned it"
+            "invalid_uuid",
+            f"{shorten(given.get('uuid'))} is not a uuid",
+            remedy="Give each machine as machine_info returned it",
         ) from exc
     if given.get("state") not in STATES:
         raise GridError(

@@ -12,9 +12,16 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import changed_keys, diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import views
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import Spec, check_text, parse_order, reference, shorten, split_image
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import (
+    Spec,
+    check_text,
+    parse_order,
+    reference,
+    shorten,
+    split_image,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
 
@@ -27,7 +34,8 @@ RESERVED_NAMES = frozenset({"all", "ungrouped", "localhost", "machines", "provid
 
 @dataclasses.dataclass
 class Decision:
-    """What becomes of one entry: ``action`` is order, change, cancel or ``None``; ``row`` is what is known of the machine."""
+    """What becomes of one entry: ``action`` is order, change, cancel or ``None``; ``row`` is what is known of the
+    machine."""
 
     name: str
     action: str | None
@@ -37,12 +45,17 @@ class Decision:
 
     def diff(self) -> dict[str, str]:
         """For ``--diff``: the order before and after."""
-        return diff(f"order of machine {self.name}", (self.row or {}).get("spec"), None if self.action == "cancel" else self.spec)
+        return diff(
+            f"order of machine {self.name}",
+            (self.row or {}).get("spec"),
+            None if self.action == "cancel" else self.spec,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """What the decisions rest on: machines and other hosts by name, the catalogue's images (``None``: not checked), the default owner."""
+    """What the decisions rest on: machines and other hosts by name, the catalogue's images (``None``: not checked), the
+    default owner."""
 
     machines: t.Mapping[str, query.Row]
     hosts: t.Mapping[str, query.Row]
@@ -80,9 +93,16 @@ def check_twice(places: t.Sequence[int]) -> None:
 
 
 def check_image(image: str, known: t.Collection[str] | None) -> None:
-    """:raises GridError: ``unknown_image`` for a name that the catalogue doesn't have; digests and versions aren't judged here."""
+    """:raises GridError: ``unknown_image`` for a name that the catalogue doesn't have; digests and versions aren't
+    judged here."""
     name, dummy, digest = split_image(image)
-    if known is None or digest or image in known or name in known or any(entry.split("@")[0] == name for entry in known):
+    if (
+        known is None
+        or digest
+        or image in known
+        or name in known
+        or any(entry.split("@")[0] == name for entry in known)
+    ):
         return
     raise GridError(
         "unknown_image",
@@ -108,7 +128,8 @@ def same_image(wanted: str, row: query.Row) -> bool:
 
 
 def _check_change(spec: Spec, row: query.Row) -> Spec:
-    """The new order of a machine that exists; its image can't change, and keeps the words of the first order, as ``start`` does.
+    """The new order of a machine that exists; its image can't change, and keeps the words of the first order, as
+    ``start`` does.
 
     :raises GridError: ``cannot_change``.
     """
@@ -129,7 +150,8 @@ def _check_change(spec: Spec, row: query.Row) -> Spec:
         )
     # How it was to be started the first time is over; releases before 0.2 didn't ask.
     kept = {key: value for key, value in spec.items() if key != "start"}
-    # An order that leaves the disk out asks for no other than there is, also where the store was rebuilt and knows its size.
+    # An order that leaves the disk out asks for no other than there is, also where the store was rebuilt and knows its
+    # size.
     if spec["disk"] is None:
         kept["disk"] = row["spec"]["disk"]
     return {**kept, **{key: row["spec"][key] for key in ("image", "start") if key in row["spec"]}}
@@ -141,7 +163,9 @@ def decide_present(entry: t.Any, known: Known) -> Decision:
     spec = parse_order(entry, {"owner": known.owner} if known.owner else None)
     name = spec["name"]
     if name in RESERVED_NAMES:
-        raise GridError("reserved_name", f"{name} has a meaning of its own in an inventory", remedy="Choose another name")
+        raise GridError(
+            "reserved_name", f"{name} has a meaning of its own in an inventory", remedy="Choose another name"
+        )
     if name in known.hosts:
         raise GridError("name_taken", f"a {known.hosts[name]['kind']} has this name", remedy="Choose another name")
     row = known.machines.get(name)
@@ -241,7 +265,12 @@ def serve(
 
     verb = "cancel the order" if absent else "order the machine"
     results = [
-        attempt(shown_name(entry, position), functools.partial(decide, entry, names[position - 1]), kind="machine", tried=verb)
+        attempt(
+            shown_name(entry, position),
+            functools.partial(decide, entry, names[position - 1]),
+            kind="machine",
+            tried=verb,
+        )
         for position, entry in enumerate(entries, 1)
     ]
     if not check:

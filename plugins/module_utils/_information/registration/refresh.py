@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a complete look at a provider tells beside the machines on it: which are gone, what else runs there. Marks, never deletes."""
+"""What a complete look at a provider tells beside the machines on it: which are gone, what else runs there. Marks,
+never deletes."""
 
 from __future__ import annotations
 
@@ -27,7 +28,10 @@ def vanished(machines: t.Iterable[query.Row], complete: t.Container[str], seen: 
     return [
         row
         for row in machines
-        if row["provider"] in complete and not row["future"] and row["uuid"] not in seen and row["state"] not in ("vanished", "absent")
+        if row["provider"] in complete
+        and not row["future"]
+        and row["uuid"] not in seen
+        and row["state"] not in ("vanished", "absent")
     ]
 
 
@@ -48,7 +52,8 @@ class Foreign:
 
 
 def read_foreign(given: t.Any) -> tuple[str, str, str, str | None] | None:
-    """Provider, uuid, name and state of a foreign domain as machine_info tells it; ``None`` for what is none or makes no sense."""
+    """Provider, uuid, name and state of a foreign domain as machine_info tells it; ``None`` for what is none or makes
+    no sense."""
     if not isinstance(given, t.Mapping) or not given.get("foreign"):
         return None
     provider, name, state = given.get("provider"), given.get("name"), given.get("state")
@@ -63,9 +68,14 @@ def read_foreign(given: t.Any) -> tuple[str, str, str, str | None] | None:
 
 
 def decide_foreign(
-    given: t.Iterable[t.Any], known: t.Mapping[tuple[str, str], query.Row], complete: t.Collection[str], machines: t.Container[str]
+    given: t.Iterable[t.Any],
+    known: t.Mapping[tuple[str, str], query.Row],
+    complete: t.Collection[str],
+    machines: t.Container[str],
 ) -> list[Foreign]:
-    """What to write of foreign domains. :param known: rows by provider and uuid. :param machines: uuids that are the grid's own."""
+    """What to write of foreign domains.
+    :param known: rows by provider and uuid.
+    :param machines: uuids that are the grid's own."""
     found: dict[tuple[str, str], Foreign] = {}
     for entry in map(read_foreign, given):
         if entry is None:
@@ -80,8 +90,11 @@ def decide_foreign(
         found[provider, uuid] = Foreign(provider, uuid, name, state, actions)
     for (provider, uuid), row in known.items():
         if provider in complete and (provider, uuid) not in found and not row["missing"]:
-            # What was foreign may have become a machine of the grid; it hasn't vanished then, but it is no foreign domain any more.
-            found[provider, uuid] = Foreign(provider, uuid, row["name"], row["state"], ("own" if uuid in machines else "vanish",))
+            # What was foreign may have become a machine of the grid; it hasn't vanished then, but it is no foreign
+            # domain any more.
+            found[provider, uuid] = Foreign(
+                provider, uuid, row["name"], row["state"], ("own" if uuid in machines else "vanish",)
+            )
     return list(found.values())
 
 
@@ -103,8 +116,9 @@ def write_foreign(connection: sa.Connection, changes: t.Iterable[Foreign], hosts
 
 
 def readmit(connection: sa.Connection, spec: t.Mapping[str, t.Any], seen: Row, provider: str) -> None:
-    """Write the reservation of a machine whose order was rebuilt, so that it takes its room before the next deployment too. It was admitted
-    once: nothing is asked again. What ended meanwhile is gone. :param provider: its uuid."""
+    """Write the reservation of a machine whose order was rebuilt, so that it takes its room before the next deployment
+    too. It was admitted once: nothing is asked again. What ended meanwhile is gone.
+    :param provider: its uuid."""
     wanted, now = (spec.get("performance") or {}).get("reservation"), record.now()
     if not wanted or wanted.get("to", FOREVER) <= now:
         return
@@ -133,7 +147,11 @@ def read_sample(given: t.Any, objects: t.Mapping[str, str]) -> Row:
     """
 
     def bad(msg: str) -> GridError:
-        return GridError("invalid_sample", msg, remedy="Give object, metric and value; peer for what lies between two; time as 2026-11-01T12:00:00Z")
+        return GridError(
+            "invalid_sample",
+            msg,
+            remedy="Give object, metric and value; peer for what lies between two; time as 2026-11-01T12:00:00Z",
+        )
 
     if not isinstance(given, t.Mapping):
         raise bad(f"{shorten(given)} is not a sample")
@@ -160,7 +178,8 @@ def read_sample(given: t.Any, objects: t.Mapping[str, str]) -> Row:
 
 
 def objects_by_name(connection: sa.Connection) -> dict[str, str]:
-    """What a sample can be about: uuids of sites and hosts by name, those of hosts too where a site has the name of one; and by uuid."""
+    """What a sample can be about: uuids of sites and hosts by name, those of hosts too where a site has the name of
+    one; and by uuid."""
     found = {**query.sites(connection), **query.host_uuids(connection)}
     sites = query.sites(connection)
     # A site and its only host often have one name: latency lies between sites.

@@ -1,21 +1,26 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One registration as a whole, in one transaction: for the module of that name, and for what runs on the controller anyway."""
+"""One registration as a whole, in one transaction: for the module of that name, and for what runs on the controller
+anyway."""
 
 from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.networks import Overlay
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.update import Registration
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.networks import Overlay
 
 
-def register(store: str, seen: t.Mapping[str, t.Any], *, check_mode: bool = False, directory: str | None = None) -> dict[str, t.Any]:
+def register(
+    store: str, seen: t.Mapping[str, t.Any], *, check_mode: bool = False, directory: str | None = None
+) -> dict[str, t.Any]:
     """Write what was seen; what the module ``registration`` returns.
 
-    :param store: path or URL. :param seen: the module's options; those left out are empty. :param directory: what a relative path is relative to.
+    :param store: path or URL.
+    :param seen: the module's options; those left out are empty.
+    :param directory: what a relative path is relative to.
     :raises GridError: of the store as a whole; entries that can't be written are rows with ``failed``.
     """
     where = Store(store, directory=directory)

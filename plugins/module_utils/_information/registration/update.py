@@ -12,8 +12,11 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import changed_keys, diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import observations, refresh
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.orders import (
+    RESERVED_NAMES,
+    shown_name,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.orders import RESERVED_NAMES, shown_name
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import Spec, parse_order
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt
 
@@ -57,7 +60,9 @@ def decide_host(seen: Row, row: query.Row | None, machines: t.Mapping[str, query
     """
     if seen["name"] in machines:
         raise GridError(
-            "name_taken", "a machine has this name", remedy="Give the host another name in the inventory, or retire the machine"
+            "name_taken",
+            "a machine has this name",
+            remedy="Give the host another name in the inventory, or retire the machine",
         )
     if not seen.get("site") and not (row and row["site"]):
         raise GridError("no_site", "the host has no site", remedy="Set virtuoso_site for this host in the inventory")
@@ -81,12 +86,16 @@ def _check_copy(seen: Row, row: query.Row) -> None:
         )
 
 
-def decide_machine(seen: Row, row: query.Row | None, taken: t.Mapping[str, query.Row], providers: t.Mapping[str, Row]) -> Change:
+def decide_machine(
+    seen: Row, row: query.Row | None, taken: t.Mapping[str, query.Row], providers: t.Mapping[str, Row]
+) -> Change:
     """What to write of a machine that a provider has, or has no more (``absent``).
 
     :param row: what is known under its uuid; without it the machine and its order are rebuilt from what was seen.
-    :param taken: machines and hosts by name. :param providers: rows of the known providers by name.
-    :raises GridError: ``unknown_provider``, ``name_taken``, ``reserved_name``, ``stale_copy``, and as :func:`parse_order`.
+    :param taken: machines and hosts by name.
+    :param providers: rows of the known providers by name.
+    :raises GridError: ``unknown_provider``, ``name_taken``, ``reserved_name``, ``stale_copy``, and as
+        :func:`parse_order`.
     """
     absent = seen["state"] == "absent"
     if absent and (row is None or row["future"]):
@@ -156,7 +165,8 @@ def _machine_states(seen: Row, row: query.Row | None, providers: t.Mapping[str, 
 
 
 def newest_copies(machines: t.Sequence[Row], rows: t.Mapping[str, query.Row]) -> dict[str, str]:
-    """The provider of the copy that counts, for each uuid seen more than once: newest, running, where it is known to be."""
+    """The provider of the copy that counts, for each uuid seen more than once: newest, running, where it is known to
+    be."""
     copies: dict[str, list[Row]] = {}
     for seen in machines:
         copies.setdefault(seen["uuid"], []).append(seen)
@@ -199,7 +209,9 @@ class Registration:
             return {"changed": change.changed, "actions": change.actions}
 
         return [
-            attempt(shown_name(entry, position), functools.partial(decide, entry), kind="host", tried="register the host")
+            attempt(
+                shown_name(entry, position), functools.partial(decide, entry), kind="host", tried="register the host"
+            )
             for position, entry in enumerate(given, 1)
         ]
 
@@ -230,7 +242,9 @@ class Registration:
             results[position - 1] = attempt(seen["name"], decide, kind="machine", tried="register the machine")
         return results
 
-    def _see_machine(self, seen: Row, newest: str, taken: dict[str, query.Row], providers: t.Mapping[str, Row]) -> Result:
+    def _see_machine(
+        self, seen: Row, newest: str, taken: dict[str, query.Row], providers: t.Mapping[str, Row]
+    ) -> Result:
         if seen["state"] != "absent" and seen["provider"] != newest:
             raise GridError(
                 "several_copies",
@@ -250,12 +264,22 @@ class Registration:
 
         :param given: the same machines as for :meth:`see_machines`.
         """
-        seen = {str(entry.get("uuid")).lower() for entry in given if isinstance(entry, t.Mapping) and not entry.get("foreign")}
+        seen = {
+            str(entry.get("uuid")).lower()
+            for entry in given
+            if isinstance(entry, t.Mapping) and not entry.get("foreign")
+        }
         self.vanished = refresh.vanished(self.machines.values(), set(complete), seen)
         known = query.foreign_domains(self.connection)
         self.foreign = refresh.decide_foreign(given, known, set(complete), {*self.machines, *seen})
         gone = [
-            {"name": row["name"], "uuid": row["uuid"], "provider": row["provider"], "changed": True, "actions": ["vanish"]}
+            {
+                "name": row["name"],
+                "uuid": row["uuid"],
+                "provider": row["provider"],
+                "changed": True,
+                "actions": ["vanish"],
+            }
             for row in self.vanished
         ]
         return {"vanished": gone, "foreign": [change.result() for change in self.foreign]}
@@ -269,7 +293,9 @@ class Registration:
             return {}
 
         return [
-            attempt(f"sample {position}", functools.partial(decide, entry), kind="measurement", tried="record the sample")
+            attempt(
+                f"sample {position}", functools.partial(decide, entry), kind="measurement", tried="record the sample"
+            )
             for position, entry in enumerate(given, 1)
         ]
 
@@ -311,7 +337,9 @@ class Registration:
         time = record.now()
         for row in self.vanished:
             record.update(self.connection, schema.HOST, row["uuid"], {"state": "vanished", "missing": time})
-        record.add_events(self.connection, [(row["uuid"], "vanished", {"provider": row["provider"]}) for row in self.vanished])
+        record.add_events(
+            self.connection, [(row["uuid"], "vanished", {"provider": row["provider"]}) for row in self.vanished]
+        )
         refresh.write_foreign(self.connection, self.foreign, hosts)
         record.insert(self.connection, schema.SAMPLE, self.samples)
         record.delete(self.connection, self.doomed)
@@ -362,7 +390,9 @@ class Registration:
         values = {column: after[column] for column in columns}
         values.update(site=sites.get(after["site"] or ""), seen=time, missing=missing)
         if row is None:
-            record.add_hosts(self.connection, [{"uuid": seen["uuid"], "name": seen["name"], "kind": "machine", **values}])
+            record.add_hosts(
+                self.connection, [{"uuid": seen["uuid"], "name": seen["name"], "kind": "machine", **values}]
+            )
             spec = t.cast(Spec, change.spec)
             order = {
                 "uuid": seen["uuid"],

@@ -120,7 +120,9 @@ def locate(store: str, directory: str | None = None) -> Location:
     if url.get_backend_name() != "sqlite":
         return Location(None, url.render_as_string())
     if not url.database or url.database.startswith((":", "file:")) or url.query:
-        raise GridError("invalid_store", f"{store} is not a file", remedy="Write sqlite:////absolute/path, or just the path")
+        raise GridError(
+            "invalid_store", f"{store} is not a file", remedy="Write sqlite:////absolute/path, or just the path"
+        )
     return Location(os.path.abspath(os.path.join(directory or os.getcwd(), url.database)), None)
 
 
@@ -154,7 +156,8 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self) -> t.Iterator[sa.Connection]:
-        """A connection whose transaction excludes other writers; committed at the end of the block, undone on any error.
+        """A connection whose transaction excludes other writers; committed at the end of the block, undone on any
+        error.
 
         Makes the store where it is missing, brings one of an older version up to this one.
         """
@@ -164,7 +167,9 @@ class Store:
                 _create(path)
             elif path is not None and not os.access(os.path.dirname(path), os.W_OK):
                 # SQLite would only say that it can't open the file.
-                raise self._error("store_read_only", "the store's directory can't be written to").on(tried="write the store")
+                raise self._error("store_read_only", "the store's directory can't be written to").on(
+                    tried="write the store"
+                )
             with contextlib.closing(self._connect(write=True)) as connection, connection.begin():
                 self._check_version(connection, write=True)
                 yield connection
@@ -181,7 +186,8 @@ class Store:
         return engine.connect()
 
     def _open_file(self, write: bool) -> sqlite3.Connection:
-        """The file as it is: neither made nor, by a reader, changed. isolation_level None: SQLAlchemy's events begin transactions."""
+        """The file as it is: neither made nor, by a reader, changed. isolation_level None: SQLAlchemy's events begin
+        transactions."""
         path = t.cast(str, self.location.path)
         if write:
             url = f"file:{urllib.parse.quote(path)}?mode=rw"
@@ -205,7 +211,9 @@ class Store:
                 python=sys.executable,
             ) from exc
         except sa.exc.ArgumentError as exc:
-            raise self._error("invalid_store", str(exc), "Write the URL as postgresql+psycopg://user@host/database") from exc
+            raise self._error(
+                "invalid_store", str(exc), "Write the URL as postgresql+psycopg://user@host/database"
+            ) from exc
 
         @event.listens_for(engine, "begin")
         def begin(connection: sa.Connection) -> None:

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """All machines and hosts from a store that is a file, with Python's own sqlite3: the inventory's quick way.
 
-Loading SQLAlchemy takes longer than reading thousands of rows, and an inventory is read at the start of each play. What is here
-gives the same rows as :mod:`query` or nothing at all: whatever is not a whole store of this version is for :mod:`store`, which
-says what is wrong with it.
+Loading SQLAlchemy takes longer than reading thousands of rows, and an inventory is read at the start of each play. What
+is here gives the same rows as :mod:`query` or nothing at all: whatever is not a whole store of this version is for
+:mod:`store`, which says what is wrong with it.
 """
 
 from __future__ import annotations
@@ -50,16 +50,20 @@ WHERE host.kind IN ('provider', 'home') ORDER BY host.name
 
 
 def open_to_read(path: str, timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
-    """The file as it is, neither made nor changed. No transaction is begun (``isolation_level`` is ``None``). :raises sqlite3.Error:"""
+    """The file as it is, neither made nor changed. No transaction is begun (``isolation_level`` is ``None``).
+    :raises sqlite3.Error:"""
     options = "mode=ro"
     if not os.access(os.path.dirname(path), os.W_OK) and not os.path.exists(path + "-wal"):
         # A reader of a write-ahead log must be able to make its index beside it, unless nothing can be written at all.
         options = "mode=ro&immutable=1"
-    return sqlite3.connect(f"file:{urllib.parse.quote(path)}?{options}", uri=True, timeout=timeout, isolation_level=None)
+    return sqlite3.connect(
+        f"file:{urllib.parse.quote(path)}?{options}", uri=True, timeout=timeout, isolation_level=None
+    )
 
 
 def file_of(store: str, directory: str) -> str | None:
-    """The path that the option ``store`` names, or ``None`` where it is not a plain path. :param directory: what it is relative to."""
+    """The path that the option ``store`` names, or ``None`` where it is not a plain path.
+    :param directory: what it is relative to."""
     path = os.path.expanduser(os.path.expandvars(store))
     if "://" in store or not path.strip() or "\0" in path:
         return None
@@ -76,11 +80,18 @@ def has_content(path: str) -> bool:
 
 def no_store(name: str) -> GridError:
     """There is none. :param name: the location, as it may be shown."""
-    return GridError("store_missing", "there is no store", object=f"store {name}", tried="read the store", remedy="Order a machine, or name the right store")
+    return GridError(
+        "store_missing",
+        "there is no store",
+        object=f"store {name}",
+        tried="read the store",
+        remedy="Order a machine, or name the right store",
+    )
 
 
 def read(path: str) -> tuple[list[Row], list[Row]] | None:
-    """Machines, then providers and homes, as :func:`query.machines` and :func:`query.hosts` return them; of one state of the store.
+    """Machines, then providers and homes, as :func:`query.machines` and :func:`query.hosts` return them; of one state
+    of the store.
 
     :returns: ``None`` if the file isn't there, isn't a store, is of another version, damaged or locked.
     """

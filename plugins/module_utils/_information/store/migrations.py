@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How a store becomes one of the newest version: a step from each version to the next, from 0, the empty database.
 
-A new store walks the same steps, so every step is used each time. What a step does is frozen once it is released; that is
-why the statements are text here and don't follow :mod:`schema`. A test compares where the steps lead with ``schema.METADATA``.
+A new store walks the same steps, so every step is used each time. What a step does is frozen once it is released; that
+is why the statements are text here and don't follow :mod:`schema`. A test compares where the steps lead with
+``schema.METADATA``.
 """
 
 from __future__ import annotations
@@ -115,13 +116,20 @@ CREATE TABLE foreign_domain (
   state VARCHAR(16), seen VARCHAR(20) NOT NULL, missing VARCHAR(20), PRIMARY KEY (provider, uuid));
 """
 
-_COUNTS = {"cpus_allocated": 2**31, **dict.fromkeys(("memory_free", "memory_allocated", "disk_free", "disk_allocated"), 2**63)}
+_COUNTS = {
+    "cpus_allocated": 2**31,
+    **dict.fromkeys(("memory_free", "memory_allocated", "disk_free", "disk_allocated"), 2**63),
+}
 """Counts among version 2's new columns, each with its bound."""
 
 
 def _run(connection: sa.Connection, statements: str) -> None:
     """Statement by statement: what would run a whole script ends SQLite's transaction first."""
-    serial = {"serial": "INTEGER", "bigserial": "INTEGER"} if connection.dialect.name == "sqlite" else {"serial": "SERIAL", "bigserial": "BIGSERIAL"}
+    serial = (
+        {"serial": "INTEGER", "bigserial": "INTEGER"}
+        if connection.dialect.name == "sqlite"
+        else {"serial": "SERIAL", "bigserial": "BIGSERIAL"}
+    )
     for statement in statements.format(**serial).split(";"):
         if statement.strip():
             connection.exec_driver_sql(statement)
@@ -137,7 +145,9 @@ def _second(connection: sa.Connection) -> None:
     columns = ("architecture", "virtualization", "libvirt_version", "qemu_version", "load", *_COUNTS)
     host = sa.table("host", *map(sa.column, ("uuid", "kind", *columns)), sa.column("facts", sa.JSON))
     orders = sa.table("orders", sa.column("uuid"), sa.column("spec", sa.JSON))
-    told = sa.select(host.c.uuid, host.c.kind, host.c.facts, orders.c.spec).outerjoin_from(host, orders, orders.c.uuid == host.c.uuid)
+    told = sa.select(host.c.uuid, host.c.kind, host.c.facts, orders.c.spec).outerjoin_from(
+        host, orders, orders.c.uuid == host.c.uuid
+    )
     networks: dict[str, str] = {}
     values, interfaces = [], []
     for uuid, kind, facts_json, spec_json in connection.execute(told).all():
@@ -164,10 +174,12 @@ def _second(connection: sa.Connection) -> None:
 
 
 def _measured(facts: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Version 2's columns from version 1's facts. Facts are what a provider told: what has not the column's form is left out."""
+    """Version 2's columns from version 1's facts. Facts are what a provider told: what has not the column's form is
+    left out."""
     texts = {"architecture": 16, "virtualization": 16, "libvirt_version": 32, "qemu_version": 32}
     values: dict[str, t.Any] = {
-        name: facts[name] if isinstance(facts.get(name), str) and len(facts[name]) <= length else None for name, length in texts.items()
+        name: facts[name] if isinstance(facts.get(name), str) and len(facts[name]) <= length else None
+        for name, length in texts.items()
     }
     values["load"] = float(facts["load"]) if isinstance(facts.get("load"), (int, float)) else None
     for name, limit in _COUNTS.items():

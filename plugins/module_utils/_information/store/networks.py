@@ -34,7 +34,8 @@ def _links_now(connection: sa.Connection) -> dict[str, Row]:
 
 
 class Overlay:
-    """Compares the store with what is there now, and writes what differs. A network's and a link's rows go when they are gone."""
+    """Compares the store with what is there now, and writes what differs. A network's and a link's rows go when they
+    are gone."""
 
     def __init__(self, connection: sa.Connection, coming: t.Collection[str] = ()) -> None:
         """:param coming: hosts that are registered by the time :meth:`write` is called."""
@@ -43,7 +44,8 @@ class Overlay:
         self._steps: list[t.Callable[[], None]] = []
 
     def see_networks(self, given: t.Sequence[t.Mapping[str, t.Any]]) -> list[Result]:
-        """:param given: ``name``, ``home``, ``vni``, ``mtu`` and ``sites``, all that there are; what one leaves out stays as it is."""
+        """:param given: ``name``, ``home``, ``vni``, ``mtu`` and ``sites``, all that there are; what one leaves out
+        stays as it is."""
         known, results = _networks_now(self.connection), []
         hosts = query.host_uuids(self.connection)
         names = {uuid: name for name, uuid in hosts.items()}
@@ -51,17 +53,29 @@ class Overlay:
         for entry in given:
             row = {key: entry[key] for key in ("vni", "mtu") if key in entry}
             # A home that isn't registered can't be referred to.
-            row.update({"home": entry["home"] if entry["home"] in (*hosts, *self._coming) else None} if "home" in entry else {})
+            row.update(
+                {"home": entry["home"] if entry["home"] in (*hosts, *self._coming) else None} if "home" in entry else {}
+            )
             before, there = known.get(entry["name"]), places.get(entry["name"], {})
             if before is not None:
                 before = {**before, "home": names.get(before["home"])}
-            sites = {site: mac_prefix(entry["name"], site) for site in entry.get("sites") or []} if "sites" in entry else there
+            sites = (
+                {site: mac_prefix(entry["name"], site) for site in entry.get("sites") or []}
+                if "sites" in entry
+                else there
+            )
             changed = before is None or any(before[key] != value for key, value in row.items()) or there != sites
             if changed:
-                self._steps.append(lambda name=entry["name"], row=row, sites=sites: self._write_network(name, row, sites))
+                self._steps.append(
+                    lambda name=entry["name"], row=row, sites=sites: self._write_network(name, row, sites)
+                )
             results.append({"name": entry["name"], "changed": changed, "actions": ["register"] if changed else []})
         # Libvirt's own networks, which have no VNI, are of no overlay.
-        gone = [row for name, row in known.items() if row["vni"] is not None and name not in {entry["name"] for entry in given}]
+        gone = [
+            row
+            for name, row in known.items()
+            if row["vni"] is not None and name not in {entry["name"] for entry in given}
+        ]
         if gone:
             self._steps.insert(0, lambda: record.delete(self.connection, [row["uuid"] for row in gone]))
         return results + [{"name": row["name"], "changed": True, "actions": ["forget"]} for row in gone]
@@ -83,15 +97,24 @@ class Overlay:
         record.update(self.connection, schema.NETWORK, uuid, row)
         table, known = schema.NETWORK_SITE, record.ensure_sites(self.connection, sites)
         self.connection.execute(table.delete().where(table.c.network == uuid))
-        record.insert(self.connection, table, [{"network": uuid, "site": known[site], "mac_prefix": prefix} for site, prefix in sites.items()])
+        record.insert(
+            self.connection,
+            table,
+            [{"network": uuid, "site": known[site], "mac_prefix": prefix} for site, prefix in sites.items()],
+        )
 
     def see_links(self, given: t.Sequence[t.Mapping[str, t.Any]]) -> list[Result]:
-        """:param given: ``network``, ``between`` (two hosts), ``sites`` (theirs), ``kind``, ``transport``, ``reason``, ``vni``, ``mtu``, all that there are."""
+        """:param given: ``network``, ``between`` (two hosts), ``sites`` (theirs), ``kind``, ``transport``, ``reason``,
+        ``vni``, ``mtu``, all that there are."""
         known, results = _links_now(self.connection), []
         for entry in given:
             name = link_name(entry)
             row = {
-                "kind": entry["kind"], "transport": entry["transport"], "vni": entry.get("vni"), "mtu": entry.get("mtu"), "state": "made",
+                "kind": entry["kind"],
+                "transport": entry["transport"],
+                "vni": entry.get("vni"),
+                "mtu": entry.get("mtu"),
+                "state": "made",
                 "details": {"name": name, "between": list(entry["between"]), "reason": entry.get("reason")},
             }
             before = known.get(name)

@@ -17,7 +17,8 @@ except ImportError:
 Row = t.Dict[str, t.Any]
 
 _MOST_PARAMETERS = 1000
-"""With more values than this in a condition, all rows are read and sorted out here: databases limit a statement's parameters."""
+"""With more values than this in a condition, all rows are read and sorted out here: databases limit a statement's
+parameters."""
 
 
 def _select(
@@ -40,9 +41,9 @@ def machines(
 ) -> list[Row]:
     """Machines, existing and future, by name; of all names or uuids where these are left out.
 
-    Each has the columns of ``host``, ``site`` as a name, of the order ``owner``, ``spec``, ``ordered_generation``, ``created``,
-    ``updated``, and: ``future`` (bool), ``provider`` and ``provider_uuid``, ``image_uuid``, ``network_home`` (the home of its network); ``None`` where it
-    has none.
+    Each has the columns of ``host``, ``site`` as a name, of the order ``owner``, ``spec``, ``ordered_generation``,
+    ``created``, ``updated``, and: ``future`` (bool), ``provider`` and ``provider_uuid``, ``image_uuid``,
+    ``network_home`` (the home of its network); ``None`` where it has none.
     """
     host, orders = schema.HOST, schema.ORDERS
     on, made_from = schema.VIRTUALIZATION.alias("on_provider"), schema.VIRTUALIZATION.alias("from_image")
@@ -126,7 +127,9 @@ def networks(connection: sa.Connection) -> dict[str, str]:
 def plugs(connection: sa.Connection, uuids: t.Iterable[str]) -> dict[str, tuple[str, str | None]]:
     """The network and MAC address of each of these hosts; of one that is on several networks, of one of them."""
     plug, network = schema.INTERFACE, schema.NETWORK
-    query = sa.select(plug.c.host, network.c.name, plug.c.mac).join_from(plug, network, network.c.uuid == plug.c.network)
+    query = sa.select(plug.c.host, network.c.name, plug.c.mac).join_from(
+        plug, network, network.c.uuid == plug.c.network
+    )
     return {row["host"]: (row["name"], row["mac"]) for row in _select(connection, query, plug.c.host, uuids)}
 
 
@@ -147,7 +150,9 @@ def images(connection: sa.Connection, digests: t.Iterable[str] | None = None) ->
 def layer_places(connection: sa.Connection, hosts_uuids: t.Iterable[str] | None = None) -> dict[str, set[str]]:
     """The digests of the layers that lie on each host, by the host's uuid."""
     place = schema.LAYER_LOCATION
-    query = sa.select(place.c.host, schema.LAYER.c.digest).join_from(place, schema.LAYER, schema.LAYER.c.uuid == place.c.layer)
+    query = sa.select(place.c.host, schema.LAYER.c.digest).join_from(
+        place, schema.LAYER, schema.LAYER.c.uuid == place.c.layer
+    )
     places: dict[str, set[str]] = {}
     for row in _select(connection, query, place.c.host, hosts_uuids):
         places.setdefault(row["host"], set()).add(row["digest"])

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is written to the store. Each function works inside the caller's writing transaction, and takes many rows at once."""
+"""What is written to the store. Each function works inside the caller's writing transaction, and takes many rows at
+once."""
 
 from __future__ import annotations
 
@@ -51,7 +52,9 @@ def update(connection: sa.Connection, table: sa.Table, uuid: str, values: Row) -
 def ensure_sites(connection: sa.Connection, names: t.Iterable[str | None]) -> dict[str, str]:
     """uuid of each site by name; those that are not there yet are made."""
     known = query.sites(connection)
-    rows = [{"uuid": new_uuid(), "name": name} for name in sorted({name for name in names if name}) if name not in known]
+    rows = [
+        {"uuid": new_uuid(), "name": name} for name in sorted({name for name in names if name}) if name not in known
+    ]
     add_objects(connection, "site", rows)
     insert(connection, schema.SITE, rows)
     return {**known, **{row["name"]: row["uuid"] for row in rows}}
@@ -60,7 +63,9 @@ def ensure_sites(connection: sa.Connection, names: t.Iterable[str | None]) -> di
 def ensure_networks(connection: sa.Connection, names: t.Iterable[str | None]) -> dict[str, str]:
     """uuid of each network by name; those that are not there yet are made."""
     known = query.networks(connection)
-    rows = [{"uuid": new_uuid(), "name": name} for name in sorted({name for name in names if name}) if name not in known]
+    rows = [
+        {"uuid": new_uuid(), "name": name} for name in sorted({name for name in names if name}) if name not in known
+    ]
     add_objects(connection, "network", rows)
     insert(connection, schema.NETWORK, rows)
     return {**known, **{row["name"]: row["uuid"] for row in rows}}
@@ -83,7 +88,8 @@ def add_hosts(connection: sa.Connection, rows: t.Sequence[Row]) -> None:
 
 
 def ensure_images(connection: sa.Connection, images: t.Iterable[Row]) -> dict[str, str]:
-    """uuid of each image by digest; ``images`` have ``digest`` and, where known, ``name`` (name@version), ``size``, ``virtual_size``.
+    """uuid of each image by digest; ``images`` have ``digest`` and, where known, ``name`` (name@version), ``size``,
+    ``virtual_size``.
 
     For now an image is one layer, whose digest names both.
     """

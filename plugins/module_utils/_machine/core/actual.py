@@ -25,9 +25,10 @@ class Disk:
 class Observed:
     """What is there of one machine. ``config`` is ``None`` where no domain is defined, ``live`` where it doesn't run.
 
-    ``missing`` is the digest of a layer that the disk lies on and that isn't here; ``leftover`` tells of another disk beside it;
-    ``memory`` of a kept memory, KEPT or SAVED (whole, and not compressed yet): of a machine that is off it makes a hibernated one;
-    ``incoming`` that its files came, or are coming, from another host and don't count yet; ``agent`` that its guest's agent answers.
+    ``missing`` is the digest of a layer that the disk lies on and that isn't here; ``leftover`` tells of another disk
+    beside it; ``memory`` of a kept memory, KEPT or SAVED (whole, and not compressed yet): of a machine that is off it
+    makes a hibernated one; ``incoming`` that its files came, or are coming, from another host and don't count yet;
+    ``agent`` that its guest's agent answers.
     """
 
     state: str = "absent"

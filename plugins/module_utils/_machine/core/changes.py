@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """When a change of a machine takes effect: at once, at its next start, or never (pure).
 
-:data:`RULES` is the one place that says so, and :func:`when` the function. The table in ``docs/machines.md`` is :func:`table`; a test compares them.
+:data:`RULES` is the one place that says so, and :func:`when` the function. The table in ``docs/machines.md`` is
+    :func:`table`; a test compares them.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ ALWAYS = ""
 class Rule:
     """When one field changes on a running machine, and how an order calls it.
 
-    ``live`` says in words under which condition it is live (:data:`ALWAYS`, or ``None`` for not at all), and ``can`` is that condition, of what
-    the running machine has and the value that is wanted. ``asks`` tells whether the guest must do its part, which one that stands still can't.
+    ``live`` says in words under which condition it is live (:data:`ALWAYS`, or ``None`` for not at all), and ``can`` is
+    that condition, of what the running machine has and the value that is wanted. ``asks`` tells whether the guest must
+    do its part, which one that stands still can't.
     """
 
     field: str
@@ -54,7 +56,12 @@ RULES: t.Tuple[Rule, ...] = (
     Rule("memory", "up to what it was started with, or `memory_max`, and down", _memory, lambda live, want: True),
     Rule("memory_max"),
     Rule("network"),
-    Rule("extra_networks", "while it has free slots", _cards, lambda live, want: bool(set(live["extra_networks"]) - set(want))),
+    Rule(
+        "extra_networks",
+        "while it has free slots",
+        _cards,
+        lambda live, want: bool(set(live["extra_networks"]) - set(want)),
+    ),
     Rule("boot"),
     Rule("display"),
     Rule("display_password", ALWAYS, ordered="display's password (`display_passwords`)"),
@@ -72,8 +79,16 @@ OTHERS = (
     ("`disk`, larger", "live; its file system at its next boot, or at once with `grow_filesystem`", "at once"),
     ("`disk`, smaller", "never: `cannot_shrink`", "never: `cannot_shrink`"),
     ("`owner`, `goal`, `tags`, `site`, `generation`", "live", "at once"),
-    ("`packages`, `users`, `address`", "not any more: told in `ignored`", "before the first start; after it not any more: told in `ignored`"),
-    ("`image`, `name`", "never: `cannot_change`", "never: `cannot_change`; to another version by [rolling back](images.md#roll-back)"),
+    (
+        "`packages`, `users`, `address`",
+        "not any more: told in `ignored`",
+        "before the first start; after it not any more: told in `ignored`",
+    ),
+    (
+        "`image`, `name`",
+        "never: `cannot_change`",
+        "never: `cannot_change`; to another version by [rolling back](images.md#roll-back)",
+    ),
 )
 """What isn't a field of the domain: as the docs show it."""
 
@@ -111,20 +126,30 @@ def ordered(field: str, wanted: Model, live: t.Optional[Model]) -> bool:
 
 def late(config: Model, live: Model) -> list[tuple[str, t.Any]]:
     """What a machine that was hibernated doesn't have yet of its configuration and can have at once."""
-    return [(rule.field, config[rule.field]) for rule in RULES if live[rule.field] != config[rule.field] and when(rule.field, live, config[rule.field]) == LIVE]
+    return [
+        (rule.field, config[rule.field])
+        for rule in RULES
+        if live[rule.field] != config[rule.field] and when(rule.field, live, config[rule.field]) == LIVE
+    ]
 
 
 def kept(config: Model, then: Model) -> Model:
-    """What a machine that goes back to its memory of an earlier time has at once of its configuration of today: limits above all, and a display's password.
+    """What a machine that goes back to its memory of an earlier time has at once of its configuration of today: limits
+    above all, and a display's password.
 
     :param then: what it had.
     """
     always = [rule.field for rule in RULES if rule.live == ALWAYS and rule.field != "autostart"]
-    return {field: config[field] for field in always if config[field] != then[field] and (config[field] is not None or field != "display_password")}
+    return {
+        field: config[field]
+        for field in always
+        if config[field] != then[field] and (config[field] is not None or field != "display_password")
+    }
 
 
 def pending(config: Model, live: t.Optional[Model]) -> dict[str, list[t.Any]]:
-    """What a running machine has and what it will have after its next start, where that was asked for and is not yet so."""
+    """What a running machine has and what it will have after its next start, where that was asked for and is not yet
+    so."""
     if live is None:
         return {}
     waiting = {}
@@ -144,6 +169,12 @@ def table() -> list[str]:
     rows = []
     for rule in RULES:
         kept = "at the next start; told in `pending` and `restart_required` until then"
-        running = kept if rule.live is None else "live and kept" if rule.live == ALWAYS else f"live {rule.live}; otherwise at the next start"
+        running = (
+            kept
+            if rule.live is None
+            else "live and kept"
+            if rule.live == ALWAYS
+            else f"live {rule.live}; otherwise at the next start"
+        )
         rows.append((rule.ordered or f"`{rule.field}`", running, "at once"))
     return [f"| {' | '.join(row)} |" for row in (*rows, *OTHERS)]

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which copy of a machine is the true one, by what the hosts and the store say, and what becomes of the others (pure).
 
-A machine has a generation. A move makes a copy of the next one on the target. Before the target may start it, the source's copy is *marked*:
-its definition says where the machine goes (``moving``), and names a disk that isn't there, so that nobody can start it. So at any moment:
+A machine has a generation. A move makes a copy of the next one on the target. Before the target may start it, the
+source's copy is *marked*: its definition says where the machine goes (``moving``), and names a disk that isn't there,
+so that nobody can start it. So at any moment:
 
 * the copy of the highest generation is the true one, marked or not;
 * a marked copy may be put back as it was only where the target is known to have no copy of the next generation;
@@ -56,7 +57,8 @@ class Copy:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Where the true copy is (``None`` where that can't be told), what is to be done on which host, and what is to be told."""
+    """Where the true copy is (``None`` where that can't be told), what is to be done on which host, and what is to be
+    told."""
 
     host: t.Optional[str]
     actions: t.Dict[str, str] = dataclasses.field(default_factory=dict)
@@ -75,7 +77,8 @@ def shown(path: str) -> str:
 
 
 def copy_of(host: str, view: View | None) -> Copy:
-    """A copy from what the module ``machine_migrate`` returned of the machine on a host; ``None``: the host says nothing."""
+    """A copy from what the module ``machine_migrate`` returned of the machine on a host; ``None``: the host says
+    nothing."""
     if view is None:
         return Copy(host, answers=False)
     keys = ("state", "generation", "moving", "incoming", "slept")
@@ -111,7 +114,8 @@ def decide(copies: t.Sequence[Copy], known: View | None = None, dead: t.Containe
         return Verdict(None, stale=tuple(copy.host for copy in domains), problem=_outdated(true, known))
     actions: dict[str, str] = {}
     if true.moving:
-        # A guest that runs at the source doesn't run at the target: libvirt lets it go on there only after it stood still here.
+        # A guest that runs at the source doesn't run at the target: libvirt lets it go on there only after it stood
+        # still here.
         to = str(true.moving["to"])
         if true.state != "running" and to in silent and to not in dead:
             return Verdict(None, problem=_silent([to], f"the machine was on its way there from {true.host}"))
@@ -199,7 +203,8 @@ def _outdated(copy: Copy, known: View) -> GridError:
 def refuse_moving(moving: View | None, incoming: bool) -> None:
     """A machine runs in at most one place: one that is on its way isn't touched otherwise.
 
-    :param moving: the mark of the copy here. :param incoming: something of the machine came here and isn't a machine yet.
+    :param moving: the mark of the copy here.
+    :param incoming: something of the machine came here and isn't a machine yet.
     :raises GridError: ``stale_generation``.
     """
     if moving or incoming:

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Machines that run before their image is here: what their disk lies on now, and what it should (pure).
 
-The disk of such a machine is an overlay on the export of its image by the provider's pager. It has another name than a disk that
-lies on layers, so that the one can be made beside the other; which one counts, the domain says.
+The disk of such a machine is an overlay on the export of its image by the provider's pager. It has another name than a
+disk that lies on layers, so that the one can be made beside the other; which one counts, the domain says.
 """
 
 from __future__ import annotations

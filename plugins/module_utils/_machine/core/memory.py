@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The file with the memory of a hibernated machine: what its head says, and whether it may be resumed (pure).
 
-The file is one zstd stream. Its first frame is a skippable one of fixed size with the head, as JSON, so that ``zstd -dc FILE`` gives what
-libvirt saved, and the head can be written anew in its place.
+The file is one zstd stream. Its first frame is a skippable one of fixed size with the head, as JSON, so that ``zstd -dc
+FILE`` gives what libvirt saved, and the head can be written anew in its place.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ _REMEDY = "Start the machine with discard to lose what it had in memory; its dis
 
 
 def _invalid(why: str, **details: t.Any) -> GridError:
-    return GridError("hibernation_invalid", f"the file with the machine's memory can't be used: {why}", remedy=_REMEDY, **details)
+    return GridError(
+        "hibernation_invalid", f"the file with the machine's memory can't be used: {why}", remedy=_REMEDY, **details
+    )
 
 
 def pack(head: Head) -> bytes:

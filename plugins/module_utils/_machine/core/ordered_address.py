@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The address that a machine is ordered with: by DHCP, perhaps a certain one, or set by cloud-init at its first start (pure)."""
+"""The address that a machine is ordered with: by DHCP, perhaps a certain one, or set by cloud-init at its first start
+(pure)."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ ADDRESS_OPTIONS: dict[str, t.Any] = {
 }
 """The field ``address`` of an order, as Ansible argument specification."""
 
-_DOMAIN = re.compile(r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", re.ASCII)
+_DOMAIN = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", re.ASCII
+)
 
 
 def _refuse(msg: str, remedy: str) -> t.NoReturn:
@@ -43,7 +46,10 @@ def _interface(value: str) -> ipaddress.IPv4Interface:
     try:
         return ipaddress.IPv4Interface(value)
     except ValueError:
-        _refuse(f"{shorten(value)} is not an IPv4 address", "Give it as 192.0.2.7, or for method static with its prefix, as 192.0.2.7/24")
+        _refuse(
+            f"{shorten(value)} is not an IPv4 address",
+            "Give it as 192.0.2.7, or for method static with its prefix, as 192.0.2.7/24",
+        )
 
 
 def parse_address(given: t.Mapping[str, t.Any] | None) -> Address | None:
@@ -58,7 +64,10 @@ def parse_address(given: t.Mapping[str, t.Any] | None) -> Address | None:
     if not static:
         odd = sorted(field for field in ("gateway", "nameservers", "search") if given.get(field))
         if odd:
-            _refuse(f"{', '.join(odd)} can't be given with DHCP, whose server tells them", "Leave them out, or order method: static")
+            _refuse(
+                f"{', '.join(odd)} can't be given with DHCP, whose server tells them",
+                "Leave them out, or order method: static",
+            )
         if not given.get("ip"):
             return None
         return {"method": "dhcp", "ip": str(_interface(given["ip"]).ip)}
@@ -71,7 +80,10 @@ def parse_address(given: t.Mapping[str, t.Any] | None) -> Address | None:
     if given.get("gateway"):
         address["gateway"] = _host(given["gateway"], "the gateway")
         if ipaddress.IPv4Address(address["gateway"]) not in own.network or address["gateway"] == str(own.ip):
-            _refuse(f"the gateway {address['gateway']} is not another address on {own.network}", "Give a gateway on the machine's own network")
+            _refuse(
+                f"the gateway {address['gateway']} is not another address on {own.network}",
+                "Give a gateway on the machine's own network",
+            )
     if given.get("nameservers"):
         address["nameservers"] = [_host(server, "each name server") for server in given["nameservers"]]
     for domain in given.get("search") or ():
@@ -82,7 +94,8 @@ def parse_address(given: t.Mapping[str, t.Any] | None) -> Address | None:
 
 
 def network_config(address: t.Mapping[str, t.Any] | None) -> dict[str, t.Any]:
-    """What cloud-init is told: the static address, or DHCP, on every network card without holding up the boot for one that has no server.
+    """What cloud-init is told: the static address, or DHCP, on every network card without holding up the boot for one
+    that has no server.
 
     A machine has one card; matching it by kind needs no MAC address, which differs between a machine and a copy of it.
     """
@@ -95,7 +108,10 @@ def network_config(address: t.Mapping[str, t.Any] | None) -> dict[str, t.Any]:
         names = {"addresses": address.get("nameservers"), "search": address.get("search")}
         if any(names.values()):
             way["nameservers"] = {key: list(value) for key, value in names.items() if value}
-    return {"version": 2, "ethernets": {kind: {"match": {"name": f"{kind}*"}, **way, "optional": True} for kind in ("en", "eth")}}
+    return {
+        "version": 2,
+        "ethernets": {kind: {"match": {"name": f"{kind}*"}, **way, "optional": True} for kind in ("en", "eth")},
+    }
 
 
 def in_seed(address: t.Mapping[str, t.Any] | None) -> t.Mapping[str, t.Any] | None:

@@ -14,9 +14,9 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import changes, copies, disk_base, refusals
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.ordered_address import in_seed
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.changes import LIVE, NEXT_START, NOW, pending
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.actual import SAVED, Disk, Observed
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.changes import LIVE, NEXT_START, NOW, pending
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.ordered_address import in_seed
 
 Model = t.Dict[str, t.Any]
 
@@ -30,10 +30,11 @@ _FACTS = ("owner", "site", "network", "goal", "user", "python", "generation", "t
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One effect: ``create_disk create_paging_disk write_seed define change metadata grow_disk grow_filesystem settle repoint stop start
-    resume pause reboot reset hibernate wake compress_memory discard_memory remove``.
+    """One effect: ``create_disk create_paging_disk write_seed define change metadata grow_disk grow_filesystem settle
+    repoint stop start resume pause reboot reset hibernate wake compress_memory discard_memory remove``.
 
-    ``when`` is LIVE, NEXT_START or NOW for changes; ``field``, ``before`` and ``after`` are theirs as well, and ``asks``: the guest does it.
+    ``when`` is LIVE, NEXT_START or NOW for changes; ``field``, ``before`` and ``after`` are theirs as well, and
+    ``asks``: the guest does it.
     """
 
     kind: str
@@ -82,9 +83,24 @@ _POWER: dict[str, dict[str, tuple[str, ...]]] = {
     "running": {"stopped": ("start",), "paused": ("resume",), "hibernated": ("wake",)},
     "paused": {"stopped": ("start", "pause"), "running": ("pause",), "hibernated": ("wake", "pause")},
     "stopped": {"running": ("stop",), "paused": ("stop",), "hibernated": ("wake", "stop")},
-    "restarted": {"stopped": ("start",), "running": ("stop", "start"), "paused": ("stop", "start"), "hibernated": ("wake", "stop", "start")},
-    "rebooted": {"stopped": ("start",), "running": ("reboot",), "paused": ("resume", "reboot"), "hibernated": ("wake", "reboot")},
-    "reset": {"stopped": ("start",), "running": ("reset",), "paused": ("reset", "resume"), "hibernated": ("wake", "reset")},
+    "restarted": {
+        "stopped": ("start",),
+        "running": ("stop", "start"),
+        "paused": ("stop", "start"),
+        "hibernated": ("wake", "stop", "start"),
+    },
+    "rebooted": {
+        "stopped": ("start",),
+        "running": ("reboot",),
+        "paused": ("resume", "reboot"),
+        "hibernated": ("wake", "reboot"),
+    },
+    "reset": {
+        "stopped": ("start",),
+        "running": ("reset",),
+        "paused": ("reset", "resume"),
+        "hibernated": ("wake", "reset"),
+    },
     "hibernated": {"running": ("hibernate",), "paused": ("hibernate",)},
 }
 """The steps to a power state, by what the machine is now; ``docs/machines.md`` shows the same."""
@@ -142,7 +158,11 @@ def _changes(wanted: Model, observed: Observed, awake: bool) -> list[Step]:
 
 def _awake(observed: Observed, state: str) -> bool:
     """Whether the guest is there while its machine is changed, and afterwards."""
-    return observed.state == "running" and state in ("present", "running") or (observed.state == "paused" and state == "running")
+    return (
+        observed.state == "running"
+        and state in ("present", "running")
+        or (observed.state == "paused" and state == "running")
+    )
 
 
 def _file_system(observed: Observed, steps: list[Step]) -> dict[str, str]:
@@ -201,7 +221,9 @@ def _metadata_steps(wanted: Model, observed: Observed, steps: list[Step]) -> tup
     return after, ignored
 
 
-def _creation(wanted: Model, observed: Observed, layer: Disk | None, layer_path: str, pages: Model | None) -> list[Step]:
+def _creation(
+    wanted: Model, observed: Observed, layer: Disk | None, layer_path: str, pages: Model | None
+) -> list[Step]:
     if observed.disk is None:
         refusals.refuse_vanished(wanted)
         if pages is not None:
@@ -287,13 +309,15 @@ def decide(
 ) -> Decision:
     """What to do to have the machine as ``wanted`` and in power state ``state``.
 
-    :param wanted: as :func:`entry.parse_entry` returns it; ``cpu_shares`` a number, ``display_password`` text or ``None``.
+    :param wanted: as :func:`entry.parse_entry` returns it; ``cpu_shares`` a number, ``display_password`` text or
+        ``None``.
     :param layer: the image's topmost layer on this host, ``None`` where it isn't there.
     :param missing: the digest of a layer of the image that isn't there.
     :param grow_filesystem: the guest is to have its root file system follow a disk that grows.
-    :param layer_may_come: a missing layer is no error; so in check mode, where the step that would have brought it didn't.
-    :raises GridError: ``machine_vanished``, ``image_missing``, ``disk_too_small``, ``disk_conflict``, ``disk_missing``, ``cannot_shrink``, ``cannot_change``,
-        ``stale_generation``.
+    :param layer_may_come: a missing layer is no error; so in check mode, where the step that would have brought it
+        didn't.
+    :raises GridError: ``machine_vanished``, ``image_missing``, ``disk_too_small``, ``disk_conflict``, ``disk_missing``,
+        ``cannot_shrink``, ``cannot_change``, ``stale_generation``.
     """
     copies.refuse_moving((observed.metadata or {}).get("moving"), observed.incoming)
     if state == "absent":

@@ -11,8 +11,11 @@ import typing as t
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.ordered_address import (
+    ADDRESS_OPTIONS,
+    parse_address,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import FORMS, shorten
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.ordered_address import ADDRESS_OPTIONS, parse_address
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import parse_duration, parse_time
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size, parse_size
 
@@ -103,7 +106,10 @@ ORDER_OPTIONS: Spec = {
 
 _PATTERNS: dict[str, tuple[str, str]] = {
     # RFC 1123, section 2.1 and RFC 1035, section 2.3.4: one label of a host name
-    "name": (r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "1 to 63 lower-case letters, digits and inner hyphens, like a host name"),
+    "name": (
+        r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?",
+        "1 to 63 lower-case letters, digits and inner hyphens, like a host name",
+    ),
     "owner": (r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}", "1 to 64 letters, digits and . _ @ -"),
     "image": (
         f"{FORMS['name'][0]}(@{FORMS['version'][0]})?|{FORMS['digest'][0]}",
@@ -131,7 +137,8 @@ _COMPILED = {what: re.compile(pattern, re.ASCII) for what, (pattern, dummy) in _
 
 
 def check_text(what: str, value: t.Any) -> str:
-    """``value`` if it has the form of a ``name``, ``owner``, ``image``, ``network``, ``tag``, ``package``, ``user`` or ``SSH key``.
+    """``value`` if it has the form of a ``name``, ``owner``, ``image``, ``network``, ``tag``, ``package``, ``user`` or
+    ``SSH key``.
 
     :raises GridError: ``invalid_<what>``.
     """
@@ -143,21 +150,29 @@ def check_text(what: str, value: t.Any) -> str:
 
 def _check_range(what: str, value: int, allowed: tuple[int, int]) -> int:
     if not allowed[0] <= value <= allowed[1]:
-        raise GridError(f"invalid_{what}", f"{what} {value} is out of range", remedy=f"Give between {allowed[0]} and {allowed[1]}")
+        raise GridError(
+            f"invalid_{what}", f"{what} {value} is out of range", remedy=f"Give between {allowed[0]} and {allowed[1]}"
+        )
     return value
 
 
 def parse_order(entry: t.Any, defaults: t.Mapping[str, t.Any] | None = None) -> Spec:
-    """The canonical specification of one ordered machine. Fields about where it may be are only in it where they say something.
+    """The canonical specification of one ordered machine. Fields about where it may be are only in it where they say
+    something.
 
     :param entry: one item of ``virtuoso_machines``.
     :param defaults: values for fields that the entry leaves out, for example ``owner``.
-    :returns: the fields of ``ORDER_OPTIONS``; ``memory`` and ``disk`` in bytes (``disk`` is ``None`` for the image's own
-        size), lists of names sorted and without doubles, so that equal wishes are equal values.
-    :raises GridError: ``invalid_order`` for wrong fields or types; ``invalid_name``, ``invalid_size``... for wrong values.
+    :returns: the fields of ``ORDER_OPTIONS``; ``memory`` and ``disk`` in bytes (``disk`` is ``None`` for the image's
+        own size), lists of names sorted and without doubles, so that equal wishes are equal values.
+    :raises GridError: ``invalid_order`` for wrong fields or types; ``invalid_name``, ``invalid_size``... for wrong
+        values.
     """
     if not isinstance(entry, t.Mapping):
-        raise GridError("invalid_order", f"{shorten(entry)} is not a machine", remedy="Give each machine as a mapping with at least name and image")
+        raise GridError(
+            "invalid_order",
+            f"{shorten(entry)} is not a machine",
+            remedy="Give each machine as a mapping with at least name and image",
+        )
     given = {**(defaults or {}), **{key: value for key, value in entry.items() if value is not None}}
     # The name is checked first: every later error tells it.
     about = f"machine {shorten(given.get('name', '(without name)'))}"
@@ -167,7 +182,9 @@ def parse_order(entry: t.Any, defaults: t.Mapping[str, t.Any] | None = None) -> 
         checked = ArgumentSpecValidator(copy.deepcopy(ORDER_OPTIONS)).validate(given)
         if checked.error_messages:
             raise GridError(
-                "invalid_order", "; ".join(checked.error_messages), remedy=f"The fields of a machine are: {', '.join(ORDER_OPTIONS)}"
+                "invalid_order",
+                "; ".join(checked.error_messages),
+                remedy=f"The fields of a machine are: {', '.join(ORDER_OPTIONS)}",
             )
         return _canonical(checked.validated_parameters)
     except GridError as exc:
@@ -175,13 +192,16 @@ def parse_order(entry: t.Any, defaults: t.Mapping[str, t.Any] | None = None) -> 
 
 
 def parse_reservation(given: t.Mapping[str, t.Any]) -> Spec:
-    """A reservation in its canonical form: ``period`` and ``slice`` in microseconds, ``memory`` in bytes, ``from`` and ``to`` as the store
-    writes times; what isn't given is left out.
+    """A reservation in its canonical form: ``period`` and ``slice`` in microseconds, ``memory`` in bytes, ``from`` and
+    ``to`` as the store writes times; what isn't given is left out.
 
     :raises GridError: ``invalid_duration``, ``invalid_size``, ``invalid_time``, ``invalid_reservation``.
     """
     period = parse_duration(given["period"], "period", minimum=PERIOD_RANGE[0], maximum=PERIOD_RANGE[1])
-    reservation: Spec = {"period": period, "slice": parse_duration(given["slice"], "slice", minimum=SLICE_LEAST, maximum=period)}
+    reservation: Spec = {
+        "period": period,
+        "slice": parse_duration(given["slice"], "slice", minimum=SLICE_LEAST, maximum=period),
+    }
     if given.get("memory") is not None:
         reservation["memory"] = -(-parse_size(given["memory"], "memory of the reservation") // MIB) * MIB
     reservation.update({key: parse_time(given[key], key) for key in ("from", "to") if given.get(key) is not None})
@@ -204,7 +224,12 @@ def parse_disk_io(given: t.Mapping[str, t.Any]) -> Spec:
         if given.get(field) is None:
             continue
         if field.endswith("_bytes"):
-            limits[field] = parse_size(given[field], f"{field} of disk_io", minimum=DISK_IO_RANGES["bytes"][0], maximum=DISK_IO_RANGES["bytes"][1])
+            limits[field] = parse_size(
+                given[field],
+                f"{field} of disk_io",
+                minimum=DISK_IO_RANGES["bytes"][0],
+                maximum=DISK_IO_RANGES["bytes"][1],
+            )
         else:
             limits[field] = _check_range("disk_io", given[field], DISK_IO_RANGES["iops"])
     return limits
@@ -231,12 +256,20 @@ def _where(spec: Spec) -> Spec:
     """The fields about where a machine may be, those that say something."""
     lists = {"features": "feature", "affinity": "affinity", "anti_affinity": "affinity"}
     found = {field: check_text(field, spec[field]) for field in ("site", "architecture") if spec.get(field)}
-    found.update({field: sorted({check_text(form, each) for each in spec[field]}) for field, form in lists.items() if spec.get(field)})
+    found.update(
+        {
+            field: sorted({check_text(form, each) for each in spec[field]})
+            for field, form in lists.items()
+            if spec.get(field)
+        }
+    )
     both = sorted(set(found.get("affinity", ())) & set(found.get("anti_affinity", ())))
     if both or spec["name"] in found.get("affinity", ()) or spec["name"] in found.get("anti_affinity", ()):
         raise GridError(
             "impossible_affinity",
-            f"{', '.join(both) or spec['name']} can't be both with and apart from it" if both else "a machine can't be bound to itself",
+            f"{', '.join(both) or spec['name']} can't be both with and apart from it"
+            if both
+            else "a machine can't be bound to itself",
             remedy="Name other machines, each in affinity or in anti_affinity",
         )
     return found
@@ -244,7 +277,11 @@ def _where(spec: Spec) -> Spec:
 
 def _bound(what: str, most: int, least: int, shown: str) -> int:
     if most < least:
-        raise GridError(f"invalid_{what}", f"{what} is less than the {shown} that the machine has", remedy=f"Give at least {shown}, or leave it out")
+        raise GridError(
+            f"invalid_{what}",
+            f"{what} is less than the {shown} that the machine has",
+            remedy=f"Give at least {shown}, or leave it out",
+        )
     return most
 
 
@@ -252,14 +289,21 @@ def _growth(spec: Spec, memory: int) -> Spec:
     """The fields of :data:`GROWTH` that say something."""
     found: Spec = {}
     if spec.get("vcpus_max") is not None:
-        found["vcpus_max"] = _bound("vcpus_max", _check_range("vcpus_max", spec["vcpus_max"], VCPUS_RANGE), spec["vcpus"], f"{spec['vcpus']} vcpus")
+        found["vcpus_max"] = _bound(
+            "vcpus_max",
+            _check_range("vcpus_max", spec["vcpus_max"], VCPUS_RANGE),
+            spec["vcpus"],
+            f"{spec['vcpus']} vcpus",
+        )
     if spec.get("memory_max") is not None:
         size = parse_size(spec["memory_max"], "memory_max", minimum=MEMORY_RANGE[0], maximum=MEMORY_RANGE[1])
         found["memory_max"] = _bound("memory_max", -(-size // BLOCK) * BLOCK, memory, format_size(memory))
     others = {check_text("network", network) for network in spec.get("extra_networks") or ()}
     if spec["network"] in others:
         raise GridError(
-            "invalid_network", f"the network {spec['network']} is in extra_networks too", remedy="Each network has one card of the machine: name others"
+            "invalid_network",
+            f"the network {spec['network']} is in extra_networks too",
+            remedy="Each network has one card of the machine: name others",
         )
     if others:
         found["extra_networks"] = sorted(others)
@@ -271,9 +315,10 @@ def _growth(spec: Spec, memory: int) -> Spec:
         text = spec["description"].strip()
         if len(text) > DESCRIPTION_LENGTH or not all(char.isprintable() or char == "\n" for char in text):
             raise GridError(
-                "invalid_description", "the description is too long, or has characters that can't be shown",
+                "invalid_description",
+                "the description is too long, or has characters that can't be shown",
                 remedy=f"Give at most {DESCRIPTION_LENGTH} printable characters",
-            )  # fmt: skip
+            )
         found["description"] = text
     return found
 
@@ -283,7 +328,11 @@ def _canonical(spec: Spec) -> Spec:
         check_text(what, spec[what])
     _check_range("vcpus", spec["vcpus"], VCPUS_RANGE)
     memory = parse_size(spec["memory"], "memory", minimum=MEMORY_RANGE[0], maximum=MEMORY_RANGE[1])
-    disk = None if spec.get("disk") is None else parse_size(spec["disk"], "disk", minimum=DISK_RANGE[0], maximum=DISK_RANGE[1])
+    disk = (
+        None
+        if spec.get("disk") is None
+        else parse_size(spec["disk"], "disk", minimum=DISK_RANGE[0], maximum=DISK_RANGE[1])
+    )
     users = [
         {
             "name": check_text("user", user["name"]),

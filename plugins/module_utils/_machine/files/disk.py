@@ -18,9 +18,13 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import header
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import MAX_LAYERS, layer_digest, layer_file
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.disk_base import backing_words
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import (
+    MAX_LAYERS,
+    layer_digest,
+    layer_file,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.actual import Disk
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.disk_base import backing_words
 
 # Everybody may pass, so that QEMU reaches its files; nobody but root may list.
 _DIRECTORY_MODE = 0o711
@@ -31,7 +35,8 @@ _HEAD_SIZE = 2**16
 
 
 class Chain(t.NamedTuple):
-    """Files of layers that lie on each other, the topmost first, and the digest of the one that should follow and isn't here."""
+    """Files of layers that lie on each other, the topmost first, and the digest of the one that should follow and isn't
+    here."""
 
     paths: list[str]
     missing: str | None
@@ -64,7 +69,9 @@ class Depot:
             digest = layer_of(file)
             if len(paths) > MAX_LAYERS or (digest is None and file.backing is not None):
                 raise GridError(
-                    "disk_invalid", f"{path} does not lie on a layer", remedy="Remove the image and get it again: virtuoso.grid.image_transfer"
+                    "disk_invalid",
+                    f"{path} does not lie on a layer",
+                    remedy="Remove the image and get it again: virtuoso.grid.image_transfer",
                 )
         return Chain(paths, None)
 
@@ -81,7 +88,8 @@ class Depot:
         return [os.path.join(self.machines, uuid, f"disk.{word}.qcow2") for word in ("paging", "paging2")]
 
     def found_disk(self, uuid: str, configured: str | None) -> str:
-        """The disk of a machine: what its domain names, but where that was just being renamed; without a domain what is there."""
+        """The disk of a machine: what its domain names, but where that was just being renamed; without a domain what is
+        there."""
         if configured is not None and configured not in self.paging_disks(uuid):
             return configured
         for path in (*([configured] if configured else []), self.disk(uuid), *self.paging_disks(uuid)):
@@ -171,14 +179,16 @@ def write_whole(path: str, data: bytes) -> None:
 
 
 class Overlays:
-    """Makes overlays. Those on one layer and of one size are equal byte for byte, so qemu-img runs once for all of them."""
+    """Makes overlays. Those on one layer and of one size are equal byte for byte, so qemu-img runs once for all of
+    them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._made: dict[tuple[str, int], bytes] = {}
 
     def write(self, path: str, layer: str, size: int) -> None:
-        """Make an overlay of ``size`` bytes on the qcow2 file ``layer``, or on an export (``nbd://``), which isn't looked at."""
+        """Make an overlay of ``size`` bytes on the qcow2 file ``layer``, or on an export (``nbd://``), which isn't
+        looked at."""
         with self._lock:
             data = self._made.get((layer, size))
             if data is None:

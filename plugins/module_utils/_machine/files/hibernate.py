@@ -4,8 +4,9 @@
 """A machine's memory and the state of its devices as a file of the machine, and back.
 
 libvirt saves (``memory.save``), which ends the machine's run; then the file is compressed, verified, and gets its name
-(``memory.zst``). Whoever is killed in between leaves one of both, and each is enough to resume from; :func:`settle` finishes what another left.
-Not libvirt's managed save: that can't be compressed with zstd by all releases, and doesn't move with the machine's files.
+(``memory.zst``). Whoever is killed in between leaves one of both, and each is enough to resume from; :func:`settle`
+finishes what another left. Not libvirt's managed save: that can't be compressed with zstd by all releases, and doesn't
+move with the machine's files.
 """
 
 from __future__ import annotations
@@ -19,17 +20,24 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata, monitor
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import BOUND_TO_US, check_space, flush, missing_remedy, tool
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import memory
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.disk import Depot, write_whole
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import now
+from ansible_collections.virtuoso.grid.plugins.module_utils._tool import (
+    BOUND_TO_US,
+    check_space,
+    flush,
+    missing_remedy,
+    tool,
+)
 
 Head = memory.Head
 Edit = t.Callable[[t.Any], None]
 
 _TIMEOUT = 3600
 _LEVEL = "-3"
-# Seconds for an agent to open its channel after its machine was resumed; and then to answer: guests that are emulated on a busy host took 10.
+# Seconds for an agent to open its channel after its machine was resumed; and then to answer: guests that are emulated
+# on a busy host took 10.
 _AGENT_PATIENCE = 5
 _ANSWER_PATIENCE = 30
 
@@ -93,12 +101,14 @@ def _head_of(path: str) -> Head:
 
 
 def read_file(path: str) -> Head | None:
-    """The head of a memory that lies elsewhere, as of a snapshot; ``None`` where it isn't compressed. :raises GridError: ``hibernation_invalid``."""
+    """The head of a memory that lies elsewhere, as of a snapshot; ``None`` where it isn't compressed.
+    :raises GridError: ``hibernation_invalid``."""
     return None if path.endswith(".save") else _head_of(path)
 
 
 def restamp(depot: Depot, uuid: str, **changes: t.Any) -> None:
-    """Write fields of the head anew, for example ``generation`` and ``disk`` of a machine whose files were moved to another host."""
+    """Write fields of the head anew, for example ``generation`` and ``disk`` of a machine whose files were moved to
+    another host."""
     head = read(depot, uuid)
     if head is None:
         raise GridError("hibernation_invalid", "the machine's memory is not here", remedy="Run the same again")
@@ -125,7 +135,8 @@ def check(depot: Depot, uuid: str, generation: int, disk: str | None) -> None:
 
 
 def _portable(domain: t.Any) -> str:
-    """The definition to be kept with the memory: one that older libvirts read too, without what newer ones tell of q35's own watchdog."""
+    """The definition to be kept with the memory: one that older libvirts read too, without what newer ones tell of
+    q35's own watchdog."""
     tree = domain_xml.parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE))
     devices = tree.find("devices")
     for watchdog in tree.findall("devices/watchdog[@model='itco']"):
@@ -136,7 +147,8 @@ def _portable(domain: t.Any) -> str:
 def hibernate(conn: t.Any, depot: Depot, domain: t.Any, note: bytes | None = None) -> None:
     """Keep a running or paused machine's memory, and end its run. It is resumed as it was, running or paused.
 
-    :param note: kept as :data:`memory.JOURNEY` where the machine sleeps only to be moved, so that whoever finds it wakes it.
+    :param note: kept as :data:`memory.JOURNEY` where the machine sleeps only to be moved, so that whoever finds it
+        wakes it.
     :raises GridError: ``disk_full``, ``libvirt_error``: the machine runs on.
     """
     uuid = domain.UUIDString()
@@ -179,7 +191,8 @@ def settle(conn: t.Any, depot: Depot, domain: t.Any) -> bool:
 
 
 def compress_file(conn: t.Any, depot: Depot, tree: t.Any, saved: str, target: str, more: Head | None = None) -> None:
-    """Make ``target`` of what libvirt saved, verify it, and remove that. :param more: fields of its head beside those of the machine."""
+    """Make ``target`` of what libvirt saved, verify it, and remove that.
+    :param more: fields of its head beside those of the machine."""
     depot.prepare()
     facts = _facts(conn, tree)
     staging = os.path.join(depot.staging, f"{facts['uuid']}.zst")
@@ -217,7 +230,12 @@ def _facts(conn: t.Any, tree: t.Any) -> Head:
 def _zstd(words: t.Sequence[str], source: t.Any, target: t.Any) -> None:
     try:
         done = subprocess.run(
-            [*BOUND_TO_US, "zstd", "-q", "-c", *words], stdin=source, stdout=target, stderr=subprocess.PIPE, timeout=_TIMEOUT, check=False
+            [*BOUND_TO_US, "zstd", "-q", "-c", *words],
+            stdin=source,
+            stdout=target,
+            stderr=subprocess.PIPE,
+            timeout=_TIMEOUT,
+            check=False,
         )
     except subprocess.TimeoutExpired as exc:
         raise GridError("timed_out", f"zstd did not end within {_TIMEOUT} s", remedy="Run the same again") from exc
@@ -227,8 +245,14 @@ def _zstd(words: t.Sequence[str], source: t.Any, target: t.Any) -> None:
     if "failed to execute zstd" in said:
         raise GridError("program_missing", "the program zstd is not installed", remedy=missing_remedy("zstd"))
     if "No space left" in said:
-        raise GridError("disk_full", "the depot's file system is full", remedy="Free space in the depot's file system and run again")
-    raise GridError("hibernation_invalid" if "-d" in words else "hibernation_failed", f"zstd says: {said}", remedy="Run the same again")
+        raise GridError(
+            "disk_full", "the depot's file system is full", remedy="Free space in the depot's file system and run again"
+        )
+    raise GridError(
+        "hibernation_invalid" if "-d" in words else "hibernation_failed",
+        f"zstd says: {said}",
+        remedy="Run the same again",
+    )
 
 
 def _compress(source: str, target: str) -> int:
@@ -263,7 +287,9 @@ def unpacked(depot: Depot, uuid: str, path: str | None = None) -> t.Iterator[str
         with open(staging, "rb") as file:
             whole = memory.is_saved(file.read(16))
         if not whole or os.path.getsize(staging) != head["size"]:
-            raise GridError("hibernation_invalid", "the memory is not what was saved", remedy="Start the machine with discard")
+            raise GridError(
+                "hibernation_invalid", "the memory is not what was saved", remedy="Start the machine with discard"
+            )
         yield staging
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -271,9 +297,11 @@ def unpacked(depot: Depot, uuid: str, path: str | None = None) -> t.Iterator[str
 
 
 def resume(conn: t.Any, depot: Depot, uuid: str, edit: Edit | None = None) -> None:
-    """Restore a machine from its memory, paused; its memory's file is gone afterwards, for the guest will leave it behind.
+    """Restore a machine from its memory, paused; its memory's file is gone afterwards, for the guest will leave it
+    behind.
 
-    The caller lets it run. Whoever is killed between finds it paused; as long as the file is there, that machine has done nothing.
+    The caller lets it run. Whoever is killed between finds it paused; as long as the file is there, that machine has
+    done nothing.
 
     :param edit: changes the XML tree that was saved with the memory, where files have other paths now.
     :raises GridError: ``hibernation_invalid``, ``libvirt_error``: the memory is kept.

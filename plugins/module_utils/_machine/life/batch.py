@@ -13,13 +13,21 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import capabilities, domain_xml
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk, hibernate
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
+    Hypervisor,
+    libvirt,
+    translated,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import reconcile
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import check_password, label, parse_entry
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import (
+    check_password,
+    label,
+    parse_entry,
+)
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk, hibernate
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.lifecycle import Host, Machine
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.together import Result, Together
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
 
 # Most of a machine's time is waiting for its guest: many may wait, few may work (option parallel).
@@ -135,8 +143,11 @@ class Batch(Together):
                 self._require_network(host, network)
         return self._checked_memory(observed, decision, uuid)
 
-    def _checked_memory(self, observed: reconcile.Observed, decision: reconcile.Decision, uuid: str | None) -> reconcile.Decision:
-        """The decision, if a memory that it resumes from belongs to the machine as it is: before anything is touched, in check mode too."""
+    def _checked_memory(
+        self, observed: reconcile.Observed, decision: reconcile.Decision, uuid: str | None
+    ) -> reconcile.Decision:
+        """The decision, if a memory that it resumes from belongs to the machine as it is: before anything is touched,
+        in check mode too."""
         if any(step.kind == "wake" for step in decision.steps):
             values = t.cast("dict[str, t.Any]", observed.metadata)
             path = t.cast("dict[str, t.Any]", observed.config)["disk_path"]
@@ -159,7 +170,12 @@ class Batch(Together):
             )
 
     def _result(
-        self, machine: Machine, observed: reconcile.Observed, decision: reconcile.Decision, uuid: str | None, name: str | None
+        self,
+        machine: Machine,
+        observed: reconcile.Observed,
+        decision: reconcile.Decision,
+        uuid: str | None,
+        name: str | None,
     ) -> Result:
         values = decision.metadata or observed.metadata
         state, display = decision.state, {"type": "none", "host": None, "port": None}
@@ -188,9 +204,13 @@ class Batch(Together):
             "clock_set": machine.clock_set,
         }
 
-    def _difference(self, name: str, wanted: t.Any, observed: reconcile.Observed, decision: reconcile.Decision) -> Result:
+    def _difference(
+        self, name: str, wanted: t.Any, observed: reconcile.Observed, decision: reconcile.Decision
+    ) -> Result:
         before = (
-            _shown(observed.config, observed.metadata, observed.disk, observed.state) if observed.config is not None else None
+            _shown(observed.config, observed.metadata, observed.disk, observed.state)
+            if observed.config is not None
+            else None
         )
         if decision.state == "absent":
             return diff(f"machine {name}", before or {"files": "present"}, None)

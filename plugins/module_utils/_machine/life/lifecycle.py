@@ -12,14 +12,18 @@ import threading
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import disk_io, domain_xml, metadata, monitor
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import agent, chain, observe
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
+    Hypervisor,
+    libvirt,
+    translated,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import changes, disk_base
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk, seed
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life import plugging, power
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.changes import LIVE
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import cards
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.reconcile import Decision, Step
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk, seed
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life import plugging, power
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import agent, chain, observe
 
 
 def _undefine_flags() -> int:
@@ -35,8 +39,9 @@ def _undefine_flags() -> int:
 class Starts:
     """Lets guests run only when no other is being started.
 
-    A guest's boot keeps a processor busy for seconds, so those started first would slow down the start of all others. Each is
-    started paused and resumed as soon as none is left to be started; whoever is killed in between finds it paused and resumes it.
+    A guest's boot keeps a processor busy for seconds, so those started first would slow down the start of all others.
+    Each is started paused and resumed as soon as none is left to be started; whoever is killed in between finds it
+    paused and resumes it.
     """
 
     def __init__(self) -> None:
@@ -147,7 +152,9 @@ class Machine:
         else:
             size = wanted.get("disk") or disk.read_qcow2(backing).size
         name = os.path.basename(path)
-        disk.create(host.depot, self.uuid, lambda staged: host.overlays.write(staged, backing, size), seed.image(wanted), name)
+        disk.create(
+            host.depot, self.uuid, lambda staged: host.overlays.write(staged, backing, size), seed.image(wanted), name
+        )
 
     def _write_seed(self, dummy: Decision) -> None:
         disk.replace_seed(self.host.depot, self.uuid, seed.image(self.wanted))
@@ -196,7 +203,9 @@ class Machine:
             if told and self.domain.isActive():
                 self._tell_metadata(decision.metadata, libvirt.VIR_DOMAIN_AFFECT_LIVE)
                 title = domain_xml.title(decision.metadata)
-                self.domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, title, None, None, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+                self.domain.setMetadata(
+                    libvirt.VIR_DOMAIN_METADATA_TITLE, title, None, None, libvirt.VIR_DOMAIN_AFFECT_LIVE
+                )
 
     def _ask_guest(self, decision: Decision) -> None:
         """What the guest must do its part in comes last: it may take its time, and refuse."""
@@ -222,7 +231,9 @@ class Machine:
             domain.setSchedulerParametersFlags({"cpu_shares": value}, flags)
         elif field == "cpu_limit":
             # A quota below 0 lifts the limit.
-            limit = {"vcpu_quota": -1} if value is None else {"vcpu_period": value["period"], "vcpu_quota": value["quota"]}
+            limit = (
+                {"vcpu_quota": -1} if value is None else {"vcpu_period": value["period"], "vcpu_quota": value["quota"]}
+            )
             domain.setSchedulerParametersFlags(limit, flags)
         elif field == "disk_io":
             domain.setBlockIoTune(domain_xml.ROOT_DISK, disk_io.parameters(value), flags)
@@ -273,13 +284,16 @@ class Machine:
             chain.resume(self)
 
     def _continue(self) -> None:
-        """Let a paused guest run. A memory that is still here was left by a run that was killed between restoring it and this."""
+        """Let a paused guest run. A memory that is still here was left by a run that was killed between restoring it
+        and this."""
         power.discard_memory(self)
         self._resume()
 
     def _wake(self, decision: Decision) -> None:
         power.wake(self)
-        config, live = (observe.with_shares(domain_xml.read(tree)) for tree in (self.tree, observe.running(self.domain)))
+        config, live = (
+            observe.with_shares(domain_xml.read(tree)) for tree in (self.tree, observe.running(self.domain))
+        )
         # What was changed meanwhile, or is being changed, and can be while it runs
         waiting = changes.late({**config, "autostart": None}, {**live, "autostart": None})
         asking = [pair for pair in waiting if changes.asks(pair[0], live, pair[1])]

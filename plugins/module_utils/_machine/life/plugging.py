@@ -11,8 +11,8 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, hardware
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import agent, observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.power import Machine, insist
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import agent, observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
 
 
@@ -20,8 +20,12 @@ def _live(machine: Machine) -> dict[str, t.Any]:
     return domain_xml.read(observe.running(machine.domain))
 
 
-def _await(machine: Machine, what: str, ask: t.Callable[[], None], done: t.Callable[[], t.Optional[str]], again: bool = True) -> None:
-    """Ask the guest until it did its part. :param done: ``None``, or how far it is. :raises GridError: ``guest_refused``."""
+def _await(
+    machine: Machine, what: str, ask: t.Callable[[], None], done: t.Callable[[], t.Optional[str]], again: bool = True
+) -> None:
+    """Ask the guest until it did its part.
+    :param done: ``None``, or how far it is.
+    :raises GridError: ``guest_refused``."""
     refused = ""
 
     def tolerant() -> None:
@@ -101,7 +105,9 @@ def set_cards(machine: Machine, networks: t.Collection[str]) -> None:
     domain = machine.domain
     there = _live(machine)["extra_networks"]
     for network in sorted(set(networks) - set(there)):
-        domain.attachDeviceFlags(t.cast(str, hardware.card_text(machine.tree, network, new=True)), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        domain.attachDeviceFlags(
+            t.cast(str, hardware.card_text(machine.tree, network, new=True)), libvirt.VIR_DOMAIN_AFFECT_LIVE
+        )
     for network in sorted(set(there) - set(networks)):
         _unplug(machine, network)
 

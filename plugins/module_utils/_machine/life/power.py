@@ -12,8 +12,8 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import agent, observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import hibernate
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import agent, observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
 # Seconds after which a guest is asked again: one that is still booting hears nothing.
@@ -29,10 +29,19 @@ class Machine(t.Protocol):
     tree: t.Any
 
 
-def insist(machine: Machine, what: str, ask: t.Callable[[], None], left: t.Callable[[], str | None], again: bool = True, always: bool = False) -> None:
+def insist(
+    machine: Machine,
+    what: str,
+    ask: t.Callable[[], None],
+    left: t.Callable[[], str | None],
+    again: bool = True,
+    always: bool = False,
+) -> None:
     """Ask a guest, and ask it again after a while, until it did its part.
 
-    :param left: ``None`` once it did, else how far it is. :param again: otherwise it is asked once. :param always: asked even where nothing is left to be done.
+    :param left: ``None`` once it did, else how far it is.
+    :param again: otherwise it is asked once.
+    :param always: asked even where nothing is left to be done.
     :raises GridError: ``timed_out``.
     """
     asked: float | None = None
@@ -53,8 +62,11 @@ def insist(machine: Machine, what: str, ask: t.Callable[[], None], left: t.Calla
 
 
 @contextlib.contextmanager
-def _or_force(machine: Machine, code: str, what: str, remedy: str, like: str, force: t.Callable[[], None]) -> t.Iterator[None]:
-    """At the deadline, force what the guest was asked in vain if that is wanted. :raises GridError: ``shutdown_refused``, ``reboot_refused``."""
+def _or_force(
+    machine: Machine, code: str, what: str, remedy: str, like: str, force: t.Callable[[], None]
+) -> t.Iterator[None]:
+    """At the deadline, force what the guest was asked in vain if that is wanted.
+    :raises GridError: ``shutdown_refused``, ``reboot_refused``."""
     host = machine.host
     try:
         yield
@@ -95,7 +107,9 @@ def reboot(machine: Machine) -> None:
             return None
         if not domain.isActive():
             # It was shut down from inside instead.
-            raise GridError("machine_stopped", "the guest shut down instead of rebooting", remedy="Start it: state running")
+            raise GridError(
+                "machine_stopped", "the guest shut down instead of rebooting", remedy="Start it: state running"
+            )
         return observe.state_of(domain)
 
     def ask() -> None:
@@ -119,7 +133,8 @@ def _ask_reboot(domain: t.Any) -> None:
 
 
 def stop(machine: Machine) -> None:
-    """Have the guest shut down and wait until it is off; at the deadline force it if that was asked for. A paused one must run first, to hear it.
+    """Have the guest shut down and wait until it is off; at the deadline force it if that was asked for. A paused one
+    must run first, to hear it.
 
     :raises GridError: ``shutdown_refused``.
     """
@@ -132,7 +147,9 @@ def stop(machine: Machine) -> None:
         with machine.host.slots:
             _ask_shutdown(domain)
 
-    with _or_force(machine, "shutdown_refused", "shut down", "Shut it down", "pulling the plug", lambda: pull_plug(machine)):
+    with _or_force(
+        machine, "shutdown_refused", "shut down", "Shut it down", "pulling the plug", lambda: pull_plug(machine)
+    ):
         insist(machine, "the machine's shutdown", ask, left)
 
 
@@ -169,13 +186,20 @@ def _note_autostart(domain: t.Any, tree: t.Any, kept: bool) -> None:
     if values["autostart"] != kept:
         metadata.put(tree, {**values, "autostart": kept})
         text = metadata.text({**values, "autostart": kept})
-        domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, text, metadata.PREFIX, metadata.NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+        domain.setMetadata(
+            libvirt.VIR_DOMAIN_METADATA_ELEMENT,
+            text,
+            metadata.PREFIX,
+            metadata.NAMESPACE,
+            libvirt.VIR_DOMAIN_AFFECT_CONFIG,
+        )
 
 
 def sleep(machine: Machine) -> None:
     """Keep the memory in a file, and end the run.
 
-    A machine that sleeps must not be started with its provider: it would boot, and its memory be lost. Whether it was to be is noted before.
+    A machine that sleeps must not be started with its provider: it would boot, and its memory be lost. Whether it was
+    to be is noted before.
     """
     domain = machine.domain
     if domain.autostart():
@@ -191,7 +215,8 @@ def sleep(machine: Machine) -> None:
 
 
 def restore_autostart(domain: t.Any, tree: t.Any) -> None:
-    """Have a machine whose memory is no longer kept be started with its provider again, if it was before it slept. Does nothing where nothing is noted.
+    """Have a machine whose memory is no longer kept be started with its provider again, if it was before it slept. Does
+    nothing where nothing is noted.
 
     :param tree: of the definition for its next start.
     """

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What runs on many machines have in common: one connection, the machines' locks, and a result for each machine, in the order in which they were given."""
+"""What runs on many machines have in common: one connection, the machines' locks, and a result for each machine, in the
+order in which they were given."""
 
 from __future__ import annotations
 
@@ -11,7 +12,11 @@ import threading
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, translated
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
+    Hypervisor,
+    connect,
+    translated,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
 
 Result = t.Dict[str, t.Any]

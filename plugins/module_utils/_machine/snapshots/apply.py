@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Machines' snapshots, taken, reverted to and deleted; why they are made so is in ``docs/snapshots.md``.
 
-The disk's is one within its qcow2 file. The memory is a file as of a hibernated machine, written while the guest stands still, and compressed when
-it runs on.
+The disk's is one within its qcow2 file. The memory is a file as of a hibernated machine, written while the guest stands
+still, and compressed when it runs on.
 """
 
 from __future__ import annotations
@@ -20,17 +20,25 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._command import comm
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import backup, domain_xml, metadata, monitor
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import check_space
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
+    Hypervisor,
+    libvirt,
+    translated,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import changes, copies
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk, hibernate
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life import power
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots import disk_source, plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import label
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.snapshot_files import ENDINGS, directory, memory_file
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk, hibernate
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.snapshot_files import (
+    ENDINGS,
+    directory,
+    memory_file,
+)
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life import power
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.together import Result, Together
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots import disk_source, plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
+from ansible_collections.virtuoso.grid.plugins.module_utils._tool import check_space
 
 # Seconds for a guest's agent to bring its file systems to rest
 _FREEZE_PATIENCE = 20
@@ -55,7 +63,9 @@ def _kept(path: str) -> frozenset[str]:
 class Machine:
     """One machine that is held, and its snapshots."""
 
-    def __init__(self, hypervisor: Hypervisor, depot: disk.Depot, found: disk_source.Found, description: str | None) -> None:
+    def __init__(
+        self, hypervisor: Hypervisor, depot: disk.Depot, found: disk_source.Found, description: str | None
+    ) -> None:
         self.hypervisor = hypervisor
         self.conn = hypervisor.conn
         self.depot = depot
@@ -69,20 +79,29 @@ class Machine:
         """What there is."""
         names = frozenset(each.getName() for each in self.domain.listAllSnapshots(0))
         model = self.observed.live or self.observed.config
-        return plan.Seen(self.observed.state, model["pages"] is not None, names, frozenset(_inner(self.path)), _kept(self.path))
+        return plan.Seen(
+            self.observed.state, model["pages"] is not None, names, frozenset(_inner(self.path)), _kept(self.path)
+        )
 
     def head(self, name: str) -> t.Mapping[str, t.Any] | None:
-        """What the file with a snapshot's memory says of it. :raises GridError: ``hibernation_invalid``, ``hibernation_foreign``."""
+        """What the file with a snapshot's memory says of it.
+        :raises GridError: ``hibernation_invalid``, ``hibernation_foreign``."""
         path = memory_file(self.path, name)
         if path is None:
             return None
         head = hibernate.read_file(path)
         if head is None:
             raise GridError(
-                "hibernation_invalid", "the snapshot's memory was not compressed", remedy="Take the snapshot again: the same with state present does"
+                "hibernation_invalid",
+                "the snapshot's memory was not compressed",
+                remedy="Take the snapshot again: the same with state present does",
             )
         if head.get("uuid") != self.uuid:
-            raise GridError("hibernation_foreign", "the snapshot's memory is another machine's", remedy="Bring its own file back, or delete the snapshot")
+            raise GridError(
+                "hibernation_foreign",
+                "the snapshot's memory is another machine's",
+                remedy="Bring its own file back, or delete the snapshot",
+            )
         return head
 
     def _monitor(self, execute: str, **arguments: t.Any) -> None:
@@ -98,7 +117,14 @@ class Machine:
             raise GridError("snapshot_failed", f"QEMU says: {exc}", remedy=_ROOM) from exc
 
     def _qemu_img(self, option: str, snapshot_name: str) -> None:
-        words = ["qemu-img", "snapshot", option, snapshot_name, "--image-opts", f"driver=qcow2,file.driver=file,file.filename={self.path.replace(',', ',,')}"]
+        words = [
+            "qemu-img",
+            "snapshot",
+            option,
+            snapshot_name,
+            "--image-opts",
+            f"driver=qcow2,file.driver=file,file.filename={self.path.replace(',', ',,')}",
+        ]
         command(words, timeout=600, code="disk_failed", remedy="See what qemu-img said; then run again")
 
     def take(self, name: str, memory: bool) -> None:
@@ -110,12 +136,15 @@ class Machine:
             elif memory:
                 self._take_with_memory(name)
             else:
-                with backup.frozen(self.domain, self.observed.state == "running" and self.observed.agent, _FREEZE_PATIENCE) as frozen:
+                with backup.frozen(
+                    self.domain, self.observed.state == "running" and self.observed.agent, _FREEZE_PATIENCE
+                ) as frozen:
                     self.consistent = "frozen" if frozen else "crash"
                     self._monitor("blockdev-snapshot-internal-sync", name=name)
             self._register(name)
         except (GridError, libvirt.libvirtError, OSError):
-            # On a full file system what is left is in the way, of the guest too. A run that is killed leaves it to the next.
+            # On a full file system what is left is in the way, of the guest too. A run that is killed leaves it to the
+            # next.
             with contextlib.suppress(GridError, libvirt.libvirtError, OSError):
                 self.drop(name)
             raise
@@ -135,7 +164,8 @@ class Machine:
             self._monitor("blockdev-snapshot-internal-sync", name=name)
             self.domain.snapshotCreateXML(_memory_only(name, saved), libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA)
         finally:
-            # One that was paused must run for an instant too: it couldn't be hibernated, nor its disk be used, otherwise.
+            # One that was paused must run for an instant too: it couldn't be hibernated, nor its disk be used,
+            # otherwise.
             self.domain.resume()
             if not awake:
                 self.domain.suspend()
@@ -147,7 +177,12 @@ class Machine:
     def _register(self, name: str) -> None:
         """libvirt's own entry: it counts the snapshot, so that nothing moves or removes the machine without it."""
         root = ET.Element("domainsnapshot")
-        for tag, text in (("name", name), ("description", self.description), ("state", "shutoff"), ("creationTime", str(int(time.time())))):
+        for tag, text in (
+            ("name", name),
+            ("description", self.description),
+            ("state", "shutoff"),
+            ("creationTime", str(int(time.time()))),
+        ):
             if text:
                 ET.SubElement(root, tag).text = metadata.clean(text)
         ET.SubElement(root, "memory", snapshot="no")
@@ -187,7 +222,9 @@ class Machine:
 
             def edit(tree: t.Any) -> None:
                 domain_xml.put_metadata(tree, values)
-                domain_xml.edit(tree, changes.kept(t.cast("dict[str, t.Any]", self.observed.config), domain_xml.read(tree)))
+                domain_xml.edit(
+                    tree, changes.kept(t.cast("dict[str, t.Any]", self.observed.config), domain_xml.read(tree))
+                )
 
             hibernate.repath(self.conn, saved, edit)
             self.conn.restoreFlags(saved, None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
@@ -234,7 +271,11 @@ class Batch(Together):
         def work() -> Result:
             key = entry.get("uuid") or entry.get("name")
             if not key or set(entry) - {"uuid", "name"}:
-                raise GridError("invalid_machine", "a machine is named by uuid or name, and nothing else", remedy="Give uuid or name")
+                raise GridError(
+                    "invalid_machine",
+                    "a machine is named by uuid or name, and nothing else",
+                    remedy="Give uuid or name",
+                )
             uuid = disk_source.find(hypervisor, str(key))
             self.claim(number, uuid)
             with disk_source.held(hypervisor, self.depot, self.locks, uuid, self.params["timeout"]) as (found, dummy):

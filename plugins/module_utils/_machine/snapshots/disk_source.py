@@ -14,15 +14,15 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import backup, domain_xml
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Events, Hypervisor, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import header, qemu_img
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.capture import Reading, Source
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import overlay_runs, raw_runs
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import check_space
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.capture import Reading, Source
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.actual import Observed
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import check_uuid
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import check_text
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import check_uuid
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.actual import Observed
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import check_text
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._tool import check_space
 
 
 class Found(t.NamedTuple):
@@ -48,7 +48,9 @@ def find(hypervisor: Hypervisor, machine: str) -> str:
         domain = observe.find_domain(hypervisor.conn, uuid, name)[0]
     if domain is None:
         raise GridError(
-            "machine_unknown", "no such machine on this host", remedy="See where it is: virtuoso.grid.machine_info on each provider"
+            "machine_unknown",
+            "no such machine on this host",
+            remedy="See where it is: virtuoso.grid.machine_info on each provider",
         )
     return str(domain.UUIDString())
 
@@ -68,7 +70,9 @@ def held(
             stack.enter_context(locks.of(uuid, timeout))
         domain, tree, observed = observe.observe(hypervisor.conn, depot, uuid, None)
         if domain is None or observed.disk is None:
-            raise GridError("disk_missing", "the machine's disk is gone", remedy="Bring the file back, or remove the machine")
+            raise GridError(
+                "disk_missing", "the machine's disk is gone", remedy="Bring the file back, or remove the machine"
+            )
         yield Found(uuid, domain, tree, observed), stack
 
 
@@ -85,7 +89,12 @@ def layer_below(found: Found) -> str:
 
 
 def source_of(
-    hypervisor: Hypervisor, depot: disk.Depot, found: Found, release: t.Callable[[], None], timeout: float, progress: Progress
+    hypervisor: Hypervisor,
+    depot: disk.Depot,
+    found: Found,
+    release: t.Callable[[], None],
+    timeout: float,
+    progress: Progress,
 ) -> Source:
     """The machine's disk, to be captured.
 
@@ -127,10 +136,19 @@ def _identity(path: str) -> tuple[int, int, int]:
 
 
 def judge(head: bytes) -> int:
-    """The size of a disk that a guest, or somebody who broke out of it, may have written (pure). :raises GridError: ``disk_invalid``."""
+    """The size of a disk that a guest, or somebody who broke out of it, may have written (pure).
+    :raises GridError: ``disk_invalid``."""
     found = header.parse(head)
-    if found.data_file or found.encrypted or found.corrupt or found.unknown_features or found.virtual_size > header.MAX_VIRTUAL_SIZE:
-        raise GridError("disk_invalid", "the machine's disk is of a kind that can't be captured", remedy="See qemu-img info of it")
+    if (
+        found.data_file
+        or found.encrypted
+        or found.corrupt
+        or found.unknown_features
+        or found.virtual_size > header.MAX_VIRTUAL_SIZE
+    ):
+        raise GridError(
+            "disk_invalid", "the machine's disk is of a kind that can't be captured", remedy="See qemu-img info of it"
+        )
     return found.virtual_size
 
 
@@ -158,7 +176,9 @@ class Resting(Source):
             return
         raw = os.path.join(work, "disk.raw")
         chain = self.depot.chain(self.below).paths
-        check_space(work, sum(os.stat(each).st_blocks * 512 for each in (self.path, *chain)) * 2, "a copy of the machine's disk")
+        check_space(
+            work, sum(os.stat(each).st_blocks * 512 for each in (self.path, *chain)) * 2, "a copy of the machine's disk"
+        )
         qemu_img.convert(self.path, "qcow2", raw, chain)
         with _opened(raw) as descriptor:
             yield Reading(descriptor, raw_runs(descriptor), size, True)
@@ -168,7 +188,9 @@ class Resting(Source):
         with translated("look at the machine afterwards"):
             active = self.domain.isActive()
         if active or _identity(self.path) != self._before:
-            raise GridError("image_changed", "the machine's disk changed while it was read", remedy="Run the same again")
+            raise GridError(
+                "image_changed", "the machine's disk changed while it was read", remedy="Run the same again"
+            )
 
 
 @dataclasses.dataclass
@@ -192,7 +214,9 @@ class Running(Source):
             return
         chain = self.depot.chain(self.below).paths
         # The copy, and the layer beside it
-        check_space(work, sum(os.stat(each).st_blocks * 512 for each in (self.path, *chain)) * 2, "a copy of the machine's disk")
+        check_space(
+            work, sum(os.stat(each).st_blocks * 512 for each in (self.path, *chain)) * 2, "a copy of the machine's disk"
+        )
         # QEMU, which is another user, makes its file in it
         os.chmod(work, 0o711)
         copy = os.path.join(work, "disk.qcow2")
@@ -201,14 +225,23 @@ class Running(Source):
                 backup.abort(self.domain)
             agent = self.awake and domain_xml.agent_connected(observe.running(self.domain))
             self.consistent = backup.copy(
-                self.domain, self.events, copy, self.timeout, agent, lambda done, total: self.progress.bytes("copy", done, total)
+                self.domain,
+                self.events,
+                copy,
+                self.timeout,
+                agent,
+                lambda done, total: self.progress.bytes("copy", done, total),
             )
         self.release()
         with _opened(copy) as descriptor:
             size = judge(os.pread(descriptor, header.HEAD_SIZE, 0))
             runs = overlay_runs(copy)
             if runs is None:
-                raise GridError("capture_failed", "QEMU wrote the copy in an unexpected way", remedy="Capture the machine while it is stopped")
+                raise GridError(
+                    "capture_failed",
+                    "QEMU wrote the copy in an unexpected way",
+                    remedy="Capture the machine while it is stopped",
+                )
             yield Reading(descriptor, runs, size, True)
 
     def settle(self) -> None:

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is to be done for a machine's snapshots (pure).
 
-A snapshot is three things: one within the disk's file, one in the directory of the machine if it has its memory, and its entry in libvirt, which is
-written last. What lacks its entry was left by a run that was killed.
+A snapshot is three things: one within the disk's file, one in the directory of the machine if it has its memory, and
+its entry in libvirt, which is written last. What lacks its entry was left by a run that was killed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
 
 
 class Seen(t.NamedTuple):
-    """What there is of a machine: its power state, whether it pages, and the names of snapshots that libvirt lists, that its disk has and whose
-    memory is kept."""
+    """What there is of a machine: its power state, whether it pages, and the names of snapshots that libvirt lists,
+    that its disk has and whose memory is kept."""
 
     state: str
     pages: bool
@@ -60,7 +60,9 @@ def check_name(value: t.Any) -> str:
 def _refuse(seen: Seen, what: str) -> None:
     if seen.pages:
         raise GridError(
-            "machine_pages", f"the machine's image isn't all here yet, so {what}", remedy="Run virtuoso.grid.deploy, which brings the image, then run again"
+            "machine_pages",
+            f"the machine's image isn't all here yet, so {what}",
+            remedy="Run virtuoso.grid.deploy, which brings the image, then run again",
         )
     if seen.state == "hibernated":
         raise GridError(
@@ -81,7 +83,9 @@ def _present(seen: Seen, name: str, memory: bool) -> list[Step]:
         return []
     _refuse(seen, "no snapshot can be taken")
     if memory and seen.state == "stopped":
-        raise GridError("no_memory_to_keep", "the machine is off: it has no memory that could be kept", remedy="Leave memory out")
+        raise GridError(
+            "no_memory_to_keep", "the machine is off: it has no memory that could be kept", remedy="Leave memory out"
+        )
     left = [Step("drop", name)] if name in seen.listed | seen.inner | seen.memory else []
     return [*left, Step("take", name)]
 
@@ -89,7 +93,8 @@ def _present(seen: Seen, name: str, memory: bool) -> list[Step]:
 def decide(state: str, seen: Seen, name: t.Optional[str], memory: bool = False) -> list[Step]:
     """The steps to a machine's snapshot ``name``; with ``absent`` and no name, of all of them.
 
-    :raises GridError: ``snapshot_unknown``, ``snapshot_differs``, ``machine_hibernated``, ``machine_pages``, ``no_memory_to_keep``.
+    :raises GridError: ``snapshot_unknown``, ``snapshot_differs``, ``machine_hibernated``, ``machine_pages``,
+        ``no_memory_to_keep``.
     """
     there = seen.listed | seen.inner | seen.memory
     if state == "absent":
@@ -111,7 +116,8 @@ def decide(state: str, seen: Seen, name: t.Optional[str], memory: bool = False) 
 
 
 def end(steps: t.Sequence[Step], seen: Seen, awake: t.Optional[bool]) -> str:
-    """The machine's power state afterwards. :param awake: of a snapshot with memory, whether its guest ran; else ``None``."""
+    """The machine's power state afterwards.
+    :param awake: of a snapshot with memory, whether its guest ran; else ``None``."""
     if not any(step.kind == "revert" for step in steps):
         return seen.state
     if awake is not None:

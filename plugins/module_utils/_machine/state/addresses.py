@@ -49,7 +49,10 @@ def of_interfaces(interfaces: t.Mapping[str, t.Any] | None, mac: str) -> list[st
 
 def of_homes(leases: t.Mapping[str, t.Any]) -> dict[str, list[str]]:
     """Addresses by MAC address, of what the module ``lease_info`` returned on a home (pure)."""
-    told = {str(mac).lower(): lease.get("address") if isinstance(lease, t.Mapping) else lease for mac, lease in leases.items()}
+    told = {
+        str(mac).lower(): lease.get("address") if isinstance(lease, t.Mapping) else lease
+        for mac, lease in leases.items()
+    }
     return {mac: usable([address]) for mac, address in told.items()}
 
 

@@ -40,7 +40,8 @@ case $2 in
     *) echo "a file system of type $2 can't be grown" >&2; exit 3 ;;
 esac
 """
-"""Grows the root partition, where there is one, and its file system: cloud-guest-utils has growpart, which ends with 1 where nothing is to be done."""
+"""Grows the root partition, where there is one, and its file system: cloud-guest-utils has growpart, which ends with 1
+where nothing is to be done."""
 
 
 def connected(domain: t.Any) -> bool:
@@ -59,10 +60,18 @@ def run(domain: t.Any, script: str, timeout: float, what: str) -> None:
     :raises GridError: ``agent_failed``.
     """
     if libvirt_qemu is None:
-        raise GridError("library_missing", "the Python library libvirt_qemu is not installed", remedy="Run the playbook virtuoso.grid.setup on this host")
+        raise GridError(
+            "library_missing",
+            "the Python library libvirt_qemu is not installed",
+            remedy="Run the playbook virtuoso.grid.setup on this host",
+        )
 
     def failed(why: str) -> GridError:
-        return GridError("agent_failed", f"the guest could not {what}: {why}", remedy="Do it in the guest; or reboot it, where its image does so at boot")
+        return GridError(
+            "agent_failed",
+            f"the guest could not {what}: {why}",
+            remedy="Do it in the guest; or reboot it, where its image does so at boot",
+        )
 
     try:
         pid = _ask(domain, "guest-exec", path="/bin/sh", arg=["-c", script], **{"capture-output": True})["pid"]

@@ -1,11 +1,13 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The effects on what a machine's disk lies on: moved from an export to layers, or to another export, while the guest runs or not.
+"""The effects on what a machine's disk lies on: moved from an export to layers, or to another export, while the guest
+runs or not.
 
-A running machine's overlay is copied, without what lies below it, to another one on the new chain, and QEMU changes over when both are
-equal. It does that as well where the guest stands still because the export is gone, for nothing below the overlay is read.
-Whoever is killed in between leaves what :func:`paging.decide` finds: the domain names the disk that counts.
+A running machine's overlay is copied, without what lies below it, to another one on the new chain, and QEMU changes
+over when both are equal. It does that as well where the guest stands still because the export is gone, for nothing
+below the overlay is read. Whoever is killed in between leaves what :func:`paging.decide` finds: the domain names the
+disk that counts.
 """
 
 from __future__ import annotations
@@ -18,16 +20,16 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import disk_base
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import disk_base
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
 Pages = t.Optional[t.Dict[str, t.Any]]
 
 _MOVE_TIMEOUT = 900
-# QEMU's client of an export that was lost connects anew beside the next read, which fails while it does: seconds for it to succeed, to
-# see that the guest gets on, and between two tries.
+# QEMU's client of an export that was lost connects anew beside the next read, which fails while it does: seconds for it
+# to succeed, to see that the guest gets on, and between two tries.
 _RESUME_TIMEOUT = 20
 _RESUME_WATCH = 2
 _RESUME_PAUSE = 0.5
@@ -90,7 +92,9 @@ def _move(machine: Machine, target: str, layers: list[str], pages: Pages) -> Non
         _copy(machine, target, layers, pages)
         machine.tree = observe.configured(machine.domain)
     else:
-        now = machine.host.depot.found_disk(machine.uuid, domain_xml.read(machine.tree)["disk_path"] if machine.tree is not None else None)
+        now = machine.host.depot.found_disk(
+            machine.uuid, domain_xml.read(machine.tree)["disk_path"] if machine.tree is not None else None
+        )
         if now in machine.host.depot.paging_disks(machine.uuid):
             disk.rebase(now, layers[0] if layers else disk_base.export_uri(pages or {}))
             if now != target:
@@ -112,7 +116,9 @@ def _copy(machine: Machine, target: str, layers: list[str], pages: Pages) -> Non
         return
     with contextlib.suppress(FileNotFoundError):
         os.unlink(target)
-    machine.host.overlays.write(target, layers[0] if layers else disk_base.export_uri(pages or {}), disk.read_qcow2(now).size)
+    machine.host.overlays.write(
+        target, layers[0] if layers else disk_base.export_uri(pages or {}), disk.read_qcow2(now).size
+    )
     flags = (
         libvirt.VIR_DOMAIN_BLOCK_COPY_SHALLOW
         | libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT

@@ -10,11 +10,15 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, state_word, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import hibernate
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
+    libvirt,
+    state_word,
+    translated,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import memory
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.disk import Depot, layer_of, read_qcow2
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.actual import KEPT, SAVED, Observed
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import hibernate
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.disk import Depot, layer_of, read_qcow2
 
 Model = t.Dict[str, t.Any]
 
@@ -98,7 +102,8 @@ def with_shares(model: Model) -> Model:
 
 
 def observe(conn: t.Any, depot: Depot, uuid: str | None, name: str | None) -> tuple[t.Any, t.Any, Observed]:
-    """The domain, its configured XML tree, and what there is of the machine; the first two are ``None`` without a domain.
+    """The domain, its configured XML tree, and what there is of the machine; the first two are ``None`` without a
+    domain.
 
     :raises GridError: ``foreign_domain``, ``disk_invalid``.
     """
@@ -115,7 +120,11 @@ def observe(conn: t.Any, depot: Depot, uuid: str | None, name: str | None) -> tu
         incoming = os.path.exists(depot.incoming(uuid))
         files = any(os.path.isdir(directory) for directory in (depot.machine(uuid), os.path.join(depot.staging, uuid)))
     if domain is None:
-        return None, None, Observed(disk=disk, missing=missing, seed=seed, files=files, leftover=leftover, incoming=incoming)
+        return (
+            None,
+            None,
+            Observed(disk=disk, missing=missing, seed=seed, files=files, leftover=leftover, incoming=incoming),
+        )
     with translated("read the domain"):
         state = state_of(domain)
         now = running(domain) if state != "stopped" else None
@@ -127,4 +136,8 @@ def observe(conn: t.Any, depot: Depot, uuid: str | None, name: str | None) -> tu
     kept = KEPT if memory.MEMORY in names else SAVED if names else None
     if kept and state == "stopped":
         state = "hibernated"
-    return domain, tree, Observed(state, config, live, metadata.read(tree), disk, seed, files, missing, leftover, kept, incoming, agent)
+    return (
+        domain,
+        tree,
+        Observed(state, config, live, metadata.read(tree), disk, seed, files, missing, leftover, kept, incoming, agent),
+    )

@@ -13,13 +13,18 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import chain, observe, usage
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import hibernate, snapshot_files
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
+    Hypervisor,
+    connect,
+    libvirt,
+    translated,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import disk_base
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.addresses import NOWHERE, Finder, Found
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.disk import read_qcow2
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.changes import pending
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import hibernate, snapshot_files
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.disk import read_qcow2
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import chain, observe, usage
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.addresses import NOWHERE, Finder, Found
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
 Facts = t.Dict[str, t.Any]
@@ -27,10 +32,34 @@ Facts = t.Dict[str, t.Any]
 # Seconds between two looks at those who have no address yet; DHCP servers tell nobody when they give one.
 _LOOK = 0.5
 
-_CARRIED = ("owner", "image", "generation", "site", "goal", "tags", "user", "python", "packages", "users", "address", "wishes")
+_CARRIED = (
+    "owner",
+    "image",
+    "generation",
+    "site",
+    "goal",
+    "tags",
+    "user",
+    "python",
+    "packages",
+    "users",
+    "address",
+    "wishes",
+)
 
 _NOW = (
-    *("vcpus", "vcpus_max", "memory", "memory_max", "network", "extra_networks", "mac", "boot", "autostart", "description"),
+    *(
+        "vcpus",
+        "vcpus_max",
+        "memory",
+        "memory_max",
+        "network",
+        "extra_networks",
+        "mac",
+        "boot",
+        "autostart",
+        "description",
+    ),
     *("cpu_shares", "cpu_limit", "disk_io", "machine_type", "virtualization"),
 )
 """What a machine has now, or will have at its next start where it doesn't run."""
@@ -143,7 +172,8 @@ class Survey:
         return [uuid for uuid in self._running if not self.found[uuid]["addresses"]]
 
     def addresses(self, timeout: float) -> None:
-        """Find the addresses of the running ones; wait up to ``timeout`` seconds until all have one, and mark those that haven't."""
+        """Find the addresses of the running ones; wait up to ``timeout`` seconds until all have one, and mark those
+        that haven't."""
         with translated("find the machines' addresses"):
             self._fill(list(self._running))
         if timeout <= 0 or not self._missing():
@@ -219,7 +249,11 @@ class Survey:
 
 
 def survey(
-    uri: str, wanted: t.Sequence[str] | None, timeout: float, window: float = 0, leases: t.Mapping[str, t.Any] | None = None
+    uri: str,
+    wanted: t.Sequence[str] | None,
+    timeout: float,
+    window: float = 0,
+    leases: t.Mapping[str, t.Any] | None = None,
 ) -> list[Facts]:
     """The facts of machines on this host, as the module ``machine_info`` returns them."""
     with connect(uri, events=timeout > 0) as hypervisor:

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What machines get of their providers, beside what was ordered and what libvirt has: CPU time and disk traffic over a window."""
+"""What machines get of their providers, beside what was ordered and what libvirt has: CPU time and disk traffic over a
+window."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ _NO_QUOTA = 17592186044415
 
 
 def share(first: t.Tuple[float, int], second: t.Tuple[float, int]) -> float | None:
-    """Percent of one processor between two samples of (seconds, CPU time in nanoseconds) (pure); ``None`` where it began anew between."""
+    """Percent of one processor between two samples of (seconds, CPU time in nanoseconds) (pure); ``None`` where it
+    began anew between."""
     seconds, used = second[0] - first[0], second[1] - first[1]
     return round(used / seconds / 1e7, 1) if seconds > 0 and used >= 0 else None
 
@@ -32,18 +34,22 @@ def ceiling(vcpus: int, limit: t.Mapping[str, int] | None) -> float:
 
 
 def rate(first: t.Sequence[int], second: t.Sequence[int], seconds: float) -> dict[str, int] | None:
-    """Bytes a second that a disk was read and written, of (read, written) at two times (pure); ``None`` where it began anew between."""
+    """Bytes a second that a disk was read and written, of (read, written) at two times (pure); ``None`` where it began
+    anew between."""
     done = [after - before for before, after in zip(first, second)]
     return {"read": int(done[0] / seconds), "write": int(done[1] / seconds)} if seconds > 0 and min(done) >= 0 else None
 
 
 def ordered(values: t.Mapping[str, t.Any], config: t.Mapping[str, t.Any]) -> Facts:
-    """What of a provider's resources a machine was ordered to have (pure). :param values: its metadata. :param config: what it has at its next start."""
+    """What of a provider's resources a machine was ordered to have (pure).
+    :param values: its metadata.
+    :param config: what it has at its next start."""
     return {**{key: config[key] for key in ("vcpus", "memory")}, **(values.get("wishes") or {}).get("performance", {})}
 
 
 def given(domain: t.Any, live: t.Mapping[str, t.Any] | None) -> Facts | None:
-    """What libvirt has told the kernel and QEMU of a running machine; ``None`` of one that doesn't run. What can't be told is left out."""
+    """What libvirt has told the kernel and QEMU of a running machine; ``None`` of one that doesn't run. What can't be
+    told is left out."""
     if live is None:
         return None
     facts: Facts = {key: live[key] for key in ("vcpus", "memory")}

@@ -8,15 +8,23 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.capture import check_fields, ensure_captured, parse_capture
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
+    Hypervisor,
+    connect,
+    translated,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot as Store
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.capture import (
+    check_fields,
+    ensure_captured,
+    parse_capture,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.flatten import require_version
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._names import check
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions import rollback
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots import disk_source
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions import rollback
+from ansible_collections.virtuoso.grid.plugins.module_utils._names import check
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 
 Result = t.Dict[str, t.Any]
 
@@ -38,7 +46,9 @@ class Versions:
         """Have a machine's disk as a version; the result of one entry."""
         wanted = parse_capture(entry)
         with self._held(wanted.machine) as (found, stack):
-            source = disk_source.source_of(self.hypervisor, self.depot, found, stack.close, self.params["timeout"], progress)
+            source = disk_source.source_of(
+                self.hypervisor, self.depot, found, stack.close, self.params["timeout"], progress
+            )
             return ensure_captured(self.store, wanted, source, progress, self.locks is None)
 
     def rolled_back(self, entry: t.Mapping[str, t.Any], dummy: Progress) -> Result:
@@ -53,7 +63,9 @@ class Versions:
                 # Nobody may remove the version before the machine's disk lies on it
                 stack.enter_context(self.store.locked())
             manifest = require_version(self.store, name, version)
-            return rollback.roll_back(self.hypervisor, self.store, self.depot, found, manifest, self.params["discard"], check_mode)
+            return rollback.roll_back(
+                self.hypervisor, self.store, self.depot, found, manifest, self.params["discard"], check_mode
+            )
 
     def _held(self, machine: str) -> t.ContextManager[tuple[disk_source.Found, contextlib.ExitStack]]:
         return disk_source.held(self.hypervisor, self.depot, self.locks, machine, _PATIENCE)

@@ -12,13 +12,17 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, translated
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.add_layer import next_layer
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import scan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot as Store
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import Blocks, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import Manifest, reference
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.add_layer import next_layer
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk, hibernate
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots.disk_source import Found, Resting, layer_below
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots.disk_source import (
+    Found,
+    Resting,
+    layer_below,
+)
 
 Result = t.Dict[str, t.Any]
 Image = t.Mapping[str, str]
@@ -36,15 +40,19 @@ def _refuse_snapshots(count: int) -> None:
     """:raises GridError: ``has_snapshots``: they are in the disk that would be exchanged."""
     if count:
         raise GridError(
-            "has_snapshots", f"the machine has {count} snapshots, which would be lost", remedy="Delete them first: virtuoso.grid.snapshot with state absent"
+            "has_snapshots",
+            f"the machine has {count} snapshots, which would be lost",
+            remedy="Delete them first: virtuoso.grid.snapshot with state absent",
         )
 
 
 def decide(chain: t.Sequence[str], layers: t.Sequence[str], now: Image, image: Image, fresh: bool) -> list[str]:
     """What is to be done to have a stopped machine on a version (pure).
 
-    :param chain: the files that the domain names below the disk. :param layers: those of the version, both the nearest first.
-    :param now: name and digest that the domain has of its image. :param image: those of the version.
+    :param chain: the files that the domain names below the disk.
+    :param layers: those of the version, both the nearest first.
+    :param now: name and digest that the domain has of its image.
+    :param image: those of the version.
     :param fresh: whether the disk lies on it and has nothing of its own.
     :returns: nothing; ``roll back``; or ``define`` where only the domain was not told yet.
     """
@@ -56,7 +64,8 @@ def decide(chain: t.Sequence[str], layers: t.Sequence[str], now: Image, image: I
 def refuse_loss(content: Blocks | None, size: int, versions: t.Iterable[tuple[int, Blocks]], discard: bool) -> None:
     """Refuse to lose what no version has (pure).
 
-    :param content: what a guest sees of the disk, ``None`` where that can't be told. :param versions: size and content of each.
+    :param content: what a guest sees of the disk, ``None`` where that can't be told.
+    :param versions: size and content of each.
     :raises GridError: ``unsaved_changes``.
     """
     if discard or (content is not None and any(there == content and held <= size for held, there in versions)):
@@ -104,7 +113,13 @@ def _versions(store: Store) -> t.Iterator[tuple[int, Blocks]]:
 
 
 def roll_back(
-    hypervisor: Hypervisor, store: Store, depot: disk.Depot, found: Found, manifest: Manifest, discard: bool, check_mode: bool
+    hypervisor: Hypervisor,
+    store: Store,
+    depot: disk.Depot,
+    found: Found,
+    manifest: Manifest,
+    discard: bool,
+    check_mode: bool,
 ) -> Result:
     """Have a machine that is held on a version of the store; the result of one entry, with ``diff``.
 
@@ -148,12 +163,17 @@ def _refuse_saved(found: Found, depot: disk.Depot, discard: bool) -> None:
 
 
 def _do(
-    hypervisor: Hypervisor, depot: disk.Depot, found: Found, layers: t.Sequence[str], image: t.Mapping[str, str], size: int | None
+    hypervisor: Hypervisor,
+    depot: disk.Depot,
+    found: Found,
+    layers: t.Sequence[str],
+    image: t.Mapping[str, str],
+    size: int | None,
 ) -> None:
     """Three steps, each whole, and the machine sees the right disk after each.
 
-    While the disk is exchanged the domain names no chain, so that libvirt goes by what the disk's file says, be it the old one or
-    the new one. A domain that names another chain than its disk's would show the guest a mixture.
+    While the disk is exchanged the domain names no chain, so that libvirt goes by what the disk's file says, be it the
+    old one or the new one. A domain that names another chain than its disk's would show the guest a mixture.
     """
     tree, conn = found.tree, hypervisor.conn
     with translated("roll the machine back"):

@@ -15,10 +15,10 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._command import comm
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import looking, marking, offering
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import looking, marking, offering
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
 View = t.Mapping[str, t.Any]
@@ -48,9 +48,13 @@ def free(conn: t.Any, depot: disk.Depot, uuid: str, name: str) -> None:
     domain, dummy = observe.find_domain(conn, uuid, name)
     if domain is not None:
         if looking.arriving(domain):
-            raise GridError("machine_busy", "another run is just bringing this machine here", remedy="Run again when it has ended")
+            raise GridError(
+                "machine_busy", "another run is just bringing this machine here", remedy="Run again when it has ended"
+            )
         raise GridError(
-            "several_copies", "a copy of the machine is here already", remedy="Run virtuoso.grid.refresh, which tells which copy is the true one"
+            "several_copies",
+            "a copy of the machine is here already",
+            remedy="Run virtuoso.grid.refresh, which tells which copy is the true one",
         )
     there = os.path.isdir(depot.machine(uuid)) and not os.path.exists(depot.incoming(uuid))
     if there and any(name.startswith("disk") for name in os.listdir(depot.machine(uuid))):
@@ -88,7 +92,9 @@ def _require_welcome(attempt: str) -> None:
         raise GridError("move_undone", "another run has undone this move meanwhile", remedy="Run again")
 
 
-def take(depot: disk.Depot, entry: View, source: View, progress: Progress, *, bandwidth: int | None, stall: float) -> None:
+def take(
+    depot: disk.Depot, entry: View, source: View, progress: Progress, *, bandwidth: int | None, stall: float
+) -> None:
     """Get the machine's files; they are here under their names afterwards, or none of them is.
 
     :param entry: with ``files``, name to size, and ``directory``, the files' at the source.
@@ -104,7 +110,9 @@ def take(depot: disk.Depot, entry: View, source: View, progress: Progress, *, ba
         layer = depot.layer(entry["layers"][0])
         if t.cast(disk.Disk, disk.read_qcow2(path)).backing != layer:
             disk.rebase(path, layer)
-        command(["qemu-img", "check", "-q", "-f", "qcow2", path], timeout=600, code="transfer_failed", remedy="Run again")
+        command(
+            ["qemu-img", "check", "-q", "-f", "qcow2", path], timeout=600, code="transfer_failed", remedy="Run again"
+        )
         _note(staging, _told(entry), True)
 
     with translated("take the machine's files"):
@@ -123,16 +131,21 @@ def define(conn: t.Any, depot: disk.Depot, uuid: str, attempt: str | None) -> t.
         with open(path, encoding="utf-8") as file:
             tree = domain_xml.parse(file.read())
     except (OSError, ValueError, domain_xml.ET.ParseError) as exc:
-        raise GridError("incoming_invalid", f"what came of the machine has no definition: {path}", remedy="Run again") from exc
+        raise GridError(
+            "incoming_invalid", f"what came of the machine has no definition: {path}", remedy="Run again"
+        ) from exc
     values = metadata.read(tree)
     if values is None or values["uuid"] != uuid or values["moving"]:
-        raise GridError("incoming_invalid", f"what came has the definition of something else: {path}", remedy="Run again")
+        raise GridError(
+            "incoming_invalid", f"what came has the definition of something else: {path}", remedy="Run again"
+        )
     with translated("define the machine"):
         return conn.defineXML(domain_xml.to_text(tree))
 
 
 def undo(conn: t.Any, depot: disk.Depot, uuid: str, attempt: str) -> None:
-    """Throw away what was taken and perhaps defined: the source goes on with its own copy, or the same is tried another way.
+    """Throw away what was taken and perhaps defined: the source goes on with its own copy, or the same is tried another
+    way.
 
     :raises GridError: ``machine_here`` where the guest was let go on here, so that it may have done something.
     """

@@ -13,16 +13,26 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, connect, libvirt, translated
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import QUIET_SECONDS, Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import arriving, looking
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
+    Hypervisor,
+    connect,
+    libvirt,
+    translated,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import copies
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration import choice
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe, survey
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import marking, sending, sleeping
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import check_uuid, label
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import check_text
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe, survey
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration import choice
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import (
+    arriving,
+    looking,
+    marking,
+    sending,
+    sleeping,
+)
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import QUIET_SECONDS, Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
 
 Result = t.Dict[str, t.Any]
@@ -64,7 +74,10 @@ class Journey:
         if not entries and not self.params["facts"] and not self.params["unsettled"]:
             return {"changed": False, "machines": []}
         self.depot.require()
-        with connect(self.params["uri"], events=step in ("send", "receive", "settle")) as self._hypervisor, contextlib.ExitStack() as stack:
+        with (
+            connect(self.params["uri"], events=step in ("send", "receive", "settle")) as self._hypervisor,
+            contextlib.ExitStack() as stack,
+        ):
             if step in ("look", "prepare") and (self.params["facts"] or step == "prepare"):
                 self._facts = looking.host(self.conn, self.depot)
             # To look makes nothing, the directory of the lock neither.
@@ -109,7 +122,8 @@ class Journey:
 
     @contextlib.contextmanager
     def _held(self, uuid: str | None) -> t.Iterator[bool]:
-        """Hold the machine; tells whether another run had it, so that what was seen elsewhere before may not hold any more."""
+        """Hold the machine; tells whether another run had it, so that what was seen elsewhere before may not hold any
+        more."""
         if not self._locks or not uuid:
             yield False
             return
@@ -138,7 +152,9 @@ class Journey:
     def _prepare(self, entry: View) -> Result:
         """Check again with the target's own eyes, then make room for what moves live."""
         here = {**self._facts, "name": self.params["name"], "cpu": self._cpu(entry)}
-        errors = choice.check(entry["mode"], entry, {}, here, reserve=int(entry.get("reserve") or 0), layers_come=self.check_mode)
+        errors = choice.check(
+            entry["mode"], entry, {}, here, reserve=int(entry.get("reserve") or 0), layers_come=self.check_mode
+        )
         if errors:
             raise errors[0]
         arriving.free(self.conn, self.depot, entry["uuid"], entry["name"])
@@ -186,14 +202,17 @@ class Journey:
 
     def _adopt(self, entry: View) -> Result:
         """Make what came the machine."""
-        sleeping.adopt(self.depot, entry["uuid"], int((looking.incoming(self.depot, entry["uuid"]) or {}).get("generation") or 0))
+        sleeping.adopt(
+            self.depot, entry["uuid"], int((looking.incoming(self.depot, entry["uuid"]) or {}).get("generation") or 0)
+        )
         return self._defined(entry, None)
 
     def _defined(self, entry: View, attempt: str | None) -> Result:
         uuid = entry["uuid"]
         told = looking.incoming(self.depot, uuid) or {}
         domain = arriving.define(self.conn, self.depot, uuid, attempt)
-        # Until it goes on the note says that it is on its way: whoever is killed here leaves it to the next run, which finishes.
+        # Until it goes on the note says that it is on its way: whoever is killed here leaves it to the next run, which
+        # finishes.
         roused = sleeping.rouse(self.conn, self.depot, domain, told.get("was"))
         arriving.finish(self.depot, uuid, domain, bool(entry.get("autostart")))
         return self._arrived(domain, entry, ["take", "define", *(["resume"] if roused else [])])
@@ -206,9 +225,13 @@ class Journey:
         try:
             roused = sleeping.rouse(self.conn, self.depot, domain, told.get("was"))
         finally:
-            # The copy here is the true one in any case; one that can't go on sleeps on, to be looked at as any other that sleeps.
+            # The copy here is the true one in any case; one that can't go on sleeps on, to be looked at as any other
+            # that sleeps.
             arriving.finish(self.depot, entry["uuid"], domain, bool(entry.get("autostart")))
-        return {**self._arrived(domain, entry, ["finish", *(["resume"] if roused else [])]), "changed": bool(told) or roused}
+        return {
+            **self._arrived(domain, entry, ["finish", *(["resume"] if roused else [])]),
+            "changed": bool(told) or roused,
+        }
 
     def _arrived(self, domain: t.Any, entry: View, actions: list[str]) -> Result:
         told, dummy = survey.facts(domain)
@@ -237,7 +260,9 @@ class Journey:
             raise GridError("machine_unknown", "the machine isn't here any more", remedy="Run again")
         moving = (metadata.read(observe.configured(domain)) or {}).get("moving")
         if moving and entry.get("attempt") not in (None, moving["attempt"]):
-            raise GridError("move_undone", "another run has begun to move the machine anew", remedy="Run again when that has ended")
+            raise GridError(
+                "move_undone", "another run has begun to move the machine anew", remedy="Run again when that has ended"
+            )
         restored = marking.restore(self.conn, self.depot, domain)
         roused = sleeping.rouse(self.conn, self.depot, domain, sleeping.slept(self.depot, uuid))
         return {"changed": restored or roused, "actions": [action], "facts": survey.facts(domain)[0]}

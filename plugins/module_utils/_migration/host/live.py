@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The live move of one machine, driven from the source.
 
-The two QEMUs speak to each other over TLS with the hosts' own certificates; libvirt on the target is reached by a socket that the controller's SSH
-connections make for this one run, so no provider has standing power over another. Only what the overlay has is copied (the layers are there).
+The two QEMUs speak to each other over TLS with the hosts' own certificates; libvirt on the target is reached by a
+socket that the controller's SSH connections make for this one run, so no provider has standing power over another. Only
+what the overlay has is copied (the layers are there).
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class Flight(t.NamedTuple):
 
 
 def parameters(flight: Flight, live: t.Any, persistent: t.Any) -> dict[str, t.Any]:
-    """libvirt's parameters of the move (pure). :param live: the domain's tree at the target, :param persistent: and at its next start."""
+    """libvirt's parameters of the move (pure).
+    :param live: the domain's tree at the target,
+    :param persistent: and at its next start."""
     host = f"[{flight.address}]" if ":" in flight.address else flight.address
     values: dict[str, t.Any] = {
         "migrate_uri": f"tcp://{host}",
@@ -73,9 +76,11 @@ def _flags(flight: Flight) -> int:
 
 
 class Watch:
-    """Looks at a move while it is under way: tells how far it is, ends one that stands still, switches one that doesn't converge.
+    """Looks at a move while it is under way: tells how far it is, ends one that stands still, switches one that doesn't
+    converge.
 
-    One thread asks libvirt, the other looks at the time, because where QEMU waits for the network libvirt doesn't answer either.
+    One thread asks libvirt, the other looks at the time, because where QEMU waits for the network libvirt doesn't
+    answer either.
     """
 
     def __init__(self, domain: t.Any, flight: Flight, progress: Progress) -> None:
@@ -141,8 +146,8 @@ def local_ports(text: str, pid: int) -> list[int]:
 
 
 def hang_up(domain: t.Any, address: str) -> None:
-    """End the connections of a machine's QEMU to the target. While QEMU waits for an answer there, it can't be told to end the move: and its guest waits
-    as well, for its network and its disk."""
+    """End the connections of a machine's QEMU to the target. While QEMU waits for an answer there, it can't be told to
+    end the move: and its guest waits as well, for its network and its disk."""
     with contextlib.suppress(OSError, ValueError, GridError, libvirt.libvirtError):
         with open(f"/run/libvirt/qemu/{domain.name()}.pid", encoding="ascii") as file:
             pid = int(file.read())
@@ -152,7 +157,8 @@ def hang_up(domain: t.Any, address: str) -> None:
 
 
 def require_way(address: str, port: int = _PORTS[1], patience: float = _PATIENCE) -> None:
-    """See that the target answers at all: libvirt would wait two minutes for a connection that nobody refuses, and can't be called back from that.
+    """See that the target answers at all: libvirt would wait two minutes for a connection that nobody refuses, and
+    can't be called back from that.
 
     :param port: one of those that QEMU listens on for a machine that comes; that nobody does yet is an answer as well.
     :raises GridError: ``target_unreachable``.
@@ -176,17 +182,24 @@ def diverges(stats: View, seconds: float, flight: Flight) -> bool:
 
 
 def leftovers(nodes: t.Sequence[View], jobs: t.Sequence[View]) -> tuple[list[str], list[str]]:
-    """What an earlier move has left in QEMU when libvirt was killed under way (pure): block jobs to end, then nodes to remove, in their order.
+    """What an earlier move has left in QEMU when libvirt was killed under way (pure): block jobs to end, then nodes to
+    remove, in their order.
 
     :param nodes: QEMU's ``query-named-block-nodes``. :param jobs: its ``query-block-jobs``.
     """
     names = [str(node.get("node-name")) for node in nodes]
-    stale = [name for kind in ("-format", "-storage") for name in names if name.startswith("migration-") and name.endswith(kind)]
+    stale = [
+        name
+        for kind in ("-format", "-storage")
+        for name in names
+        if name.startswith("migration-") and name.endswith(kind)
+    ]
     return [str(job["device"]) for job in jobs if job.get("type") == "mirror"], stale
 
 
 def sweep(domain: t.Any) -> bool:
-    """Remove what an earlier move has left in QEMU, which libvirt doesn't know any more when it was started anew; whether there was anything."""
+    """Remove what an earlier move has left in QEMU, which libvirt doesn't know any more when it was started anew;
+    whether there was anything."""
     import libvirt_qemu
 
     def ask(verb: str, **arguments: t.Any) -> t.Any:

@@ -17,12 +17,12 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import capabilities, domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import copies, memory
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration import choice
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe, survey
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import sleeping
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.addresses import Finder
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import check_uuid
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe, survey
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.addresses import Finder
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration import choice
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import sleeping
 
 View = t.Dict[str, t.Any]
 
@@ -31,7 +31,8 @@ _SEED_LIMIT = 16 * 2**20
 
 
 def incoming(depot: disk.Depot, uuid: str) -> View | None:
-    """What came here of a machine and is nobody's yet: ``generation``, ``source``, ``attempt``, ``complete``; what it ``was`` if it is to be woken."""
+    """What came here of a machine and is nobody's yet: ``generation``, ``source``, ``attempt``, ``complete``; what it
+    ``was`` if it is to be woken."""
     try:
         with open(depot.incoming(uuid), encoding="utf-8") as file:
             told = json.load(file)
@@ -137,7 +138,19 @@ def machine(conn: t.Any, depot: disk.Depot, uuid: str | None, name: str | None) 
         "slept": sleeping.slept(depot, uuid),
         "paused_by_move": paused_by_move(domain),
         **{key: values[key] for key in ("owner", "site", "image")},
-        **{key: model[key] for key in ("vcpus", "memory", "machine_type", "virtualization", "network", "mac", "extra_networks", "pages")},
+        **{
+            key: model[key]
+            for key in (
+                "vcpus",
+                "memory",
+                "machine_type",
+                "virtualization",
+                "network",
+                "mac",
+                "extra_networks",
+                "pages",
+            )
+        },
         "disk": file.size if file else None,
         "disk_used": _allocated(path),
         "disk_there": file is not None,

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A machine's copy at the source: marked, so that nobody can start it; put back; released. And what the target gets of it."""
+"""A machine's copy at the source: marked, so that nobody can start it; put back; released. And what the target gets of
+it."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import d
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import copies
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import looking, offering
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import looking, offering
 
 View = t.Mapping[str, t.Any]
 
@@ -62,12 +63,18 @@ def restore(conn: t.Any, depot: disk.Depot, domain: t.Any) -> bool:
     return bool(moving) or stands
 
 
-def definition(domain: t.Any, source: str, target: str, site: str | None, generation: int, *, live: bool = False) -> t.Any:
+def definition(
+    domain: t.Any, source: str, target: str, site: str | None, generation: int, *, live: bool = False
+) -> t.Any:
     """The tree of the machine as it is to be at the target: unmarked, of its generation, in the target's depot.
 
     :param source: the source's depot. :param live: as it runs; otherwise as it is to be at its next start.
     """
-    flags = libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE | (0 if live else libvirt.VIR_DOMAIN_XML_INACTIVE)
+    flags = (
+        libvirt.VIR_DOMAIN_XML_SECURE
+        | libvirt.VIR_DOMAIN_XML_MIGRATABLE
+        | (0 if live else libvirt.VIR_DOMAIN_XML_INACTIVE)
+    )
     tree = domain_xml.parse(domain.XMLDesc(flags))
     portable.drop_implicit(tree)
     values = t.cast("dict[str, t.Any]", metadata.read(tree))
@@ -81,7 +88,8 @@ def definition(domain: t.Any, source: str, target: str, site: str | None, genera
 
 
 def release(depot: disk.Depot, conn: t.Any, uuid: str, domain: t.Any) -> None:
-    """Remove the copy: a newer one is known to be elsewhere. The domain first, so that nothing is defined without its disk."""
+    """Remove the copy: a newer one is known to be elsewhere. The domain first, so that nothing is defined without its
+    disk."""
     offering.withdraw(uuid)
     if domain is not None:
         mac = domain_xml.read(observe.configured(domain))["mac"]
@@ -120,7 +128,8 @@ def forget_address(conn: t.Any, network: str | None, mac: str | None) -> None:
 
 
 def can_lease(tree: t.Any, address: str) -> bool:
-    """Whether a network of libvirt's could lease an address: one of a subnet in which it has a DHCP server (pure). :param tree: the network's."""
+    """Whether a network of libvirt's could lease an address: one of a subnet in which it has a DHCP server (pure).
+    :param tree: the network's."""
     for ip in tree.iterfind("ip"):
         with contextlib.suppress(ValueError):
             own = ipaddress.ip_interface(f"{ip.get('address')}/{ip.get('prefix') or ip.get('netmask')}")
@@ -132,7 +141,8 @@ def can_lease(tree: t.Any, address: str) -> bool:
 def keep_address(conn: t.Any, network: str | None, mac: str | None, address: str | None) -> None:
     """The network's DHCP server here gives the machine the address that it had, should it ask.
 
-    Not where it never could: to be told, libvirt takes all rules of the network off and puts them there again, for half a second.
+    Not where it never could: to be told, libvirt takes all rules of the network off and puts them there again, for half
+    a second.
     """
     found = _network(conn, network)
     if found is None or not mac or not address or ":" in address:
@@ -150,7 +160,9 @@ def keep_address(conn: t.Any, network: str | None, mac: str | None, address: str
 
 
 def _update(network: t.Any, command: int, xml: str) -> None:
-    flags = libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG | (libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE if network.isActive() else 0)
+    flags = libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG | (
+        libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE if network.isActive() else 0
+    )
     # An address that another has, say: the machine keeps it until its lease ends.
     with contextlib.suppress(libvirt.libvirtError):
         network.update(command, libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST, -1, xml, flags)

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The files of a machine that moves without running: given by the source over TLS to the target alone, taken by it.
 
-The source has a transient unit for each machine: a program of QEMU's that gives the files as they are, read only, to the one host whose certificate
-names the target. systemd ends it after a while if nobody else does.
+The source has a transient unit for each machine: a program of QEMU's that gives the files as they are, read only, to
+the one host whose certificate names the target. systemd ends it after a while if nobody else does.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._pki import TLS_DIR
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._sockets import Socket, tcp_ports
-from ansible_collections.virtuoso.grid.plugins.module_utils._pki import TLS_DIR
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
 View = t.Mapping[str, t.Any]
@@ -62,7 +62,8 @@ def unit(uuid: str) -> str:
 
 
 def identities(name: str) -> list[str]:
-    """What a host's certificate calls it (the role ``provider`` makes the certificates): in their order, and in that of RFC 4514."""
+    """What a host's certificate calls it (the role ``provider`` makes the certificates): in their order, and in that of
+    RFC 4514."""
     words = ["O=virtuoso.grid", "OU=providers", f"CN={name}"]
     return [",".join(words), ",".join(reversed(words))]
 
@@ -72,12 +73,20 @@ def arguments(files: t.Mapping[str, str], port: int, target: str) -> list[str]:
     rules = [{"match": each, "policy": "allow", "format": "exact"} for each in identities(target)]
     argv = [
         "/usr/bin/qemu-storage-daemon",
-        "--object", f"tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,dir={TLS_DIR}",
-        "--object", json.dumps({"qom-type": "authz-list", "id": "target", "policy": "deny", "rules": rules}),
-    ]  # fmt: skip
+        "--object",
+        f"tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,dir={TLS_DIR}",
+        "--object",
+        json.dumps({"qom-type": "authz-list", "id": "target", "policy": "deny", "rules": rules}),
+    ]
     for number, path in enumerate(files.values()):
-        argv += ["--blockdev", f"driver=raw,node-name=file{number},read-only=on,file.driver=file,file.locking=off,file.filename={path.replace(',', ',,')}"]
-    argv += ["--nbd-server", f"addr.type=inet,addr.host=0.0.0.0,addr.port={port},tls-creds=tls,tls-authz=target,max-connections=0"]
+        argv += [
+            "--blockdev",
+            f"driver=raw,node-name=file{number},read-only=on,file.driver=file,file.locking=off,file.filename={path.replace(',', ',,')}",
+        ]
+    argv += [
+        "--nbd-server",
+        f"addr.type=inet,addr.host=0.0.0.0,addr.port={port},tls-creds=tls,tls-authz=target,max-connections=0",
+    ]
     for number, name in enumerate(files):
         argv += ["--export", f"type=nbd,id=export{number},node-name=file{number},name={name},writable=off"]
     return argv
@@ -101,24 +110,44 @@ def offer(uuid: str, files: t.Mapping[str, str], target: str, ports: range) -> V
     :raises GridError: ``no_port``, ``offer_failed``, ``invalid_path``.
     """
     if not _NAME.fullmatch(target) or not all(_PLAIN.fullmatch(path) for path in files.values()):
-        raise GridError("invalid_path", "a name has characters that a unit's settings can't have", remedy="Give the depot a plain path")
+        raise GridError(
+            "invalid_path",
+            "a name has characters that a unit's settings can't have",
+            remedy="Give the depot a plain path",
+        )
     withdraw(uuid)
-    sizes = {name: {"size": os.path.getsize(path), "allocated": os.stat(path).st_blocks * 512} for name, path in files.items()}
+    sizes = {
+        name: {"size": os.path.getsize(path), "allocated": os.stat(path).st_blocks * 512}
+        for name, path in files.items()
+    }
     with open(_LOCK, "a", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         port = _port(ports)
-        argv = ["systemd-run", "--quiet", "--collect", f"--unit={unit(uuid)}", f"--description=Machine {uuid} on its way to {target}"]
+        argv = [
+            "systemd-run",
+            "--quiet",
+            "--collect",
+            f"--unit={unit(uuid)}",
+            f"--description=Machine {uuid} on its way to {target}",
+        ]
         argv += [*(f"--property={each}" for each in _CONFINED), *arguments(files, port, target)]
         command(argv, timeout=60, code="offer_failed", remedy="See what systemd said: journalctl -u 'virtuoso-offer-*'")
 
         def probe() -> None:
             if tcp_ports().get(port, Socket(False, 0)).listens:
                 return
-            if command(["systemctl", "is-active", unit(uuid)], timeout=20, accept=range(256)).strip() not in ("active", "activating"):
+            if command(["systemctl", "is-active", unit(uuid)], timeout=20, accept=range(256)).strip() not in (
+                "active",
+                "activating",
+            ):
                 said = command(
-                    ["journalctl", "--no-pager", "-o", "cat", "-n", "1", "-t", "qemu-storage-daemon", "-u", unit(uuid)], timeout=20, accept=range(256)
+                    ["journalctl", "--no-pager", "-o", "cat", "-n", "1", "-t", "qemu-storage-daemon", "-u", unit(uuid)],
+                    timeout=20,
+                    accept=range(256),
                 )
-                raise GridError("offer_failed", f"the machine's files can't be given: {said.strip()[-400:]}", remedy="Run again")
+                raise GridError(
+                    "offer_failed", f"the machine's files can't be given: {said.strip()[-400:]}", remedy="Run again"
+                )
             raise Pending("nobody listens yet")
 
         wait_for(probe, _START_TIMEOUT, what="the offer", interval=0.05)
@@ -140,7 +169,8 @@ def _stalled(seconds: float, source: str) -> GridError:
 
 
 def require_way(source: View, patience: float = _PATIENCE) -> None:
-    """See that the source's offer can be reached at all; a packet filter that says nothing would be waited for until the move is given up.
+    """See that the source's offer can be reached at all; a packet filter that says nothing would be waited for until
+    the move is given up.
 
     :raises GridError: ``source_unreachable``: there may be another way, through the controller.
     """
@@ -154,10 +184,13 @@ def require_way(source: View, patience: float = _PATIENCE) -> None:
         ) from exc
 
 
-def take(source: View, name: str, path: str, about: View, progress: Progress, *, bandwidth: int | None, stall: float) -> None:
+def take(
+    source: View, name: str, path: str, about: View, progress: Progress, *, bandwidth: int | None, stall: float
+) -> None:
     """Get one file of an offer.
 
-    :param source: ``host``, ``port``, and where the way leads through another place ``key_name``, the name in the source's certificate.
+    :param source: ``host``, ``port``, and where the way leads through another place ``key_name``, the name in the
+        source's certificate.
     :param about: its ``size`` and ``allocated`` bytes.
     :raises GridError: ``source_unreachable``, ``link_lost``, ``transfer_failed``.
     """
@@ -166,7 +199,13 @@ def take(source: View, name: str, path: str, about: View, progress: Progress, *,
     if source.get("key_name"):
         image += f",file.tls-hostname={source['key_name']}"
     argv = ["qemu-img", "convert", "-q", "-O", "raw", "-W", "-m", "8", *(["-r", str(bandwidth)] if bandwidth else [])]
-    argv += ["--object", f"tls-creds-x509,id=tls,endpoint=client,verify-peer=yes,dir={TLS_DIR}", "--image-opts", image, path]
+    argv += [
+        "--object",
+        f"tls-creds-x509,id=tls,endpoint=client,verify-peer=yes,dir={TLS_DIR}",
+        "--image-opts",
+        image,
+        path,
+    ]
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         said = b""
 
@@ -191,7 +230,11 @@ def take(source: View, name: str, path: str, about: View, progress: Progress, *,
             remedy="See that the hosts reach each other on the ports of virtuoso_provider_ports, then run again",
         )
     if not about["size"] <= os.path.getsize(path) < about["size"] + 512:
-        raise GridError("transfer_failed", f"{name} came with {os.path.getsize(path)} bytes instead of {about['size']}", remedy="Run again")
+        raise GridError(
+            "transfer_failed",
+            f"{name} came with {os.path.getsize(path)} bytes instead of {about['size']}",
+            remedy="Run again",
+        )
     # It was counted in sectors; the rest of the last one is none of the file's.
     os.truncate(path, about["size"])
     descriptor = os.open(path, os.O_RDONLY)
@@ -202,7 +245,9 @@ def take(source: View, name: str, path: str, about: View, progress: Progress, *,
     os.chmod(path, 0o600)
 
 
-def _watch(process: subprocess.Popen[bytes], path: str, about: View, progress: Progress, stall: float, source: str) -> None:
+def _watch(
+    process: subprocess.Popen[bytes], path: str, about: View, progress: Progress, stall: float, source: str
+) -> None:
     """Return when the program ends. :raises GridError: ``link_lost`` where nothing comes any more."""
     seen, when = -1, time.monotonic()
     while True:

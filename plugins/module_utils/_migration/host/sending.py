@@ -13,14 +13,24 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, libvirt, to_grid_error
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._sockets import parse_ports
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
+    Hypervisor,
+    libvirt,
+    to_grid_error,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import copies
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import live, looking, marking, offering, sleeping
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration import choice
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration import choice
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import (
+    live,
+    looking,
+    marking,
+    offering,
+    sleeping,
+)
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._sockets import parse_ports
 
 Result = t.Dict[str, t.Any]
 View = t.Mapping[str, t.Any]
@@ -67,7 +77,8 @@ class Sender:
     def send(self, entry: View) -> Result:
         """Send one machine the way that its entry says.
 
-        :raises GridError: among others ``move_failed``, whose ``copy`` says where the true copy is (``source``, ``target``, or neither).
+        :raises GridError: among others ``move_failed``, whose ``copy`` says where the true copy is (``source``,
+            ``target``, or neither).
         """
         domain, tree = observe.find_domain(self.hypervisor.conn, entry["uuid"], entry["name"])
         if domain is None:
@@ -119,7 +130,12 @@ class Sender:
             marking.release(self.depot, self.hypervisor.conn, entry["uuid"], domain)
         self.progress.about(entry["name"]).stage("done")
         seconds = round(time.monotonic() - begin, 3)
-        return {"changed": True, "actions": ["migrate live", "release"], "stats": {**stats, "seconds": seconds}, "autostart": autostart}
+        return {
+            "changed": True,
+            "actions": ["migrate live", "release"],
+            "stats": {**stats, "seconds": seconds},
+            "autostart": autostart,
+        }
 
     def _after(self, entry: View, error: GridError) -> View:
         """Find out what holds after a live move failed, and put it right as far as that can be told.
@@ -147,7 +163,9 @@ class Sender:
         raise GridError(
             error.code if error.code == "link_lost" else "move_failed",
             f"the move did not succeed, {told}: {error.msg}",
-            remedy=error.remedy if error.code == "link_lost" else "Run again, which begins with finding out which copy is the true one",
+            remedy=error.remedy
+            if error.code == "link_lost"
+            else "Run again, which begins with finding out which copy is the true one",
             copy=where,
         )
 

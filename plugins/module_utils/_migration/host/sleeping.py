@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The memory of a machine that sleeps on its journey: kept and woken by :mod:`hibernate`, and made the target's own there."""
+"""The memory of a machine that sleeps on its journey: kept and woken by :mod:`hibernate`, and made the target's own
+there."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import d
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import copies, memory
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import hibernate
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.disk import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
 
 
 def files(depot: Depot, uuid: str) -> dict[str, str]:
@@ -30,7 +31,8 @@ def asleep(depot: Depot, domain: t.Any) -> bool:
 
 
 def check(conn: t.Any, depot: Depot, uuid: str) -> None:
-    """:raises GridError: ``hibernation_invalid``, ``hibernation_foreign``, ``hibernation_stale`` for a memory that doesn't fit the machine."""
+    """:raises GridError: ``hibernation_invalid``, ``hibernation_foreign``, ``hibernation_stale`` for a memory that
+    doesn't fit the machine."""
     dummy, tree = observe.find_domain(conn, uuid, None)
     if tree is not None:
         _check(depot, uuid, tree)
@@ -53,7 +55,8 @@ def _note(depot: Depot, uuid: str) -> str:
 
 
 def slept(depot: Depot, uuid: str) -> str | None:
-    """What the machine was before it was put to sleep for a journey; ``None`` where it wasn't, or where it goes on already."""
+    """What the machine was before it was put to sleep for a journey; ``None`` where it wasn't, or where it goes on
+    already."""
     try:
         with open(_note(depot, uuid), encoding="utf-8") as file:
             return "paused" if json.load(file).get("was") == "paused" else "running"
@@ -64,7 +67,8 @@ def slept(depot: Depot, uuid: str) -> str | None:
 
 
 def rouse(conn: t.Any, depot: Depot, domain: t.Any, was: str | None) -> bool:
-    """Have a machine go on that was put to sleep for a journey, also where a run was killed while it did; whether there was anything to be done.
+    """Have a machine go on that was put to sleep for a journey, also where a run was killed while it did; whether there
+    was anything to be done.
 
     :param was: what it was before, ``None`` where it sleeps on.
     """
@@ -100,7 +104,9 @@ def adopt(depot: Depot, uuid: str, generation: int) -> None:
     if head is None:
         return
     if head["uuid"] != uuid:
-        raise GridError("hibernation_foreign", "the memory that came is of another machine", remedy="Run again", memory=head["uuid"])
+        raise GridError(
+            "hibernation_foreign", "the memory that came is of another machine", remedy="Run again", memory=head["uuid"]
+        )
     hibernate.restamp(depot, uuid, generation=generation, disk=hibernate.disk_identity(depot.disk(uuid)))
 
 

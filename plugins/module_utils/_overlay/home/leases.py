@@ -11,9 +11,9 @@ import re
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._names import shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import check_uuid
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import check_text
+from ansible_collections.virtuoso.grid.plugins.module_utils._names import shorten
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 
@@ -50,11 +50,17 @@ def parse_reservation(entry: t.Any, subnet: ipaddress.IPv4Network | None) -> Res
     :raises GridError: ``invalid_...``, ``address_outside``.
     """
     if not isinstance(entry, t.Mapping):
-        raise GridError("invalid_order", f"{shorten(entry)} is not a machine", remedy="Give a mapping with uuid, name and mac")
+        raise GridError(
+            "invalid_order", f"{shorten(entry)} is not a machine", remedy="Give a mapping with uuid, name and mac"
+        )
     uuid, name = check_uuid(entry.get("uuid")), check_text("name", entry.get("name"))
     mac = str(entry.get("mac") or "").lower()
     if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1:
-        raise GridError("invalid_mac", f"{shorten(entry.get('mac'))} is not the MAC address of a machine", remedy="Give it as 02:00:5e:00:53:01")
+        raise GridError(
+            "invalid_mac",
+            f"{shorten(entry.get('mac'))} is not the MAC address of a machine",
+            remedy="Give it as 02:00:5e:00:53:01",
+        )
     return Reservation(uuid, name, mac, _address(entry.get("address"), subnet))
 
 
@@ -64,9 +70,15 @@ def _address(value: t.Any, subnet: ipaddress.IPv4Network | None) -> str | None:
     try:
         address = ipaddress.IPv4Interface(str(value)).ip
     except ValueError as exc:
-        raise GridError("invalid_address", f"{shorten(value)} is not an IPv4 address", remedy="Give it as 192.0.2.7") from exc
+        raise GridError(
+            "invalid_address", f"{shorten(value)} is not an IPv4 address", remedy="Give it as 192.0.2.7"
+        ) from exc
     if subnet is not None and (address not in subnet or address in (subnet.network_address, subnet.broadcast_address)):
-        raise GridError("address_outside", f"{address} is not an address for a machine on {subnet}", remedy="Give one of that network, or leave it out")
+        raise GridError(
+            "address_outside",
+            f"{address} is not an address for a machine on {subnet}",
+            remedy="Give one of that network, or leave it out",
+        )
     return str(address)
 
 
@@ -91,7 +103,11 @@ def decide(wanted: Reservation, there: t.Mapping[str, Reservation], own: str | N
     for other in there.values():
         if other.uuid == wanted.uuid:
             continue
-        for what, mine, its in (("address", wanted.address, other.address), ("name", wanted.name, other.name), ("mac", wanted.mac, other.mac)):
+        for what, mine, its in (
+            ("address", wanted.address, other.address),
+            ("name", wanted.name, other.name),
+            ("mac", wanted.mac, other.mac),
+        ):
             if mine is not None and mine == its:
                 remedy = "Give another, or release that machine's first (virtuoso.grid.lease with state=absent)"
                 raise GridError(f"{what}_taken", f"{mine} is the machine {other.name}'s ({other.uuid})", remedy=remedy)
@@ -101,7 +117,8 @@ def decide(wanted: Reservation, there: t.Mapping[str, Reservation], own: str | N
 
 
 def parse_leases(text: str) -> list[Lease]:
-    """What dnsmasq's file of leases has: ``expiry mac address name client-id`` a line. Names are guests' words: they are checked."""
+    """What dnsmasq's file of leases has: ``expiry mac address name client-id`` a line. Names are guests' words: they
+    are checked."""
     found = []
     for fields in (line.split() for line in text.splitlines()):
         if len(fields) >= 4 and fields[0].isdigit() and _MAC.fullmatch(fields[1].lower()):
@@ -115,7 +132,9 @@ def parse_neighbours(entries: t.Iterable[t.Mapping[str, t.Any]]) -> list[Lease]:
     return [
         Lease(str(entry["lladdr"]).lower(), str(entry["dst"]), "neighbour")
         for entry in entries
-        if entry.get("lladdr") and _is_address(str(entry.get("dst"))) and not {"FAILED", "INCOMPLETE"} & set(entry.get("state") or ())
+        if entry.get("lladdr")
+        and _is_address(str(entry.get("dst")))
+        and not {"FAILED", "INCOMPLETE"} & set(entry.get("state") or ())
     ]
 
 

@@ -1,11 +1,12 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ties a network to a home's LAN: a program of its own, installed by the role ``home``, started by systemd at every boot.
+"""Ties a network to a home's LAN: a program of its own, installed by the role ``home``, started by systemd at every
+boot.
 
-``tie.py up FILE``, ``tie.py down FILE``, and ``tie.py check FILE``, which ends with 2 where something is missing; all can be run again. The file is as
-the role writes it: ``{network, bridge, make, ports, addresses, overlay, ends}``. ``overlay`` is the network's own bridge; a cable of two ``ends`` joins
-it with the LAN's ``bridge``.
+``tie.py up FILE``, ``tie.py down FILE``, and ``tie.py check FILE``, which ends with 2 where something is missing; all
+can be run again. The file is as the role writes it: ``{network, bridge, make, ports, addresses, overlay, ends}``.
+``overlay`` is the network's own bridge; a cable of two ``ends`` joins it with the LAN's ``bridge``.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class TieError(Exception):
 
 def ip(*words: str, check: bool = True) -> str:
     """Run ip."""
-    done = subprocess.run(["/usr/sbin/ip", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["/usr/sbin/ip", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     if check and done.returncode:
         raise TieError(f"ip {' '.join(words)}: {done.stderr.strip()}")
     return done.stdout if not done.returncode else ""
@@ -62,7 +65,9 @@ def make_bridge(settings: Settings) -> None:
     if not is_bridge(there):
         raise TieError(f"{name} is there and is no bridge: name another one")
     if settings["make"] and there.get("ifalias") != MARK:
-        raise TieError(f"the bridge {name} is somebody else's: leave out make: true to use it as it is, or name another one")
+        raise TieError(
+            f"the bridge {name} is somebody else's: leave out make: true to use it as it is, or name another one"
+        )
     if settings["make"]:
         ip("link", "set", "dev", name, "up")
         for port in settings["ports"]:
@@ -77,10 +82,13 @@ def make_cable(settings: Settings) -> None:
     end = time.monotonic() + PATIENCE
     while link(settings["overlay"]) is None:
         if time.monotonic() > end:
-            raise TieError(f"the bridge {settings['overlay']} of the network {settings['network']} did not come in {PATIENCE} s: run virtuoso.grid.overlay")
+            raise TieError(
+                f"the bridge {settings['overlay']} of the network {settings['network']} did not come in {PATIENCE} s: run virtuoso.grid.overlay"
+            )
         time.sleep(0.1)
     mtu = link(settings["overlay"])["mtu"]
-    # A bridge takes the least MTU of its ports: one that is somebody else's keeps its own, and drops only what is too large for the network.
+    # A bridge takes the least MTU of its ports: one that is somebody else's keeps its own, and drops only what is too
+    # large for the network.
     far_mtu = mtu if settings["make"] else link(settings["bridge"])["mtu"]
     if link(near) is None:
         ip("link", "add", "name", near, "type", "veth", "peer", "name", far)

@@ -1,11 +1,12 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Brings a host's part of the overlay to what a file says: a program of its own, installed by the role ``overlay``, run by systemd at every boot.
+"""Brings a host's part of the overlay to what a file says: a program of its own, installed by the role ``overlay``, run
+by systemd at every boot.
 
-``overlay.py apply`` converges; ``overlay.py rollback`` goes back to the part before. Standard library only. What is decided is in pure functions
-(:mod:`interfaces`, :mod:`rules`, :mod:`sessions`, :mod:`wireguard`); everything that is made here has the alias ``virtuoso-overlay``, and nothing
-else is ever touched.
+``overlay.py apply`` converges; ``overlay.py rollback`` goes back to the part before. Standard library only. What is
+decided is in pure functions (:mod:`interfaces`, :mod:`rules`, :mod:`sessions`, :mod:`wireguard`); everything that is
+made here has the alias ``virtuoso-overlay``, and nothing else is ever touched.
 """
 
 from __future__ import annotations
@@ -22,9 +23,23 @@ import sys
 import time
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host import evpn, groups, sessions, speaker, wireguard
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.interfaces import ACCOUNT, MARK, Link, Part
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.interfaces import foreign, forwarding_steps, steps, wanted_links
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host import (
+    evpn,
+    groups,
+    sessions,
+    speaker,
+    wireguard,
+)
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.interfaces import (
+    ACCOUNT,
+    MARK,
+    Link,
+    Part,
+    foreign,
+    forwarding_steps,
+    steps,
+    wanted_links,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.rules import rules
 
 DIRECTORY = "/etc/virtuoso/overlay"
@@ -52,13 +67,16 @@ class OverlayError(Exception):
 
 
 def check(part: Part) -> Part:
-    """The part, where every word in it has the form that it must have: they become words of batches, rules and settings."""
+    """The part, where every word in it has the form that it must have: they become words of batches, rules and
+    settings."""
     links = part.get("links") or []
     words = [("device", _DEVICE, each) for key in ("links", "guests", "forwarding") for each in part.get(key) or []]
     words += [("mac", _MAC, each) for key in ("guests", "forwarding") for each in part.get(key) or []]
     meshes = [link for link in links if link.get("transport") == evpn.KIND]
     words += [("remote", _ADDRESS, each) for each in links if each not in meshes]
-    words += [(key, form, each) for each in meshes for key, form in (("local", _IPV4), ("asn", _NUMBER), ("vni", _NUMBER))]
+    words += [
+        (key, form, each) for each in meshes for key, form in (("local", _IPV4), ("asn", _NUMBER), ("vni", _NUMBER))
+    ]
     words += [("address", _IPV4, peer) for each in meshes for peer in each.get("peers", ())]
     words += [("bridge", _DEVICE, each) for each in part.get("networks") or []]
     words += [("remote", _ADDRESS, each) for each in (part.get("wireguard") or {}).get("peers", ())]
@@ -66,7 +84,8 @@ def check(part: Part) -> Part:
     for key, form, entry in words:
         if not form.fullmatch(str(entry.get(key))):
             raise OverlayError(
-                "invalid_part", f"{str(entry.get(key))[:40]!r} is no {key}: run the playbook virtuoso.grid.overlay, which writes the file"
+                "invalid_part",
+                f"{str(entry.get(key))[:40]!r} is no {key}: run the playbook virtuoso.grid.overlay, which writes the file",
             )
     found = {key: list(part.get(key) or []) for key in ("networks", "links", "guests", "forwarding", "peers")}
     return {**found, "wireguard": part["wireguard"]} if part.get("wireguard") else found
@@ -75,16 +94,28 @@ def check(part: Part) -> Part:
 def run(argv: t.Sequence[str], text: str | None = None, *, must: bool = True) -> str:
     """Run a program, with its input."""
     source: t.Dict[str, t.Any] = {"input": text} if text is not None else {"stdin": subprocess.DEVNULL}
-    done = subprocess.run(list(argv), capture_output=True, text=True, timeout=60, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"}, **source)
+    done = subprocess.run(
+        list(argv),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+        **source,
+    )
     if done.returncode and must:
         said = (done.stderr or done.stdout).strip()[-600:]
-        raise OverlayError("overlay_failed", f"{' '.join(argv)} failed: {said}. See that the kernel has what it needs, and run again")
+        raise OverlayError(
+            "overlay_failed", f"{' '.join(argv)} failed: {said}. See that the kernel has what it needs, and run again"
+        )
     return "" if done.returncode else done.stdout
 
 
 def observe() -> t.Dict[str, Link]:
     """All interfaces, in the terms of :func:`wanted_links`."""
-    ports = {entry["ifname"]: entry for entry in json.loads(run(["bridge", "-json", "-details", "link", "show"]) or "[]")}
+    ports = {
+        entry["ifname"]: entry for entry in json.loads(run(["bridge", "-json", "-details", "link", "show"]) or "[]")
+    }
     found: t.Dict[str, Link] = {}
     for entry in json.loads(run(["ip", "-json", "-details", "link", "show"])):
         info = entry.get("linkinfo") or {}
@@ -116,7 +147,9 @@ def fdb() -> t.List[t.Dict[str, t.Any]]:
 def static_entries(told: t.Iterable[t.Dict[str, t.Any]], devices: t.Container[str]) -> t.Set[t.Tuple[str, str]]:
     """(device, MAC address) of the bridges' static entries on these devices."""
     return {
-        (entry["ifname"], entry["mac"]) for entry in told if entry.get("state") == "static" and entry.get("master") and entry["ifname"] in devices
+        (entry["ifname"], entry["mac"])
+        for entry in told
+        if entry.get("state") == "static" and entry.get("master") and entry["ifname"] in devices
     }
 
 
@@ -147,7 +180,9 @@ def read_part(path: str) -> Part:
     try:
         return check(json.loads(text) if text else {})
     except (ValueError, AttributeError, TypeError) as exc:
-        raise OverlayError("invalid_part", f"{path} can't be read: {exc}. Run the playbook virtuoso.grid.overlay, which writes it anew") from exc
+        raise OverlayError(
+            "invalid_part", f"{path} can't be read: {exc}. Run the playbook virtuoso.grid.overlay, which writes it anew"
+        ) from exc
 
 
 def _rules_differ(part: Part) -> bool:
@@ -169,7 +204,11 @@ def files_of(part: Part, directory: str = DIRECTORY) -> t.Dict[str, str]:
 
 
 def _stale(part: Part, files: t.Mapping[str, str], directory: str) -> t.List[str]:
-    there = [f"{directory}/ssh/{name}" for name in os.listdir(f"{directory}/ssh")] if os.path.isdir(f"{directory}/ssh") else []
+    there = (
+        [f"{directory}/ssh/{name}" for name in os.listdir(f"{directory}/ssh")]
+        if os.path.isdir(f"{directory}/ssh")
+        else []
+    )
     there += [
         f"{directory}/{name}"
         for name in ("authorized_keys", "wireguard.conf", "wireguard.address", "wireguard.key", speaker.FILE)
@@ -187,7 +226,18 @@ def _units(part: Part, changed: t.Collection[str]) -> t.Dict[str, t.List[str]]:
     mine = [UNIT.format(name) for name in sessions.clients(part)] + ([WIREGUARD_UNIT] if part.get("wireguard") else [])
     mine += [speaker.UNIT] if evpn.wanted(part) == "runs" else []
     kept = [speaker.UNIT] if evpn.wanted(part) == "frozen" else []
-    listed = run(["systemctl", "list-units", "--all", "--plain", "--no-legend", "virtuoso-overlay-ssh@*", WIREGUARD_UNIT, speaker.UNIT])
+    listed = run(
+        [
+            "systemctl",
+            "list-units",
+            "--all",
+            "--plain",
+            "--no-legend",
+            "virtuoso-overlay-ssh@*",
+            WIREGUARD_UNIT,
+            speaker.UNIT,
+        ]
+    )
     states = {words[0]: words[2] for words in (line.split() for line in listed.splitlines()) if len(words) > 2}
     touched = {UNIT.format(os.path.basename(path).split(".")[0]) for path in changed if "/ssh/" in path}
     touched |= {WIREGUARD_UNIT for path in changed if "/wireguard." in path}
@@ -196,12 +246,15 @@ def _units(part: Part, changed: t.Collection[str]) -> t.Dict[str, t.List[str]]:
     return {
         "start": [name for name in mine if name not in running],
         "restart": [name for name in mine if name in running and name in touched],
-        "stop": sorted(name for name in states if name not in (*mine, *kept) and (name in running or states[name] == "failed")),
+        "stop": sorted(
+            name for name in states if name not in (*mine, *kept) and (name in running or states[name] == "failed")
+        ),
     }
 
 
 def differences(part: Part, directory: str = DIRECTORY) -> t.Dict[str, t.Any]:
-    """What would be done: ``ip`` and ``bridge`` lines, ``rules`` (bool), ``files``, ``stale`` files, units to ``start``, ``restart`` and ``stop``.
+    """What would be done: ``ip`` and ``bridge`` lines, ``rules`` (bool), ``files``, ``stale`` files, units to
+    ``start``, ``restart`` and ``stop``.
 
     :raises OverlayError: ``foreign_interface``.
     """
@@ -209,7 +262,8 @@ def differences(part: Part, directory: str = DIRECTORY) -> t.Dict[str, t.Any]:
     others = foreign(wanted, there)
     if others:
         raise OverlayError(
-            "foreign_interface", f"{', '.join(others)}: somebody else's interface has the name that is needed. Rename or remove it, and run again"
+            "foreign_interface",
+            f"{', '.join(others)}: somebody else's interface has the name that is needed. Rename or remove it, and run again",
         )
     lines = steps(wanted, there)
     remade = {line.split()[-1] for line in lines if line.startswith("link delete")}
@@ -233,7 +287,8 @@ def differences(part: Part, directory: str = DIRECTORY) -> t.Dict[str, t.Any]:
 
 
 def _speaker(part: Part, directory: str, units: t.Mapping[str, t.Sequence[str]]) -> t.Dict[str, t.Any]:
-    """What to do with a BGP speaker that runs: ``hold`` it or let it go on (a bool), ``tell`` it other settings, or nothing."""
+    """What to do with a BGP speaker that runs: ``hold`` it or let it go on (a bool), ``tell`` it other settings, or
+    nothing."""
     if not evpn.ends(part) or speaker.UNIT in (*units["start"], *units["stop"]):
         return {}
     want, still, found = evpn.wanted(part), speaker.still(), {}
@@ -258,19 +313,27 @@ def _load_rules(part: Part) -> None:
 def _close(part: Part) -> None:
     """No address of the host's own on a network: not even a link-local one, and no answer for the others'."""
     for network in part["networks"]:
-        for path, value in ((f"ipv6/conf/{network['bridge']}/disable_ipv6", "1"), (f"ipv4/conf/{network['bridge']}/arp_ignore", "8")):
+        for path, value in (
+            (f"ipv6/conf/{network['bridge']}/disable_ipv6", "1"),
+            (f"ipv4/conf/{network['bridge']}/arp_ignore", "8"),
+        ):
             with contextlib.suppress(OSError), open(f"/proc/sys/net/{path}", "w", encoding="ascii") as file:
                 file.write(value)
 
 
 def _tun_closed(part: Part) -> bool:
-    """Whether the account of the taps can't open the device that makes them: Debian's udev opens it to all, a host without udev may not."""
+    """Whether the account of the taps can't open the device that makes them: Debian's udev opens it to all, a host
+    without udev may not."""
     try:
         found = os.stat(TUN)
     except FileNotFoundError:
         return False
     needed = any(link["transport"] == "ssh" for link in part["links"])
-    return needed and not found.st_mode & 0o006 == 0o006 and (found.st_mode & 0o060 != 0o060 or found.st_gid != grp.getgrnam(ACCOUNT).gr_gid)
+    return (
+        needed
+        and not found.st_mode & 0o006 == 0o006
+        and (found.st_mode & 0o060 != 0o060 or found.st_gid != grp.getgrnam(ACCOUNT).gr_gid)
+    )
 
 
 def regroup(todo: t.Mapping[str, t.Any], *which: str) -> None:
@@ -323,7 +386,10 @@ def _carry_out_speaker(todo: t.Mapping[str, t.Any], directory: str) -> None:
         text = todo["speaker"]["tell"]
         said = speaker.tell(directory, text) if text else None
         if said:
-            raise OverlayError("overlay_failed", f"FRR doesn't take its settings: {said}. Look at the journal of {speaker.UNIT}, and run again")
+            raise OverlayError(
+                "overlay_failed",
+                f"FRR doesn't take its settings: {said}. Look at the journal of {speaker.UNIT}, and run again",
+            )
         if text is None:
             run(["systemctl", "restart", "--no-block", speaker.UNIT])
 
@@ -338,7 +404,8 @@ def locked() -> t.Iterator[None]:
 
 
 def userspace(device: str, directory: str = "/run/wireguard") -> subprocess.Popen[bytes]:
-    """The packaged program ``wireguard-go``, which listens now or has ended, on a socket of its own: one that was killed leaves its behind."""
+    """The packaged program ``wireguard-go``, which listens now or has ended, on a socket of its own: one that was
+    killed leaves its behind."""
     listens = os.path.join(directory, f"{device}.sock")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(listens)
@@ -354,13 +421,16 @@ def wireguard_run(directory: str = DIRECTORY) -> int:
     device, there = wireguard.DEVICE, observe()
     if device in there and there[device]["alias"] != MARK:
         raise OverlayError(
-            "foreign_interface", f"{device}: somebody else's interface has the name that is needed. Rename or remove it, and run again"
+            "foreign_interface",
+            f"{device}: somebody else's interface has the name that is needed. Rename or remove it, and run again",
         )
     signal.signal(signal.SIGTERM, lambda *dummy: sys.exit(0))  # pylint: disable=ansible-bad-function
     run(["ip", "link", "delete", "dev", device], must=False)
     program = None
     try:
-        if subprocess.run(["ip", "link", "add", "dev", device, "type", "wireguard"], capture_output=True, check=False).returncode:
+        if subprocess.run(
+            ["ip", "link", "add", "dev", device, "type", "wireguard"], capture_output=True, check=False
+        ).returncode:
             program = userspace(device)
         run(["ip", "link", "set", "dev", device, "alias", MARK])
         run(["wg", "setconf", device, f"{directory}/wireguard.conf"])

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host's BGP speaker for EVPN (RFC 7432, RFC 8365): FRR's settings, and the entries of the mesh that are there without it (pure).
+"""A host's BGP speaker for EVPN (RFC 7432, RFC 8365): FRR's settings, and the entries of the mesh that are there
+without it (pure).
 
 The speaker is an instance of FRR of the overlay's own: whatever is in /etc/frr is neither read nor written.
 """
@@ -23,7 +24,19 @@ ALL = "00:00:00:00:00:00"
 _NEIGHBOR = re.compile(r"^ neighbor ([0-9.]+) remote-as ", re.MULTILINE)
 _LISTED = re.compile(r"^bgp extcommunity-list .*$", re.MULTILINE)
 _SYSTEM = re.compile(r"^router bgp .*\n bgp router-id .*$", re.MULTILINE)
-_USUAL = ("frr ", "log ", "hostname ", "service ", "line ", "password ", "enable password ", "no ip forwarding", "no ipv6 forwarding", "end", "exit")
+_USUAL = (
+    "frr ",
+    "log ",
+    "hostname ",
+    "service ",
+    "line ",
+    "password ",
+    "enable password ",
+    "no ip forwarding",
+    "no ipv6 forwarding",
+    "end",
+    "exit",
+)
 
 
 def ends(part: Part) -> t.List[Part]:
@@ -52,26 +65,40 @@ def settings(part: Part) -> str | None:
         return None
     asn = spoken[0]["asn"]
     neighbors = sorted({peer["address"] for link in spoken for peer in link["peers"] if peer["speaks"]})
-    lines = ["! Made by the role virtuoso.grid.overlay", "log syslog informational", f"router bgp {asn}", f" bgp router-id {spoken[0]['local']}"]
+    lines = [
+        "! Made by the role virtuoso.grid.overlay",
+        "log syslog informational",
+        f"router bgp {asn}",
+        f" bgp router-id {spoken[0]['local']}",
+    ]
     lines += [" no bgp default ipv4-unicast", " timers bgp 3 9", " bgp route-map delay-timer 1"]
     for address in neighbors:
-        lines += [f" neighbor {address} remote-as {asn}", f" neighbor {address} timers connect 2", f" neighbor {address} advertisement-interval 0"]
+        lines += [
+            f" neighbor {address} remote-as {asn}",
+            f" neighbor {address} timers connect 2",
+            f" neighbor {address} advertisement-interval 0",
+        ]
     lines.append(" address-family l2vpn evpn")
     for address in neighbors:
         lines.append(f"  neighbor {address} activate")
-        # On each host for each neighbor, though only homes have more than one: FRR begins a session anew where this changes, and the first network of two
-        # would be silent when the second one, of another home, comes. What went round is known by its cluster list and its originator (RFC 4456).
+        # On each host for each neighbor, though only homes have more than one: FRR begins a session anew where this
+        # changes, and the first network of two would be silent when the second one, of another home, comes. What went
+        # round is known by its cluster list and its originator (RFC 4456).
         lines.append(f"  neighbor {address} route-reflector-client")
         lines.append(f"  neighbor {address} route-map {INSTANCE} out")
     # A machine may move as often as it likes.
     lines += ["  advertise-all-vni", "  no dup-addr-detection", " exit-address-family", "exit"]
-    lines += [f"bgp extcommunity-list standard {INSTANCE} permit rt {asn}:{vni}" for vni in sorted({link["vni"] for link in spoken})]
+    lines += [
+        f"bgp extcommunity-list standard {INSTANCE} permit rt {asn}:{vni}"
+        for vni in sorted({link["vni"] for link in spoken})
+    ]
     lines += [f"route-map {INSTANCE} permit 10", f" match extcommunity {INSTANCE}", "exit"]
     return "\n".join(lines) + "\n"
 
 
 def changes(before: str, after: str) -> str | None:
-    """What to tell a running FRR to come from one text of settings to another; ``None`` where it has to be started anew."""
+    """What to tell a running FRR to come from one text of settings to another; ``None`` where it has to be started
+    anew."""
     if _SYSTEM.findall(before) != _SYSTEM.findall(after):
         return None
     system = after[after.index("router bgp") :].splitlines()[0]
@@ -84,11 +111,16 @@ def changes(before: str, after: str) -> str | None:
 
 
 def mesh_steps(part: Part, entries: t.Sequence[t.Mapping[str, t.Any]], remade: t.Container[str] = ()) -> t.List[str]:
-    """Lines for ``bridge -batch``: to whom the mesh floods while BGP doesn't say it, and to whom it must not. :param entries: of all VXLAN devices now."""
+    """Lines for ``bridge -batch``: to whom the mesh floods while BGP doesn't say it, and to whom it must not.
+    :param entries: of all VXLAN devices now."""
     lines: t.List[str] = []
     for link in ends(part):
         device, to = link["device"], {peer["address"] for peer in link["peers"]}
-        now = {entry["dst"] for entry in entries if entry.get("ifname") == device and entry.get("mac") == ALL and entry.get("dst")}
+        now = {
+            entry["dst"]
+            for entry in entries
+            if entry.get("ifname") == device and entry.get("mac") == ALL and entry.get("dst")
+        }
         now = set() if device in remade else now
         lines += [f"fdb delete {ALL} dev {device} dst {address} self" for address in sorted(now - to)]
         if link["role"] not in ("evpn", "frozen"):
@@ -97,7 +129,8 @@ def mesh_steps(part: Part, entries: t.Sequence[t.Mapping[str, t.Any]], remade: t
 
 
 def resting_steps(part: Part, entries: t.Sequence[t.Mapping[str, t.Any]]) -> t.List[str]:
-    """Lines for ``bridge -batch`` that make bridges forget what was learned on links that rest; one that is gone by then is of no matter."""
+    """Lines for ``bridge -batch`` that make bridges forget what was learned on links that rest; one that is gone by
+    then is of no matter."""
     resting = {link["device"] for link in part["links"] if link["role"] == "resting"}
     return [
         f"fdb delete {entry['mac']} dev {entry['ifname']} master"
@@ -107,7 +140,8 @@ def resting_steps(part: Part, entries: t.Sequence[t.Mapping[str, t.Any]]) -> t.L
 
 
 def owned_by_somebody(frr_conf: str | None, active: bool, enabled: bool) -> str | None:
-    """Why FRR on a host is somebody else's, or ``None``: an instance beside another would take its routes away. :param frr_conf: /etc/frr/frr.conf."""
+    """Why FRR on a host is somebody else's, or ``None``: an instance beside another would take its routes away.
+    :param frr_conf: /etc/frr/frr.conf."""
     if active or enabled:
         return f"an FRR of somebody else's {'runs here' if active else 'is to run here at boots'} (frr.service)"
     lines = [line.strip() for line in (frr_conf or "").splitlines()]

@@ -38,13 +38,24 @@ def wanted_links(part: Part) -> t.Dict[str, Link]:
     """Every interface that is to be there, by name: ``kind``, ``mtu`` and what makes it another one."""
     mtu = {network["name"]: network["mtu"] for network in part["networks"]}
     bridge = {network["name"]: network["bridge"] for network in part["networks"]}
-    found: t.Dict[str, Link] = {network["bridge"]: {"kind": "bridge", "mtu": network["mtu"]} for network in part["networks"]}
+    found: t.Dict[str, Link] = {
+        network["bridge"]: {"kind": "bridge", "mtu": network["mtu"]} for network in part["networks"]
+    }
     for link in part["links"]:
         kind = "tun" if link["transport"] == "ssh" else "vxlan"
-        same: Link = {"kind": kind, "mtu": mtu[link["network"]], "master": bridge[link["network"]], "role": link["role"]}
+        same: Link = {
+            "kind": kind,
+            "mtu": mtu[link["network"]],
+            "master": bridge[link["network"]],
+            "role": link["role"],
+        }
         if kind == "vxlan":
             # Inside WireGuard it speaks IPv6, which nobody outside can.
-            ends = {"local": link["local"]} if link["transport"] == "evpn" else {"remote": link.get("inner") or link["remote"]}
+            ends = (
+                {"local": link["local"]}
+                if link["transport"] == "evpn"
+                else {"remote": link.get("inner") or link["remote"]}
+            )
             same.update(ends, id=link["vni"], encrypted="inner" in link)
         found[link["device"]] = same
     return found
@@ -65,7 +76,8 @@ def _made(name: str, want: Link) -> t.List[str]:
     elif want["kind"] == "vxlan":
         ends = f"remote {want['remote']}" if "remote" in want else f"local {want['local']}"
         made = f"link add name {name} type vxlan id {want['id']} {ends} dstport {PORT} nolearning"
-        # As it should be (RFC 7348, section 5). Inside WireGuard checksums are kept: where that is a program it gathers datagrams that have them.
+        # As it should be (RFC 7348, section 5). Inside WireGuard checksums are kept: where that is a program it gathers
+        # datagrams that have them.
         made += "" if want["encrypted"] else " noudpcsum"
     else:
         made = f"tuntap add dev {name} mode tap user {ACCOUNT}"
@@ -94,15 +106,21 @@ def steps(wanted: t.Mapping[str, Link], there: t.Mapping[str, Link]) -> t.List[s
             have = {**have, "role": None}
         if "role" in want and have.get("role") != ROLES[want["role"]]:
             flood, learning = ROLES[want["role"]]
-            lines.append(f"link set dev {name} type bridge_slave flood {flood} mcast_flood {flood} bcast_flood {flood} learning {learning}")
+            lines.append(
+                f"link set dev {name} type bridge_slave flood {flood} mcast_flood {flood} bcast_flood {flood} learning {learning}"
+            )
         if not have.get("up"):
             lines.append(f"link set dev {name} up")
-    gone = sorted((name for name in mine if name not in wanted and name != WIREGUARD), key=lambda each: (mine[each]["kind"] == "bridge", each))
+    gone = sorted(
+        (name for name in mine if name not in wanted and name != WIREGUARD),
+        key=lambda each: (mine[each]["kind"] == "bridge", each),
+    )
     return lines + [f"link delete dev {name}" for name in gone]
 
 
 def forwarding_steps(part: Part, there: t.AbstractSet[t.Tuple[str, str]]) -> t.List[str]:
-    """Lines for ``bridge -batch``: the static entries of shortcuts. :param there: (device, MAC address) of the static entries now."""
+    """Lines for ``bridge -batch``: the static entries of shortcuts.
+    :param there: (device, MAC address) of the static entries now."""
     wanted = {(entry["device"], entry["mac"]) for entry in part["forwarding"]}
     gone = [f"fdb delete {mac} dev {device} master" for device, mac in sorted(there - wanted)]
     return gone + [f"fdb replace {mac} dev {device} master static sticky" for device, mac in sorted(wanted - there)]

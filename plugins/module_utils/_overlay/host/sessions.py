@@ -21,15 +21,32 @@ def ssh_files(part: Part, directory: str) -> t.Dict[str, str]:
         if link["end"] == "server":
             if link.get("client_key"):
                 number = link["device"][3:]
-                admitted.append(f'restrict,command="/bin/false",tunnel="{number}" {link["client_key"]} {link["device"]}')
+                admitted.append(
+                    f'restrict,command="/bin/false",tunnel="{number}" {link["client_key"]} {link["device"]}'
+                )
             continue
         number = link["device"][3:]
         files[base + ".known_hosts"] = f"{link['device']} {link['host_key']}\n"
         settings = {
-            "HostName": link["remote"], "Port": link["port"], "User": ACCOUNT, "HostKeyAlias": link["device"], "IdentityFile": base + ".key",
-            "UserKnownHostsFile": base + ".known_hosts", "GlobalKnownHostsFile": "/dev/null", "StrictHostKeyChecking": "yes", "IdentitiesOnly": "yes",
-            "BatchMode": "yes", "Tunnel": "ethernet", "TunnelDevice": f"{number}:{number}", "ExitOnForwardFailure": "yes", "ConnectTimeout": 3,
-            "ServerAliveInterval": 2, "ServerAliveCountMax": 2, "Compression": "no", "Ciphers": "aes128-gcm@openssh.com", "HostKeyAlgorithms": "ssh-ed25519",
+            "HostName": link["remote"],
+            "Port": link["port"],
+            "User": ACCOUNT,
+            "HostKeyAlias": link["device"],
+            "IdentityFile": base + ".key",
+            "UserKnownHostsFile": base + ".known_hosts",
+            "GlobalKnownHostsFile": "/dev/null",
+            "StrictHostKeyChecking": "yes",
+            "IdentitiesOnly": "yes",
+            "BatchMode": "yes",
+            "Tunnel": "ethernet",
+            "TunnelDevice": f"{number}:{number}",
+            "ExitOnForwardFailure": "yes",
+            "ConnectTimeout": 3,
+            "ServerAliveInterval": 2,
+            "ServerAliveCountMax": 2,
+            "Compression": "no",
+            "Ciphers": "aes128-gcm@openssh.com",
+            "HostKeyAlgorithms": "ssh-ed25519",
         }
         files[base + ".conf"] = "Host link\n" + "".join(f"  {key} {value}\n" for key, value in settings.items())
     if admitted:

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs FRR's daemons as the BGP speaker of the overlay, as long as its unit runs, and looks at what they say. Standard library only."""
+"""Runs FRR's daemons as the BGP speaker of the overlay, as long as its unit runs, and looks at what they say. Standard
+library only."""
 
 from __future__ import annotations
 
@@ -56,7 +57,8 @@ def sessions() -> t.Dict[str, t.Dict[str, t.Any]]:
     except ValueError:
         return {}
     return {
-        address: {"state": peer.get("state"), "seconds": int(peer.get("peerUptimeMsec") or 0) // 1000} for address, peer in sorted(peers.items())
+        address: {"state": peer.get("state"), "seconds": int(peer.get("peerUptimeMsec") or 0) // 1000}
+        for address, peer in sorted(peers.items())
     }
 
 
@@ -90,7 +92,8 @@ def still() -> bool | None:
 
 
 def hold(stop: bool) -> None:
-    """Stop all its processes where they are, or let them go on: what they made in the kernel stays, and peers don't notice for some seconds."""
+    """Stop all its processes where they are, or let them go on: what they made in the kernel stays, and peers don't
+    notice for some seconds."""
     _run(["systemctl", "kill", f"--signal={'STOP' if stop else 'CONT'}", UNIT])
 
 
@@ -104,7 +107,8 @@ def _wait(what: t.Callable[[], bool], seconds: float) -> bool:
 
 
 def serve(directory: str) -> int:
-    """FRR's daemons, until one of them ends: then all are begun anew by systemd. While somebody else's runs beside, none."""
+    """FRR's daemons, until one of them ends: then all are begun anew by systemd. While somebody else's runs beside,
+    none."""
     why = foreign()
     if why:
         print(f"{why}: BGP is not spoken for the overlay while it is there", file=sys.stderr)  # pylint: disable=ansible-bad-function

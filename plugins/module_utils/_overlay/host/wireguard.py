@@ -49,5 +49,8 @@ def of_links(host: str, links: t.Sequence[Part]) -> t.Dict[str, t.Any] | None:
     peers = {link["peer"]: link for link in links if link["transport"] == "wireguard"}
     if not peers:
         return None
-    told = [{"name": name, "remote": link["remote"], "port": PORT, "address": address(name), "key": ""} for name, link in sorted(peers.items())]
+    told = [
+        {"name": name, "remote": link["remote"], "port": PORT, "address": address(name), "key": ""}
+        for name, link in sorted(peers.items())
+    ]
     return {"device": DEVICE, "address": address(host), "port": PORT, "peers": told}

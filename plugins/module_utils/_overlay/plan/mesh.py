@@ -27,19 +27,28 @@ def place(host: str) -> Edge:
 
 
 def _unfit(host: str, hosts: Hosts, facts: transport.Facts) -> str | None:
-    """Why a host can't be on any mesh: FRR needs the address that others reach it by, as an IPv4 address of the host's own."""
+    """Why a host can't be on any mesh: FRR needs the address that others reach it by, as an IPv4 address of the host's
+    own."""
     address, own = str(hosts[host]["address"]), (facts.get(host) or {}).get("addresses")
     try:
         ipaddress.IPv4Address(address)
     except ValueError:
         return f"{host}: {address} is no IPv4 address (give virtuoso_address)"
-    return None if own is None or address in own else f"{host}: {address}, where others reach it, is not an address of its own"
+    return (
+        None
+        if own is None or address in own
+        else f"{host}: {address}, where others reach it, is not an address of its own"
+    )
 
 
-def mesh_of(network: model.Network, reached: t.Collection[str], kept: t.Collection[str], hosts: Hosts, facts: transport.Facts) -> dict[str, str | None]:
-    """Each reached host with ``None`` where it is on the mesh, or why it isn't. The home always is: its BGP speaker tells all others.
+def mesh_of(
+    network: model.Network, reached: t.Collection[str], kept: t.Collection[str], hosts: Hosts, facts: transport.Facts
+) -> dict[str, str | None]:
+    """Each reached host with ``None`` where it is on the mesh, or why it isn't. The home always is: its BGP speaker
+    tells all others.
 
-    Where two can't reach each other, the one that fewer reach is left out. :param kept: hosts on it that were not reached, who stay.
+    Where two can't reach each other, the one that fewer reach is left out.
+    :param kept: hosts on it that were not reached, who stay.
     :raises GridError: ``evpn_unusable``, ``foreign_frr``.
     """
     home = network["home"]
@@ -60,7 +69,9 @@ def mesh_of(network: model.Network, reached: t.Collection[str], kept: t.Collecti
         if not barred:
             break
         worst = max(barred, key=lambda host: (count[host], host))
-        why[worst] = "; ".join(text for pair, text in sorted(troubles.items()) if worst in pair and fit.issuperset(pair))
+        why[worst] = "; ".join(
+            text for pair, text in sorted(troubles.items()) if worst in pair and fit.issuperset(pair)
+        )
         fit.discard(worst)
     _require(network, fit, kept, why, len(reached) + len(kept))
     for host in sorted(fit):
@@ -77,7 +88,13 @@ def mesh_of(network: model.Network, reached: t.Collection[str], kept: t.Collecti
     return {host: None if host in fit else why[host] for host in reached}
 
 
-def _require(network: model.Network, fit: t.Collection[str], kept: t.Collection[str], why: t.Mapping[str, str | None], number: int) -> None:
+def _require(
+    network: model.Network,
+    fit: t.Collection[str],
+    kept: t.Collection[str],
+    why: t.Mapping[str, str | None],
+    number: int,
+) -> None:
     if number < 2 or (network["home"] in {*fit, *kept} and len(fit) + len(kept) > 1):
         return
     told = "; ".join(f"{text}" for host, text in sorted(why.items()) if text)
@@ -104,12 +121,16 @@ def end_of(network: model.Network, host: str, role: str, on_it: t.Collection[str
         "vni": network["vni"],
         "local": hosts[host]["address"],
         "asn": network["asn"],
-        "peers": [{"name": name, "address": hosts[name]["address"], "speaks": network["home"] in (host, name)} for name in others],
+        "peers": [
+            {"name": name, "address": hosts[name]["address"], "speaks": network["home"] in (host, name)}
+            for name in others
+        ],
     }
 
 
 def rows_of(network: model.Network, on_it: t.Collection[str], mtu: int, hosts: Hosts) -> list[Part]:
-    """For the report and the store: each host's session with the home. They have the network's VNI, so none of their own."""
+    """For the report and the store: each host's session with the home. They have the network's VNI, so none of their
+    own."""
     home = network["home"]
     return [
         {

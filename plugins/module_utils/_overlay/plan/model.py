@@ -11,7 +11,6 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import MTU_RANGE, bits, mac_prefix
 
-
 VNI_RANGE = (1, 2**24 - 1)
 """RFC 7348, section 5."""
 TOPOLOGIES = ("star", "tree", "evpn")
@@ -39,7 +38,8 @@ def _pair(network: str, one: str, other: str) -> str:
 
 
 def link_device(transport: str, network: str, one: str, other: str) -> str:
-    """The device of a link, on both ends: each transport has its own, so that one can take another's place. OpenSSH's are called tap and a number."""
+    """The device of a link, on both ends: each transport has its own, so that one can take another's place. OpenSSH's
+    are called tap and a number."""
     pair = _pair(network, one, other)
     if transport == "ssh":
         return f"tap{bits('link', pair, 29)}"
@@ -67,30 +67,64 @@ def _bad(code: str, name: t.Any, msg: str, remedy: str, **details: t.Any) -> Gri
 
 def _number(name: str, what: str, value: t.Any, allowed: tuple[int, int]) -> int:
     text = str(value)
-    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or not allowed[0] <= int(text[:9]) <= allowed[1]:
-        raise _bad(f"invalid_{what}", name, f"{what} {text[:20]} is not from {allowed[0]} to {allowed[1]}", "Give another one, or leave it out")
+    if (
+        isinstance(value, bool)
+        or not text.isascii()
+        or not text.isdigit()
+        or not allowed[0] <= int(text[:9]) <= allowed[1]
+    ):
+        raise _bad(
+            f"invalid_{what}",
+            name,
+            f"{what} {text[:20]} is not from {allowed[0]} to {allowed[1]}",
+            "Give another one, or leave it out",
+        )
     return int(text)
 
 
 def parse_network(given: t.Any, hosts: t.Collection[str]) -> Network:
-    """An entry of ``virtuoso_networks`` in its canonical form: ``name home hosts topology encrypted spoofing vni mtu shortcuts transports asn``.
+    """An entry of ``virtuoso_networks`` in its canonical form: ``name home hosts topology encrypted spoofing vni mtu
+    shortcuts transports asn``.
 
-    :param hosts: the hosts that there are. :raises GridError: ``invalid_network``, ``unknown_host``, ``invalid_vni``, ``invalid_mtu``, ``invalid_asn``,
+    :param hosts: the hosts that there are.
+    :raises GridError: ``invalid_network``, ``unknown_host``, ``invalid_vni``, ``invalid_mtu``, ``invalid_asn``,
         ``evpn_not_encrypted``.
     """
     if not isinstance(given, t.Mapping) or not isinstance(given.get("name"), str) or not _NAME.fullmatch(given["name"]):
         name = given.get("name") if isinstance(given, t.Mapping) else given
-        raise _bad("invalid_network", str(name)[:40], "it has no name of 1 to 31 lower-case letters, digits and hyphens", "Give each network a name")
+        raise _bad(
+            "invalid_network",
+            str(name)[:40],
+            "it has no name of 1 to 31 lower-case letters, digits and hyphens",
+            "Give each network a name",
+        )
     name = given["name"]
-    known = {"name", "home", "hosts", "topology", "encrypted", "spoofing", "vni", "mtu", "shortcuts", "transports", "asn"}
+    known = {
+        "name",
+        "home",
+        "hosts",
+        "topology",
+        "encrypted",
+        "spoofing",
+        "vni",
+        "mtu",
+        "shortcuts",
+        "transports",
+        "asn",
+    }
     if set(given) - known:
         raise _bad(
-            "invalid_network", name, f"unknown fields: {', '.join(sorted(map(str, set(given) - known)))}", f"It has {', '.join(sorted(known))}"
+            "invalid_network",
+            name,
+            f"unknown fields: {', '.join(sorted(map(str, set(given) - known)))}",
+            f"It has {', '.join(sorted(known))}",
         )
     topology, chosen = given.get("topology") or "star", list(given.get("hosts") or hosts)
     shortcuts = sorted(tuple(sorted(map(str, pair))) for pair in given.get("shortcuts") or [])
     transports = {
-        tuple(sorted((str(each.get("between", ["", ""])[0]), str(each.get("between", ["", ""])[-1])))): each.get("transport")
+        tuple(sorted((str(each.get("between", ["", ""])[0]), str(each.get("between", ["", ""])[-1])))): each.get(
+            "transport"
+        )
         for each in given.get("transports") or []
     }
     if topology not in TOPOLOGIES or set(transports.values()) - set(TRANSPORTS):
@@ -106,10 +140,20 @@ def parse_network(given: t.Any, hosts: t.Collection[str]) -> Network:
     if not given.get("home") or named - set(hosts):
         missing = ", ".join(sorted(named - set(hosts))) or "a home"
         raise _bad(
-            "unknown_host", name, f"it has no {missing} among the hosts of this run", "Give its home, and only hosts that are in the inventory"
+            "unknown_host",
+            name,
+            f"it has no {missing} among the hosts of this run",
+            "Give its home, and only hosts that are in the inventory",
         )
-    if any(len(set(pair)) != 2 for pair in (*shortcuts, *transports)) or {host for pair in shortcuts for host in pair} - set(chosen):
-        raise _bad("invalid_network", name, "a shortcut is not between two hosts of the network", "Give pairs such as [provider1, provider2]")
+    if any(len(set(pair)) != 2 for pair in (*shortcuts, *transports)) or {
+        host for pair in shortcuts for host in pair
+    } - set(chosen):
+        raise _bad(
+            "invalid_network",
+            name,
+            "a shortcut is not between two hosts of the network",
+            "Give pairs such as [provider1, provider2]",
+        )
     network = {
         "name": name,
         "home": given["home"],
@@ -132,17 +176,30 @@ def _check_evpn(network: Network) -> None:
         return
     if network["encrypted"]:
         raise _bad(
-            "evpn_not_encrypted", network["name"], "EVPN's links are plain VXLAN between IPv4 addresses, and the network must be encrypted",
+            "evpn_not_encrypted",
+            network["name"],
+            "EVPN's links are plain VXLAN between IPv4 addresses, and the network must be encrypted",
             "Leave out encrypted, or give topology star or tree, whose links are encrypted",
         )
     if set(network["transports"].values()) - {"vxlan", "ssh"}:
-        raise _bad("invalid_network", network["name"], "a transport is neither vxlan nor ssh, and with EVPN there are no others", "Give one of those")
+        raise _bad(
+            "invalid_network",
+            network["name"],
+            "a transport is neither vxlan nor ssh, and with EVPN there are no others",
+            "Give one of those",
+        )
     if network["shortcuts"]:
-        raise _bad("invalid_network", network["name"], "with EVPN all hosts reach each other directly, without shortcuts", "Leave out shortcuts")
+        raise _bad(
+            "invalid_network",
+            network["name"],
+            "with EVPN all hosts reach each other directly, without shortcuts",
+            "Leave out shortcuts",
+        )
 
 
 def check_apart(networks: t.Sequence[Network]) -> None:
-    """:raises GridError: ``duplicate_network``, ``vni_overlap``, ``mac_overlap`` where two networks could be taken for each other; ``asn_differs``."""
+    """:raises GridError: ``duplicate_network``, ``vni_overlap``, ``mac_overlap`` where two networks could be taken for
+    each other; ``asn_differs``."""
     names, vnis, prefixes, systems = {}, {}, {}, {}
     for network in networks:
         name = network["name"]
@@ -150,14 +207,29 @@ def check_apart(networks: t.Sequence[Network]) -> None:
             raise _bad("duplicate_network", name, "it is listed twice", "Give each network once")
         other = vnis.setdefault(network["vni"], name)
         if other != name:
-            raise _bad("vni_overlap", name, f"it has the VNI {network['vni']} of network {other}", "Give one of them another vni", other=other)
+            raise _bad(
+                "vni_overlap",
+                name,
+                f"it has the VNI {network['vni']} of network {other}",
+                "Give one of them another vni",
+                other=other,
+            )
         other = prefixes.setdefault(mac_prefix(name, "")[:5], name)
         if other != name:
-            raise _bad("mac_overlap", name, f"its MAC addresses begin as those of network {other}", "Give one of them another name", other=other)
+            raise _bad(
+                "mac_overlap",
+                name,
+                f"its MAC addresses begin as those of network {other}",
+                "Give one of them another name",
+                other=other,
+            )
         for host in network["hosts"] if network["topology"] == "evpn" else ():
             other = systems.setdefault(host, network)
             if other["asn"] != network["asn"]:
                 raise _bad(
-                    "asn_differs", name, f"its asn is {network['asn']}, and that of network {other['name']}, which is on {host} too, {other['asn']}",
-                    "Give both the same asn", other=other["name"],
+                    "asn_differs",
+                    name,
+                    f"its asn is {network['asn']}, and that of network {other['name']}, which is on {host} too, {other['asn']}",
+                    "Give both the same asn",
+                    other=other["name"],
                 )

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From networks, hosts and what probing found to what each host is to have, in phases (pure).
 
-A host's part is one dictionary: ``networks``, ``links``, ``guests``, ``forwarding``, ``peers``. The module ``overlay`` brings the host to it.
+A host's part is one dictionary: ``networks``, ``links``, ``guests``, ``forwarding``, ``peers``. The module ``overlay``
+brings the host to it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.domain_xml import guest_device
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import mesh, model, topology, transport
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host import wireguard
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import mesh, model, topology, transport
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.topology import Edge, edge
 
 Part = t.Dict[str, t.Any]
@@ -25,11 +26,13 @@ EMPTY: Part = {"networks": [], "links": [], "guests": [], "forwarding": [], "pee
 
 
 Links = t.Dict[t.Tuple[str, str, str], t.Dict[str, Part]]
-"""The ends of links, by two hosts and a transport, and by host: while one transport takes another's place, both are there."""
+"""The ends of links, by two hosts and a transport, and by host: while one transport takes another's place, both are
+there."""
 
 
 def _links_now(network: str, parts: t.Mapping[str, Part], hosts: t.Mapping[str, Host]) -> Links:
-    """The links of a network that are there at both ends, as far as the ends could be asked, and the places on its mesh."""
+    """The links of a network that are there at both ends, as far as the ends could be asked, and the places on its
+    mesh."""
     seen: Links = {}
     places: Links = {}
     for host, part in parts.items():
@@ -41,8 +44,13 @@ def _links_now(network: str, parts: t.Mapping[str, Part], hosts: t.Mapping[str, 
                 # Who isn't reached is on it as long as the others say so.
                 for peer in link["peers"]:
                     if peer["name"] in hosts and not _reached(hosts, peer["name"]):
-                        places.setdefault((*mesh.place(peer["name"]), mesh.KIND), {peer["name"]: {"role": "evpn", "reason": link["reason"]}})
-    both = {key: ends for key, ends in seen.items() if len(ends) == 2 or not all(_reached(hosts, host) for host in key[:2])}
+                        places.setdefault(
+                            (*mesh.place(peer["name"]), mesh.KIND),
+                            {peer["name"]: {"role": "evpn", "reason": link["reason"]}},
+                        )
+    both = {
+        key: ends for key, ends in seen.items() if len(ends) == 2 or not all(_reached(hosts, host) for host in key[:2])
+    }
     return {**both, **places}
 
 
@@ -56,13 +64,21 @@ class Design:
     A host that could not be reached keeps the links that it has, and gets no new ones.
     """
 
-    def __init__(self, network: model.Network, hosts: t.Mapping[str, Host], facts: transport.Facts, parts: t.Mapping[str, Part]) -> None:
+    def __init__(
+        self, network: model.Network, hosts: t.Mapping[str, Host], facts: transport.Facts, parts: t.Mapping[str, Part]
+    ) -> None:
         self.network = network
         self.choices: dict[Edge, transport.Choice] = {}
         self.troubles: dict[Edge, GridError] = {}
         self.now = _links_now(network["name"], parts, hosts)
         self._mtu_now = min(
-            (entry["mtu"] for part in parts.values() for entry in part.get("networks") or [] if entry["name"] == network["name"]), default=None
+            (
+                entry["mtu"]
+                for part in parts.values()
+                for entry in part.get("networks") or []
+                if entry["name"] == network["name"]
+            ),
+            default=None,
         )
         members = [host for host in network["hosts"] if host in hosts]
         self.mesh: set[str] = set()
@@ -80,7 +96,9 @@ class Design:
             return edge(one, other) in self.choices or self.mesh.issuperset((one, other))
 
         found = topology.tree_of(network["topology"], network["home"], members, site, seconds, possible)
-        self.tree = {pair for pair in found if not self.mesh.issuperset(pair)} | {mesh.place(host) for host in self.mesh}
+        self.tree = {pair for pair in found if not self.mesh.issuperset(pair)} | {
+            mesh.place(host) for host in self.mesh
+        }
         self._require_paths([host for host in members if _reached(hosts, host)])
         self.shortcuts = {edge(*pair) for pair in network["shortcuts"]} - self.tree
         for pair in sorted(self.shortcuts - set(self.choices)):
@@ -103,7 +121,13 @@ class Design:
             if kind != mesh.KIND and not (_reached(hosts, one) and _reached(hosts, other)):
                 end = next(iter(ends.values()))
                 mtu = None if kind == "ssh" else self._mtu_now
-                self.choices[(one, other)] = {"transport": kind, "reason": end["reason"], "rtt": None, "mtu": mtu, "kept": end["role"] != "shortcut"}
+                self.choices[(one, other)] = {
+                    "transport": kind,
+                    "reason": end["reason"],
+                    "rtt": None,
+                    "mtu": mtu,
+                    "kept": end["role"] != "shortcut",
+                }
 
     def _choose_mesh(self, members: t.Sequence[str], hosts: t.Mapping[str, Host], facts: transport.Facts) -> None:
         """Who is on the mesh; whoever isn't hangs off one of those by a tap."""
@@ -116,7 +140,11 @@ class Design:
         self._require_answers(set(members) - set(reached) - kept)
         for host in self.mesh:
             sizes = [self.choices[edge(host, other)]["mtu"] for other in on_it if host in on_it and other != host]
-            self.choices[mesh.place(host)] = {"transport": mesh.KIND, "reason": "", "mtu": min(sizes, default=self._mtu_now)}
+            self.choices[mesh.place(host)] = {
+                "transport": mesh.KIND,
+                "reason": "",
+                "mtu": min(sizes, default=self._mtu_now),
+            }
         for one in on_it:
             for other, why in outside.items():
                 self.choices.pop(edge(one, other), None)
@@ -127,8 +155,19 @@ class Design:
 
     def _require_answers(self, silent: t.Collection[str]) -> None:
         """No VXLAN link beside a mesh: FRR would take its device for the mesh's."""
-        held = sorted({host for pair, choice in self.choices.items() for host in pair if choice.get("kept") is not None and host in silent})
-        held = [host for host in held if any(host in pair and self.choices[pair]["transport"] in ("vxlan", "wireguard") for pair in self.choices)]
+        held = sorted(
+            {
+                host
+                for pair, choice in self.choices.items()
+                for host in pair
+                if choice.get("kept") is not None and host in silent
+            }
+        )
+        held = [
+            host
+            for host in held
+            if any(host in pair and self.choices[pair]["transport"] in ("vxlan", "wireguard") for pair in self.choices)
+        ]
         if held:
             raise GridError(
                 "host_unreached",
@@ -170,7 +209,8 @@ class Design:
         return wanted or largest
 
     def steps(self) -> list[dict[t.Any, str]]:
-        """Roles by link, phase by phase. A link whose transport changes is two: the old one stays until the new one is there."""
+        """Roles by link, phase by phase. A link whose transport changes is two: the old one stays until the new one is
+        there."""
 
         def keyed(pairs: t.Iterable[Edge]) -> set[t.Any]:
             return {(*pair, self.choices[pair]["transport"]) for pair in pairs}
@@ -180,7 +220,11 @@ class Design:
         meshed = any(key[2] == mesh.KIND for key in {*old, *keyed(self.tree)})
         found = (topology.mesh_phases if meshed else topology.phases)(old, keyed(self.tree))
         wanted = keyed(self.shortcuts)
-        there = {key for key, ends in self.now.items() if len(ends) == 2 and all(end["role"] == "shortcut" for end in ends.values())}
+        there = {
+            key
+            for key, ends in self.now.items()
+            if len(ends) == 2 and all(end["role"] == "shortcut" for end in ends.values())
+        }
         before = {key for key, ends in self.now.items() if any(end["role"] == "shortcut" for end in ends.values())}
         # Nothing is sent over a shortcut before both of its ends are up, nor while one of them is taken away.
         resting = dict.fromkeys((wanted - there) | (before - wanted), "standby")
@@ -193,7 +237,13 @@ class Design:
         pair, kind = (key[0], key[1]), key[2]
         if kind == mesh.KIND:
             before = self.now.get(key, {}).get(host)
-            return mesh.end_of(self.network, host, role, self.mesh, hosts) if host in self.mesh else {**before, "role": role} if before else None
+            return (
+                mesh.end_of(self.network, host, role, self.mesh, hosts)
+                if host in self.mesh
+                else {**before, "role": role}
+                if before
+                else None
+            )
         choice = self.choices.get(pair)
         if choice is None or choice["transport"] != kind or "kept" in choice:
             before = self.now.get(key, {}).get(host)
@@ -209,7 +259,11 @@ class Design:
             "remote": hosts[peer]["address"],
         }
         if kind == "ssh":
-            return {**link, "end": "client" if choice["client"] == host else "server", "port": int(hosts[peer].get("port") or 22)}
+            return {
+                **link,
+                "end": "client" if choice["client"] == host else "server",
+                "port": int(hosts[peer].get("port") or 22),
+            }
         inner = {"inner": wireguard.address(peer)} if kind == "wireguard" else {}
         return {**link, **inner, "vni": model.link_vni(self.network["vni"], *pair)}
 
@@ -218,7 +272,11 @@ def _guests(networks: t.Collection[str], machines: t.Iterable[Host]) -> dict[str
     found: dict[str, list[Part]] = {}
     for machine in machines:
         if machine.get("network") in networks and machine.get("provider") and machine.get("mac"):
-            entry = {"device": guest_device(machine["mac"]), "mac": machine["mac"].lower(), "network": machine["network"]}
+            entry = {
+                "device": guest_device(machine["mac"]),
+                "mac": machine["mac"].lower(),
+                "network": machine["network"],
+            }
             found.setdefault(machine["provider"], []).append(entry)
     return {host: sorted(entries, key=lambda entry: entry["mac"]) for host, entries in found.items()}
 
@@ -244,12 +302,15 @@ def overlay_plan(
 ) -> dict[str, t.Any]:
     """What is to be done on each host.
 
-    :param given: ``virtuoso_networks``. :param hosts: by name: ``address``, ``port`` of SSH, ``site``. :param facts: what the module
-        ``overlay_probe`` found, by host.
-    :param parts: what each host has now. :param machines: ``provider``, ``network`` and ``mac`` of each.
+    :param given: ``virtuoso_networks``.
+    :param hosts: by name: ``address``, ``port`` of SSH, ``site``.
+    :param facts: what the module ``overlay_probe`` found, by host.
+    :param parts: what each host has now.
+    :param machines: ``provider``, ``network`` and ``mac`` of each.
     :param known_keys: the hosts' SSH keys as the grid knows them.
     :returns: ``phases``, each a part by host; ``links``, one row each with its reason; ``networks`` with their MTU.
-    :raises GridError: as :mod:`model`, :mod:`transport`, and ``no_path``, ``mtu_too_large``, ``host_key_changed``, ``network_in_use``.
+    :raises GridError: as :mod:`model`, :mod:`transport`, and ``no_path``, ``mtu_too_large``, ``host_key_changed``,
+        ``network_in_use``.
     """
     check_host_keys(facts, parts or {}, known_keys or {})
     networks = [model.parse_network(entry, list(hosts)) for entry in given]
@@ -291,12 +352,21 @@ def overlay_plan(
 
 
 def _part(
-    host: str, designs: t.Sequence[Design], roles: t.Sequence[dict[Edge, str]], hosts: t.Mapping[str, Host], guests: t.Mapping[str, list[Part]]
+    host: str,
+    designs: t.Sequence[Design],
+    roles: t.Sequence[dict[Edge, str]],
+    hosts: t.Mapping[str, Host],
+    guests: t.Mapping[str, list[Part]],
 ) -> Part:
     mine = [design for design in designs if host in design.network["hosts"]]
     if not mine:
         return dict(EMPTY)
-    ends = [design.link(key, host, role, hosts) for design, each in zip(designs, roles) for key, role in sorted(each.items()) if host in key[:2]]
+    ends = [
+        design.link(key, host, role, hosts)
+        for design, each in zip(designs, roles)
+        for key, role in sorted(each.items())
+        if host in key[:2]
+    ]
     links = [end for end in ends if end is not None]
     networks = [
         {
@@ -324,8 +394,14 @@ def _part(
 
 
 def check_host_keys(facts: transport.Facts, parts: t.Mapping[str, Part], known: t.Mapping[str, str]) -> None:
-    """:raises GridError: ``host_key_changed`` where a host shows another SSH key than the grid, or one of its links, knows."""
-    linked = {link["peer"]: link["host_key"] for part in parts.values() for link in part.get("links") or [] if link.get("host_key")}
+    """:raises GridError: ``host_key_changed`` where a host shows another SSH key than the grid, or one of its links,
+    knows."""
+    linked = {
+        link["peer"]: link["host_key"]
+        for part in parts.values()
+        for link in part.get("links") or []
+        if link.get("host_key")
+    }
     for host, seen in sorted(facts.items()):
         before, shown = known.get(host, linked.get(host)), seen.get("host_key")
         if before and shown and before != shown:
@@ -342,7 +418,9 @@ def check_host_keys(facts: transport.Facts, parts: t.Mapping[str, Part], known: 
 
 def _check_unused(networks: t.Sequence[model.Network], parts: t.Mapping[str, Part], machines: t.Sequence[Host]) -> None:
     """:raises GridError: ``network_in_use``: a network is to go, and machines are on it."""
-    gone = {entry["name"] for part in parts.values() for entry in part.get("networks") or []} - {network["name"] for network in networks}
+    gone = {entry["name"] for part in parts.values() for entry in part.get("networks") or []} - {
+        network["name"] for network in networks
+    }
     for name in sorted(gone):
         users = sorted(machine.get("name") or machine["mac"] for machine in machines if machine.get("network") == name)
         if users:
@@ -379,9 +457,11 @@ def _check_vnis(designs: t.Sequence[Design]) -> None:
 def with_keys(
     phases: t.Sequence[t.Mapping[str, Part]], keys: t.Mapping[str, t.Mapping[str, str]], host_keys: t.Mapping[str, str]
 ) -> list[dict[str, Part]]:
-    """The phases with what links need to know each other: an SSH server the client's key, its client the server's host key, WireGuard its peers' keys.
+    """The phases with what links need to know each other: an SSH server the client's key, its client the server's host
+    key, WireGuard its peers' keys.
 
-    :param keys: by host and device, the public key of the link's client; WireGuard's is called ``wireguard``. :param host_keys: by host.
+    :param keys: by host and device, the public key of the link's client; WireGuard's is called ``wireguard``.
+    :param host_keys: by host.
     """
 
     def completed(link: Part) -> Part:
@@ -394,7 +474,9 @@ def with_keys(
     def whole(part: Part) -> Part:
         found = {**part, "links": [completed(link) for link in part["links"]]}
         if part.get("wireguard"):
-            peers = [{**peer, "key": keys.get(peer["name"], {}).get("wireguard", "")} for peer in part["wireguard"]["peers"]]
+            peers = [
+                {**peer, "key": keys.get(peer["name"], {}).get("wireguard", "")} for peer in part["wireguard"]["peers"]
+            ]
             found["wireguard"] = {**part["wireguard"], "peers": peers}
         return found
 

@@ -22,7 +22,8 @@ def edge(one: str, other: str) -> Edge:
 def spanning_tree(root: str, hosts: t.Collection[str], weight: t.Callable[[str, str], float | None]) -> set[Edge]:
     """Prim's algorithm from ``root``: the edges of a tree of least weight; what can't be reached is left out.
 
-    :param weight: of an edge, ``None`` where it can't be. Equal weights are decided by names, so that the answer is always the same.
+    :param weight: of an edge, ``None`` where it can't be. Equal weights are decided by names, so that the answer is
+        always the same.
     """
     inside, found = {root}, set()
     while True:
@@ -40,11 +41,13 @@ def spanning_tree(root: str, hosts: t.Collection[str], weight: t.Callable[[str, 
         found.add(edge(one, other))
 
 
-def tree_of(topology: str, home: str, hosts: t.Collection[str], site: t.Mapping[str, str], latency: Latency, possible: Possible) -> set[Edge]:
+def tree_of(
+    topology: str, home: str, hosts: t.Collection[str], site: t.Mapping[str, str], latency: Latency, possible: Possible
+) -> set[Edge]:
     """The tree of a network.
 
-    ``star``: the first host of each site is linked with the home, the others of the site with their first; where the home can't be reached directly, through
-    whom it can. ``tree``: the tree of least latency.
+    ``star``: the first host of each site is linked with the home, the others of the site with their first; where the
+    home can't be reached directly, through whom it can. ``tree``: the tree of least latency.
     """
     first: dict[str, str] = {site.get(home, home): home}
     for host in sorted(hosts):
@@ -58,9 +61,12 @@ def tree_of(topology: str, home: str, hosts: t.Collection[str], site: t.Mapping[
         if topology == "tree":
             return known
         same_site = site.get(one, one) == site.get(other, other)
-        wanted = (home in (one, other) and first[site.get(other, other)] == other and first[site.get(one, one)] == one and not same_site) or (
-            same_site and first[site.get(one, one)] in (one, other)
-        )
+        wanted = (
+            home in (one, other)
+            and first[site.get(other, other)] == other
+            and first[site.get(one, one)] == one
+            and not same_site
+        ) or (same_site and first[site.get(one, one)] in (one, other))
         # Whatever isn't of the star is only taken where there is no other way.
         return known if wanted else known + 2 * _UNKNOWN
 
@@ -99,16 +105,21 @@ def has_loop(edges: t.Iterable[t.Any]) -> bool:
 
 
 def mesh_phases(now: t.Mapping[t.Any, str], wanted: t.Collection[t.Any]) -> list[dict[t.Any, str]]:
-    """As :func:`phases`, where hosts are, or are to be, on a mesh: an EVPN network's VXLAN, on which each host reaches each.
+    """As :func:`phases`, where hosts are, or are to be, on a mesh: an EVPN network's VXLAN, on which each host reaches
+    each.
 
-    :param now: roles by key; a host's place on the mesh is the key ``("", host, "evpn")``: the mesh is one more node of the tree. :param wanted: keys.
+    :param now: roles by key; a host's place on the mesh is the key ``("", host, "evpn")``: the mesh is one more node of
+        the tree.
+    :param wanted: keys.
 
-    BGP takes over last and lets go first, for it may not see a MAC address both by itself and by a link that it doesn't know. Between, the mesh is a link
-    as others are, which floods to all and learns. Roles beside those of :func:`phases`: ``evpn``, what BGP says; ``frozen``, what it said, while it is
-    silent on all hosts; ``resting``, as ``standby``, and whatever was learned is forgotten; ``flooding``, which doesn't learn.
+    BGP takes over last and lets go first, for it may not see a MAC address both by itself and by a link that it doesn't
+    know. Between, the mesh is a link as others are, which floods to all and learns. Roles beside those of
+    :func:`phases`: ``evpn``, what BGP says; ``frozen``, what it said, while it is silent on all hosts; ``resting``, as
+    ``standby``, and whatever was learned is forgotten; ``flooding``, which doesn't learn.
 
-    The mesh brings what one host floods to all others: also to the host from which the frame came by a link that goes. That would take it for a frame of a
-    machine elsewhere, and lose its own machine until that speaks the next time. So nobody learns by the mesh before all have given up the old links.
+    The mesh brings what one host floods to all others: also to the host from which the frame came by a link that goes.
+    That would take it for a frame of a machine elsewhere, and lose its own machine until that speaks the next time. So
+    nobody learns by the mesh before all have given up the old links.
     """
     final = {key: "evpn" if key[0] == "" else "tree" for key in wanted}
     coming = {key for key in final if now.get(key) != final[key]}
@@ -134,12 +145,13 @@ def mesh_phases(now: t.Mapping[t.Any, str], wanted: t.Collection[t.Any]) -> list
 
 
 def phases(now: t.Collection[t.Any], wanted: t.Collection[t.Any]) -> list[dict[t.Any, str]]:
-    """From one tree to another without a loop and, for what is known by address, without a moment between: each phase is done everywhere before the next.
+    """From one tree to another without a loop and, for what is known by address, without a moment between: each phase
+    is done everywhere before the next.
 
     Roles: ``tree`` floods and learns; ``standby`` carries only what is sent to it by a learned or static entry.
 
-    1. The new links come up, standing by. 2. Those that go stop flooding: what their bridges have learned still uses them. 3. The new ones flood, and the old
-    ones go. Where nothing goes, one phase is enough.
+    1. The new links come up, standing by. 2. Those that go stop flooding: what their bridges have learned still uses
+    them. 3. The new ones flood, and the old ones go. Where nothing goes, one phase is enough.
     """
     old, new = set(now), set(wanted)
     final = dict.fromkeys(new, "tree")

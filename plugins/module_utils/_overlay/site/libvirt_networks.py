@@ -27,25 +27,35 @@ def text(name: str, bridge: str) -> str:
 
 
 def read(definition: str) -> tuple[str | None, bool]:
-    """Bridge of a definition, and whether it is one of ours: libvirt before 9.7 keeps no title, but nobody else has such a bridge's name (pure)."""
+    """Bridge of a definition, and whether it is one of ours: libvirt before 9.7 keeps no title, but nobody else has
+    such a bridge's name (pure)."""
     root = ET.fromstring(definition)
     bridge, forward = root.find("bridge"), root.find("forward")
     name = bridge.get("name") if bridge is not None else None
-    return name, forward is not None and forward.get("mode") == "bridge" and name == bridge_name(root.findtext("name") or "")
+    return name, forward is not None and forward.get("mode") == "bridge" and name == bridge_name(
+        root.findtext("name") or ""
+    )
 
 
 def decide(wanted: t.Mapping[str, str], there: t.Mapping[str, tuple[str | None, bool, bool]]) -> list[tuple[str, str]]:
     """(action, name) of what is to be done (pure): ``define``, ``start``, ``remove``.
 
-    :param wanted: bridges by name. :param there: bridge, whether it is active and whether it is ours, by name. :raises GridError: ``network_name_taken``.
+    :param wanted: bridges by name.
+    :param there: bridge, whether it is active and whether it is ours, by name.
+    :raises GridError: ``network_name_taken``.
     """
-    steps = [("remove", name) for name, (dummy, dummy_active, own) in sorted(there.items()) if own and name not in wanted]
+    steps = [
+        ("remove", name) for name, (dummy, dummy_active, own) in sorted(there.items()) if own and name not in wanted
+    ]
     for name, bridge in sorted(wanted.items()):
         found, active, own = there.get(name, (None, False, True))
         if name in there and not own:
             raise GridError(
-                "network_name_taken", f"libvirt has a network {name} that is somebody else's (bridge {found})", object=f"network {name}",
-                tried="define it for machines", remedy="Name the network in virtuoso_networks otherwise, or remove that one",
+                "network_name_taken",
+                f"libvirt has a network {name} that is somebody else's (bridge {found})",
+                object=f"network {name}",
+                tried="define it for machines",
+                remedy="Name the network in virtuoso_networks otherwise, or remove that one",
             )
         if found != bridge:
             steps.append(("define", name))
@@ -82,5 +92,7 @@ def bring(uri: str, wanted: t.Mapping[str, str], check_mode: bool) -> list[str]:
         finally:
             conn.close()
     except libvirt.libvirtError as exc:
-        raise GridError("libvirt_failed", f"libvirt: {exc}", tried="define networks", remedy="See that libvirtd runs, and run again") from exc
+        raise GridError(
+            "libvirt_failed", f"libvirt: {exc}", tried="define networks", remedy="See that libvirtd runs, and run again"
+        ) from exc
     return [f"{action} network {name}" for action, name in steps]

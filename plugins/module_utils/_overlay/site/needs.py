@@ -14,13 +14,19 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.interfaces import ACCOUNT
 
 HOME, SHELL, PASSWORD = "/nonexistent", "/usr/sbin/nologin", "*"
-"""Of the account of the taps, as the role makes it. No password, and yet not locked: OpenSSH refuses keys of locked accounts."""
+"""Of the account of the taps, as the role makes it. No password, and yet not locked: OpenSSH refuses keys of locked
+accounts."""
 _SSHD = "/usr/sbin/sshd"
 
 
 def installed(wanted: t.Collection[str], told: str) -> t.List[str]:
-    """Those of the packages that are installed (pure). :param told: a line for each, its state and its name, as ``dpkg-query`` says them."""
-    there = {words[1] for words in (line.split() for line in told.splitlines()) if len(words) == 2 and words[0] == "installed"}
+    """Those of the packages that are installed (pure).
+    :param told: a line for each, its state and its name, as ``dpkg-query`` says them."""
+    there = {
+        words[1]
+        for words in (line.split() for line in told.splitlines())
+        if len(words) == 2 and words[0] == "installed"
+    }
     return sorted(there.intersection(wanted))
 
 
@@ -46,14 +52,18 @@ def _account(name: str = ACCOUNT) -> bool:
 def _said(*argv: str) -> str:
     """What a program says, whatever it thinks of that."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False).stdout
+        return subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
+        ).stdout
     return ""
 
 
 def needs(packages: t.Sequence[str]) -> t.Dict[str, t.Any]:
-    """``packages`` (those that are installed), ``account`` (whether that of the taps is as it should be), ``penalties`` (whether the SSH server makes
-    whoever fails often wait; ``None`` without one).
+    """``packages`` (those that are installed), ``account`` (whether that of the taps is as it should be), ``penalties``
+    (whether the SSH server makes whoever fails often wait; ``None`` without one).
     """
-    told = _said("dpkg-query", "--show", "--showformat", "${db:Status-Status} ${Package}\n", *packages) if packages else ""
+    told = (
+        _said("dpkg-query", "--show", "--showformat", "${db:Status-Status} ${Package}\n", *packages) if packages else ""
+    )
     penalties = "persourcepenalties" in _said(_SSHD, "-T") if os.path.exists(_SSHD) else None
     return {"packages": installed(packages, told), "account": _account(), "penalties": penalties}

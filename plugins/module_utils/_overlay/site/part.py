@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host's part of the overlay as one transaction: written, carried out, and gone back on where it fails or the controller stays away."""
+"""A host's part of the overlay as one transaction: written, carried out, and gone back on where it fails or the
+controller stays away."""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ def _typed() -> t.Iterator[None]:
     try:
         yield
     except apply.OverlayError as exc:
-        raise GridError(exc.code, str(exc), object="its part of the overlay", tried="bring it to the part that is wanted") from exc
+        raise GridError(
+            exc.code, str(exc), object="its part of the overlay", tried="bring it to the part that is wanted"
+        ) from exc
 
 
 def _key(path: str, make: t.Callable[[], None], check_mode: bool) -> bool:
@@ -55,7 +58,8 @@ def _make_wireguard_key(path: str) -> None:
 
 
 def keys(part: apply.Part, check_mode: bool) -> tuple[dict[str, str], bool]:
-    """The public key of each SSH link that begins here, and ``wireguard``'s, made where there is none; and whether one was. The private ones stay here."""
+    """The public key of each SSH link that begins here, and ``wireguard``'s, made where there is none; and whether one
+    was. The private ones stay here."""
     found, made = {}, False
     for device in sessions.clients(part):
         path = f"{apply.DIRECTORY}/ssh/{device}.key"
@@ -120,7 +124,9 @@ def bring(part: apply.Part, *, check_mode: bool, rollback: int) -> dict[str, t.A
         todo = apply.differences(wanted)
         actions = [f"{key}: {each}" for key in ("ip", "bridge") for each in todo[key]]
         actions += [f"{key} {each}" for key in ("start", "restart", "stop") for each in todo[key]]
-        actions += [f"write {os.path.basename(path)}" for path in todo["files"]] + [f"remove {os.path.basename(path)}" for path in todo["stale"]]
+        actions += [f"write {os.path.basename(path)}" for path in todo["files"]] + [
+            f"remove {os.path.basename(path)}" for path in todo["stale"]
+        ]
         actions += [f"bridge: {each}" for each in todo["forget"]]
         actions += [f"{'silence' if todo['speaker']['hold'] else 'let speak'} BGP"] if "hold" in todo["speaker"] else []
         actions += ["load the rules"] if todo["rules"] else []
@@ -128,7 +134,12 @@ def bring(part: apply.Part, *, check_mode: bool, rollback: int) -> dict[str, t.A
         written = before != wanted
         if written and not actions:
             actions = ["note the part"]
-        result = {"changed": bool(actions), "actions": actions, "part": wanted, "diff": diff("part of the overlay", before, wanted)}
+        result = {
+            "changed": bool(actions),
+            "actions": actions,
+            "part": wanted,
+            "diff": diff("part of the overlay", before, wanted),
+        }
         if not actions and not check_mode:
             # A machine has begun since: its port is found sooner from now on. Nothing else comes of it.
             apply.regroup(todo, "leave", "join")
@@ -159,9 +170,19 @@ def _carry_out(wanted: apply.Part, before: apply.Part, todo: t.Mapping[str, t.An
 
 
 def announcement(mac: str) -> bytes:
-    """A frame by which every bridge on the way learns where a machine is: a RARP request, as QEMU sends after a migration (RFC 903)."""
+    """A frame by which every bridge on the way learns where a machine is: a RARP request, as QEMU sends after a
+    migration (RFC 903)."""
     own = bytes(int(octet, 16) for octet in mac.split(":"))
-    return b"\xff" * 6 + own + struct.pack("!HHHBBH", _ETH_P_RARP, 1, 0x0800, 6, 4, 3) + own + b"\0" * 4 + own + b"\0" * 4 + b"\0" * 18
+    return (
+        b"\xff" * 6
+        + own
+        + struct.pack("!HHHBBH", _ETH_P_RARP, 1, 0x0800, 6, 4, 3)
+        + own
+        + b"\0" * 4
+        + own
+        + b"\0" * 4
+        + b"\0" * 18
+    )
 
 
 def announce(part: apply.Part, macs: t.Container[str]) -> list[str]:
@@ -172,7 +193,10 @@ def announce(part: apply.Part, macs: t.Container[str]) -> list[str]:
         if guest["mac"] not in macs or not os.path.exists(f"/sys/class/net/{guest['device']}"):
             continue
         # The bridge here may still hold that the machine is elsewhere.
-        command(["bridge", "fdb", "replace", guest["mac"], "dev", guest["device"], "master", "dynamic"], code="overlay_failed")
+        command(
+            ["bridge", "fdb", "replace", guest["mac"], "dev", guest["device"], "master", "dynamic"],
+            code="overlay_failed",
+        )
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as out:
             out.bind((bridge[guest["network"]], 0))
             out.send(announcement(guest["mac"]))

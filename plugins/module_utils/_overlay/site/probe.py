@@ -1,10 +1,12 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What gets through between hosts: UDP both ways, TCP either way, how large and how fast; and what the kernel here can do.
+"""What gets through between hosts: UDP both ways, TCP either way, how large and how fast; and what the kernel here can
+do.
 
-All hosts probe each other at the same time. Each sends to the others' port from a port of its own each time, as VXLAN does, so that only what a firewall
-admits unasked counts; each answers what it hears in the same way, with what it has heard itself.
+All hosts probe each other at the same time. Each sends to the others' port from a port of its own each time, as VXLAN
+does, so that only what a firewall admits unasked counts; each answers what it hears in the same way, with what it has
+heard itself.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ SIZES = (8972, 1472, 1422, 1372, 1252)
 _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE = 10, 3
 _EVERY = 0.25
 _TRIES = 6
-"""Rounds in which a host that answers is asked for larger frames than it has answered: 32 hosts that always asked for all sizes would drown each other."""
+"""Rounds in which a host that answers is asked for larger frames than it has answered: 32 hosts that always asked for
+all sizes would drown each other."""
 
 Peer = t.Dict[str, t.Any]
 
@@ -37,7 +40,11 @@ def _lacks(transport: str, words: t.Sequence[str]) -> str | None:
     name = "vp" + secrets.token_hex(4)
     try:
         done = subprocess.run(
-            ["ip", "link", "add", name, "type", transport, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            ["ip", "link", "add", name, "type", transport, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             said = done.stderr.strip().splitlines()
@@ -62,8 +69,15 @@ def kernel(find: t.Callable[[str], t.Any] = shutil.which) -> t.Dict[str, str | N
 
 def own_addresses() -> t.List[str]:
     """The IPv4 addresses of this host."""
-    done = subprocess.run(["ip", "-json", "-4", "address", "show"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    return [info["local"] for entry in json.loads(done.stdout or "[]") for info in entry.get("addr_info", ()) if info.get("local")]
+    done = subprocess.run(
+        ["ip", "-json", "-4", "address", "show"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    return [
+        info["local"]
+        for entry in json.loads(done.stdout or "[]")
+        for info in entry.get("addr_info", ())
+        if info.get("local")
+    ]
 
 
 def ssh_greets(host: str, port: int, timeout: float = 3.0) -> t.Tuple[float | None, str | None]:
@@ -104,7 +118,8 @@ class Prober:
                 return
 
     def sizes(self, peer: str) -> t.List[int]:
-        """What to ask a host for in the next round: an answer, and all sizes that are larger than what it answered, some rounds long."""
+        """What to ask a host for in the next round: an answer, and all sizes that are larger than what it answered,
+        some rounds long."""
         self.rounds[peer] = self.rounds.get(peer, 0) + (peer in self.rtt)
         larger = [size for size in SIZES if size > self.largest.get(peer, 0)]
         return [0, *(larger if self.rounds[peer] <= _TRIES else ())]
@@ -169,5 +184,10 @@ def probe(name: str, peers: t.Sequence[Peer], *, seconds: float = 8.0, port: int
     for peer in peers:
         connected, trouble = ssh_greets(peer["address"], int(peer.get("port") or 22))
         found = prober.result(peer["name"])
-        paths[peer["name"]] = {**found, "ssh": connected is not None, "ssh_trouble": trouble, "rtt": found["udp_rtt"] or connected}
+        paths[peer["name"]] = {
+            **found,
+            "ssh": connected is not None,
+            "ssh_trouble": trouble,
+            "rtt": found["udp_rtt"] or connected,
+        }
     return {"name": name, "kernel": kernel(), "addresses": own_addresses(), "paths": paths}

@@ -27,13 +27,20 @@ def read_matrix(text: str) -> list[Row]:
             inner = element.get("elem") or {}
             pair, counter = (inner.get("val") or {}).get("concat"), inner.get("counter")
             if pair and counter:
-                rows.append({"source": pair[0], "destination": pair[1], "bytes": counter["bytes"], "packets": counter["packets"]})
+                rows.append(
+                    {
+                        "source": pair[0],
+                        "destination": pair[1],
+                        "bytes": counter["bytes"],
+                        "packets": counter["packets"],
+                    }
+                )
     return sorted(rows, key=lambda row: (row["source"], row["destination"]))
 
 
 def matrix() -> list[Row]:
-    """Bytes and packets of each pair of MAC addresses, as counted at the machine that sent them, since the last mark; pairs that were silent for an
-    hour are forgotten."""
+    """Bytes and packets of each pair of MAC addresses, as counted at the machine that sent them, since the last mark;
+    pairs that were silent for an hour are forgotten."""
     return read_matrix(command(["nft", "--json", "list", "set", *_TABLE, "matrix"], accept=(0, 1)))
 
 
@@ -91,16 +98,23 @@ def links(part: apply.Part) -> list[Row]:
 
 
 def mesh_row(link: Row, state: str, entries: t.Sequence[Row], spoken: t.Mapping[str, Row]) -> Row:
-    """How a host's end of a mesh is (pure): its sessions, the hosts that it floods to, and the MAC addresses that BGP told of.
+    """How a host's end of a mesh is (pure): its sessions, the hosts that it floods to, and the MAC addresses that BGP
+    told of.
 
-    ``down`` where BGP is to be spoken and no session is there. :param entries: of all VXLAN devices. :param spoken: the sessions by address.
+    ``down`` where BGP is to be spoken and no session is there.
+    :param entries: of all VXLAN devices.
+    :param spoken: the sessions by address.
     """
     mine = [entry for entry in entries if entry.get("ifname") == link["device"] and entry.get("dst")]
     by_address = {peer["address"]: peer["name"] for peer in link["peers"]}
     vteps = sorted(entry["dst"] for entry in mine if entry["mac"] == evpn.ALL)
     macs = [{"mac": entry["mac"], "vtep": entry["dst"]} for entry in mine if entry["mac"] != evpn.ALL]
     told = [
-        {"peer": peer["name"], "address": peer["address"], **(spoken.get(peer["address"]) or {"state": None, "seconds": 0})}
+        {
+            "peer": peer["name"],
+            "address": peer["address"],
+            **(spoken.get(peer["address"]) or {"state": None, "seconds": 0}),
+        }
         for peer in link["peers"]
         if peer["speaks"]
     ]

@@ -41,5 +41,7 @@ def test_to_look_for_one_loads_no_room():
         "import sys; from ansible_collections.virtuoso.grid.plugins.filter import deployment, home; deployment.FilterModule().filters(); "
         "print([name for name in sys.modules if '_overlay' in name or '_machine' in name])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)})
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}
+    )
     assert done.stdout.strip() == "[]"

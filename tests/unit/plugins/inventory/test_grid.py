@@ -68,7 +68,9 @@ def plain(value):
     """What ansible-inventory printed, without its marks of what is unsafe."""
     if isinstance(value, dict):
         return (
-            value["__ansible_unsafe"] if set(value) == {"__ansible_unsafe"} else {key: plain(item) for key, item in value.items()}
+            value["__ansible_unsafe"]
+            if set(value) == {"__ansible_unsafe"}
+            else {key: plain(item) for key, item in value.items()}
         )
     return [plain(item) for item in value] if isinstance(value, list) else value
 
@@ -106,11 +108,18 @@ IN_PLACE = CONFIGURATION.replace("state/", "../state/")
 def test_beside_a_static_inventory_that_one_says_how_providers_are_reached(place, plugins_name):
     inventory = read(place, **{plugins_name: IN_PLACE, "hosts": HOSTS})
     provider = variables(inventory, "provider1")
-    assert (provider["ansible_host"], provider["ansible_port"], provider["ansible_user"]) == ("198.18.0.99", 2222, "admin")
+    assert (provider["ansible_host"], provider["ansible_port"], provider["ansible_user"]) == (
+        "198.18.0.99",
+        2222,
+        "admin",
+    )
     assert provider["virtuoso_site"] == "elsewhere" and provider["virtuoso_kind"] == "provider"
     machine = variables(inventory, "web1")
     assert (machine["ansible_host"], machine["ansible_port"], machine["ansible_user"]) == ("198.18.1.5", 22, "debian")
-    assert "-l root" in machine["ansible_ssh_common_args"] and "state/grid.db.known_hosts" in machine["ansible_ssh_common_args"]
+    assert (
+        "-l root" in machine["ansible_ssh_common_args"]
+        and "state/grid.db.known_hosts" in machine["ansible_ssh_common_args"]
+    )
     assert names(inventory, "providers") == ["provider1"] and names(inventory, "machines") == ["web1"]
     assert names(inventory, "site_north") == ["provider1", "web1"]
 
@@ -124,7 +133,11 @@ def test_without_another_inventory_the_store_can_say_how_providers_are_reached(p
     inventory = read(place, grid=IN_PLACE + "providers: true\n")
     provider = variables(inventory, "provider1")
     assert names(inventory, "providers") == ["provider1"]
-    assert (provider["ansible_host"], provider["ansible_user"], provider["virtuoso_site"]) == ("198.18.0.21", "root", "north")
+    assert (provider["ansible_host"], provider["ansible_user"], provider["virtuoso_site"]) == (
+        "198.18.0.21",
+        "root",
+        "north",
+    )
     (place / "grid.yml").unlink()
     later = read(place, **{"zz-grid": IN_PLACE + "providers: true\n", "hosts": HOSTS})
     assert variables(later, "provider1")["ansible_host"] == "198.18.0.99"
@@ -142,7 +155,8 @@ def test_a_machine_named_in_a_group_of_ones_own_is_still_reached(place):
 
 
 @pytest.mark.parametrize(
-    ("include", "machines"), [("[existing]", ["web1"]), ("[future]", ["web2"]), ("[existing, future]", ["web1", "web2"])]
+    ("include", "machines"),
+    [("[existing]", ["web1"]), ("[future]", ["web2"]), ("[existing, future]", ["web1", "web2"])],
 )
 def test_include(place, include, machines):
     inventory = read(place, grid=IN_PLACE + f"include: {include}\n")
@@ -173,7 +187,10 @@ def test_only_machines_that_meet_conditions(place, options, machines):
     assert names(inventory, "machines") == machines and names(inventory, "site_north")[0] == "provider1"
 
 
-@pytest.mark.parametrize("options", ["where: [colour == blue]\n", "scope: {near: nowhere}\n", "stale_after: soon\n", "where: [memory >= 1 parsec]\n"])
+@pytest.mark.parametrize(
+    "options",
+    ["where: [colour == blue]\n", "scope: {near: nowhere}\n", "stale_after: soon\n", "where: [memory >= 1 parsec]\n"],
+)
 def test_a_bad_condition_is_an_error(place, options):
     (place / "grid.yml").write_text(IN_PLACE + options, encoding="utf-8")
     done = run("inventory", "-i", place, "--list")
@@ -187,7 +204,9 @@ def test_stale_hosts_are_marked_and_not_dropped(place):
     with Store(str(place.parent / "state" / "grid.db")).writing() as connection:
         connection.exec_driver_sql("UPDATE host SET seen = '2020-01-01T00:00:00Z' WHERE seen IS NOT NULL")
     inventory = read(place, grid=IN_PLACE + "include: [existing, future]\n")
-    assert names(inventory, "stale") == ["provider1", "web1"] and variables(inventory, "web2")["virtuoso_stale"] is False
+    assert (
+        names(inventory, "stale") == ["provider1", "web1"] and variables(inventory, "web2")["virtuoso_stale"] is False
+    )
     assert names(read(place, grid=IN_PLACE + "stale_after: 36500 d\n"), "stale") is None
 
 
@@ -209,7 +228,11 @@ def test_the_environment_names_the_store(place, monkeypatch):
 def test_without_a_store_there_is_a_warning_and_no_machine(tmp_path):
     (tmp_path / "grid.yml").write_text(CONFIGURATION, encoding="utf-8")
     done = run("inventory", "-i", tmp_path, "--list")
-    assert done.returncode == 0 and "there is no store" in done.stderr and json.loads(done.stdout)["_meta"]["hostvars"] == {}
+    assert (
+        done.returncode == 0
+        and "there is no store" in done.stderr
+        and json.loads(done.stdout)["_meta"]["hostvars"] == {}
+    )
     assert not (tmp_path / "state").exists()
 
 

@@ -32,11 +32,19 @@ def tree(place):
     """Every path with its mode and content."""
     found = {}
     for path in sorted(place.rglob("*")):
-        found[str(path.relative_to(place))] = (oct(stat.S_IMODE(path.lstat().st_mode)), path.read_text() if path.is_file() else None)
+        found[str(path.relative_to(place))] = (
+            oct(stat.S_IMODE(path.lstat().st_mode)),
+            path.read_text() if path.is_file() else None,
+        )
     return found
 
 
-MADE = {"a": ("0o711", None), "a/b": ("0o755", None), "a/b/unit": ("0o640", "one\ntwo"), "a/link": ("0o777", "one\ntwo")}
+MADE = {
+    "a": ("0o711", None),
+    "a/b": ("0o755", None),
+    "a/b/unit": ("0o640", "one\ntwo"),
+    "a/link": ("0o777", "one\ntwo"),
+}
 
 
 def test_check_mode_names_what_a_run_does_and_a_second_run_does_nothing(tmp_path):
@@ -45,7 +53,9 @@ def test_check_mode_names_what_a_run_does_and_a_second_run_does_nothing(tmp_path
     before = tree(tmp_path)
     foretold = bring(tmp_path, True)
     assert tree(tmp_path) == before
-    assert bring(tmp_path) == foretold and foretold[0] == [f"{tmp_path}/{name}" for name in ("a", "a/b", "a/b/unit", "a/link", "old")]
+    assert bring(tmp_path) == foretold and foretold[0] == [
+        f"{tmp_path}/{name}" for name in ("a", "a/b", "a/b/unit", "a/link", "old")
+    ]
     assert tree(tmp_path) == MADE
     assert bring(tmp_path) == bring(tmp_path, True) == ([], [])
 
@@ -68,7 +78,9 @@ def test_only_what_differs_is_brought_back(tmp_path, spoil, before):
     assert (os.path.exists("/etc/hostname") and os.lstat("/etc/hostname").st_mtime_ns) == hostname
 
 
-@pytest.mark.parametrize("spoil", [lambda path: path.symlink_to("elsewhere"), lambda path: path.write_text("x"), lambda path: None])
+@pytest.mark.parametrize(
+    "spoil", [lambda path: path.symlink_to("elsewhere"), lambda path: path.write_text("x"), lambda path: None]
+)
 def test_a_link_that_leads_elsewhere_or_is_none_is_made_anew(tmp_path, spoil):
     bring(tmp_path)
     (tmp_path / "a/link").unlink()

@@ -28,7 +28,9 @@ sys.exit(int(sys.argv[3]))
 def test_a_file_that_the_controller_named_goes_with_the_process(tmp_path, own, code):
     path = tmp_path / ("own-1" if own else "mine")
     argv = [sys.executable, "-c", SCRIPT, str(tmp_path / "own-"), str(path), str(code)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
     assert (done.returncode, '"connect"' in done.stdout) == (code, True), done.stderr
     assert path.exists() is not own
 
@@ -38,4 +40,7 @@ def test_a_line_names_its_object_and_files_are_kept_apart(tmp_path):
     other = first.about("tiny")
     first.stage("connect")
     other.bytes("transfer", 1, 2)
-    assert [line.split('"name": "')[1].split('"')[0] for line in (tmp_path / "file").read_text().splitlines()] == ["source", "tiny"]
+    assert [line.split('"name": "')[1].split('"')[0] for line in (tmp_path / "file").read_text().splitlines()] == [
+        "source",
+        "tiny",
+    ]

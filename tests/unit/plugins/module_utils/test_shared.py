@@ -23,14 +23,39 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending
 
 @pytest.mark.parametrize(
     "text, size",
-    [("2 GiB", 2 * 2**30), ("512MiB", 512 * 2**20), ("1.5 TB", 1_500_000_000_000), (" 7 kb ", 7000), (4096, 4096), ("0", 0), ("0.5 KiB", 512)],
+    [
+        ("2 GiB", 2 * 2**30),
+        ("512MiB", 512 * 2**20),
+        ("1.5 TB", 1_500_000_000_000),
+        (" 7 kb ", 7000),
+        (4096, 4096),
+        ("0", 0),
+        ("0.5 KiB", 512),
+    ],
 )
 def test_sizes_are_read(text, size):
     assert parse_size(text) == size
 
 
 @pytest.mark.parametrize(
-    "text", ["", "big", "-1 GiB", "2 GiG", "1,5 GiB", "1e9", None, True, [], "nan", "9" * 40, "0.3 B", "16 EiB", "2 GiB; rm", "\u0662 GiB"]
+    "text",
+    [
+        "",
+        "big",
+        "-1 GiB",
+        "2 GiG",
+        "1,5 GiB",
+        "1e9",
+        None,
+        True,
+        [],
+        "nan",
+        "9" * 40,
+        "0.3 B",
+        "16 EiB",
+        "2 GiB; rm",
+        "\u0662 GiB",
+    ],
 )
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(GridError) as caught:
@@ -44,13 +69,18 @@ def test_a_size_out_of_range_says_the_range():
         parse_size("2 GiB", minimum=16 * 2**20, maximum=2**30)
 
 
-@pytest.mark.parametrize("size, text", [(0, "0 B"), (17, "17 B"), (2**30, "1 GiB"), (1536 * 2**20, "1.5 GiB"), (2**63, "8 EiB"), (1000, "1000 B")])
+@pytest.mark.parametrize(
+    "size, text",
+    [(0, "0 B"), (17, "17 B"), (2**30, "1 GiB"), (1536 * 2**20, "1.5 GiB"), (2**63, "8 EiB"), (1000, "1000 B")],
+)
 def test_sizes_are_shown(size, text):
     assert format_size(size) == text
 
 
 def test_an_error_names_host_object_attempt_and_remedy():
-    error = GridError("disk_full", "no space left", remedy="Free 2 GiB", free=17).on(host="provider1", object="machine web1", tried="create its disk")
+    error = GridError("disk_full", "no space left", remedy="Free 2 GiB", free=17).on(
+        host="provider1", object="machine web1", tried="create its disk"
+    )
     assert str(error) == "provider1: machine web1: no space left (tried: create its disk). Free 2 GiB"
     assert error.failure() == {
         "code": "disk_full",
@@ -68,9 +98,17 @@ def test_one_failed_object_keeps_its_own_result():
         raise GridError("no_room", "too small")
 
     result = attempt("web1", work, kind="machine", tried="start")
-    assert (result["name"], result["changed"], result["failed"], result["failure"]["code"]) == ("web1", False, True, "no_room")
+    assert (result["name"], result["changed"], result["failed"], result["failure"]["code"]) == (
+        "web1",
+        False,
+        True,
+        "no_room",
+    )
     assert result["failure"]["object"] == "machine web1"
-    assert attempt("web1", lambda: {"changed": True}, kind="machine", tried="start") == {"name": "web1", "changed": True}
+    assert attempt("web1", lambda: {"changed": True}, kind="machine", tried="start") == {
+        "name": "web1",
+        "changed": True,
+    }
 
 
 def test_a_difference_shows_only_what_differs():
@@ -118,7 +156,11 @@ def test_a_command_gives_its_output():
 def test_a_failed_command_tells_the_end_of_what_it_said():
     with pytest.raises(GridError, match="no such thing") as caught:
         command(["sh", "-c", "echo no such thing >&2; exit 3"], object="image tiny")
-    assert caught.value.code == "command_failed" and caught.value.details["rc"] == 3 and caught.value.object == "image tiny"
+    assert (
+        caught.value.code == "command_failed"
+        and caught.value.details["rc"] == 3
+        and caught.value.object == "image tiny"
+    )
 
 
 def test_a_missing_program_and_a_slow_one_are_told_apart():
@@ -132,7 +174,12 @@ def test_a_missing_program_and_a_slow_one_are_told_apart():
 
 
 def test_arguments_are_merged_and_doubles_refused():
-    merged = merge(HYPERVISOR, DEPOT, {"argument_spec": {"x": {}}, "required_if": [("x", 1, ["path"])]}, {"supports_check_mode": True})
+    merged = merge(
+        HYPERVISOR,
+        DEPOT,
+        {"argument_spec": {"x": {}}, "required_if": [("x", 1, ["path"])]},
+        {"supports_check_mode": True},
+    )
     assert set(merged["argument_spec"]) == {"uri", "path", "x"} and merged["supports_check_mode"]
     with pytest.raises(ValueError, match="uri"):
         merge(HYPERVISOR, HYPERVISOR)

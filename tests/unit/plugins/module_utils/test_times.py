@@ -26,7 +26,9 @@ def test_times(value, expected):
     assert parse_time(value) == expected and parse_time(expected) == expected
 
 
-@pytest.mark.parametrize("value", ["", "noon", "2027-13-01", 5, None, "0001-01-01", "9999-12-31T23:59:59-10:00", "2027-03-01T08:00:00Z; x"])
+@pytest.mark.parametrize(
+    "value", ["", "noon", "2027-13-01", 5, None, "0001-01-01", "9999-12-31T23:59:59-10:00", "2027-03-01T08:00:00Z; x"]
+)
 def test_what_is_no_time(value):
     with pytest.raises(GridError) as caught:
         parse_time(value)
@@ -34,7 +36,8 @@ def test_what_is_no_time(value):
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [("100 ms", 100000), ("0.5s", 500000), ("20us", 20), (1000, 1000), ("1000", 1000), (" 1 s ", 1000000)]
+    ("value", "expected"),
+    [("100 ms", 100000), ("0.5s", 500000), ("20us", 20), (1000, 1000), ("1000", 1000), (" 1 s ", 1000000)],
 )
 def test_durations(value, expected):
     assert parse_duration(value) == expected and parse_duration(expected) == expected

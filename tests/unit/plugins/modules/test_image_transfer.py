@@ -10,8 +10,8 @@ import subprocess
 import sys
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import channel, plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import channel, plan
 from ansible_collections.virtuoso.grid.plugins.modules import image_transfer
 
 SOURCE = plan.Source("home1", "198.18.0.11", 22, "virtuoso", "/k", "/h")
@@ -35,7 +35,12 @@ def _depot(tmp_path):
 
 
 def test_what_the_connection_needs_not_is_read_while_it_is_made():
-    done = subprocess.run([sys.executable, "-c", READ], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", READ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        check=True,
+    )
     assert done.stdout == b"[]\n"
 
 

@@ -49,7 +49,12 @@ def test_a_machines_life(run):
     assert run(registration, providers=hosts, machines=[told])["changed"] is True
     assert run(registration, providers=hosts, machines=[told])["changed"] is False
     known = run(order_info, uuids=[machine["reference"]])["machines"][0]
-    assert (known["state"], known["address"], known["provider"], known["site"]) == ("running", "198.18.1.5", "p1", "north")
+    assert (known["state"], known["address"], known["provider"], known["site"]) == (
+        "running",
+        "198.18.1.5",
+        "p1",
+        "north",
+    )
 
     assert run(order, machines=["web1"], state="absent")["machines"][0]["failure"]["code"] == "machine_exists"
     assert run(registration, gone=[machine["uuid"]])["changed"] is True
@@ -61,7 +66,9 @@ def test_a_file_is_listed_without_the_database_library_and_is_the_same(run, monk
     assert run(order, machines=machines, owner="alice")["rc"] == 0
     named = run(order_info, names=["web1", "db1"])["machines"]
     monkeypatch.setattr(order_info, "_asked", None)
-    assert sorted(run(order_info)["machines"], key=lambda row: row["name"]) == sorted(named, key=lambda row: row["name"])
+    assert sorted(run(order_info)["machines"], key=lambda row: row["name"]) == sorted(
+        named, key=lambda row: row["name"]
+    )
 
 
 def test_check_mode_makes_no_store(run, tmp_path):
@@ -69,14 +76,23 @@ def test_check_mode_makes_no_store(run, tmp_path):
     assert run(order, check=True, machines=machines)["changed"] is True
     assert run(order_info, check=True)["machines"] == []
     unplaced = [{"name": "web1", "uuid": None, "image": IMAGE, "memory": GIB}]
-    assert run(placement, check=True, machines=unplaced, providers=[{"name": "p1", "site": "north", **FACTS}])["changed"] is True
+    assert (
+        run(placement, check=True, machines=unplaced, providers=[{"name": "p1", "site": "north", **FACTS}])["changed"]
+        is True
+    )
     assert run(registration, check=True, providers=[{"name": "p1", "site": "north"}])["changed"] is True
     assert not list(tmp_path.iterdir())
 
 
 def test_a_batch_with_a_bad_entry_fails_and_serves_the_others(run):
-    result = run(order, machines=[{"name": "web1", "image": "tiny"}, {"name": "../web2", "image": "tiny"}], owner="alice")
-    assert result["rc"] == 1 and result["failed"] and result["failure"] == {"code": "some_failed", "codes": ["invalid_name"]}
+    result = run(
+        order, machines=[{"name": "web1", "image": "tiny"}, {"name": "../web2", "image": "tiny"}], owner="alice"
+    )
+    assert (
+        result["rc"] == 1
+        and result["failed"]
+        and result["failure"] == {"code": "some_failed", "codes": ["invalid_name"]}
+    )
     assert [bool(machine.get("failed")) for machine in result["machines"]] == [False, True] and result["changed"]
     assert [machine["name"] for machine in run(order_info)["machines"]] == ["web1"]
 

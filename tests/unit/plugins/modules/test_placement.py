@@ -18,7 +18,15 @@ FACTS = {
     **{"memory_free": 8 * GIB, "disk_free": 99 * GIB, "memory_allocated": 0, "cpus_allocated": 0, "disk_allocated": 0},
 }
 TIMES = {"from": "2097-01-01T00:00:00Z", "to": "2097-02-01T00:00:00Z"}
-RESERVATION = {"owner": "alice", "provider": "p1", "period": "100 ms", "slice": "50 ms", "cpus": 2, "memory": "4 GiB", **TIMES}
+RESERVATION = {
+    "owner": "alice",
+    "provider": "p1",
+    "period": "100 ms",
+    "slice": "50 ms",
+    "cpus": 2,
+    "memory": "4 GiB",
+    **TIMES,
+}
 
 
 @pytest.fixture
@@ -26,7 +34,9 @@ def run(tmp_path, capsys):
     """Runs a module on a store; returns what it returns, with its exit code as ``rc``."""
 
     def call(module, *, check=False, **options):
-        with patch_module_args({"store": str(tmp_path / "grid.db"), "_ansible_check_mode": check, "_ansible_diff": True, **options}):
+        with patch_module_args(
+            {"store": str(tmp_path / "grid.db"), "_ansible_check_mode": check, "_ansible_diff": True, **options}
+        ):
             with pytest.raises(SystemExit) as ended:
                 module.main()
         return {"rc": ended.value.code, **json.loads(capsys.readouterr().out)}
@@ -44,7 +54,12 @@ def grid(run):
 def place(run, *entries, owner="alice", providers=("p1",), **options):
     ordered = run(order, machines=[{"image": "tiny", "owner": owner, **entry} for entry in entries])
     machines = [{**machine["spec"], "uuid": machine["uuid"], "image": IMAGE} for machine in ordered["machines"]]
-    return run(placement, machines=machines, providers=[{"name": name, "site": "north", **FACTS} for name in providers], **options)
+    return run(
+        placement,
+        machines=machines,
+        providers=[{"name": name, "site": "north", **FACTS} for name in providers],
+        **options,
+    )
 
 
 def codes(result, batch):
@@ -64,9 +79,24 @@ def test_a_quota_is_set_once_changed_and_removed(run):
 
 
 def test_a_bad_quota_fails_alone(run):
-    bad = [{"owner": "a/b"}, {"owner": "bob", "memory": "lots"}, {"owner": "bob", "machines": -1}, {"owner": "bob", "cows": 1}, "bob", {}]
+    bad = [
+        {"owner": "a/b"},
+        {"owner": "bob", "memory": "lots"},
+        {"owner": "bob", "machines": -1},
+        {"owner": "bob", "cows": 1},
+        "bob",
+        {},
+    ]
     result = run(quota, quotas=[*bad, {"owner": "carol", "vcpus": 0}])
-    expected = ["invalid_owner", "invalid_size", "invalid_quota", "invalid_quota", "invalid_quota", "invalid_quota", None]
+    expected = [
+        "invalid_owner",
+        "invalid_size",
+        "invalid_quota",
+        "invalid_quota",
+        "invalid_quota",
+        "invalid_quota",
+        None,
+    ]
     assert codes(result, "quotas") == expected and result["changed"] and result["rc"] == 1
 
 
@@ -159,15 +189,29 @@ def test_the_answer_says_how_it_came_about(run):
     result = place(run, *machines, providers=["p1", "p2", "p3"], within=1.0, seed=5)
     told = result["solver"]
     assert told["engine"] == "cp-sat" and told["library"] and told["cost"] <= told["greedy"] and not told["cut"]
-    greedy = place(run, *({**machine, "name": "g" + machine["name"]} for machine in machines[:2]), providers=["p1"], solver="greedy")
+    greedy = place(
+        run,
+        *({**machine, "name": "g" + machine["name"]} for machine in machines[:2]),
+        providers=["p1"],
+        solver="greedy",
+    )
     assert greedy["solver"]["engine"] == "greedy"
 
 
 def test_check_mode_chooses_what_the_run_will(run):
     run(quota, quotas=[{"owner": "carol", "machines": 1}])
-    ordered = run(order, machines=[{"image": "tiny", "owner": "alice", "name": f"m{number}", "vcpus": number + 1} for number in range(5)])
+    ordered = run(
+        order,
+        machines=[
+            {"image": "tiny", "owner": "alice", "name": f"m{number}", "vcpus": number + 1} for number in range(5)
+        ],
+    )
     machines = [{**machine["spec"], "uuid": machine["uuid"], "image": IMAGE} for machine in ordered["machines"]]
-    options = {"machines": machines, "providers": [{"name": name, "site": "north", **FACTS} for name in ("p1", "p2", "p3")], "within": 0.5}
+    options = {
+        "machines": machines,
+        "providers": [{"name": name, "site": "north", **FACTS} for name in ("p1", "p2", "p3")],
+        "within": 0.5,
+    }
     checked = run(placement, check=True, **options)
     real = run(placement, **options)
     assert checked["machines"] == real["machines"] and checked["diff"] == real["diff"]

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration import once
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration import plan as play
-from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._at_once import at_once, looked_at
 
 HOSTS = {name: {"name": name, "site": name, "path": f"/{name}"} for name in ("p1", "p2", "p3")}
@@ -17,13 +17,35 @@ LOOKED = {"p1": {"machines": [{"uuid": "a"}]}, "p2": {"machines": []}}
 
 
 def move(name="a", source="p1", target="p2", **more):
-    base = {"name": name, "uuid": name, "source": source, "target": target, "mode": "live", "was": "running", "status": "planned", "postcopy": False}
-    return {**base, "size": 1, "link": [source, target], "missing": [], "network": "virtuoso", "extra_networks": [], **more}
+    base = {
+        "name": name,
+        "uuid": name,
+        "source": source,
+        "target": target,
+        "mode": "live",
+        "was": "running",
+        "status": "planned",
+        "postcopy": False,
+    }
+    return {
+        **base,
+        "size": 1,
+        "link": [source, target],
+        "missing": [],
+        "network": "virtuoso",
+        "extra_networks": [],
+        **more,
+    }
 
 
 @pytest.fixture(name="planned")
 def _planned(monkeypatch):
-    answer = {"settle": [{}, {}], "moves": [move()], "rows": [{"name": "z", "uuid": "z", "changed": False}], "seen": [{"uuid": "a", "at": "p1"}, {"uuid": "z"}]}
+    answer = {
+        "settle": [{}, {}],
+        "moves": [move()],
+        "rows": [{"name": "z", "uuid": "z", "changed": False}],
+        "seen": [{"uuid": "a", "at": "p1"}, {"uuid": "z"}],
+    }
 
     def plan(moves, looked, **options):
         answer["told"] = options
@@ -35,7 +57,12 @@ def _planned(monkeypatch):
 
 def arrive(journey):
     def arrived(machine):
-        return {**machine, "status": "done", "row": {"uuid": machine["uuid"], "changed": True}, "seen": {"uuid": machine["uuid"], "at": journey["target"]}}
+        return {
+            **machine,
+            "status": "done",
+            "row": {"uuid": machine["uuid"], "changed": True},
+            "seen": {"uuid": machine["uuid"], "at": journey["target"]},
+        }
 
     return [arrived(machine) for machine in journey["machines"]]
 
@@ -44,7 +71,13 @@ def test_what_was_decided_is_done_and_what_is_seen_later_counts(planned):
     done = at_once([], HOSTS, LOOKED, WANTED, arrive)
     assert done["over"] and done["changed"] and [row["uuid"] for row in done["rows"]] == ["z", "a"]
     assert done["seen"] == [{"uuid": "z"}, {"uuid": "a", "at": "p2"}]
-    assert planned["told"] == {"mode": "auto", "dead": [], "speeds": {}, "reserve": 0, "sites": {name: name for name in HOSTS}}
+    assert planned["told"] == {
+        "mode": "auto",
+        "dead": [],
+        "speeds": {},
+        "reserve": 0,
+        "sites": {name: name for name in HOSTS},
+    }
 
 
 def test_where_nothing_moves_it_is_over_and_nothing_has_changed(planned):
@@ -63,7 +96,10 @@ def test_where_nothing_moves_it_is_over_and_nothing_has_changed(planned):
 )
 def test_a_machine_that_needs_more_is_left_to_the_steps(planned, more):
     planned["moves"].append(move("b", **more))
-    assert at_once([], HOSTS, LOOKED, WANTED, lambda journey: pytest.fail("a journey")) == {"changed": False, "over": False}
+    assert at_once([], HOSTS, LOOKED, WANTED, lambda journey: pytest.fail("a journey")) == {
+        "changed": False,
+        "over": False,
+    }
 
 
 @pytest.mark.parametrize(
@@ -109,15 +145,39 @@ def test_each_host_is_asked_for_all_machines_and_for_the_seed_where_one_should_b
             return arguments
 
     looked = looked_at({name: Station(name) for name in ("p1", "p2")}, HOSTS, [move("web", uuid="a")], {"uri": "u"})
-    assert looked["p1"] == {"uri": "u", "step": "look", "path": "/p1", "facts": True, "machines": [{"name": "web", "uuid": "a", "seed": True}]}
+    assert looked["p1"] == {
+        "uri": "u",
+        "step": "look",
+        "path": "/p1",
+        "facts": True,
+        "machines": [{"name": "web", "uuid": "a", "seed": True}],
+    }
     assert looked["p2"]["failure"]["code"] == "target_unreachable"
 
 
 def test_a_host_by_its_variables():
     told = once.end({"inventory_hostname": "p1", "ansible_host": "198.18.0.21", "virtuoso_site": "north"}, "/depot")
-    assert {key: told[key] for key in ("name", "address", "path", "site")} == {"name": "p1", "address": "198.18.0.21", "path": "/depot", "site": "north"}
-    own = once.end({"inventory_hostname": "p2", "virtuoso_address": "198.18.0.22", "ansible_host": "p2.example", "virtuoso_depot": "/own"}, "/depot")
-    assert (own["address"], own["path"], own["site"], own["provider"]["address"]) == ("198.18.0.22", "/own", "p2", "p2.example")
+    assert {key: told[key] for key in ("name", "address", "path", "site")} == {
+        "name": "p1",
+        "address": "198.18.0.21",
+        "path": "/depot",
+        "site": "north",
+    }
+    own = once.end(
+        {
+            "inventory_hostname": "p2",
+            "virtuoso_address": "198.18.0.22",
+            "ansible_host": "p2.example",
+            "virtuoso_depot": "/own",
+        },
+        "/depot",
+    )
+    assert (own["address"], own["path"], own["site"], own["provider"]["address"]) == (
+        "198.18.0.22",
+        "/own",
+        "p2",
+        "p2.example",
+    )
 
 
 def test_where_a_guest_probably_moves_live():

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All steps of a journey in one task: in which order, on which host, and that what was started early does nothing without its word."""
+"""All steps of a journey in one task: in which order, on which host, and that what was started early does nothing
+without its word."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ import time
 import pytest
 from ansible_collections.virtuoso.grid.plugins.action.machine_migrate import by_step, no_way_round
 from ansible_collections.virtuoso.grid.plugins.module_utils import _hold
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration import steps
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration import steps
 from ansible_collections.virtuoso.grid.plugins.plugin_utils import _stations
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._moving import Held, Trip, Ways
 
@@ -53,7 +54,9 @@ def test_who_is_left_alone_does_nothing(tmp_path):
 
 def test_the_shell_gives_whole_words_and_leaves_nothing_when_its_input_ends(tmp_path):
     directory = tmp_path / "words"
-    with subprocess.Popen(["/bin/sh", "-c", _stations.script(str(directory))], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
+    with subprocess.Popen(
+        ["/bin/sh", "-c", _stations.script(str(directory))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as shell:
         assert shell.stdout.readline() == b"virtuoso-ready\n"
         assert directory.stat().st_mode & 0o777 == 0o700
         word = {"machines": [{"name": "a b", "text": "\\n 'x' \"y\" %s $(touch z) \u00e4"}], "socket": None}
@@ -67,7 +70,9 @@ def test_the_shell_gives_whole_words_and_leaves_nothing_when_its_input_ends(tmp_
 
 def test_a_module_that_serves_answers_through_the_shell_until_nobody_listens(tmp_path):
     directory = tmp_path / "words"
-    with subprocess.Popen(["/bin/sh", "-c", _stations.script(str(directory))], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
+    with subprocess.Popen(
+        ["/bin/sh", "-c", _stations.script(str(directory))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as shell:
         assert shell.stdout.readline() == b"virtuoso-ready\n"
         words = _hold.Words(str(directory / "serve"))
         for number in range(2):
@@ -77,7 +82,10 @@ def test_a_module_that_serves_answers_through_the_shell_until_nobody_listens(tmp
             # Who is started again doesn't do it again.
             assert not (directory / f"serve.{number}").exists()
             assert words.answer({"big": "x" * 30000, "text": "\n\u00e4"})
-            assert json.loads(shell.stdout.readline()) == {"number": number, "result": {"big": "x" * 30000, "text": "\n\u00e4"}}
+            assert json.loads(shell.stdout.readline()) == {
+                "number": number,
+                "result": {"big": "x" * 30000, "text": "\n\u00e4"},
+            }
         shell.stdin.close()
         shell.wait(5)
         assert words.answer({}) is False
@@ -89,10 +97,12 @@ def test_a_module_that_serves_answers_through_the_shell_until_nobody_listens(tmp
 
 def test_the_shell_is_ready_when_answers_are_read_and_its_reader_ends_with_it(tmp_path):
     directory, slow = tmp_path / "words", tmp_path / "cat"
-    slow.write_text("#!/bin/sh\nsleep 0.3\nexec /bin/cat \"$@\"\n", encoding="utf-8")
+    slow.write_text('#!/bin/sh\nsleep 0.3\nexec /bin/cat "$@"\n', encoding="utf-8")
     slow.chmod(0o700)
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    with subprocess.Popen(["/bin/sh", "-c", _stations.script(str(directory))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env) as shell:
+    with subprocess.Popen(
+        ["/bin/sh", "-c", _stations.script(str(directory))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
+    ) as shell:
         assert shell.stdout.readline() == b"virtuoso-ready\n"
         # As a module does: without a reader this fails.
         os.close(os.open(directory / _hold.ANSWERS, os.O_WRONLY | os.O_NONBLOCK))
@@ -111,7 +121,9 @@ def test_one_that_is_started_again_after_the_first_had_its_word_ends(tmp_path):
 
 
 def test_the_shell_takes_no_directory_that_is_there(tmp_path):
-    done = subprocess.run(["/bin/sh", "-c", _stations.script(str(tmp_path))], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    done = subprocess.run(
+        ["/bin/sh", "-c", _stations.script(str(tmp_path))], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
     assert done.returncode == 1 and b"ready" not in done.stdout and tmp_path.is_dir()
 
 
@@ -169,7 +181,16 @@ class Caller:
 
 def machine(mode="live", **more):
     was = "stopped" if mode == "cold" else "running"
-    base = {"name": "a", "uuid": "a", "source": "p1", "target": "p2", "mode": mode, "status": "planned", "was": was, "missing": []}
+    base = {
+        "name": "a",
+        "uuid": "a",
+        "source": "p1",
+        "target": "p2",
+        "mode": mode,
+        "status": "planned",
+        "was": was,
+        "missing": [],
+    }
     return {**base, "seed": "s", **more}
 
 
@@ -177,8 +198,14 @@ def trip(answers, mode="live", way=lambda: Held(contextlib.nullcontext("/socket"
     log = []
     stations = {"source": Station("p1", log, answers), "target": Station("p2", log, answers)}
     journey = {"source": "p1", "target": "p2", "machines": [machine(mode)]}
-    found = Trip(journey, stations, {step: {"step": step} for step in steps.ORDER}, way, lambda given, result: result, order).run()
-    return found["machines"][0], [line for line in log if not line.startswith("begin")], [line for line in log if line.startswith("begin")]
+    found = Trip(
+        journey, stations, {step: {"step": step} for step in steps.ORDER}, way, lambda given, result: result, order
+    ).run()
+    return (
+        found["machines"][0],
+        [line for line in log if not line.startswith("begin")],
+        [line for line in log if line.startswith("begin")],
+    )
 
 
 def test_a_live_journey():
@@ -218,10 +245,14 @@ def test_without_a_way_nothing_is_sent():
 
 def test_check_mode_only_asks_the_target():
     after, did, begun = trip({}, order=steps.ORDER[:1], way=lambda: pytest.fail("no way is made"))
-    assert sorted(did[:3]) == ["listen p1", "listen p2", "prepare p2 -"] and begun == [] and after["status"] == "prepared"
+    assert (
+        sorted(did[:3]) == ["listen p1", "listen p2", "prepare p2 -"] and begun == [] and after["status"] == "prepared"
+    )
 
 
-@pytest.mark.parametrize("lost", [Caller({"failed": True, "failure": {"code": "not_called"}}), Caller({"machines": []}, deaf=True)])
+@pytest.mark.parametrize(
+    "lost", [Caller({"failed": True, "failure": {"code": "not_called"}}), Caller({"machines": []}, deaf=True)]
+)
 def test_what_lost_its_connection_before_the_word_is_started_again(lost):
     log = []
     begun = _stations.Begun(Station("p1", log, {}, lost), "send", {"step": "send"}, lost)
@@ -236,11 +267,17 @@ def test_what_has_the_word_is_not_started_again():
 
 
 def test_each_step_is_told_of_its_own_end():
-    source, target = {"name": "p1", "address": "198.18.0.21", "path": "/a"}, {"name": "p2", "address": "198.18.0.22", "path": "/b"}
+    source, target = (
+        {"name": "p1", "address": "198.18.0.21", "path": "/a"},
+        {"name": "p2", "address": "198.18.0.22", "path": "/b"},
+    )
     told = by_step({"source": source, "target": target, "parallel": 2, "downtime": 50, "uri": "u", "machines": []})
     assert [(step, told[step]["name"], told[step]["path"]) for step in steps.ORDER] == [
-        ("prepare", "p2", "/b"), ("send", "p1", "/a"), ("receive", "p2", "/b"), ("settle", "p1", "/a"),
-    ]  # fmt: skip
+        ("prepare", "p2", "/b"),
+        ("send", "p1", "/a"),
+        ("receive", "p2", "/b"),
+        ("settle", "p1", "/a"),
+    ]
     assert told["send"]["target"] == target and told["send"]["downtime"] == 50 and "downtime" not in told["receive"]
     with pytest.raises(GridError):
         by_step({"source": source, "target": {"name": "p2"}})
@@ -250,12 +287,23 @@ def test_each_step_is_told_of_its_own_end():
 def test_it_is_told_that_the_way_through_the_controller_failed_too():
     cut = {"uuid": "a", "failed": True, "msg": "p2: cut", "failure": {"code": "source_unreachable"}}
     after = no_way_round({"machines": [cut, {"uuid": "b", "msg": "other"}]}, GridError("relay_impossible", "no keys"))
-    assert after["machines"][0]["msg"] == "p2: cut; nor through the controller: no keys" and after["machines"][1]["msg"] == "other"
+    assert (
+        after["machines"][0]["msg"] == "p2: cut; nor through the controller: no keys"
+        and after["machines"][1]["msg"] == "other"
+    )
 
 
 def test_a_journey_that_could_not_be_made_is_told_for_each_machine():
-    wave = [{"source": "p1", "target": "p2", "machines": [machine(), machine(name="b", uuid="b", status="failed", row={"name": "b", "failed": True})]}]
-    assert [journey["source"] for journey in steps.involved(wave, "move", ["p1"])] == ["p1"] and steps.involved(wave, "move", ["p2"]) == []
+    wave = [
+        {
+            "source": "p1",
+            "target": "p2",
+            "machines": [machine(), machine(name="b", uuid="b", status="failed", row={"name": "b", "failed": True})],
+        }
+    ]
+    assert [journey["source"] for journey in steps.involved(wave, "move", ["p1"])] == ["p1"] and steps.involved(
+        wave, "move", ["p2"]
+    ) == []
     (after,) = steps.arrived(wave, {"p1>p2": {"unreachable": True, "msg": "gone"}})
     assert [row["row"].get("failure", {}).get("code") for row in after["machines"]] == ["host_unreachable", None]
     (after,) = steps.arrived(wave, {"p1>p2": {"machines": [{"uuid": "a", "status": "done"}]}})

@@ -36,6 +36,9 @@ def test_a_host_cannot_steer_the_terminal_or_flood_it():
     assert "\x1b" not in line and len(line) <= 200
 
 
-@pytest.mark.parametrize("event", [{"stage": "s", "done": "many"}, {"stage": "s", "done": 5, "total": 0}, {"stage": "s", "done": 5, "total": None}])
+@pytest.mark.parametrize(
+    "event",
+    [{"stage": "s", "done": "many"}, {"stage": "s", "done": 5, "total": 0}, {"stage": "s", "done": 5, "total": None}],
+)
 def test_odd_numbers_do_no_harm(event):
     assert describe("h", event, 1.0).startswith("h: working: s")

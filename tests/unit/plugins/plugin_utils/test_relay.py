@@ -62,7 +62,10 @@ def test_what_is_no_ssh_connection_cannot_be_joined():
     assert caught.value.code == "relay_impossible"
 
 
-@pytest.mark.parametrize(("hostvars", "why"), [({}, "no host of the inventory"), ({"home1": {"ansible_connection": "local"}}, "isn't reached by SSH")])
+@pytest.mark.parametrize(
+    ("hostvars", "why"),
+    [({}, "no host of the inventory"), ({"home1": {"ansible_connection": "local"}}, "isn't reached by SSH")],
+)
 def test_a_source_that_ansible_does_not_reach_by_ssh(hostvars, why):
     with pytest.raises(GridError) as caught:
         _relay.connection_to("home1", {"hostvars": hostvars}, None)

@@ -137,7 +137,10 @@ def test_without_the_way_it_ends_with_what_became_of_its_step(served):
         station.caller._process.wait()
         # Its reader ends with it, a while later where there is much to do.
         reader = f"^cat {station.caller.path(_hold.ANSWERS)}$"
-        subprocess.run(["timeout", "4", "sh", "-c", 'while pgrep -f "$1" >/dev/null; do sleep 0.01; done', "sh", reader], check=True)
+        subprocess.run(
+            ["timeout", "4", "sh", "-c", 'while pgrep -f "$1" >/dev/null; do sleep 0.01; done', "sh", reader],
+            check=True,
+        )
         gone.set()
 
     station, host = served(works_on)

@@ -68,7 +68,12 @@ def test_there_are_no_more_lines_than_rows():
 
 @pytest.mark.parametrize(
     ("environment", "good"),
-    [({"TERM": "xterm"}, True), ({"TERM": "dumb"}, False), ({}, False), ({"TERM": "xterm", "AWX_ISOLATED_DATA_DIR": "/runner"}, False)],
+    [
+        ({"TERM": "xterm"}, True),
+        ({"TERM": "dumb"}, False),
+        ({}, False),
+        ({"TERM": "xterm", "AWX_ISOLATED_DATA_DIR": "/runner"}, False),
+    ],
 )
 def test_lines_are_for_people(environment, good):
     assert terminal.is_for_people(environment) is good

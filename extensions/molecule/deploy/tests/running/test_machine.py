@@ -65,7 +65,9 @@ def test_its_disk_is_an_overlay_on_a_layer_named_by_its_digest(host, disk):
 
 
 def test_both_providers_have_the_same_layer(host, connect, disk):
-    name = host.check_output(f"basename $(qemu-img info --force-share -f qcow2 {disk}/disk.qcow2 | sed -n 's/^backing file: *//p')")
+    name = host.check_output(
+        f"basename $(qemu-img info --force-share -f qcow2 {disk}/disk.qcow2 | sed -n 's/^backing file: *//p')"
+    )
     assert all(connect(provider).file(f"{LAYERS}/{name}").exists for provider in ("home1", "provider1", "provider2"))
 
 
@@ -104,6 +106,6 @@ def test_its_screenshot_is_a_picture(build, machine):
     # PNG, section 5.2 and 11.2.2: signature, then the header's width and height.
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"
     assert picture[12:16] == b"IHDR"
-    width, height = (int.from_bytes(picture[at:at + 4], "big") for at in (16, 20))
+    width, height = (int.from_bytes(picture[at : at + 4], "big") for at in (16, 20))
     assert width >= 640 and height >= 400
-    assert len(set(hashlib.sha256(picture[at:at + 64]).digest() for at in range(0, len(picture), 64))) > 4
+    assert len(set(hashlib.sha256(picture[at : at + 64]).digest() for at in range(0, len(picture), 64))) > 4

@@ -24,14 +24,21 @@ def test_cancelled_one_left_nothing(orders, rows, told):
     there = {order["uuid"] for order in orders.values()}
     assert {row["uuid"] for row in rows("SELECT uuid FROM host")} == there
     # What the orders have in common, their network, stays
-    assert {row["kind"] for row in rows("SELECT kind FROM object WHERE uuid NOT IN (SELECT uuid FROM host)")} == {"network"}
+    assert {row["kind"] for row in rows("SELECT kind FROM object WHERE uuid NOT IN (SELECT uuid FROM host)")} == {
+        "network"
+    }
     assert {row["uuid"] for row in rows("SELECT uuid FROM futures")} == there
     assert {row["object"] for row in rows("SELECT object FROM event")} == there
 
 
 def test_one_ordered_by_variables_is_like_any_other(orders):
     order = orders["mol-survey1"]
-    assert (order["owner"], order["spec"]["image"], order["spec"]["memory"], order["spec"]["tags"]) == ("alice", "tiny", 64 * MIB, [])
+    assert (order["owner"], order["spec"]["image"], order["spec"]["memory"], order["spec"]["tags"]) == (
+        "alice",
+        "tiny",
+        64 * MIB,
+        [],
+    )
     assert [user["name"] for user in order["spec"]["users"]] == ["alice"]
 
 

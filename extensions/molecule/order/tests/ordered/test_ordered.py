@@ -20,7 +20,11 @@ def test_store_is_for_its_owner_only(host, build):
 def test_all_are_ordered(orders):
     assert orders.keys() == NAMES
     assert {name: order["owner"] for name, order in orders.items()} == {
-        "mol-web1": "alice", "mol-web2": "bob", "mol-db1": "alice", "mol-own1": "alice"}
+        "mol-web1": "alice",
+        "mol-web2": "bob",
+        "mol-db1": "alice",
+        "mol-own1": "alice",
+    }
 
 
 def test_all_are_futures_on_no_provider(orders, rows, told):
@@ -54,7 +58,9 @@ def test_what_was_asked_for_is_kept(orders):
 def test_history_tells_when_each_was_ordered(orders, rows):
     """Once: the second run added nothing."""
     events = rows("SELECT object, what FROM event")
-    assert sorted((event["object"], event["what"]) for event in events) == sorted((order["uuid"], "ordered") for order in orders.values())
+    assert sorted((event["object"], event["what"]) for event in events) == sorted(
+        (order["uuid"], "ordered") for order in orders.values()
+    )
 
 
 def test_inventory_shows_futures_only_where_asked(ansible, build, tmp_path):

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A connection by TLS of which many records go to and from the kernel at once. Used on both ends, by the sender as a file beside it (standard library only)."""
+"""A connection by TLS of which many records go to and from the kernel at once. Used on both ends, by the sender as a
+file beside it (standard library only)."""
 
 from __future__ import annotations
 
@@ -15,11 +16,13 @@ PIECE = 2**18
 
 
 class Sealed(io.RawIOBase):
-    """A connection by TLS. A socket that speaks it by itself asks the kernel once to send each record of 16 KiB, and twice to read it; here many go at once.
+    """A connection by TLS. A socket that speaks it by itself asks the kernel once to send each record of 16 KiB, and
+    twice to read it; here many go at once.
 
     Not to be used from several threads.
 
-    :param plain: a connected socket, which is this one's from now on. :param context: an ``ssl.SSLContext``, as are ``names`` the words for its ``wrap_bio``.
+    :param plain: a connected socket, which is this one's from now on.
+    :param context: an ``ssl.SSLContext``, as are ``names`` the words for its ``wrap_bio``.
     :raises OSError: where the other end isn't who it should be, or gone.
     """
 
@@ -64,7 +67,8 @@ class Sealed(io.RawIOBase):
         return True
 
     def readinto(self, buffer: t.Any) -> int:
-        """As many bytes as have come, at least one; 0 at the end. :raises OSError: where the connection is lost, or silent for longer than it may be."""
+        """As many bytes as have come, at least one; 0 at the end.
+        :raises OSError: where the connection is lost, or silent for longer than it may be."""
         view, at = memoryview(buffer), 0
         while at < len(view):
             try:

@@ -3,17 +3,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The source's end of a transfer: gives the parts of layers that another host asks for, and nothing else.
 
-Installed on image servers and providers as the forced command of the account ``virtuoso``, started by sshd for the time of one
-connection; with ``--tls`` started by systemd for one connection, which is standard input, to a host that shows a certificate of the grid's authority. It stands
-alone, with ``sealed.py`` beside it for TLS (standard library only). Requests are lines of JSON on standard input:
+Installed on image servers and providers as the forced command of the account ``virtuoso``, started by sshd for the time
+of one connection; with ``--tls`` started by systemd for one connection, which is standard input, to a host that shows a
+certificate of the grid's authority. It stands alone, with ``sealed.py`` beside it for TLS (standard library only).
+Requests are lines of JSON on standard input:
 
-* ``{"get": "manifest", "name": "tiny@1"}``, ``{"get": "index", "digest": "sha256:..."}``, ``"boot"`` likewise: a small file, whole
-* ``{"get": "ranges", "digest": ..., "ranges": [[offset, bytes], ...], "level": 0, "rate": null, "spare": false}``: parts of a layer's file, one after the
-  other, at most ``rate`` bytes a second; if the level isn't 0 through zstd, which begins with that level and adapts it to the link; with
-  ``spare`` on one thread, at a low one
+* ``{"get": "manifest", "name": "tiny@1"}``, ``{"get": "index", "digest": "sha256:..."}``, ``"boot"`` likewise: a small
+  file, whole
+* ``{"get": "ranges", "digest": ..., "ranges": [[offset, bytes], ...], "level": 0, "rate": null, "spare": false}``:
+  parts of a layer's file, one after the other, at most ``rate`` bytes a second; if the level isn't 0 through zstd,
+  which begins with that level and adapts it to the link; with ``spare`` on one thread, at a low one
 
-Answers are frames: a byte (0 data, 1 a word in JSON), the length as four bytes, that much. The last frame of an answer is a word
-with ``end`` or ``error``. ``waiting`` is said while this host gives to as many others as it may, ``hello`` as soon as a host was admitted by TLS.
+Answers are frames: a byte (0 data, 1 a word in JSON), the length as four bytes, that much. The last frame of an answer
+is a word with ``end`` or ``error``. ``waiting`` is said while this host gives to as many others as it may, ``hello`` as
+soon as a host was admitted by TLS.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ LARGE = 2**20
 HIGHEST = 9
 """The highest level of zstd: those above take thrice the work for a hundredth of the bytes."""
 STEADY = 5
-"""The highest level where one of at most that was asked for: above it a compressor falls behind a link of 100 Mbit/s wherever the data are hard."""
+"""The highest level where one of at most that was asked for: above it a compressor falls behind a link of 100 Mbit/s
+wherever the data are hard."""
 FRUGAL = 3
 """The highest level where others want the processors."""
 MAX_REQUEST = 2**26
@@ -82,8 +86,9 @@ class Pace:
 def compressor(level: int, spare: bool) -> list[str]:
     """zstd(1), with a window that finds repetitions far apart; a receiver needs no option for it up to 27.
 
-    It raises its level while its output waits, and lowers it while its output is waited for. On two threads it would wait for four
-    windows of input first, and keep all of them in memory, if its jobs weren't made small; it finds what lies far back all the same.
+    It raises its level while its output waits, and lowers it while its output is waited for. On two threads it would
+    wait for four windows of input first, and keep all of them in memory, if its jobs weren't made small; it finds what
+    lies far back all the same.
 
     :param spare: on one thread, at a level that takes little work, however slow the link is.
     """
@@ -91,11 +96,21 @@ def compressor(level: int, spare: bool) -> list[str]:
         return ["zstd", "-q", "-c", "-T1", f"-{min(level, FRUGAL)}", "--long=27"]
     threads = min(2, len(os.sched_getaffinity(0)))
     most = STEADY if level <= STEADY else HIGHEST
-    return ["zstd", "-q", "-c", f"-T{threads}", f"--adapt=min=1,max={most}", f"-{min(level, HIGHEST)}", "--long=27", "-B8M"]
+    return [
+        "zstd",
+        "-q",
+        "-c",
+        f"-T{threads}",
+        f"--adapt=min=1,max={most}",
+        f"-{min(level, HIGHEST)}",
+        "--long=27",
+        "-B8M",
+    ]
 
 
 def widen(pipe: t.Any) -> None:
-    """Let a pipe take more before its writer has to wait; pipe(7), fcntl(2). Where that isn't allowed it works all the same."""
+    """Let a pipe take more before its writer has to wait; pipe(7), fcntl(2). Where that isn't allowed it works all the
+    same."""
     with contextlib.suppress(OSError):
         fcntl.fcntl(pipe, 1031, LARGE)  # F_SETPIPE_SZ; Python has the name since 3.10
 
@@ -137,7 +152,9 @@ class Secured:
 class Sender:
     """One connection."""
 
-    def __init__(self, images: str, slots: str, parallel: int, stdin: t.BinaryIO, stdout: t.Union[Pipe, Secured]) -> None:
+    def __init__(
+        self, images: str, slots: str, parallel: int, stdin: t.BinaryIO, stdout: t.Union[Pipe, Secured]
+    ) -> None:
         self.images = images
         self.slots = slots
         self.parallel = parallel
@@ -180,7 +197,9 @@ class Sender:
             if what in ("index", "boot"):
                 return self._small("layers", f"{file}.{what}", True)
             ranges = [(int(at), int(length)) for at, length in request["ranges"]]
-            return self._ranges(file + ".qcow2", ranges, int(request.get("level") or 0), request.get("rate"), bool(request.get("spare")))
+            return self._ranges(
+                file + ".qcow2", ranges, int(request.get("level") or 0), request.get("rate"), bool(request.get("spare"))
+            )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
             raise Refused("bad_request", "that is no request") from exc
 
@@ -209,7 +228,9 @@ class Sender:
                 sent += len(text)
                 self._frame(DATA, text)
 
-    def _ranges(self, file: str, ranges: list[tuple[int, int]], level: int, rate: t.Any, spare: bool) -> dict[str, t.Any]:
+    def _ranges(
+        self, file: str, ranges: list[tuple[int, int]], level: int, rate: t.Any, spare: bool
+    ) -> dict[str, t.Any]:
         if not 0 <= level <= 19 or (rate is not None and float(rate) <= 0):
             raise Refused("bad_request", "that is no level or no rate")
         with self._opened("layers", file) as descriptor, self._slot():
@@ -255,7 +276,8 @@ class Sender:
         return sent
 
     def _from_file(self, descriptor: int, at: int, length: int) -> None:
-        """So many bytes, for their frame has promised them; of a file that has become shorter zeros, which nobody takes for the block."""
+        """So many bytes, for their frame has promised them; of a file that has become shorter zeros, which nobody takes
+        for the block."""
         while length:
             done = self.stdout.part(descriptor, at, length)
             if done == 0:
@@ -263,7 +285,9 @@ class Sender:
                 return
             at, length = at + done, length - done
 
-    def _compressed(self, descriptor: int, ranges: t.Iterable[tuple[int, int]], argv: list[str], pace: Pace) -> tuple[int, float]:
+    def _compressed(
+        self, descriptor: int, ranges: t.Iterable[tuple[int, int]], argv: list[str], pace: Pace
+    ) -> tuple[int, float]:
         """Bytes sent, and the seconds in which the compressor was waited for: more is the link's fault."""
         sent, waited = 0, 0.0
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -292,14 +316,21 @@ class Sender:
                 sent += len(text)
             feeder.join()
         if failed or process.returncode:
-            raise failed[0] if failed and isinstance(failed[0], Refused) else Refused("io_error", "the layer could not be compressed")
+            raise (
+                failed[0]
+                if failed and isinstance(failed[0], Refused)
+                else Refused("io_error", "the layer could not be compressed")
+            )
         return sent, waited
 
     @contextlib.contextmanager
     def _slot(self) -> t.Iterator[None]:
         """Be one of those that this host gives to at a time: locks on as many files, which end with this process."""
         with contextlib.ExitStack() as stack:
-            files = [stack.enter_context(open(os.path.join(self.slots, f".slot-{each}"), "ab")) for each in range(self.parallel)]
+            files = [
+                stack.enter_context(open(os.path.join(self.slots, f".slot-{each}"), "ab"))
+                for each in range(self.parallel)
+            ]
             said = 0.0
             while not any(map(_locked, files)):
                 if time.monotonic() - said > _SAY_AGAIN:
@@ -330,7 +361,9 @@ def secured(directory: str, user: str) -> t.Any:
     import socket
     import ssl
 
-    spec = importlib.util.spec_from_file_location("sealed", os.path.join(os.path.dirname(os.path.abspath(__file__)), "sealed.py"))
+    spec = importlib.util.spec_from_file_location(
+        "sealed", os.path.join(os.path.dirname(os.path.abspath(__file__)), "sealed.py")
+    )
     sealed = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sealed)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -356,7 +389,13 @@ def alive(connection: t.Any) -> None:
     import socket
 
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_NODELAY", 1), ("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 60000)):
+    for option, value in (
+        ("TCP_NODELAY", 1),
+        ("TCP_KEEPIDLE", 15),
+        ("TCP_KEEPINTVL", 15),
+        ("TCP_KEEPCNT", 4),
+        ("TCP_USER_TIMEOUT", 60000),
+    ):
         connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
@@ -374,10 +413,18 @@ def main() -> None:
     try:
         if arguments.tls:
             connection = secured(arguments.tls, arguments.user)
-            sender = Sender(arguments.images, arguments.slots, arguments.parallel, io.BufferedReader(connection), Secured(connection))
+            sender = Sender(
+                arguments.images,
+                arguments.slots,
+                arguments.parallel,
+                io.BufferedReader(connection),
+                Secured(connection),
+            )
             sender.greet()
         else:
-            sender = Sender(arguments.images, arguments.slots, arguments.parallel, sys.stdin.buffer, Pipe(sys.stdout.buffer))
+            sender = Sender(
+                arguments.images, arguments.slots, arguments.parallel, sys.stdin.buffer, Pipe(sys.stdout.buffer)
+            )
         sender.serve()
     except BrokenPipeError:
         pass

@@ -41,7 +41,14 @@ class Domain:
     """A running domain whose backup goes as the test says; it writes down what was asked of it."""
 
     def __init__(self, stats=(), begin=None, freeze=1, thaw=(), leftover=None):
-        self.asked, self.stats, self.begin, self.freeze, self.thaw, self.job = [], list(stats), begin, freeze, list(thaw), leftover
+        self.asked, self.stats, self.begin, self.freeze, self.thaw, self.job = (
+            [],
+            list(stats),
+            begin,
+            freeze,
+            list(thaw),
+            leftover,
+        )
 
     def UUIDString(self):
         return UUID
@@ -148,7 +155,13 @@ def test_an_agent_that_never_thaws_is_told(monkeypatch):
     assert code(copy, domain) == "guest_frozen"
 
 
-@pytest.mark.parametrize("end", [{"type": libvirt.VIR_DOMAIN_JOB_FAILED, "errmsg": "No space left on device"}, {"type": libvirt.VIR_DOMAIN_JOB_CANCELLED}])
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"type": libvirt.VIR_DOMAIN_JOB_FAILED, "errmsg": "No space left on device"},
+        {"type": libvirt.VIR_DOMAIN_JOB_CANCELLED},
+    ],
+)
 def test_a_copy_that_fails(end):
     domain = Domain([going(10), end])
     assert code(copy, domain) == "capture_failed" and domain.job is None

@@ -21,7 +21,11 @@ def test_machine_types_are_sorted_as_versions():
 
 
 def test_cpu_flags():
-    assert capabilities.cpu_flags("processor : 0\nflags\t\t: fpu vmx sse2\nvmx flags : vnmi\n") >= {"fpu", "vmx", "sse2"}
+    assert capabilities.cpu_flags("processor : 0\nflags\t\t: fpu vmx sse2\nvmx flags : vnmi\n") >= {
+        "fpu",
+        "vmx",
+        "sse2",
+    }
     assert capabilities.cpu_flags("model name : x\n") == set()
 
 

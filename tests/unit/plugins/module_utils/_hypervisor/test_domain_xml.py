@@ -19,17 +19,43 @@ USER = {
     "ssh_authorized_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 " + HOSTILE],
 }
 SPEC = {
-    "uuid": UUID, "name": "web1", "owner": "alice", "site": "site-a", "network": "virtuoso", "goal": "balance", "generation": 3,
-    "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64}, "tags": ["a", "b"], "packages": ["nginx"], "users": [USER],
-    "user": None, "python": "/usr/bin/python3", "vcpus": 2, "memory": 512 * 2**20, "disk": None, "display": "vnc", "cpu_shares": None,
-    "cpu_limit": None, "disk_io": None, "mac": "d2:ff:bf:00:00:01",
-    "vcpus_max": 4, "memory_max": 2**30, "extra_networks": ["lan"], "cards": {"lan": hardware.Card("d2:11:bf:00:00:01", 1400)},
-    "boot": ["disk"], "description": "my web",
-}  # fmt: skip
+    "uuid": UUID,
+    "name": "web1",
+    "owner": "alice",
+    "site": "site-a",
+    "network": "virtuoso",
+    "goal": "balance",
+    "generation": 3,
+    "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64},
+    "tags": ["a", "b"],
+    "packages": ["nginx"],
+    "users": [USER],
+    "user": None,
+    "python": "/usr/bin/python3",
+    "vcpus": 2,
+    "memory": 512 * 2**20,
+    "disk": None,
+    "display": "vnc",
+    "cpu_shares": None,
+    "cpu_limit": None,
+    "disk_io": None,
+    "mac": "d2:ff:bf:00:00:01",
+    "vcpus_max": 4,
+    "memory_max": 2**30,
+    "extra_networks": ["lan"],
+    "cards": {"lan": hardware.Card("d2:11:bf:00:00:01", 1400)},
+    "boot": ["disk"],
+    "description": "my web",
+}
 MODEL = {
-    **SPEC, "display_password": "secret", "virtualization": "qemu", "machine_type": "pc-q35-7.2", "disk_path": "/d/disk.qcow2",
-    "seed_path": "/d/seed.iso", "layers": ["/d/layer.qcow2"],
-}  # fmt: skip
+    **SPEC,
+    "display_password": "secret",
+    "virtualization": "qemu",
+    "machine_type": "pc-q35-7.2",
+    "disk_path": "/d/disk.qcow2",
+    "seed_path": "/d/seed.iso",
+    "layers": ["/d/layer.qcow2"],
+}
 
 
 def built(**changes):
@@ -73,7 +99,10 @@ def test_a_period_without_a_quota_limits_nothing():
 
 
 def test_a_card_on_another_network_has_what_that_carries():
-    assert [(each.find("source").get("network"), each.find("mtu").get("size")) for each in built().findall("devices/interface")[1:]] == [("lan", "1400")]
+    assert [
+        (each.find("source").get("network"), each.find("mtu").get("size"))
+        for each in built().findall("devices/interface")[1:]
+    ] == [("lan", "1400")]
 
 
 @pytest.mark.parametrize("started", [False, True])
@@ -85,7 +114,9 @@ def test_metadata_survives_both_ways_of_writing_it(started):
     # as libvirt stores what virDomainSetMetadata is given
     wrapped = f"<domain><metadata>{metadata.text(values)}</metadata></domain>"
     assert metadata.read(ET.fromstring(wrapped)) == values
-    assert f"<{metadata.PREFIX}:" not in metadata.text(values) and f"xmlns:{metadata.PREFIX}" not in metadata.text(values)
+    assert f"<{metadata.PREFIX}:" not in metadata.text(values) and f"xmlns:{metadata.PREFIX}" not in metadata.text(
+        values
+    )
 
 
 def test_hostile_text_is_escaped_and_stays_text():
@@ -102,7 +133,9 @@ def test_a_domain_without_the_element_is_not_ours():
 
 def test_damaged_metadata_reads_as_empty_not_as_an_error():
     read = metadata.read(
-        ET.fromstring(f"<domain><metadata><m:machine xmlns:m='{metadata.NAMESPACE}' generation='x'/></metadata></domain>")
+        ET.fromstring(
+            f"<domain><metadata><m:machine xmlns:m='{metadata.NAMESPACE}' generation='x'/></metadata></domain>"
+        )
     )
     assert read["uuid"] is None and read["generation"] == 0 and read["image"] == {"name": "", "digest": ""}
 
@@ -119,7 +152,9 @@ def test_disks_name_their_formats_and_the_whole_chain():
 def test_display_listens_on_loopback_only():
     vnc = built().find("devices/graphics")
     assert vnc.get("listen") == vnc.find("listen").get("address") == "127.0.0.1"
-    assert built(display="none").find("devices/graphics") is None and built(display="none").find("devices/video") is None
+    assert (
+        built(display="none").find("devices/graphics") is None and built(display="none").find("devices/video") is None
+    )
 
 
 @pytest.mark.parametrize("kind, mode", [("kvm", "host-model"), ("qemu", "custom")])
@@ -129,13 +164,23 @@ def test_processor_follows_acceleration(kind, mode):
 
 
 CHANGES = [
-    {"vcpus": 4}, {"memory": 768 * 2**20}, {"network": "lan"}, {"vcpus_max": 8}, {"memory_max": None}, {"memory_max": 2**31},
+    {"vcpus": 4},
+    {"memory": 768 * 2**20},
+    {"network": "lan"},
+    {"vcpus_max": 8},
+    {"memory_max": None},
+    {"memory_max": 2**31},
     {"extra_networks": {"lan": hardware.Card("d2:11:bf:00:00:01"), "san": hardware.Card("d2:12:bf:00:00:01")}},
     {"extra_networks": {}},
-    {"boot": ["network", "disk"]}, {"description": None}, {"description": "other"},
-    {"display": "none"}, {"display_password": "other"}, {"cpu_shares": 300},
-    {"cpu_limit": {"period": 100000, "quota": 20000}}, {"disk_io": {"read_bytes": 2**20, "write_iops": 50}},
-]  # fmt: skip
+    {"boot": ["network", "disk"]},
+    {"description": None},
+    {"description": "other"},
+    {"display": "none"},
+    {"display_password": "other"},
+    {"cpu_shares": 300},
+    {"cpu_limit": {"period": 100000, "quota": 20000}},
+    {"disk_io": {"read_bytes": 2**20, "write_iops": 50}},
+]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))

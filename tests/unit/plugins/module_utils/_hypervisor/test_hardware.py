@@ -12,10 +12,24 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import d
 
 MIB = 2**20
 SPEC = {
-    "uuid": "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11", "name": "web1", "owner": "alice", "site": "a", "network": "virtuoso", "goal": "balance", "generation": 1,
-    "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64}, "vcpus": 1, "memory": 512 * MIB, "display": "none", "mac": "d2:ff:bf:00:00:01",
-    "virtualization": "qemu", "machine_type": "q35", "disk_path": "/d/disk.qcow2", "seed_path": "/d/seed.iso", "layers": [],
-}  # fmt: skip
+    "uuid": "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11",
+    "name": "web1",
+    "owner": "alice",
+    "site": "a",
+    "network": "virtuoso",
+    "goal": "balance",
+    "generation": 1,
+    "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64},
+    "vcpus": 1,
+    "memory": 512 * MIB,
+    "display": "none",
+    "mac": "d2:ff:bf:00:00:01",
+    "virtualization": "qemu",
+    "machine_type": "q35",
+    "disk_path": "/d/disk.qcow2",
+    "seed_path": "/d/seed.iso",
+    "layers": [],
+}
 
 
 def built(**changes):
@@ -56,13 +70,19 @@ def test_memory_without_a_bound_is_plain():
     domain = built()
     facts = read(domain)
     assert (facts["memory"], facts["memory_max"], facts["memory_ceiling"]) == (512 * MIB, None, 512 * MIB)
-    assert domain.find("maxMemory") is None and domain.find("cpu/numa") is None and domain.find("devices/memory") is None
+    assert (
+        domain.find("maxMemory") is None and domain.find("cpu/numa") is None and domain.find("devices/memory") is None
+    )
 
 
 @pytest.mark.parametrize(
     "first, then",
     [
-        ((512, None), (256, None)), ((512, None), (512, 1024)), ((512, 1024), (1024, None)), ((512, 1024), (256, 512)), ((512, 1024), (2048, 4096)),
+        ((512, None), (256, None)),
+        ((512, None), (512, 1024)),
+        ((512, 1024), (1024, None)),
+        ((512, 1024), (256, 512)),
+        ((512, 1024), (2048, 4096)),
         ((512, 1024), (1024, 1024)),
     ],
 )
@@ -74,7 +94,12 @@ def test_memory_and_its_bound_change_in_any_way(first, then):
     facts = read(domain)
     more = most is not None and most > size
     assert (facts["memory"], facts["memory_max"], facts["memory_base"]) == (size, most if more else None, size)
-    assert len(domain.findall("devices/memory")) == len(domain.findall("cpu/numa")) == len(domain.findall("maxMemory")) == more
+    assert (
+        len(domain.findall("devices/memory"))
+        == len(domain.findall("cpu/numa"))
+        == len(domain.findall("maxMemory"))
+        == more
+    )
     assert int(domain.findtext("memory")) * 1024 == (most if more else size)
 
 
@@ -103,7 +128,10 @@ def test_cards_are_told_from_those_of_others():
     other = ET.SubElement(domain.find("devices"), "interface", type="network")
     ET.SubElement(other, "source", network="theirs")
     assert read(domain)["extra_networks"] == ["lan"]
-    domain_xml.edit(domain, {"extra_networks": {"lan": hardware.Card("d2:11:00:00:00:99"), "san": hardware.Card("d2:12:00:00:00:01")}})
+    domain_xml.edit(
+        domain,
+        {"extra_networks": {"lan": hardware.Card("d2:11:00:00:00:99"), "san": hardware.Card("d2:12:00:00:00:01")}},
+    )
     macs = [each.get("address") for each in domain.findall("devices/interface/mac")]
     assert macs == [SPEC["mac"], "d2:11:00:00:00:01", "d2:12:00:00:00:01"], "a card that is there keeps its address"
     domain_xml.edit(domain, {"extra_networks": {}})
@@ -114,7 +142,9 @@ def test_cards_are_told_from_those_of_others():
 def test_a_card_that_is_plugged_in_finds_a_slot_of_its_own():
     domain = built(cards={"lan": hardware.Card("d2:11:00:00:00:01")})
     ET.SubElement(domain.findall("devices/interface")[1], "address", type="pci", bus="0x09")
-    assert "address type" in hardware.card_text(domain, "lan") and "address type" not in hardware.card_text(domain, "lan", new=True)
+    assert "address type" in hardware.card_text(domain, "lan") and "address type" not in hardware.card_text(
+        domain, "lan", new=True
+    )
 
 
 def test_slots():

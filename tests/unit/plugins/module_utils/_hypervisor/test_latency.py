@@ -22,6 +22,9 @@ def test_a_listener_is_measured_and_a_closed_port_is_not():
 def test_of_several_peers_at_a_site_the_nearest_counts(monkeypatch):
     times = {"a": 0.03, "b": 0.01, "c": None, "d": 0.5}
     monkeypatch.setattr(latency, "round_trip", lambda address, port: times[address])
-    peers = [{"site": site, "address": address} for site, address in (("north", "a"), ("north", "b"), ("south", "c"), ("east", "d"))]
+    peers = [
+        {"site": site, "address": address}
+        for site, address in (("north", "a"), ("north", "b"), ("south", "c"), ("east", "d"))
+    ]
     assert latency.latencies(peers) == [{"site": "east", "seconds": 0.5}, {"site": "north", "seconds": 0.01}]
     assert latency.latencies([]) == []

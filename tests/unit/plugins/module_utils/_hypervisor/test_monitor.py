@@ -13,7 +13,11 @@ import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import connection, monitor
 
-BLOCK = [{"inserted": {"file": "/m/disk.qcow2", "node-name": "libvirt-2-format"}}, {"inserted": {"file": "/m/seed.iso", "node-name": "libvirt-1-format"}}, {}]
+BLOCK = [
+    {"inserted": {"file": "/m/disk.qcow2", "node-name": "libvirt-2-format"}},
+    {"inserted": {"file": "/m/seed.iso", "node-name": "libvirt-1-format"}},
+    {},
+]
 
 
 class Qemu:
@@ -31,7 +35,9 @@ class Qemu:
         verb = told["execute"]
         self.asked.append(f"{verb} {told['arguments'].get('node-name', '')}".strip())
         kind, why = self.errors.get(verb.replace("-", "_"), (None, None))
-        return json.dumps({"error": {"class": kind, "desc": why}} if kind else {"return": BLOCK if verb == "query-block" else {}})
+        return json.dumps(
+            {"error": {"class": kind, "desc": why}} if kind else {"return": BLOCK if verb == "query-block" else {}}
+        )
 
 
 UNKNOWN = ("CommandNotFound", "The command blockdev-set-active has not been found")
@@ -83,7 +89,10 @@ def test_without_its_library(monkeypatch):
 def test_a_full_file_system_is_told_apart():
     """libvirt's own program, that writes what it saves, says it in words."""
     exc = libvirt.libvirtError("no")
-    for text, code in (("iohelper: Unable to write /m/s.save: No space left on device", "disk_full"), ("no such thing", "libvirt_error")):
+    for text, code in (
+        ("iohelper: Unable to write /m/s.save: No space left on device", "disk_full"),
+        ("no such thing", "libvirt_error"),
+    ):
         exc.err = (libvirt.VIR_ERR_OPERATION_FAILED, 0, text, 0, None, None, None, 0, 0)
         exc.args = (text,)
         assert connection.to_grid_error(exc).code == code

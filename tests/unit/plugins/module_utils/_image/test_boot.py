@@ -25,7 +25,21 @@ def test_a_record_keeps_the_order():
 
 
 @pytest.mark.parametrize(
-    "text", [b"", b"{", b"{}", b"[1]", b'[["0",1]]', b"[[-1,1]]", b"[[0,0]]", b"[[true,1]]", b"[[0,1,2]]", b"[[0,5000]]", b"[[0.5,1]]", b"[" * 10**5]
+    "text",
+    [
+        b"",
+        b"{",
+        b"{}",
+        b"[1]",
+        b'[["0",1]]',
+        b"[[-1,1]]",
+        b"[[0,0]]",
+        b"[[true,1]]",
+        b"[[0,1,2]]",
+        b"[[0,5000]]",
+        b"[[0.5,1]]",
+        b"[" * 10**5,
+    ],
 )
 def test_what_is_no_record(text):
     with pytest.raises(GridError) as caught:
@@ -35,10 +49,18 @@ def test_what_is_no_record(text):
 
 def test_a_cache_tells_the_order_of_its_clusters():
     def extent(start, length, offset=None, data=True):
-        return {"start": start * BLOCK, "length": length * BLOCK, "present": True, "data": data, **({} if offset is None else {"offset": offset * BLOCK})}
+        return {
+            "start": start * BLOCK,
+            "length": length * BLOCK,
+            "present": True,
+            "data": data,
+            **({} if offset is None else {"offset": offset * BLOCK}),
+        }
 
     absent = {"start": 0, "length": BLOCK, "present": False, "data": False}
-    assert boot.read_order([absent, extent(1, 2, 20), extent(10, 1, 5), extent(12, 3, data=False), extent(20, 1, 6)]) == [10, 20, 1, 2]
+    assert boot.read_order(
+        [absent, extent(1, 2, 20), extent(10, 1, 5), extent(12, 3, data=False), extent(20, 1, 6)]
+    ) == [10, 20, 1, 2]
 
 
 def test_two_records_become_one_with_the_longer_first():
@@ -62,7 +84,11 @@ def test_records_lie_beside_layers_and_go_with_them(tmp_path, monkeypatch):
     (base,), top = one["layers"], two["layers"][-1]
     assert boot_record(depot, top) is None
     assert record_boot(depot, base, [3, 1]) and not record_boot(depot, base, [1, 3])
-    assert record_boot(depot, top, [3, 1, 20]) and boot_record(depot, top) == [3, 1, 20] and boot_record(depot, base) == [3, 1]
+    assert (
+        record_boot(depot, top, [3, 1, 20])
+        and boot_record(depot, top) == [3, 1, 20]
+        and boot_record(depot, base) == [3, 1]
+    )
     assert not record_boot(depot, "sha256:" + "0" * 64, [1]), "of a layer that isn't here"
     assert depot.unneeded() == [] and depot.boot_path(top) in depot.files_of(top)
     assert depot.remove(two) == [top] and not any(top.replace(":", "-") in name for name in os.listdir(depot.layers))

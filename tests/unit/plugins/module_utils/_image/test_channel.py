@@ -17,9 +17,8 @@ import threading
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import channel, link
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import channel, link, plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.host import send
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import plan
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -34,12 +33,22 @@ class Authority:
     def __init__(self, name):
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.certificate = self.sign(self.name, self.key.public_key(), [(x509.BasicConstraints(ca=True, path_length=0), True)])
+        self.certificate = self.sign(
+            self.name, self.key.public_key(), [(x509.BasicConstraints(ca=True, path_length=0), True)]
+        )
 
     def sign(self, subject, public, extensions):
         now = datetime.datetime.now(datetime.timezone.utc)
-        builder = x509.CertificateBuilder().subject_name(subject).issuer_name(self.name).public_key(public).serial_number(x509.random_serial_number())
-        builder = builder.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+        )
+        builder = builder.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(
+            now + datetime.timedelta(days=1)
+        )
         for extension, critical in extensions:
             builder = builder.add_extension(extension, critical)
         return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
@@ -50,7 +59,9 @@ class Authority:
         uses = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "host")])
         certificate = self.sign(subject, key.public_key(), [(names, False), (uses, False)])
-        private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        private = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
         path.mkdir()
         (path / "ca-cert.pem").write_bytes((trusts or self).certificate)
         for end in ("server", "client"):
@@ -63,7 +74,18 @@ class Server:
     """What systemd does for the socket unit: the sender for each connection, which is its standard input."""
 
     def __init__(self, images, tls):
-        self.argv = [sys.executable, "-I", send.__file__, "--tls", tls, "--user", getpass.getuser(), "--slots", str(images.parent), str(images)]
+        self.argv = [
+            sys.executable,
+            "-I",
+            send.__file__,
+            "--tls",
+            tls,
+            "--user",
+            getpass.getuser(),
+            "--slots",
+            str(images.parent),
+            str(images),
+        ]
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
         self.senders = []
@@ -76,7 +98,9 @@ class Server:
             except OSError:
                 return
             with connection:
-                self.senders.append(subprocess.Popen(self.argv, stdin=connection, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+                self.senders.append(
+                    subprocess.Popen(self.argv, stdin=connection, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                )
 
     def close(self):
         self.socket.close()

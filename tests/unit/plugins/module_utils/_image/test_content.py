@@ -64,7 +64,9 @@ def test_data_that_begins_and_ends_within_blocks(tmp_path, opened):
 def test_scan(tmp_path, opened):
     raw = write_raw(tmp_path / "raw", 10 * BLOCK + 512, {1: block("a"), 2: bytes(BLOCK), 10: block("odd")})
     told = []
-    found = content.scan(opened(raw), [Run(0, 4, 0), Run(10, 1, 10 * BLOCK), Run(5, 2, None)], lambda *args: told.append(args))
+    found = content.scan(
+        opened(raw), [Run(0, 4, 0), Run(10, 1, 10 * BLOCK), Run(5, 2, None)], lambda *args: told.append(args)
+    )
     assert found.blocks == {1: block_hash(block("a")), 10: block_hash((b"odd" + b"o" * 509).ljust(BLOCK, b"\0"))}
     assert found.places == {1: BLOCK, 10: 10 * BLOCK} and found.zeros == {0, 2, 3, 5, 6}
     assert told[-1] == (5 * BLOCK, 5 * BLOCK)
@@ -82,8 +84,18 @@ def test_an_overlay_gives_what_the_raw_disk_has(tmp_path, opened):
     base = write_raw(tmp_path / "base", size, {0: block("a"), 1: block("b"), 30: block("c"), 64: block("odd")})
     overlay, raw = tmp_path / "overlay", tmp_path / "raw"
     qemu_img("create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, overlay)
-    commands = ["write -P 1 65536 1000", "write -z 1966080 65536", "write -P 2 3000000 200000", f"write -P 3 {4 * MIB} 512", "discard 0 65536"]
-    subprocess.run(["qemu-io", "-f", "qcow2", *(word for text in commands for word in ("-c", text)), overlay], check=True, capture_output=True)
+    commands = [
+        "write -P 1 65536 1000",
+        "write -z 1966080 65536",
+        "write -P 2 3000000 200000",
+        f"write -P 3 {4 * MIB} 512",
+        "discard 0 65536",
+    ]
+    subprocess.run(
+        ["qemu-io", "-f", "qcow2", *(word for text in commands for word in ("-c", text)), overlay],
+        check=True,
+        capture_output=True,
+    )
     qemu_img("convert", "-f", "qcow2", "-O", "raw", overlay, raw)
     whole = content.scan(opened(raw), content.raw_runs(opened(raw)))
     below = content.scan(opened(base), content.raw_runs(opened(base)))

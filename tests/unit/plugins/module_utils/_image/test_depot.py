@@ -14,8 +14,8 @@ import time
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import KEEP_PARTS, Depot, Made
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.ensure import find_present
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import KEEP_PARTS, Depot, Made
 
 from .making import block, put
 from .test_header import qcow2
@@ -117,7 +117,9 @@ def test_a_layer_needs_those_below_it(depot, tmp_path):
     assert not depot.has(top) and depot.read_manifests() == ([], [])
 
 
-@pytest.mark.parametrize("wrong", [lambda layers: layers[1:], lambda layers: [layers[1], layers[0], layers[2]], lambda layers: layers[:1]])
+@pytest.mark.parametrize(
+    "wrong", [lambda layers: layers[1:], lambda layers: [layers[1], layers[0], layers[2]], lambda layers: layers[:1]]
+)
 def test_a_manifest_must_name_the_whole_chain_in_its_order(depot, wrong):
     dummy, dummy, third = three(depot)
     if len(wrong(third["layers"])) == 1:
@@ -155,7 +157,9 @@ def test_prune(depot):
     assert depot.prune() == [third["layers"][-1]] and depot.complete(second) and depot.complete(base)
     assert depot.prune() == []
     assert sorted(os.listdir(depot.layers)) == sorted(
-        file for digest in second["layers"] for file in (os.path.basename(depot.layer_path(digest)), os.path.basename(depot.index_path(digest)))
+        file
+        for digest in second["layers"]
+        for file in (os.path.basename(depot.layer_path(digest)), os.path.basename(depot.index_path(digest)))
     )
 
 
@@ -177,7 +181,12 @@ def test_a_layer_that_is_being_sent_stays_until_the_next_time(depot, which):
 
 def test_hostile_files_in_the_store_are_told_and_skipped(depot):
     put(depot)
-    for name, content in {"x@1.json": "{", "y@1.json": json.dumps(manifest()), "z.json": "null", "notes.txt": "x"}.items():
+    for name, content in {
+        "x@1.json": "{",
+        "y@1.json": json.dumps(manifest()),
+        "z.json": "null",
+        "notes.txt": "x",
+    }.items():
         with open(os.path.join(depot.manifests, name), "w", encoding="utf-8") as stream:
             stream.write(content)
     os.mkdir(os.path.join(depot.manifests, "dir@1.json"))
@@ -242,7 +251,9 @@ def hold(depot, seconds):
     """Another process that has the job ``a``."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, os.path.dirname(depot.images), str(seconds)], stdout=subprocess.PIPE, env=environment
+        [sys.executable, "-c", HOLDER, os.path.dirname(depot.images), str(seconds)],
+        stdout=subprocess.PIPE,
+        env=environment,
     )
     assert process.stdout.readline() == b"held\n"
     return process
@@ -272,7 +283,10 @@ def test_an_image_without_a_source_must_be_there(depot):
     made = put(depot)
     by_version = find_present(depot, {"name": made["name"], "version": made["version"]})
     assert (by_version["digest"], by_version["changed"]) == (made["layers"][0], False)
-    assert find_present(depot, {"name": "x", "digest": made["layers"][0]})["reference"] == f"{made['name']}@{made['version']}"
+    assert (
+        find_present(depot, {"name": "x", "digest": made["layers"][0]})["reference"]
+        == f"{made['name']}@{made['version']}"
+    )
     for entry in ({"name": made["name"], "version": "other"}, {"name": "x", "digest": "sha256:" + "f" * 64}):
         with pytest.raises(GridError) as caught:
             find_present(depot, entry)

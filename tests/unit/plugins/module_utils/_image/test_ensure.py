@@ -10,9 +10,9 @@ import subprocess
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import raw_disk, ensure
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import ensure, raw_disk
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.catalogue import parse_entry
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 
 from .making import block, same_content, write_raw
@@ -75,8 +75,13 @@ def test_refuse_corrupt():
 
 
 def test_a_made_image_is_what_the_file_has(tmp_path):
-    depot, raw = Depot(str(tmp_path / "d")), write_raw(tmp_path / "raw", 3 * MIB + 512, {2: block("a"), 48: block("odd")})
-    made = ensure.ensure_present(depot, {"name": "x", "source": {"type": "file", "path": raw, "format": "raw"}}, Progress(None), False)
+    depot, raw = (
+        Depot(str(tmp_path / "d")),
+        write_raw(tmp_path / "raw", 3 * MIB + 512, {2: block("a"), 48: block("odd")}),
+    )
+    made = ensure.ensure_present(
+        depot, {"name": "x", "source": {"type": "file", "path": raw, "format": "raw"}}, Progress(None), False
+    )
     same_content(raw, made["path"])
     assert made["size"] == os.stat(made["path"]).st_size and made["virtual_size"] == 3 * MIB + 512
 
@@ -86,7 +91,9 @@ def test_the_same_content_of_another_format_is_the_same_layer(tmp_path):
     subprocess.run(["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, str(other)], check=True)
     sources = [{"type": "file", "path": raw, "format": "raw"}, {"type": "file", "path": str(other), "format": "qcow2"}]
     digests = {
-        ensure.ensure_present(Depot(str(tmp_path / f"d{number}")), {"name": "x", "source": source}, Progress(None), False)["digest"]
+        ensure.ensure_present(
+            Depot(str(tmp_path / f"d{number}")), {"name": "x", "source": source}, Progress(None), False
+        )["digest"]
         for number, source in enumerate(sources)
     }
     assert len(digests) == 1
@@ -97,7 +104,9 @@ def test_blank_twice_then_absent(tmp_path):
     planned = ensure.ensure_present(depot, BLANK, progress, check_mode=True)
     assert planned["actions"] == ["create"] and planned["digest"] is None and not (tmp_path / "images").exists()
     made = ensure.ensure_present(depot, BLANK, progress, check_mode=False)
-    assert made["actions"] == planned["actions"] and made["diff"] == planned["diff"] and made["virtual_size"] == 10 * MIB
+    assert (
+        made["actions"] == planned["actions"] and made["diff"] == planned["diff"] and made["virtual_size"] == 10 * MIB
+    )
     again = ensure.ensure_present(depot, BLANK, progress, check_mode=False)
     assert (again["changed"], again["actions"], again["digest"]) == (False, [], made["digest"])
     named = ensure.ensure_present(depot, {**BLANK, "name": "other"}, progress, check_mode=False)
@@ -174,7 +183,9 @@ def test_check_mode_knows_what_the_entries_before_would_make(tmp_path):
     assert [result["actions"] for result in planned] == [["create"], ["name"], [], ["describe"], ["create"]]
     assert [result["actions"] for result in done] == [result["actions"] for result in planned]
     assert [result["virtual_size"] for result in done] == [result["virtual_size"] for result in planned]
-    again = [ensure.ensure_present(depot, entry, Progress(None), False)["actions"] for entry in entries[1:3] + entries[4:]]
+    again = [
+        ensure.ensure_present(depot, entry, Progress(None), False)["actions"] for entry in entries[1:3] + entries[4:]
+    ]
     assert again == [[], ["describe"], []]
 
 

@@ -31,7 +31,10 @@ def test_blank():
 
 
 def test_a_version_of_numbers_is_text():
-    assert catalogue.parse_entry({"name": "scratch", "version": 1.5, "source": {"type": "blank", "size": 1048576}}).version == "1.5"
+    assert (
+        catalogue.parse_entry({"name": "scratch", "version": 1.5, "source": {"type": "blank", "size": 1048576}}).version
+        == "1.5"
+    )
 
 
 def test_user_and_python_are_no_part_of_the_version():

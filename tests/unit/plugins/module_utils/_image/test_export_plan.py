@@ -64,7 +64,9 @@ def test_a_layer_has_the_same_port_whenever_it_is_free():
 
 def test_what_is_done_to_have_an_export():
     def unit(**changes):
-        return plan.Unit(**{"kind": "pager", "digest": DIGEST, "active": True, "port": 10811, "upstream": PAGER.upstream, **changes})
+        return plan.Unit(
+            **{"kind": "pager", "digest": DIGEST, "active": True, "port": 10811, "upstream": PAGER.upstream, **changes}
+        )
 
     assert plan.decide(PAGER, None, False) == ["export"]
     assert plan.decide(PAGER, unit(), True) == []
@@ -89,7 +91,10 @@ def test_units_as_systemd_tells_of_them():
 
 def test_sockets_as_the_kernel_tells_of_them():
     head = "  sl  local_address rem_address   st\n"
-    four = head + "   0: 00000000:2A3B 00000000:0000 0A\n   1: 0100007F:2A3B 0100007F:9999 01\n   2: 0100007F:9999 0100007F:2A3B 01\n"
+    four = (
+        head
+        + "   0: 00000000:2A3B 00000000:0000 0A\n   1: 0100007F:2A3B 0100007F:9999 01\n   2: 0100007F:9999 0100007F:2A3B 01\n"
+    )
     six = head + "   0: 00000000000000000000000000000000:2A3B 0:0 01\n   1: 0:2A3C 0:0 06\n"
     found = parse_sockets(four, six)
     assert found[0x2A3B] == Socket(True, 2) and found[0x9999] == Socket(False, 1) and 0x2A3C not in found
@@ -98,17 +103,30 @@ def test_sockets_as_the_kernel_tells_of_them():
 @pytest.mark.parametrize("export", [SOURCE, PAGER])
 def test_programs_are_confined_and_ask_for_certificates(export):
     argv = plan.run_argv(export, 10811, "/etc/pki/qemu", "/depot/layer.qcow2", "/depot/.paging/a/cache.qcow2")
-    for setting in ("DynamicUser=yes", "NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet=", "PrivateDevices=yes"):
+    for setting in (
+        "DynamicUser=yes",
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "CapabilityBoundingSet=",
+        "PrivateDevices=yes",
+    ):
         assert f"--property={setting}" in argv
     assert argv[argv.index("-c") + 2] == "10811" and "TCP_NODELAY" in argv[argv.index("-c") + 1]
     assert any("endpoint=server,verify-peer=yes" in word for word in argv)
     assert any("key" in word for word in argv) and not any("PRIVATE" in word for word in argv)
-    # Where a host has no parameters for Diffie-Hellman the export begins nevertheless, and those that it has are its user's as the rest.
+    # Where a host has no parameters for Diffie-Hellman the export begins nevertheless, and those that it has are its
+    # user's as the rest.
     optional = [place for place, word in enumerate(argv) if word.startswith("--property=ExecStartPre=-+")]
     assert [argv[place].rpartition(" ")[2] for place in optional] == ["/etc/pki/qemu/dh-params.pem"]
     assert optional[0] < next(place for place, word in enumerate(argv) if "chown -R" in word)
     if export is SOURCE:
-        assert "--read-only" in argv and argv[-1] == "/depot/layer.qcow2" and not any("ReadWritePaths" in word for word in argv)
+        assert (
+            "--read-only" in argv
+            and argv[-1] == "/depot/layer.qcow2"
+            and not any("ReadWritePaths" in word for word in argv)
+        )
     else:
-        assert any(word.endswith("writable=off") for word in argv) and "--property=ReadWritePaths=/depot/.paging/a" in argv
+        assert (
+            any(word.endswith("writable=off") for word in argv) and "--property=ReadWritePaths=/depot/.paging/a" in argv
+        )
         assert any("server.host=198.18.0.11,server.port=10811" in word and "tls-creds=client" in word for word in argv)

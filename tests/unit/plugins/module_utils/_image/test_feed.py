@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What has come of a layer is shown to a pager: nothing that isn't there, nothing that a layer above hides, and never the final tables before the end."""
+"""What has come of a layer is shown to a pager: nothing that isn't there, nothing that a layer above hides, and never
+the final tables before the end."""
 
 from __future__ import annotations
 
@@ -13,12 +14,11 @@ import threading
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import boot, layout
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import feed, fetch
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.boot_store import record_boot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK, ZERO, Index, block_hash
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import feed, fetch, plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.view import View
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 
 from .test_transfer import PASS, SOURCE, Wire, noise
 
@@ -83,7 +83,11 @@ class Pager:
                 stream.flush()
                 for line in stream:
                     request = json.loads(line)
-                    answer = {"error": {"desc": "no"}} if request["execute"] in self.fails else {"return": self.answer(**request)}
+                    answer = (
+                        {"error": {"desc": "no"}}
+                        if request["execute"] in self.fails
+                        else {"return": self.answer(**request)}
+                    )
                     stream.write(b'{"event": "X"}\n' + json.dumps(answer).encode() + b"\n")
                     stream.flush()
 
@@ -206,7 +210,11 @@ def test_a_killed_run_is_gone_on_with_while_a_pager_has_its_file(wire, tmp_path,
     one = wire.put("1", noise(1, 600), size=1000 * BLOCK)
     (digest,) = one["layers"]
     pager = Pager(tmp_path, wire.target, digest)
-    wire.connect(PASS.replace("while text", "came = 0\nwhile text and came < 20000000").replace("    far", "    came += len(text); far"))
+    wire.connect(
+        PASS.replace("while text", "came = 0\nwhile text and came < 20000000").replace(
+            "    far", "    came += len(text); far"
+        )
+    )
     with pytest.raises(GridError):
         get(wire, one, ahead=True)
     wire.connect(PASS)

@@ -19,7 +19,14 @@ HEAD = struct.Struct(">8sII32sQQ")
 
 
 def text(
-    magic=b"VIRTIDX\x01", block=BLOCK, has_parent=0, parent=ZERO, size=10 * BLOCK, numbers=(1, 4), hashes=(A, B), count=None
+    magic=b"VIRTIDX\x01",
+    block=BLOCK,
+    has_parent=0,
+    parent=ZERO,
+    size=10 * BLOCK,
+    numbers=(1, 4),
+    hashes=(A, B),
+    count=None,
 ):
     """An index with anything in it."""
     head = HEAD.pack(magic, block, has_parent, parent, size, len(numbers) if count is None else count)

@@ -25,7 +25,12 @@ def code_of(**changes):
 def test_defaults():
     parsed = recipe.parse_recipe(SMALL)
     assert set(parsed) == set(recipe.FIELDS)
-    assert (parsed["size"], parsed["variant"], parsed["initramfs"], parsed["files"]) == (2**30, "minbase", "distribution", [])
+    assert (parsed["size"], parsed["variant"], parsed["initramfs"], parsed["files"]) == (
+        2**30,
+        "minbase",
+        "distribution",
+        [],
+    )
 
 
 def test_sizes_are_whole_mib():
@@ -33,7 +38,9 @@ def test_sizes_are_whole_mib():
 
 
 def test_modes_and_commands():
-    parsed = recipe.parse_recipe({**SMALL, "files": [{**FILE, "mode": "0755"}, FILE], "commands": [["sh", "-c", "echo 'x; y'"]]})
+    parsed = recipe.parse_recipe(
+        {**SMALL, "files": [{**FILE, "mode": "0755"}, FILE], "commands": [["sh", "-c", "echo 'x; y'"]]}
+    )
     assert [entry["mode"] for entry in parsed["files"]] == [0o755, 0o644]
     assert parsed["commands"] == [["sh", "-c", "echo 'x; y'"]]
 
@@ -124,7 +131,8 @@ def test_kept(path, stays):
 
 def test_bootstrap_argv():
     argv = recipe.bootstrap_argv(
-        recipe.parse_recipe({**SMALL, "mirrors": ["http://198.18.0.1/debian"], "packages": ["nano", "less"]}), "/work/tree"
+        recipe.parse_recipe({**SMALL, "mirrors": ["http://198.18.0.1/debian"], "packages": ["nano", "less"]}),
+        "/work/tree",
     )
     assert argv[0] == "mmdebstrap"
     assert "--include=nano,less" in argv and "--variant=minbase" in argv

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from ansible_collections.virtuoso.grid.plugins.module_utils import _names
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import reference
-from ansible_collections.virtuoso.grid.plugins.module_utils import _names
 
 DIGEST = "sha256:" + "0a" * 32
 HOSTILE = ["", "../x", "a/b", "a;b", "<x>", "x'", "-x", ".x", "x" * 300, "x\n", "x y", "\u0130", "x\0", None, 5, ["x"]]
@@ -60,7 +60,9 @@ def test_good_names(what, value):
     assert _names.check(what, value) == value
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://198.18.0.1/x", "https://198.18.0.1/x y", "javascript:x", "//x"])
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://198.18.0.1/x", "https://198.18.0.1/x y", "javascript:x", "//x"]
+)
 def test_other_addresses(url):
     with pytest.raises(GridError, match="not a valid url"):
         _names.check("url", url)

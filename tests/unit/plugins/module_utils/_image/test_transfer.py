@@ -12,20 +12,20 @@ import sys
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import direct, link, receive, fetch
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import index
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.host import send
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import plan
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.add_layer import layer_of_raw, manifest_of
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import direct, fetch, link, plan, receive
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.host import send
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 
 BLOCK = index.BLOCK
 SOURCE = plan.Source("home1", "198.18.0.11", 22, "virtuoso", "/k", "/h")
 NAMED = {"user": None, "python": None, "recipe_digest": None}
 
 
-# A wire: the sender's output goes through a program that reads from ``near`` and writes to ``far``; both ends end with it.
+# A wire: the sender's output goes through a program that reads from ``near`` and writes to ``far``; both ends end with
+# it.
 WIRE = """
 import subprocess, sys
 log, program, *sender = sys.argv[1:]
@@ -172,7 +172,9 @@ def test_a_connection_that_was_made_already_and_is_lost_is_told(wire):
 
 
 def test_what_can_be_compressed_is(wire):
-    text = {number: bytes([number]) * (BLOCK // 2) + random.Random(number).randbytes(BLOCK // 2) for number in range(1, 40)}
+    text = {
+        number: bytes([number]) * (BLOCK // 2) + random.Random(number).randbytes(BLOCK // 2) for number in range(1, 40)
+    }
     came = wire.one(wire.put("1", text))
     assert came["compression"] == "zstd -1" and came["transferred"] < 0.6 * came["content"]
 
@@ -246,8 +248,8 @@ def test_bits_that_flip_on_the_way_are_asked_for_again(wire):
         "import os\n"
         "text = near.read1(3000000)\n"
         "while text:\n"
-        f"    if len(text) > 60000 and not os.path.exists(\"{flag}\"):\n"
-        f"        open(\"{flag}\", \"w\").close(); text = text[:30000] + bytes([text[30000] ^ 1]) + text[30001:]\n"
+        f'    if len(text) > 60000 and not os.path.exists("{flag}"):\n'
+        f'        open("{flag}", "w").close(); text = text[:30000] + bytes([text[30000] ^ 1]) + text[30001:]\n'
         "    far.write(text); far.flush()\n"
         "    text = near.read1(3000000)\n"
     )
@@ -298,7 +300,9 @@ def test_an_index_that_lies_is_refused(wire):
     assert caught.value.code == "layer_corrupted"
 
 
-@pytest.mark.parametrize("changes", [{"layers": ["../../etc/passwd"]}, {"layers": ["sha256:" + "0" * 64] * 2}, {"name": "y"}])
+@pytest.mark.parametrize(
+    "changes", [{"layers": ["../../etc/passwd"]}, {"layers": ["sha256:" + "0" * 64] * 2}, {"name": "y"}]
+)
 def test_a_manifest_that_lies_is_refused(wire, changes):
     one = wire.put("1", noise(1, 5))
     with open(os.path.join(wire.source.manifests, "x@1.json"), "w", encoding="ascii") as stream:

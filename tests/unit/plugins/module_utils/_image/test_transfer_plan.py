@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import blocks as fetch_plan
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.host import send
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK, ZERO, Index
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import blocks as fetch_plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import plan
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.host import send
 
 from .test_reference import DIGEST, manifest
 
@@ -32,7 +32,9 @@ def code_of(function, value):
     return caught.value.code
 
 
-@pytest.mark.parametrize("host", ["home1", "home1.example.net", "198.18.0.11", "2001:db8::1", "[2001:db8::1]", "fe80::1%eth0"])
+@pytest.mark.parametrize(
+    "host", ["home1", "home1.example.net", "198.18.0.11", "2001:db8::1", "[2001:db8::1]", "fe80::1%eth0"]
+)
 def test_hosts(host):
     assert plan.ssh_argv(plan.parse_source({**SOURCE, "host": host}))[-2] == host.strip("[]")
 
@@ -61,7 +63,9 @@ def test_hostile_sources(changes, code):
 
 
 def test_the_command():
-    argv = plan.ssh_argv(plan.parse_source({**SOURCE, "identity_file": "/etc/my keys/x", "key_name": "[198.18.0.11]:2222"}))
+    argv = plan.ssh_argv(
+        plan.parse_source({**SOURCE, "identity_file": "/etc/my keys/x", "key_name": "[198.18.0.11]:2222"})
+    )
     assert argv[-3:] == ["--", "198.18.0.11", "send"]
     assert argv[argv.index("-i") + 1] == "/etc/my keys/x" and argv[argv.index("-F") + 1] == "/dev/null"
     for option in (
@@ -126,7 +130,11 @@ def fetched(blocks, whole=(), local=None):
 def test_nothing_is_asked_for_that_is_here_or_comes_anyway():
     assert fetched({1: A, 2: B, 5: A, 7: C}) == ({}, [1, 2, 7], {5: 1})
     assert fetched({1: A, 2: B, 5: A}, whole=[1]) == ({}, [2], {5: 1})
-    assert fetched({1: A, 2: B, 5: A}, local={A: ("sha256:x", 9)}) == ({1: ("sha256:x", 9), 5: ("sha256:x", 9)}, [2], {})
+    assert fetched({1: A, 2: B, 5: A}, local={A: ("sha256:x", 9)}) == (
+        {1: ("sha256:x", 9), 5: ("sha256:x", 9)},
+        [2],
+        {},
+    )
     assert fetched({1: A, 3: ZERO}) == ({}, [1], {})
 
 
@@ -190,7 +198,14 @@ def test_packing_follows_what_was_seen(parts, level, blocks):
 
 @pytest.mark.parametrize(
     ("text", "link", "limit"),
-    [(None, 1e6, None), ("", None, None), ("10 MiB", 1e9, 10 * 2**20), ("40 %", None, None), ("40%", 1e7, 4000000), ("1 %", 3.0, 1)],
+    [
+        (None, 1e6, None),
+        ("", None, None),
+        ("10 MiB", 1e9, 10 * 2**20),
+        ("40 %", None, None),
+        ("40%", 1e7, 4000000),
+        ("1 %", 3.0, 1),
+    ],
 )
 def test_caps(text, link, limit):
     assert plan.parse_cap(text).limit(link) == limit
@@ -208,7 +223,9 @@ def test_a_cap_is_a_slow_link():
     assert seen((*GLANCED, 0.001, None)).packing(2**20).level == plan.THOROUGH
 
 
-@pytest.mark.parametrize(("level", "spare", "most"), [(1, False, 5), (4, False, 5), (7, False, 9), (7, True, None), (1, True, None)])
+@pytest.mark.parametrize(
+    ("level", "spare", "most"), [(1, False, 5), (4, False, 5), (7, False, 9), (7, True, None), (1, True, None)]
+)
 def test_the_compressor_may_be_no_slower_than_the_link(level, spare, most):
     argv = send.compressor(level, spare)
     assert [word for word in argv if word.startswith("--adapt")] == ([] if spare else [f"--adapt=min=1,max={most}"])
@@ -217,11 +234,15 @@ def test_the_compressor_may_be_no_slower_than_the_link(level, spare, most):
 
 def test_a_link_that_waits_for_the_compressor_is_not_taken_for_slow():
     fast, slow = 400e6, 20e6
-    assert seen((0, BIG, BIG, BIG / fast, None), (1, BIG, BIG // 4, BIG / 4 / slow, BIG / 4 / slow)).link == pytest.approx(fast)
+    assert seen(
+        (0, BIG, BIG, BIG / fast, None), (1, BIG, BIG // 4, BIG / 4 / slow, BIG / 4 / slow)
+    ).link == pytest.approx(fast)
     assert seen((0, BIG, BIG, BIG / fast, None), (1, BIG, BIG // 4, BIG / 4 / slow, 0.1)).link == pytest.approx(slow)
 
 
-@pytest.mark.parametrize(("blocks", "left", "count"), [(8, 300, 8), (64, 292, 64), (64, 100, 100), (8192, 5000, 5000), (8192, 9000, 8192)])
+@pytest.mark.parametrize(
+    ("blocks", "left", "count"), [(8, 300, 8), (64, 292, 64), (64, 100, 100), (8192, 5000, 5000), (8192, 9000, 8192)]
+)
 def test_a_short_end_goes_with_what_comes_before_it(blocks, left, count):
     assert plan.stretch(plan.Packing(1, blocks, ""), left) == count
 

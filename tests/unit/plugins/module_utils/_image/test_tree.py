@@ -72,7 +72,9 @@ def test_keep_only(root):
     (root / "usr/lib/a").write_text("")
     (root / "usr/lib/modules/6.1/b").write_text("")
     tree.keep_only(str(root), ["/usr/lib/modules", "/bin"])
-    left = {os.path.relpath(os.path.join(top, name), root) for top, dirs, files in os.walk(root) for name in dirs + files}
+    left = {
+        os.path.relpath(os.path.join(top, name), root) for top, dirs, files in os.walk(root) for name in dirs + files
+    }
     assert left == {"usr", "usr/lib", "usr/lib/modules", "usr/lib/modules/6.1", "usr/lib/modules/6.1/b", "bin"}
 
 
@@ -127,7 +129,8 @@ def test_minimal_initramfs(root):
 
 
 @pytest.mark.parametrize(
-    ("missing", "code"), [("bin/busybox", "recipe_has_no_busybox"), ("lib/modules/6.1/modules.dep", "recipe_has_no_module")]
+    ("missing", "code"),
+    [("bin/busybox", "recipe_has_no_busybox"), ("lib/modules/6.1/modules.dep", "recipe_has_no_module")],
 )
 def test_what_a_minimal_initramfs_needs(root, missing, code):
     for file in {"usr/bin/busybox", "usr/lib/modules/6.1/modules.dep"} - {"usr/" + missing}:

@@ -10,14 +10,14 @@ import os
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions import capture
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import add_layer
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import Content, raw_runs
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.flatten import ensure_flattened
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK, ZERO, Index
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions import capture
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.flatten import ensure_flattened
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.prune import ensure_pruned
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 
 from .making import MIB, block, put, same_content, write_raw
 from .test_depot import hold_as_a_sender_does
@@ -144,7 +144,11 @@ def test_capture_repeat_change_capture(depot, tmp_path):
     assert (done["user"], done["python"], done["consistent"]) == ("debian", "/usr/bin/python3", "stopped")
     assert list(depot.index(done["digest"]).blocks) == [1, 2] and done["layers"] == [*base["layers"], done["digest"]]
     same_content(disk.path, done["path"])
-    assert done["size"] == sum(layer["size"] for layer in depot.read_layers()) == depot.manifest("web", done["version"])["size"]
+    assert (
+        done["size"]
+        == sum(layer["size"] for layer in depot.read_layers())
+        == depot.manifest("web", done["version"])["size"]
+    )
     for check in (True, False):
         again = captured(depot, disk, check)
         assert (again["changed"], again["reference"], again["digest"]) == (False, done["reference"], done["digest"])
@@ -252,11 +256,17 @@ def test_flatten(depot, tmp_path):
     assert len(depot.read_layers()) == 3
     done = flattened(depot)
     assert said == done and done["actions"] == ["flatten"] and done["layers"] == [done["digest"]]
-    assert done["version"] == done["digest"][7:19] and (done["user"], done["python"]) == (third["user"], third["python"])
+    assert done["version"] == done["digest"][7:19] and (done["user"], done["python"]) == (
+        third["user"],
+        third["python"],
+    )
     same_content(tmp_path / "raw", done["path"])
     assert os.path.getsize(done["path"]) == done["size"] and depot.index(done["digest"]).parent is None
     assert flattened(depot)["changed"] is False and flattened(depot, version=done["version"])["changed"] is False
-    assert flattened(depot, new_version="flat")["actions"] == ["name"] and flattened(depot, new_version="flat")["changed"] is False
+    assert (
+        flattened(depot, new_version="flat")["actions"] == ["name"]
+        and flattened(depot, new_version="flat")["changed"] is False
+    )
     with pytest.raises(GridError) as caught:
         flattened(depot, new_version="1")
     assert caught.value.code == "version_taken"
@@ -307,7 +317,9 @@ def test_prune(depot, tmp_path):
         said = ensure_pruned(depot, [], True)
         done = ensure_pruned(depot, [], False)
         assert said == done and done["removed_layers"] == third["layers"][2:] and done["kept_layers"] != []
-        assert set(done["kept_layers"]) == set(third["layers"][:2]), "what lies below a layer that is being sent must stay"
+        assert set(done["kept_layers"]) == set(third["layers"][:2]), (
+            "what lies below a layer that is being sent must stay"
+        )
     done = ensure_pruned(depot, [], False)
     assert set(done["removed_layers"]) == set(third["layers"][:2]) and done["freed"] > 0
     assert ensure_pruned(depot, [], False)["changed"] is False and os.listdir(depot.layers) == []

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import pytest
-from postgresql import Server
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import orders
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.update import Registration
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
+from postgresql import Server
 
 GIB = 2**30
 DIGEST = "sha256:" + "a" * 64
@@ -35,7 +35,9 @@ class Grid:
     def order(self, *entries, owner="alice", images=("tiny", "debian-12"), absent=False, check=False):
         """Results of the module order, and its diffs as ``self.diffs``."""
         with self.store.reading(empty_if_missing=True) if check else self.store.writing() as connection:
-            results, self.diffs = orders.serve(connection, entries, owner=owner, images=images, absent=absent, check=check)
+            results, self.diffs = orders.serve(
+                connection, entries, owner=owner, images=images, absent=absent, check=check
+            )
         return results
 
     def register(self, providers=(), machines=(), gone=(), complete=(), samples=(), check=False):
@@ -56,9 +58,9 @@ class Grid:
 
     def provider(self, name="provider1", site="north", **fields):
         """Register one provider."""
-        return self.register([{"name": name, "site": site, "address": "198.18.0.21", "user": "root", "facts": FACTS, **fields}])[
-            "providers"
-        ][0]
+        return self.register(
+            [{"name": name, "site": site, "address": "198.18.0.21", "user": "root", "facts": FACTS, **fields}]
+        )["providers"][0]
 
     def running(self, name="web1", provider="provider1", **fields):
         """Order a machine, register its provider, and have it seen running there; returns its uuid."""
@@ -76,7 +78,9 @@ class Grid:
     def counts(self):
         """Rows of each table."""
         with self.store.reading() as connection:
-            return {table.name: len(connection.execute(table.select()).all()) for table in schema.METADATA.sorted_tables}
+            return {
+                table.name: len(connection.execute(table.select()).all()) for table in schema.METADATA.sorted_tables
+            }
 
     def hold(self, name, provider):
         """Hold a future machine on a provider."""

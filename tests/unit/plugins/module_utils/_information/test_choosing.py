@@ -9,7 +9,12 @@ import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory.choosing import chosen, names_of
 
-MACHINES = [{"name": "a", "provider": "p1"}, {"name": "b", "provider": "p2"}, {"name": "c", "provider": "p1"}, {"name": "d", "provider": None}]
+MACHINES = [
+    {"name": "a", "provider": "p1"},
+    {"name": "b", "provider": "p2"},
+    {"name": "c", "provider": "p1"},
+    {"name": "d", "provider": None},
+]
 
 
 @pytest.mark.parametrize(
@@ -37,7 +42,11 @@ def test_by_names_and_by_limit(select, limit, names):
 def test_nobody_has_all_by_a_slip_of_the_pen(select):
     with pytest.raises(GridError) as caught:
         chosen(MACHINES, select, None)
-    assert caught.value.code == "nothing_chosen" and "Say which machines" in caught.value.remedy and "a, b, c, d" in caught.value.remedy
+    assert (
+        caught.value.code == "nothing_chosen"
+        and "Say which machines" in caught.value.remedy
+        and "a, b, c, d" in caught.value.remedy
+    )
 
 
 @pytest.mark.parametrize("limit", [None, ["p1"]])

@@ -13,9 +13,9 @@ import pytest
 import sqlalchemy as sa
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import answer
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import migrations, query, record, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import orders
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.bounded import Bounded
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import orders
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import migrations, query, record, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 from plays import at_once
 
@@ -111,7 +111,9 @@ def test_a_server_that_goes_away_while_it_is_written_to(postgresql):
     order_many(location, 3, 1)
 
 
-@pytest.mark.parametrize("options", [{"of": "machine"}, {"sql": "SELECT * FROM host"}, {"size": 2, "same": ["site"], "within": "10 s"}])
+@pytest.mark.parametrize(
+    "options", [{"of": "machine"}, {"sql": "SELECT * FROM host"}, {"size": 2, "same": ["site"], "within": "10 s"}]
+)
 def test_a_server_that_goes_away_while_it_is_read(postgresql, options, monkeypatch):
     location = postgresql.database()
     order_many(location, 0, 3)

@@ -11,8 +11,8 @@ import threading
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import answer as finding
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import record, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import search
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import record, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 from synthetic import GIB, MIB, Grid
 
@@ -73,7 +73,9 @@ def test_physical_machines_that_can_instantiate_a_machine_of_1_gib(world):
     assert uuids(result) == expected and result["answer"] == "complete" and result["more"] is False
     assert [found["memory_available"] for found in result["found"]] == [left[uuid] for uuid in expected]
     assert {found["kind"] for found in result["found"]} == {"provider"}
-    assert set(uuids(world.ask(of="provider", where=["memory_available >= 1 GiB"]))) == {uuid for uuid in left if left[uuid] >= GIB}
+    assert set(uuids(world.ask(of="provider", where=["memory_available >= 1 GiB"]))) == {
+        uuid for uuid in left if left[uuid] >= GIB
+    }
 
 
 @pytest.mark.parametrize("size", [2, 3, 4])
@@ -126,12 +128,17 @@ def test_the_order_of_sets(world):
 
     every = sorted(map(key, world.sets(3)))
     assert [key(found) for found in members(result)] == every[:20] and result["more"] is True
-    sampled = [key(found) for found in members(world.ask(**FOUR, size=3, method="sample", order=["-sum(memory)"], limit=5, seed=1))]
+    sampled = [
+        key(found)
+        for found in members(world.ask(**FOUR, size=3, method="sample", order=["-sum(memory)"], limit=5, seed=1))
+    ]
     assert [first for first, dummy in sampled] == sorted(first for first, dummy in sampled)
 
 
 def test_all_different(world):
-    result = world.ask(of="machine", size=3, same=["site"], different=["provider", "owner"], method="sample", limit=20, seed=5)
+    result = world.ask(
+        of="machine", size=3, same=["site"], different=["provider", "owner"], method="sample", limit=20, seed=5
+    )
     rows = {row["uuid"]: row for row in world.machines}
     assert len(result["found"]) == 20
     for found in members(result):
@@ -139,26 +146,38 @@ def test_all_different(world):
         assert len({row["site"] for row in chosen}) == 1
         assert len({row["_provider"] for row in chosen}) == 3 and len({row["_owner"] for row in chosen}) == 3
     exact = world.ask(of="provider", size=2, different=["site"], method="exact", limit=1000)
-    pairs = {frozenset(pair) for pair in itertools.combinations(world.provider, 2) if len({world.provider[uuid]["site"] for uuid in pair}) == 2}
+    pairs = {
+        frozenset(pair)
+        for pair in itertools.combinations(world.provider, 2)
+        if len({world.provider[uuid]["site"] for uuid in pair}) == 2
+    }
     assert set(members(exact)) == pairs
 
 
 @pytest.mark.parametrize("method", ["exact", "sample"])
 def test_joins_of_members_of_several_kinds(world, method):
     options = {
-        "members": {"guest": {"of": "machine", "where": ["memory >= 1 GiB"]}, "here": {"of": "provider"}, "there": {"of": "provider"}},
+        "members": {
+            "guest": {"of": "machine", "where": ["memory >= 1 GiB"]},
+            "here": {"of": "provider"},
+            "there": {"of": "provider"},
+        },
         "join": ["guest.provider == here.name", "guest.memory <= there.memory_free", "here.site != there.site"],
     }
     expected = {
         (guest["uuid"], guest["_provider"], there["uuid"])
         for guest in world.machines
         for there in world.grid.providers
-        if guest["memory"] >= GIB and guest["memory"] <= there["memory_free"] and there["site"] != world.provider[guest["_provider"]]["site"]
+        if guest["memory"] >= GIB
+        and guest["memory"] <= there["memory_free"]
+        and there["site"] != world.provider[guest["_provider"]]["site"]
     }
     result = world.ask(**options, method=method, limit=1000 if method == "exact" else 15, seed=2)
     found = [tuple(member["uuid"] for member in answer["members"]) for answer in result["found"]]
     assert [member["member"] for member in result["found"][0]["members"]] == ["guest", "here", "there"]
-    assert len(found) == len(set(found)) and (set(found) == expected if method == "exact" else set(found) < expected and len(found) == 15)
+    assert len(found) == len(set(found)) and (
+        set(found) == expected if method == "exact" else set(found) < expected and len(found) == 15
+    )
 
 
 def test_what_exists_and_what_is_shown_of_its_nature(world):
@@ -178,11 +197,17 @@ def test_what_exists_and_what_is_shown_of_its_nature(world):
     [
         (["site == site01"], lambda world, row: world.site[row["site"]] == "site01"),
         (["site != site01"], lambda world, row: world.site[row["site"]] != "site01"),
-        (["site in site01, site02", "cpus > 1"], lambda world, row: world.site[row["site"]] in ("site01", "site02") and row["cpus"] > 1),
+        (
+            ["site in site01, site02", "cpus > 1"],
+            lambda world, row: world.site[row["site"]] in ("site01", "site02") and row["cpus"] > 1,
+        ),
         (["name like MACHINE00001%"], lambda world, row: row["name"].startswith("machine00001")),
         (["name like MACHINE%5", "cpus == 4"], lambda world, row: row["name"].endswith("5") and row["cpus"] == 4),
         (["network == net00003"], lambda world, row: row["_network"]["name"] == "net00003"),
-        (["network not in net00003, net00004"], lambda world, row: row["_network"]["name"] not in ("net00003", "net00004")),
+        (
+            ["network not in net00003, net00004"],
+            lambda world, row: row["_network"]["name"] not in ("net00003", "net00004"),
+        ),
         (["provider == provider00002"], lambda world, row: world.provider[row["_provider"]]["name"] == "provider00002"),
         (["owner == owner07"], lambda world, row: row["_owner"] == "owner07"),
         (["image == debian-12", "memory <= 256 MiB"], lambda world, row: row["memory"] <= 256 * MIB),
@@ -197,33 +222,55 @@ def test_what_exists_and_what_is_shown_of_its_nature(world):
 def test_conditions(world, where, holds):
     result = world.ask(of="machine", where=where, limit=1000)
     assert set(uuids(result)) == {row["uuid"] for row in world.machines if holds(world, row)}
-    assert uuids(world.ask(of="machine", where=where, limit=1000, method="sample", within="20 s")) or not result["found"]
+    assert (
+        uuids(world.ask(of="machine", where=where, limit=1000, method="sample", within="20 s")) or not result["found"]
+    )
 
 
 def test_the_first_ones_and_whether_there_are_more(world):
     result = world.ask(of="machine", order=["-memory", "name"], limit=5, columns=["memory", "owner"])
     expected = sorted(world.machines, key=lambda row: (-row["memory"], row["name"]))[:5]
-    assert result["found"] == [{"uuid": row["uuid"], "memory": row["memory"], "owner": row["_owner"]} for row in expected]
+    assert result["found"] == [
+        {"uuid": row["uuid"], "memory": row["memory"], "owner": row["_owner"]} for row in expected
+    ]
     assert result["more"] is True
 
 
 def test_other_kinds(world):
     networks = world.ask(of="network", order=["-hosts"])["found"]
-    assert len(networks) == 12 and world.ask(of="network", where=["hosts >= 1"], order=["hosts"], columns=["hosts"])["found"]
+    assert (
+        len(networks) == 12
+        and world.ask(of="network", where=["hosts >= 1"], order=["hosts"], columns=["hosts"])["found"]
+    )
     image = world.ask(of="image", where=["size >= 100 MiB"], columns=["name", "size"])["found"]
     assert [(row["name"], row["size"]) for row in image] == [("debian-12", 400 * MIB)]
     assert {row["name"] for row in world.ask(of="site")["found"]} == {"site00", "site01", "site02", "site03"}
     assert world.ask(of="link")["found"] == world.ask(of="device")["found"] == world.ask(of="home")["found"] == []
-    assert world.ask(of="link", where=["site_a == x"])["found"] == world.ask(of="device", where=["home == x"])["found"] == []
+    assert (
+        world.ask(of="link", where=["site_a == x"])["found"]
+        == world.ask(of="device", where=["home == x"])["found"]
+        == []
+    )
 
 
 def test_near_a_site_by_the_newest_measurement(world):
     sites = {row["name"]: row["uuid"] for row in world.grid.sites}
-    measured = [("site00", "site01", 0.010, "10"), ("site02", "site00", 0.030, "10"), ("site00", "site02", 0.015, "11"), ("site01", "site03", 0.001, "10")]
+    measured = [
+        ("site00", "site01", 0.010, "10"),
+        ("site02", "site00", 0.030, "10"),
+        ("site00", "site02", 0.015, "11"),
+        ("site01", "site03", 0.001, "10"),
+    ]
     with world.store.writing() as connection:
         connection.execute(schema.SAMPLE.delete())
         rows = [
-            {"object": sites[one], "peer": sites[other], "metric": "latency", "value": value, "time": f"2026-11-{day}T00:00:00Z"}
+            {
+                "object": sites[one],
+                "peer": sites[other],
+                "metric": "latency",
+                "value": value,
+                "time": f"2026-11-{day}T00:00:00Z",
+            }
             for one, other, value, day in measured
         ]
         record.insert(connection, schema.SAMPLE, rows)
@@ -236,7 +283,10 @@ def test_near_a_site_by_the_newest_measurement(world):
     assert near(near="site00", latency="20 ms") == {"site00", "site01", "site02"}
     host = world.machines[0]
     assert near(near=host["name"]) == {world.site[host["site"]]}
-    assert {row["name"] for row in world.ask(of="site", scope={"near": "site03", "latency": "1 s"})["found"]} == {"site03", "site01"}
+    assert {row["name"] for row in world.ask(of="site", scope={"near": "site03", "latency": "1 s"})["found"]} == {
+        "site03",
+        "site01",
+    }
     with pytest.raises(GridError) as caught:
         near(near="nowhere")
     assert caught.value.code == "unknown_site"
@@ -256,31 +306,54 @@ class Clock:
 
 
 @pytest.mark.parametrize(
-    ("options", "kind"), [({"method": "exact"}, "cut"), ({"method": "exact", "order": ["sum(cpus)"]}, "cut"), ({"method": "sample"}, "sample")]
+    ("options", "kind"),
+    [
+        ({"method": "exact"}, "cut"),
+        ({"method": "exact", "order": ["sum(cpus)"]}, "cut"),
+        ({"method": "sample"}, "sample"),
+    ],
 )
 def test_at_the_deadline_what_was_found_is_returned_and_valid(world, monkeypatch, options, kind):
     monkeypatch.setattr(finding, "Deadline", lambda seconds: search.Deadline(seconds, Clock(0.05)))
-    result = world.ask(of="machine", size=3, same=["site"], sum=["memory >= 1 GiB"], limit=100_000, within="1 s", **options)
+    result = world.ask(
+        of="machine", size=3, same=["site"], sum=["memory >= 1 GiB"], limit=100_000, within="1 s", **options
+    )
     found = members(result)
-    assert (result["answer"], result["more"], result["cost"]["expired"]) == (kind, None, True) and len(found) == len(set(found)) > 0
+    assert (result["answer"], result["more"], result["cost"]["expired"]) == (kind, None, True) and len(found) == len(
+        set(found)
+    ) > 0
     rows = {row["uuid"]: row for row in world.machines}
     for chosen in ([rows[uuid] for uuid in answer] for answer in found):
-        assert len({row["site"] for row in chosen}) == 1 and sum(row["memory"] for row in chosen) >= GIB and len(chosen) == 3
+        assert (
+            len({row["site"] for row in chosen}) == 1
+            and sum(row["memory"] for row in chosen) >= GIB
+            and len(chosen) == 3
+        )
 
 
 def test_a_deadline_before_anything_could_be_read(world, monkeypatch):
     monkeypatch.setattr(finding, "Deadline", lambda seconds: search.Deadline(seconds, Clock(2.0)))
-    for options in ({**FOUR, "size": 4}, {"of": "machine"}, {"members": {"a": {}, "b": {}}}, {"scope": {"near": "site00"}}):
+    for options in (
+        {**FOUR, "size": 4},
+        {"of": "machine"},
+        {"members": {"a": {}, "b": {}}},
+        {"scope": {"near": "site00"}},
+    ):
         result = world.ask(**options, within="1 s")
         assert (result["found"], result["answer"], result["more"]) == ([], "cut", None)
 
 
 def test_without_time_even_to_count_whatever_is_at_a_random_place_has_to_do(world, monkeypatch):
     monkeypatch.setattr(finding.Finder, "_survey", lambda self: None)
-    result = world.ask(of="machine", size=3, where=["cpus >= 1"], same=["site"], sum=["memory >= 1 GiB"], limit=10, seed=1)
+    result = world.ask(
+        of="machine", size=3, where=["cpus >= 1"], same=["site"], sum=["memory >= 1 GiB"], limit=10, seed=1
+    )
     rows = {row["uuid"]: row for row in world.machines}
     assert result["answer"] == "sample" and len(result["found"]) == 10
-    assert all(sum(rows[uuid]["memory"] for uuid in found) >= GIB and len({rows[uuid]["site"] for uuid in found}) == 1 for found in members(result))
+    assert all(
+        sum(rows[uuid]["memory"] for uuid in found) >= GIB and len({rows[uuid]["site"] for uuid in found}) == 1
+        for found in members(result)
+    )
 
 
 def test_the_database_ends_a_statement_at_the_deadline(world):
@@ -304,8 +377,13 @@ def test_an_impossible_network_is_no_sample_but_the_whole_answer(world):
 def test_sql_that_reads(world):
     result = world.ask(sql="SELECT owner, count(*) AS machines FROM orders GROUP BY owner ORDER BY owner;", limit=3)
     owners = sorted({row["_owner"] for row in world.grid.machines})
-    assert [row["owner"] for row in result["found"]] == owners[:3] and (result["answer"], result["more"]) == ("complete", True)
-    assert world.ask(sql=" -- why\n WITH x AS (SELECT 1 AS one) SELECT one, '50%' AS half FROM x")["found"] == [{"one": 1, "half": "50%"}]
+    assert [row["owner"] for row in result["found"]] == owners[:3] and (result["answer"], result["more"]) == (
+        "complete",
+        True,
+    )
+    assert world.ask(sql=" -- why\n WITH x AS (SELECT 1 AS one) SELECT one, '50%' AS half FROM x")["found"] == [
+        {"one": 1, "half": "50%"}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -334,12 +412,15 @@ def test_sql_that_writes(world, text):
         world.ask(sql=text)
     assert caught.value.code in ("sql_not_read_only", "invalid_sql")
     # a data-modifying WITH is no SELECT to PostgreSQL's cursors, and a syntax error to them
-    assert caught.value.code == "sql_not_read_only" or (text.startswith(("WITH", "SELECT")) and world.store.location.url)
+    assert caught.value.code == "sql_not_read_only" or (
+        text.startswith(("WITH", "SELECT")) and world.store.location.url
+    )
     assert snapshot(world.store) == before
 
 
 @pytest.mark.parametrize(
-    "text", ["SELECT nothing FROM host", "SELECT * FROM nowhere", "SELECT FROM WHERE", "SELECT 1 FROM host WHERE name = 'x"]
+    "text",
+    ["SELECT nothing FROM host", "SELECT * FROM nowhere", "SELECT FROM WHERE", "SELECT 1 FROM host WHERE name = 'x"],
 )
 def test_sql_that_makes_no_sense(world, text):
     with pytest.raises(GridError) as caught:
@@ -371,7 +452,13 @@ def test_only_an_admitted_reservation_takes_memory_from_what_is_available(tmp_pa
 
     before = available()
     for state, less in (("ended", 0), ("admitted", MIB)):
-        row = {"uuid": record.new_uuid(), "owner": "alice", "provider": provider, "memory": MIB, "begin": "2020-01-01T00:00:00Z"}
+        row = {
+            "uuid": record.new_uuid(),
+            "owner": "alice",
+            "provider": provider,
+            "memory": MIB,
+            "begin": "2020-01-01T00:00:00Z",
+        }
         row.update(end="2999-01-01T00:00:00Z", state=state, created="2020-01-01T00:00:00Z")
         with world.store.writing() as connection:
             record.add_objects(connection, "reservation", [row])

@@ -15,14 +15,23 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.n
 
 UUID = "11111111-1111-4111-8111-111111111111"
 KEY = "ssh-ed25519 " + "A" * 68
-PROVIDER = {"name": "provider1", "address": "198.18.0.21", "port": None, "login": None, "identity_file": None, "ssh_args": None}
+PROVIDER = {
+    "name": "provider1",
+    "address": "198.18.0.21",
+    "port": None,
+    "login": None,
+    "identity_file": None,
+    "ssh_args": None,
+}
 
 
 def entries(grid, *include):
     """The inventory of the whole store, by name."""
     with grid.store.reading() as connection:
         machines, hosts = query.machines(connection), query.hosts(connection)
-    found = inventory.entries(machines, hosts, include=include or ("existing",), known_hosts="/state/grid.db.known_hosts")
+    found = inventory.entries(
+        machines, hosts, include=include or ("existing",), known_hosts="/state/grid.db.known_hosts"
+    )
     return {entry["name"]: entry for entry in found}
 
 
@@ -36,7 +45,9 @@ def options(arguments):
 def argv_of(command):
     """What a shell makes of a ProxyCommand, after ssh replaced its tokens."""
     expanded = command.replace("%%", "\0").replace("%h", "HOST").replace("%p", "PORT").replace("\0", "%")
-    shown = subprocess.run(["sh", "-c", f"set -- {expanded}; printf '%s\\0' \"$@\""], stdout=subprocess.PIPE, check=True).stdout
+    shown = subprocess.run(
+        ["sh", "-c", f"set -- {expanded}; printf '%s\\0' \"$@\""], stdout=subprocess.PIPE, check=True
+    ).stdout
     return shown.decode().split("\0")[:-1]
 
 
@@ -116,7 +127,13 @@ def test_the_way_to_a_machine(grid):
 @pytest.mark.parametrize(("connection", "way"), [("ssh", "198.18.0.11"), ("local", None)])
 def test_a_machine_on_a_homes_network_is_reached_through_the_home(grid, connection, way):
     grid.running("web1", network="lan")
-    home = {"name": "home1", "kind": "home", "site": "north", "address": "198.18.0.11", "facts": {"connection": connection}}
+    home = {
+        "name": "home1",
+        "kind": "home",
+        "site": "north",
+        "address": "198.18.0.11",
+        "facts": {"connection": connection},
+    }
     grid.register([home])
     with grid.store.writing() as opened:
         overlay = Overlay(opened)
@@ -173,7 +190,9 @@ def test_whatever_a_provider_is_reached_by_stays_one_argument(column, hostile):
         "login": ["-l", hostile],
     }
     assert argv == ["ssh", *expected[column], "-o", "BatchMode=yes", "-W", "HOST:PORT", "--", "198.18.0.21"]
-    outer = shlex.split(inventory.ssh_option("ProxyCommand", inventory.jump({**PROVIDER, column: value}, target="198.18.1.5")))
+    outer = shlex.split(
+        inventory.ssh_option("ProxyCommand", inventory.jump({**PROVIDER, column: value}, target="198.18.1.5"))
+    )
     assert outer == ["-o", f"ProxyCommand={inventory.jump({**PROVIDER, column: value}, target='198.18.1.5')}"]
 
 
@@ -195,7 +214,11 @@ def test_a_provider_without_an_address_is_reached_by_its_name():
         ([{"name": "alice", "ssh_authorized_keys": [KEY]}], "debian", "alice"),
         ([{"name": "alice", "ssh_authorized_keys": [KEY]}], None, "alice"),
         ([{"name": "alice", "ssh_authorized_keys": [KEY]}], "root", "root"),
-        ([{"name": "bob", "ssh_authorized_keys": []}, {"name": "alice", "ssh_authorized_keys": [KEY]}], "debian", "alice"),
+        (
+            [{"name": "bob", "ssh_authorized_keys": []}, {"name": "alice", "ssh_authorized_keys": [KEY]}],
+            "debian",
+            "alice",
+        ),
         ([{"name": "bob", "ssh_authorized_keys": []}], "debian", "debian"),
     ],
 )
@@ -206,7 +229,11 @@ def test_whom_to_log_in_as(users, image_user, login):
 def test_a_provider_is_in_the_group_of_its_site(grid):
     grid.provider(port=2222)
     entry = entries(grid)["provider1"]
-    assert entry["groups"] == ["site_north"] and set(entry["variables"]) == {"virtuoso_kind", "virtuoso_uuid", "virtuoso_seen"}
+    assert entry["groups"] == ["site_north"] and set(entry["variables"]) == {
+        "virtuoso_kind",
+        "virtuoso_uuid",
+        "virtuoso_seen",
+    }
     assert entry["connection"] == {
         "virtuoso_site": "north",
         "ansible_host": "198.18.0.21",
@@ -216,7 +243,8 @@ def test_a_provider_is_in_the_group_of_its_site(grid):
 
 
 @pytest.mark.parametrize(
-    ("value", "name"), [("north", "site_north"), ("a-b.c@d", "site_a_b_c_d"), ("{{ x }}", "site____x___"), ("é", "site__")]
+    ("value", "name"),
+    [("north", "site_north"), ("a-b.c@d", "site_a_b_c_d"), ("{{ x }}", "site____x___"), ("é", "site__")],
 )
 def test_names_of_groups(value, name):
     assert inventory.group_name("site", value) == name

@@ -87,7 +87,8 @@ def test_reading_changes_nothing_and_waits_for_no_writer(path):
 
 
 def test_the_inventory_loads_no_database_library(path, tmp_path):
-    """An inventory is read at the start of each play: what loading SQLAlchemy costs is most of what the plugin would take."""
+    """An inventory is read at the start of each play: what loading SQLAlchemy costs is most of what the plugin would
+    take."""
     (tmp_path / "grid.yml").write_text("plugin: virtuoso.grid.grid\nstore: grid.db\n", encoding="utf-8")
     program = "import sys; from ansible.cli.inventory import main; main(sys.argv)"
     done = subprocess.run(

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import migrations, query, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import views
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import migrations, query, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
 VERSION_1 = Path(__file__).with_name("version_1.sql").read_text(encoding="utf-8")
@@ -29,7 +29,13 @@ def make_version_1(location):
         return
     engine = sa.create_engine(location, poolclass=sa.pool.NullPool)
     rows = dict.fromkeys(re.findall(r'^INSERT INTO "(\w+)".*;$', VERSION_1, re.MULTILINE))
-    order = ["object", "site", "host", *(table for table in rows if table not in ("object", "site", "host", "image_layer")), "image_layer"]
+    order = [
+        "object",
+        "site",
+        "host",
+        *(table for table in rows if table not in ("object", "site", "host", "image_layer")),
+        "image_layer",
+    ]
     with engine.begin() as connection:
         migrations.MIGRATIONS[0](connection)
         for table in order:
@@ -44,7 +50,10 @@ def shape(connection):
     found = {}
     for name in inspector.get_table_names():
         columns = {
-            column["name"]: (re.sub(r"DOUBLE_?\s?PRECISION.*", "FLOAT", str(column["type"]).upper()), column["nullable"])
+            column["name"]: (
+                re.sub(r"DOUBLE_?\s?PRECISION.*", "FLOAT", str(column["type"]).upper()),
+                column["nullable"],
+            )
             for column in inspector.get_columns(name)
         }
         foreign = {
@@ -53,16 +62,31 @@ def shape(connection):
         }
         unique = {tuple(entry["column_names"]) for entry in inspector.get_unique_constraints(name)}
         indexes = {
-            (index["name"], tuple(index["column_names"])) for index in inspector.get_indexes(name) if not index.get("duplicates_constraint")
+            (index["name"], tuple(index["column_names"]))
+            for index in inspector.get_indexes(name)
+            if not index.get("duplicates_constraint")
         }
-        if connection.dialect.name == "sqlite":  # SQLAlchemy reads these out of the statement's text, and overlooks some
+        if (
+            connection.dialect.name == "sqlite"
+        ):  # SQLAlchemy reads these out of the statement's text, and overlooks some
             keys = connection.exec_driver_sql(f"PRAGMA foreign_key_list({name})").mappings().all()
             foreign = {((key["from"],), key["table"], key["on_delete"]) for key in keys}
-            uniques = [row["name"] for row in connection.exec_driver_sql(f"PRAGMA index_list({name})").mappings() if row["origin"] == "u"]
+            uniques = [
+                row["name"]
+                for row in connection.exec_driver_sql(f"PRAGMA index_list({name})").mappings()
+                if row["origin"] == "u"
+            ]
             unique = {
-                tuple(row["name"] for row in connection.exec_driver_sql(f"PRAGMA index_info({index})").mappings()) for index in uniques
+                tuple(row["name"] for row in connection.exec_driver_sql(f"PRAGMA index_info({index})").mappings())
+                for index in uniques
             }
-        found[name] = (columns, tuple(inspector.get_pk_constraint(name)["constrained_columns"]), foreign, unique, indexes)
+        found[name] = (
+            columns,
+            tuple(inspector.get_pk_constraint(name)["constrained_columns"]),
+            foreign,
+            unique,
+            indexes,
+        )
     return found
 
 
@@ -72,7 +96,9 @@ def test_the_steps_lead_to_the_schema(location, other_location, begin):
         make_version_1(location)
     with Store(location).writing() as connection:
         walked = shape(connection)
-    engine = sa.create_engine(other_location if "://" in other_location else f"sqlite:///{other_location}", poolclass=sa.pool.NullPool)
+    engine = sa.create_engine(
+        other_location if "://" in other_location else f"sqlite:///{other_location}", poolclass=sa.pool.NullPool
+    )
     with engine.begin() as connection:
         schema.METADATA.create_all(connection)
         made = shape(connection)
@@ -101,12 +127,18 @@ def test_what_release_0_1_0_left_is_there_afterwards(location):
         ).all()
         events = query.events(connection, machines["web3"]["uuid"])
         assert migrations.version_of(connection) == migrations.VERSION
-    assert {name: (row["owner"], views.state_of(row), row["provider"], row["cpus"]) for name, row in machines.items()} == {
+    assert {
+        name: (row["owner"], views.state_of(row), row["provider"], row["cpus"]) for name, row in machines.items()
+    } == {
         "web1": ("alice", "running", "provider1", 1),
         "web2": ("alice", "placed", "provider2", 1),
         "web3": ("alice", "future", None, 2),
     }
-    assert [tuple(row) for row in networks] == [("web1", "virtuoso", "52:54:00:00:00:01"), ("web2", "lab", None), ("web3", "virtuoso", None)]
+    assert [tuple(row) for row in networks] == [
+        ("web1", "virtuoso", "52:54:00:00:00:01"),
+        ("web2", "lab", None),
+        ("web3", "virtuoso", None),
+    ]
     assert [event["what"] for event in events] == ["ordered", "changed"]
     measured = ("architecture", "load", "memory_free", "disk_free", "virtualization", "qemu_version", "cpus_allocated")
     assert [hosts["provider2"][column] for column in measured] == ["x86_64", 0.1, 15 * GIB, 5 * GIB, "kvm", "7.2.22", 1]
@@ -121,20 +153,35 @@ def test_rows_are_numbered_on_after_the_step(location):
             connection.exec_driver_sql("SELECT setval('event_id_seq', (SELECT max(id) FROM event))")
     with Store(location).writing() as connection:
         uuid = query.machines(connection, names=["web1"])[0]["uuid"]
-        connection.execute(schema.EVENT.insert(), {"object": uuid, "time": "2026-11-02T00:00:00Z", "what": "moved", "details": {}})
-        connection.execute(schema.SAMPLE.insert(), {"object": uuid, "metric": "load", "time": "2026-11-02T00:00:00Z", "value": 1.5})
+        connection.execute(
+            schema.EVENT.insert(), {"object": uuid, "time": "2026-11-02T00:00:00Z", "what": "moved", "details": {}}
+        )
+        connection.execute(
+            schema.SAMPLE.insert(), {"object": uuid, "metric": "load", "time": "2026-11-02T00:00:00Z", "value": 1.5}
+        )
     with Store(location).reading() as connection:
         assert [event["what"] for event in query.events(connection, uuid)] == ["ordered", "exist", "moved"]
 
 
-@pytest.mark.parametrize("told", ['"text"', "[1]", '{"load": "much", "memory_free": -1, "architecture": 7, "disk_free": true, "network": 5, "mac": []}'])
+@pytest.mark.parametrize(
+    "told",
+    [
+        '"text"',
+        "[1]",
+        '{"load": "much", "memory_free": -1, "architecture": 7, "disk_free": true, "network": 5, "mac": []}',
+    ],
+)
 def test_facts_that_no_honest_provider_sends_are_left_out(location, told):
     make_version_1(location)
     engine = sa.create_engine(location if "://" in location else f"sqlite:///{location}", poolclass=sa.pool.NullPool)
     with engine.begin() as connection:
-        connection.execute(sa.text("UPDATE host SET facts = :told"), {"told": told}) if "://" not in location else connection.execute(
+        connection.execute(
+            sa.text("UPDATE host SET facts = :told"), {"told": told}
+        ) if "://" not in location else connection.execute(
             sa.text("UPDATE host SET facts = CAST(:told AS json)"), {"told": told}
         )
     with Store(location).writing() as connection:
         rows = query.hosts(connection)
-    assert [(row["load"], row["memory_free"], row["architecture"], row["disk_free"]) for row in rows] == [(None, None, None, None)] * 3
+    assert [(row["load"], row["memory_free"], row["architecture"], row["disk_free"]) for row in rows] == [
+        (None, None, None, None)
+    ] * 3

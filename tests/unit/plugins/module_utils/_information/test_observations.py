@@ -6,7 +6,11 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.observations import read_layers, read_machine, usable_addresses
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.observations import (
+    read_layers,
+    read_machine,
+    usable_addresses,
+)
 
 UUID = "11111111-1111-4111-8111-111111111111"
 TOLD = {"name": "web1", "uuid": UUID, "state": "running", "provider": "provider1"}
@@ -35,7 +39,8 @@ def test_a_flood_of_addresses_is_cut():
 
 @pytest.mark.parametrize("value", HOSTILE)
 @pytest.mark.parametrize(
-    "field", ["mac", "user", "python", "network", "goal", "image", "display", "tags", "addresses", "address_source", "owner"]
+    "field",
+    ["mac", "user", "python", "network", "goal", "image", "display", "tags", "addresses", "address_source", "owner"],
 )
 def test_hostile_values_are_dropped(field, value):
     read = read_machine({**TOLD, field: value, "surprise": value})

@@ -6,8 +6,12 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.orders import (
+    RESERVED_NAMES,
+    same_image,
+    shown_name,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.orders import RESERVED_NAMES, same_image, shown_name
 
 WEB1 = {"name": "web1", "image": "tiny"}
 DIGEST = "sha256:" + "a" * 64
@@ -58,7 +62,9 @@ def code(result):
 def test_an_order_gets_a_reference_and_is_a_future(grid):
     result = grid.order(WEB1)[0]
     assert result["changed"] and result["actions"] == ["order"] and result["state"] == "future"
-    assert result["reference"] == f"urn:uuid:{result['uuid']}" and result["provider"] is None and result["generation"] == 1
+    assert (
+        result["reference"] == f"urn:uuid:{result['uuid']}" and result["provider"] is None and result["generation"] == 1
+    )
     assert result["spec"]["memory"] == 512 * 2**20
     row = grid.machine("web1")
     assert (row["uuid"], row["owner"], row["future"], row["memory"]) == (result["uuid"], "alice", True, 512 * 2**20)
@@ -106,7 +112,18 @@ def test_a_bad_name_fails_alone(grid, name):
 
 @pytest.mark.parametrize(
     "entry",
-    [None, 1, "web1", [], ["web1"], {}, {"image": "tiny"}, {"name": "web1"}, {**WEB1, "color": "red"}, {**WEB1, "vcpus": "many"}],
+    [
+        None,
+        1,
+        "web1",
+        [],
+        ["web1"],
+        {},
+        {"image": "tiny"},
+        {"name": "web1"},
+        {**WEB1, "color": "red"},
+        {**WEB1, "vcpus": "many"},
+    ],
 )
 def test_what_is_no_order_fails_alone(grid, entry):
     bad, good = grid.order(entry, {"name": "web2", "image": "tiny"})
@@ -267,7 +284,8 @@ def test_many_orders_are_one_transaction(grid):
     results = grid.order(*({"name": f"web{number}", "image": "tiny"} for number in range(1200)))
     assert len({result["uuid"] for result in results}) == 1200
     assert not any(
-        result["changed"] for result in grid.order(*({"name": f"web{number}", "image": "tiny"} for number in range(1200)))
+        result["changed"]
+        for result in grid.order(*({"name": f"web{number}", "image": "tiny"} for number in range(1200)))
     )
 
 

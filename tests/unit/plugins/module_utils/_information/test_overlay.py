@@ -6,13 +6,19 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.update import Registration
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import listing, query, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.networks import Overlay
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.update import Registration
 
 LAN = {"name": "lan", "home": "home1", "vni": 7, "mtu": 1450, "sites": ["north", "south"]}
 LINK = {
-    **{"network": "lan", "between": ["home1", "provider1"], "sites": ["north", "south"], "kind": "tree", "transport": "vxlan"},
+    **{
+        "network": "lan",
+        "between": ["home1", "provider1"],
+        "sites": ["north", "south"],
+        "kind": "tree",
+        "transport": "vxlan",
+    },
     **{"reason": "UDP passes both ways", "vni": 9, "mtu": 1450},
 }
 
@@ -43,7 +49,9 @@ def test_they_are_written_once_and_again_where_they_differ(grid):
     (network,), (link,), (joined,), sites = rows(grid)
     assert (network.vni, network.mtu, link.transport, link.site_a) == (7, 1450, "vxlan", sites["north"])
     assert network.home and joined.network == network.uuid and link.details["reason"] == "UDP passes both ways"
-    assert see(grid, [LAN], [{**LINK, "transport": "ssh", "reason": "no UDP"}]) == [("lan home1 - provider1", "register")]
+    assert see(grid, [LAN], [{**LINK, "transport": "ssh", "reason": "no UDP"}]) == [
+        ("lan home1 - provider1", "register")
+    ]
     assert rows(grid)[1][0].uuid == link.uuid and rows(grid)[1][0].transport == "ssh"
 
 

@@ -181,7 +181,12 @@ def test_the_defaults_of_the_options_are_a_question():
 
 
 def test_named_members_show_what_they_are_asked_for():
-    asked = ask(members=PAIR, join=["db.provider == host.name", "db.memory <= host.memory_available"], order=["-db.memory"], columns=None)
+    asked = ask(
+        members=PAIR,
+        join=["db.provider == host.name", "db.memory <= host.memory_available"],
+        order=["-db.memory"],
+        columns=None,
+    )
     assert asked.shown(asked.members[0]) == ("name", "uuid", "site", "state", "memory", "provider")
     assert asked.shown(asked.members[1]) == ("name", "uuid", "memory_available")
     assert (asked.order[0].place, asked.order[0].descending) == (0, True)

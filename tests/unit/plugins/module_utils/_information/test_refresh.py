@@ -1,16 +1,17 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A complete look at providers: what vanished and what is foreign is marked, what was measured is kept; nothing is deleted."""
+"""A complete look at providers: what vanished and what is foreign is marked, what was measured is kept; nothing is
+deleted."""
 
 from __future__ import annotations
 
 import uuid as uuids
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import refresh
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import views
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import refresh
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema
 
 OTHER = str(uuids.uuid4())
 
@@ -35,12 +36,20 @@ def test_a_machine_that_its_provider_has_no_more_has_vanished(grid, seen):
     before = grid.counts()
     check = grid.register(complete=["provider1"], check=True)["vanished"]
     result = grid.register(complete=["provider1"])["vanished"]
-    assert check == result == [{"name": "web1", "uuid": uuid, "provider": "provider1", "changed": True, "actions": ["vanish"]}]
+    assert (
+        check
+        == result
+        == [{"name": "web1", "uuid": uuid, "provider": "provider1", "changed": True, "actions": ["vanish"]}]
+    )
     assert "vanished" in grid.diffs[0]["after"]
     row = grid.machine("web1")
-    assert (row["state"], views.state_of(row), row["provider"]) == ("vanished", "vanished", "provider1") and row["missing"]
+    assert (row["state"], views.state_of(row), row["provider"]) == ("vanished", "vanished", "provider1") and row[
+        "missing"
+    ]
     assert grid.register(complete=["provider1"])["vanished"] == [] and grid.diffs == []
-    assert {table: count for table, count in grid.counts().items() if count != before[table]} == {"event": before["event"] + 1}
+    assert {table: count for table, count in grid.counts().items() if count != before[table]} == {
+        "event": before["event"] + 1
+    }
     assert events(grid, uuid)[-1] == "vanished"
 
 
@@ -56,7 +65,9 @@ def test_it_is_back_when_it_is_seen_again(grid, seen):
 def test_one_that_moved_has_not_vanished(grid, seen):
     uuid = grid.running()
     grid.provider("provider2")
-    result = grid.register(machines=[seen("web1", uuid, "provider2", generation=2)], complete=["provider1", "provider2"])
+    result = grid.register(
+        machines=[seen("web1", uuid, "provider2", generation=2)], complete=["provider1", "provider2"]
+    )
     assert result["vanished"] == [] and grid.machine("web1")["provider"] == "provider2"
 
 
@@ -90,11 +101,25 @@ def test_an_absent_machine_is_missing_and_says_so_once(grid, seen):
 def test_foreign_domains_are_noted_and_marked_when_they_are_gone(grid):
     grid.provider()
     told = grid.register(machines=[theirs()], complete=["provider1"])["foreign"]
-    assert told == [{"provider": "provider1", "uuid": OTHER, "name": "theirs", "state": "running", "changed": True, "actions": ["appear"]}]
+    assert told == [
+        {
+            "provider": "provider1",
+            "uuid": OTHER,
+            "name": "theirs",
+            "state": "running",
+            "changed": True,
+            "actions": ["appear"],
+        }
+    ]
     assert grid.register(machines=[theirs()], complete=["provider1"])["foreign"][0]["actions"] == []
-    assert grid.register(machines=[theirs(state="stopped")], complete=["provider1"])["foreign"][0]["actions"] == ["update"]
+    assert grid.register(machines=[theirs(state="stopped")], complete=["provider1"])["foreign"][0]["actions"] == [
+        "update"
+    ]
     assert foreign(grid)["provider1", OTHER]["state"] == "stopped" and grid.machine("theirs") is None
-    assert grid.register(complete=["provider1"])["foreign"][0]["actions"] == ["vanish"] and foreign(grid)["provider1", OTHER]["missing"]
+    assert (
+        grid.register(complete=["provider1"])["foreign"][0]["actions"] == ["vanish"]
+        and foreign(grid)["provider1", OTHER]["missing"]
+    )
     assert grid.register(complete=["provider1"])["foreign"] == []
     assert grid.register(machines=[theirs()], complete=["provider1"])["foreign"][0]["actions"] == ["appear"]
     assert foreign(grid)["provider1", OTHER]["missing"] is None
@@ -107,7 +132,9 @@ def test_a_foreign_domain_that_became_a_machine_is_foreign_no_more(grid, seen):
     assert result["foreign"][0]["actions"] == ["own"] and foreign(grid) == {} and grid.machine("web9")
 
 
-@pytest.mark.parametrize("entry", [theirs(uuid="x"), theirs(name=7), theirs(provider=None), {"foreign": True}, "text", None])
+@pytest.mark.parametrize(
+    "entry", [theirs(uuid="x"), theirs(name=7), theirs(provider=None), {"foreign": True}, "text", None]
+)
 def test_what_makes_no_sense_is_passed_over(grid, entry):
     grid.provider()
     assert grid.register(machines=[entry], complete=["provider1"])["foreign"] == [] and foreign(grid) == {}
@@ -115,7 +142,9 @@ def test_what_makes_no_sense_is_passed_over(grid, entry):
 
 def test_a_hostile_name_is_made_printable(grid):
     grid.provider()
-    name = grid.register(machines=[theirs(name="a\x1b[31m\n" + "b" * 400)], complete=["provider1"])["foreign"][0]["name"]
+    name = grid.register(machines=[theirs(name="a\x1b[31m\n" + "b" * 400)], complete=["provider1"])["foreign"][0][
+        "name"
+    ]
     assert name.isprintable() and name.startswith("a?[31m?b") and len(name) == 253
 
 
@@ -163,11 +192,28 @@ def test_a_site_comes_before_a_host_of_its_name(grid):
 
 
 def test_columns_that_queries_compare_are_filled_from_facts(grid, facts):
-    told = {**facts, "disk_free": 5, "virtualization": "kvm", "libvirt_version": "9.0.0", "qemu_version": "x", "cpus_allocated": "3", "load": True}
+    told = {
+        **facts,
+        "disk_free": 5,
+        "virtualization": "kvm",
+        "libvirt_version": "9.0.0",
+        "qemu_version": "x",
+        "cpus_allocated": "3",
+        "load": True,
+    }
     grid.provider(facts=told, price="0.5")
     with grid.store.reading() as connection:
         row = query.hosts(connection)[0]
-    names = ("architecture", "memory_free", "disk_free", "virtualization", "libvirt_version", "qemu_version", "cpus_allocated", "price")
+    names = (
+        "architecture",
+        "memory_free",
+        "disk_free",
+        "virtualization",
+        "libvirt_version",
+        "qemu_version",
+        "cpus_allocated",
+        "price",
+    )
     assert [row[name] for name in names] == ["x86_64", facts["memory_free"], 5, "kvm", "9.0.0", None, None, 0.5]
     assert grid.provider(price="dear")["failure"]["code"] == "invalid_price"
 
@@ -189,10 +235,18 @@ def test_the_network_of_a_machine_follows_what_is_told(grid, seen):
 
 def test_latencies_that_a_provider_measured_are_samples_between_sites(grid, facts):
     grid.provider("provider2", site="south")
-    told = [{"site": "south", "seconds": 0.01}, {"site": "nowhere", "seconds": 1}, {"site": "north", "seconds": 1}, {"site": "south", "seconds": -1}, "x"]
+    told = [
+        {"site": "south", "seconds": 0.01},
+        {"site": "nowhere", "seconds": 1},
+        {"site": "north", "seconds": 1},
+        {"site": "south", "seconds": -1},
+        "x",
+    ]
     grid.provider(facts={**facts, "latencies": told})
     with grid.store.reading() as connection:
         sites = query.sites(connection)
         rows = connection.execute(schema.SAMPLE.select()).all()
-    assert [(row.object, row.peer, row.metric, row.value) for row in rows] == [(sites["north"], sites["south"], "latency", 0.01)]
+    assert [(row.object, row.peer, row.metric, row.value) for row in rows] == [
+        (sites["north"], sites["south"], "latency", 0.01)
+    ]
     assert grid.provider(facts={**facts, "latencies": []})["changed"] is False

@@ -8,8 +8,8 @@ from __future__ import annotations
 import uuid as uuids
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.orders import RESERVED_NAMES
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import FOREVER
 
 WEB1 = {"name": "web1", "image": "tiny"}
@@ -232,13 +232,22 @@ def test_a_lost_store_is_rebuilt(grid, seen):
 
 def test_a_rebuilt_machine_has_its_wishes_and_its_reservation(grid, seen):
     grid.provider()
-    wishes = {"site": "north", "affinity": ["db1"], "performance": {"reservation": {"period": 10000, "slice": 2000}}, "owner": "mallory"}
+    wishes = {
+        "site": "north",
+        "affinity": ["db1"],
+        "performance": {"reservation": {"period": 10000, "slice": 2000}},
+        "owner": "mallory",
+    }
     assert register_machine(grid, seen("web1", OTHER, wishes=wishes))["actions"] == ["rebuild"]
     row = grid.machine("web1")
     assert (row["spec"]["site"], row["spec"]["affinity"], row["owner"]) == ("north", ["db1"], "alice")
     with grid.store.reading() as connection:
         [reserved] = connection.execute(schema.RESERVATION.select()).mappings()
-    assert (reserved["machine"], reserved["cpu_period_us"], reserved["cpu_slice_us"]) == (OTHER, 10000, 2000 * row["spec"]["vcpus"])
+    assert (reserved["machine"], reserved["cpu_period_us"], reserved["cpu_slice_us"]) == (
+        OTHER,
+        10000,
+        2000 * row["spec"]["vcpus"],
+    )
     assert (reserved["memory"], reserved["end"]) == (row["spec"]["memory"], FOREVER)
 
 
@@ -289,9 +298,9 @@ def test_a_bad_machine_fails_alone(grid, seen, field, expected):
 def test_foreign_machines_are_passed_over(grid):
     grid.provider()
     assert (
-        grid.register(machines=[{"name": "theirs", "uuid": OTHER, "state": "running", "foreign": True, "provider": "provider1"}])[
-            "machines"
-        ]
+        grid.register(
+            machines=[{"name": "theirs", "uuid": OTHER, "state": "running", "foreign": True, "provider": "provider1"}]
+        )["machines"]
         == []
     )
 
@@ -303,7 +312,12 @@ def test_retiring_leaves_no_row(grid):
     result = grid.register(gone=[uuid, OTHER, uuid])["gone"]
     assert [item["changed"] for item in result] == [True, False, True]
     after = grid.counts()
-    image = {"object": 2, "image": 1, "image_layer": 1, "network": 1}  # what it was made from and the network stay known
+    image = {
+        "object": 2,
+        "image": 1,
+        "image_layer": 1,
+        "network": 1,
+    }  # what it was made from and the network stay known
     assert {table: after[table] - before[table] for table in before if before[table] != after[table]} == image
     assert grid.register(gone=[uuid])["gone"][0]["changed"] is False
 

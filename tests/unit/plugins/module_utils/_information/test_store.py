@@ -13,7 +13,13 @@ import threading
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import migrations, query, record, schema, database
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import (
+    database,
+    migrations,
+    query,
+    record,
+    schema,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store, locate
 
 MACHINE = {"name": "web1", "image": "tiny"}
@@ -91,7 +97,10 @@ def test_a_path_or_url_of_sqlite_is_a_file(given, path, monkeypatch):
 
 
 def test_other_urls_stay_urls():
-    assert str(locate("postgresql+psycopg://alice@db.example.org/grid")) == "postgresql+psycopg://alice@db.example.org/grid"
+    assert (
+        str(locate("postgresql+psycopg://alice@db.example.org/grid"))
+        == "postgresql+psycopg://alice@db.example.org/grid"
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,18 @@ import json
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import addresses
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import seed
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import parse_order
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import seed
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import addresses
 
 GOOD = {"name": "web1", "owner": "alice", "image": "debian-12"}
-STATIC = {"method": "static", "ip": "192.0.2.7/24", "gateway": "192.0.2.1", "nameservers": ["192.0.2.2"], "search": ["example.org"]}
+STATIC = {
+    "method": "static",
+    "ip": "192.0.2.7/24",
+    "gateway": "192.0.2.1",
+    "nameservers": ["192.0.2.2"],
+    "search": ["example.org"],
+}
 KINDS = ("en", "eth")
 
 
@@ -89,5 +95,13 @@ def test_unknown_fields_are_told():
 
 
 def test_what_homes_say_is_checked():
-    leases = {"72:AA:00:00:00:01": {"address": "192.0.2.7"}, "72:aa:00:00:00:02": {"address": "<b>"}, "72:aa:00:00:00:03": "192.0.2.8"}
-    assert addresses.of_homes(leases) == {"72:aa:00:00:00:01": ["192.0.2.7"], "72:aa:00:00:00:02": [], "72:aa:00:00:00:03": ["192.0.2.8"]}
+    leases = {
+        "72:AA:00:00:00:01": {"address": "192.0.2.7"},
+        "72:aa:00:00:00:02": {"address": "<b>"},
+        "72:aa:00:00:00:03": "192.0.2.8",
+    }
+    assert addresses.of_homes(leases) == {
+        "72:aa:00:00:00:01": ["192.0.2.7"],
+        "72:aa:00:00:00:02": [],
+        "72:aa:00:00:00:03": ["192.0.2.8"],
+    }

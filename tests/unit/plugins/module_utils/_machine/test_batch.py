@@ -11,8 +11,8 @@ import struct
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import connection, domain_xml, metadata
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life import batch, lifecycle, power
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life import batch, lifecycle, power
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.survey import Survey
 
 libvirt = pytest.importorskip("libvirt")
@@ -29,7 +29,9 @@ def write_qcow2(path, backing, size):
     name = (backing or "").encode()
     with open(path, "wb") as file:
         at = HEADER.size + 8 if name else 0
-        head = HEADER.pack(b"QFI\xfb", 3, at, len(name), 16, size, 0, 1, 3 << 16, 1 << 16, 1, 0, 0, 0, 0, 0, 4, HEADER.size)
+        head = HEADER.pack(
+            b"QFI\xfb", 3, at, len(name), 16, size, 0, 1, 3 << 16, 1 << 16, 1, 0, 0, 0, 0, 0, 4, HEADER.size
+        )
         file.write(head + bytes(8) + name)
 
 
@@ -59,9 +61,18 @@ def _run(tmp_path, monkeypatch):
 
     def run(entries, state="present", check=False, **options):
         params = {
-            "uri": "test:///default", "path": str(tmp_path), "state": state, "force": False, "timeout": 5, "parallel": 2,
-            "virtualization": "qemu", "machine_type": None, "display_passwords": None, "machines": entries, **options,
-        }  # fmt: skip
+            "uri": "test:///default",
+            "path": str(tmp_path),
+            "state": state,
+            "force": False,
+            "timeout": 5,
+            "parallel": 2,
+            "virtualization": "qemu",
+            "machine_type": None,
+            "display_passwords": None,
+            "machines": entries,
+            **options,
+        }
         return batch.Batch(params, check).run()
 
     monkeypatch.setattr(conn, "close", lambda: None, raising=False)
@@ -120,7 +131,9 @@ def test_create_repeat_change_remove_repeat(run):
 def test_no_diff_shows_a_password(run):
     for password, state in (("secret-1", "present"), ("secret-2", "present"), ("secret-2", "absent")):
         for check in (True, False):
-            said = str(run([machine(display="vnc")], state, check=check, display_passwords={UUIDS[0]: password})["diff"])
+            said = str(
+                run([machine(display="vnc")], state, check=check, display_passwords={UUIDS[0]: password})["diff"]
+            )
             assert "display_password" in said and "secret" not in said
 
 
@@ -168,7 +181,9 @@ def test_a_machine_does_not_start_without_the_whole_chain(run, entry):
 
 def test_a_new_machine_needs_the_whole_chain(run):
     os.unlink(run.depot.layer(BASE))
-    assert run([machine()])["machines"][0]["failure"]["layer"] == BASE and not os.path.exists(run.depot.machine(UUIDS[0]))
+    assert run([machine()])["machines"][0]["failure"]["layer"] == BASE and not os.path.exists(
+        run.depot.machine(UUIDS[0])
+    )
 
 
 FOREIGN = "<domain type='test'><name>{}</name><uuid>{}</uuid><memory>65536</memory><os><type>hvm</type></os></domain>"
@@ -232,8 +247,16 @@ def test_metadata_is_enough_to_rebuild_the_store(run):
     run(
         [
             machine(
-                users=users, tags=["b", "a"], goal="price", generation=4, site="site-a", user="debian", python="/usr/bin/python3",
-                ordered_site="site-a", affinity=["db1"], performance={"reservation": {"period": "10 ms", "slice": "2 ms"}},
+                users=users,
+                tags=["b", "a"],
+                goal="price",
+                generation=4,
+                site="site-a",
+                user="debian",
+                python="/usr/bin/python3",
+                ordered_site="site-a",
+                affinity=["db1"],
+                performance={"reservation": {"period": "10 ms", "slice": "2 ms"}},
             )
         ]
     )

@@ -15,11 +15,27 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.change
 DOCS = Path(__file__).resolve().parents[5] / "docs" / "machines.md"
 MIB = 2**20
 RUNNING = {
-    "vcpus": 2, "vcpus_max": 4, "vcpus_removable": 1, "memory": 512 * MIB, "memory_base": 512 * MIB, "memory_ceiling": 1024 * MIB, "memory_max": 1024 * MIB,
-    "balloon": True, "extra_networks": ["a"], "free_ports": 1, "network": "n", "boot": ["disk"], "display": "vnc", "display_password": None,
-    "cpu_shares": 100, "cpu_limit": None, "disk_io": None, "description": None, "autostart": False,
+    "vcpus": 2,
+    "vcpus_max": 4,
+    "vcpus_removable": 1,
+    "memory": 512 * MIB,
+    "memory_base": 512 * MIB,
+    "memory_ceiling": 1024 * MIB,
+    "memory_max": 1024 * MIB,
+    "balloon": True,
+    "extra_networks": ["a"],
+    "free_ports": 1,
+    "network": "n",
+    "boot": ["disk"],
+    "display": "vnc",
+    "display_password": None,
+    "cpu_shares": 100,
+    "cpu_limit": None,
+    "disk_io": None,
+    "description": None,
+    "autostart": False,
     "virtualization": "kvm",
-}  # fmt: skip
+}
 
 
 def test_the_docs_have_the_same_table():
@@ -84,8 +100,12 @@ def test_what_a_machine_that_woke_gets_late():
 
 
 def test_what_was_not_ordered_stays():
-    assert not changes.ordered("vcpus_max", {"vcpus_max": None}, RUNNING) and changes.ordered("vcpus_max", {"vcpus_max": 4}, RUNNING)
-    assert not changes.ordered("autostart", {"autostart": None}, RUNNING) and changes.ordered("autostart", {"autostart": False}, RUNNING)
+    assert not changes.ordered("vcpus_max", {"vcpus_max": None}, RUNNING) and changes.ordered(
+        "vcpus_max", {"vcpus_max": 4}, RUNNING
+    )
+    assert not changes.ordered("autostart", {"autostart": None}, RUNNING) and changes.ordered(
+        "autostart", {"autostart": False}, RUNNING
+    )
     assert changes.ordered("description", {"description": None}, RUNNING)
 
 
@@ -93,4 +113,7 @@ def test_what_goes_back_to_its_memory_keeps_today_s_limits():
     then = {**RUNNING, "vcpus": 1, "cpu_shares": 7, "description": "old", "display_password": "old", "autostart": True}
     now = {**RUNNING, "cpu_shares": 300, "description": None, "display_password": None, "autostart": False}
     assert changes.kept(now, then) == {"cpu_shares": 300, "description": None}
-    assert changes.kept({**now, "display_password": "new"}, then)["display_password"] == "new" and changes.kept(then, then) == {}
+    assert (
+        changes.kept({**now, "display_password": "new"}, then)["display_password"] == "new"
+        and changes.kept(then, then) == {}
+    )

@@ -15,7 +15,8 @@ MARK = {"generation": 2, "to": "b", "attempt": "x", "autostart": False}
 
 
 def source_says():
-    """All that the source of a move from generation 1 to 2 can say: nothing, nothing there, its copy with or without the mark."""
+    """All that the source of a move from generation 1 to 2 can say: nothing, nothing there, its copy with or without
+    the mark."""
     yield copies.Copy("a", answers=False)
     yield copies.Copy("a")
     for state, moving, slept in itertools.product(STATES[1:], (None, MARK), (None, "running")):
@@ -55,17 +56,23 @@ def check(source, target, known, dead):
         if not copy.answers:
             assert acted[copy.host] is None, "nothing is done on a host that doesn't answer"
         if copy.state == "running":
-            assert acted[copy.host] not in (copies.RELEASE, copies.DISCARD, copies.ADOPT), "a guest that runs is never removed"
+            assert acted[copy.host] not in (copies.RELEASE, copies.DISCARD, copies.ADOPT), (
+                "a guest that runs is never removed"
+            )
         if copy.state != "absent":
-            assert acted[copy.host] not in (copies.DISCARD, copies.ADOPT), "a copy is never thrown away as if it were none"
-    # The source may come back to life only where the target is known to have no copy, or its own guest runs, or a person said so.
+            assert acted[copy.host] not in (copies.DISCARD, copies.ADOPT), (
+                "a copy is never thrown away as if it were none"
+            )
+    # The source may come back to life only where the target is known to have no copy, or its own guest runs, or a
+    # person said so.
     if acted["a"] == copies.RESTORE:
         assert target.state == "absent"
         assert target.answers or source.state == "running" or "b" in dead or not source.moving
     # It goes only where the target has a newer one.
     if acted["a"] == copies.RELEASE:
         assert source.moving and target.state != "absent" and verdict.host == "b"
-    # What came becomes the machine only on somebody's word, and only where it is whole and the source says nothing or has nothing.
+    # What came becomes the machine only on somebody's word, and only where it is whole and the source says nothing or
+    # has nothing.
     if acted["b"] == copies.ADOPT:
         assert target.incoming["complete"] and source.state == "absent" and (source.answers or "a" in dead)
     # Afterwards at most one copy can be started.
@@ -87,27 +94,60 @@ def check(source, target, known, dead):
         # room was made
         ({"state": "running"}, {"incoming": {"complete": False}}, KNOWN[1], (), "a", {"b": "discard"}),
         # killed under way: the guest runs, or stands still
-        ({"state": "running", "moving": MARK}, {"incoming": {"complete": False}}, KNOWN[1], (), "a", {"a": "restore", "b": "discard"}),
+        (
+            {"state": "running", "moving": MARK},
+            {"incoming": {"complete": False}},
+            KNOWN[1],
+            (),
+            "a",
+            {"a": "restore", "b": "discard"},
+        ),
         ({"state": "paused", "moving": MARK}, {}, KNOWN[1], (), "a", {"a": "restore"}),
         # the guest runs at the target; the source's copy is still there
-        ({"state": "stopped", "moving": MARK}, {"state": "running", "generation": 2, "incoming": {}}, KNOWN[1], (), "b", {"a": "release"}),
-        ({"state": "stopped", "moving": MARK}, {"state": "running", "generation": 2, "incoming": {"complete": False}}, KNOWN[1], (), "b",
-         {"a": "release", "b": "finish"}),
+        (
+            {"state": "stopped", "moving": MARK},
+            {"state": "running", "generation": 2, "incoming": {}},
+            KNOWN[1],
+            (),
+            "b",
+            {"a": "release"},
+        ),
+        (
+            {"state": "stopped", "moving": MARK},
+            {"state": "running", "generation": 2, "incoming": {"complete": False}},
+            KNOWN[1],
+            (),
+            "b",
+            {"a": "release", "b": "finish"},
+        ),
         # only the store doesn't know yet
         ({}, {"state": "running", "generation": 2}, KNOWN[1], (), "b", {}),
         # files are all there, and nobody was told
-        ({"state": "stopped", "moving": MARK}, {"incoming": {"complete": True}}, KNOWN[1], (), "a", {"a": "restore", "b": "discard"}),
+        (
+            {"state": "stopped", "moving": MARK},
+            {"incoming": {"complete": True}},
+            KNOWN[1],
+            (),
+            "a",
+            {"a": "restore", "b": "discard"},
+        ),
         # put to sleep for a journey that it didn't begin: it goes on, also where the target says nothing
         ({"state": "hibernated", "slept": "running"}, {}, KNOWN[1], (), "a", {"a": "restore"}),
         ({"state": "hibernated", "slept": "running"}, {"answers": False}, KNOWN[1], (), "a", {"a": "restore"}),
         # it came, and sleeps still
-        ({"state": "hibernated", "moving": MARK, "slept": "running"}, {"state": "hibernated", "generation": 2, "incoming": {"complete": True}}, KNOWN[1], (),
-         "b", {"a": "release", "b": "finish"}),
+        (
+            {"state": "hibernated", "moving": MARK, "slept": "running"},
+            {"state": "hibernated", "generation": 2, "incoming": {"complete": True}},
+            KNOWN[1],
+            (),
+            "b",
+            {"a": "release", "b": "finish"},
+        ),
         # the source is dead
         ({"answers": False}, {"incoming": {"complete": True}}, KNOWN[1], ("a",), "b", {"b": "adopt"}),
         ({"answers": False}, {"state": "stopped", "generation": 2}, KNOWN[1], (), "b", {}),
     ],
-)  # fmt: skip
+)
 def test_each_point_of_a_move(source, target, known, dead, host, actions):
     a = copies.Copy("a", **{"generation": 1 if source.get("state") else 0, **source})
     b = copies.Copy("b", **target)
@@ -143,7 +183,9 @@ def test_what_cannot_be_told_is_left_alone(source, target, known, dead, code):
 
 
 def test_an_old_copy_without_a_mark_stays_and_is_told():
-    verdict = copies.decide([copies.Copy("a", state="stopped", generation=1), copies.Copy("b", state="running", generation=2)], KNOWN[2])
+    verdict = copies.decide(
+        [copies.Copy("a", state="stopped", generation=1), copies.Copy("b", state="running", generation=2)], KNOWN[2]
+    )
     assert (verdict.host, verdict.actions, verdict.stale) == ("b", {}, ("a",))
 
 

@@ -24,7 +24,25 @@ MIB = 2**20
 def qcow2(path, size=MIB, backing=b"", magic=b"QFI\xfb", version=3):
     """A file that begins like a qcow2 file with clusters of 64 KiB."""
     head = struct.pack(
-        ">4sIQIIQIIQQIIQQQQII", magic, version, 112 if backing else 0, len(backing), 16, size, 0, 1, 3 << 16, 1 << 16, 1, 0, 0, 0, 0, 0, 4, 104
+        ">4sIQIIQIIQQIIQQQQII",
+        magic,
+        version,
+        112 if backing else 0,
+        len(backing),
+        16,
+        size,
+        0,
+        1,
+        3 << 16,
+        1 << 16,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        4,
+        104,
     )
     path.write_bytes(head + bytes(8) + backing)
     return str(path)
@@ -196,7 +214,9 @@ def test_one_writer_per_machine_over_processes(depot):
 
 def test_a_disk_that_qemu_img_finds_full_is_told_as_full(depot, monkeypatch):
     def full(*dummy, **more):
-        raise GridError("disk_failed", "qemu-img ended with code 1", stderr="Could not write qcow2 header: No space left on device")
+        raise GridError(
+            "disk_failed", "qemu-img ended with code 1", stderr="Could not write qcow2 header: No space left on device"
+        )
 
     monkeypatch.setattr(disk, "command", full)
     with pytest.raises(OSError, match="No space left"):

@@ -10,9 +10,14 @@ import json
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import (
+    check_password,
+    cpu_tuning,
+    label,
+    parse_entry,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import seed
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.addresses import of_interfaces, usable
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import check_password, cpu_tuning, label, parse_entry
 
 UUID = "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11"
 KEYS = ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA alice@home", 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5BBBB bob\'s "own": #key']
@@ -51,7 +56,13 @@ RESERVED = {"period": 100000, "slice": 20000, "from": "2027-02-01T00:00:00Z", "t
 
 
 @pytest.mark.parametrize(
-    ("time", "holds"), [("2027-01-31T23:59:59Z", False), (RESERVED["from"], True), ("2027-02-28T23:59:59Z", True), (RESERVED["to"], False)]
+    ("time", "holds"),
+    [
+        ("2027-01-31T23:59:59Z", False),
+        (RESERVED["from"], True),
+        ("2027-02-28T23:59:59Z", True),
+        (RESERVED["to"], False),
+    ],
 )
 def test_a_reservation_limits_and_weighs_while_it_holds(time, holds):
     tuned = {"cpu_shares": 10000, "cpu_limit": {"period": 100000, "quota": 20000}}
@@ -99,7 +110,8 @@ def test_bad_entries(code, entry):
 
 
 @pytest.mark.parametrize(
-    "entry, text", [({"name": "web1"}, "web1"), ({"uuid": UUID}, UUID), ("x", "(without name)"), ({"name": "y" * 99}, "y" * 63)]
+    "entry, text",
+    [({"name": "web1"}, "web1"), ({"uuid": UUID}, UUID), ("x", "(without name)"), ({"name": "y" * 99}, "y" * 63)],
 )
 def test_label(entry, text):
     assert label(entry) == text
@@ -155,7 +167,17 @@ def test_seed_image_holds_the_files():
 
 
 def test_addresses_of_guests_are_not_trusted():
-    told = ["fe80::1", "127.0.0.1", "2001:db8::5", "198.18.0.9", "; rm -rf /", None, "0.0.0.0", "224.0.0.1", "198.18.0.9"]
+    told = [
+        "fe80::1",
+        "127.0.0.1",
+        "2001:db8::5",
+        "198.18.0.9",
+        "; rm -rf /",
+        None,
+        "0.0.0.0",
+        "224.0.0.1",
+        "198.18.0.9",
+    ]
     assert usable(told) == ["198.18.0.9", "2001:db8::5"]
 
 

@@ -42,9 +42,16 @@ def test_a_file_that_is_cut_off_is_told_before_it_is_read(size):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\0" * memory.HEAD_SIZE, memory.pack(HEAD)[:-1], memory.pack(HEAD).replace(b"{", b"[", 1), memory.pack({"compressed": 1000}),
-     memory.pack({**HEAD, "format": 2}), memory.pack({**HEAD, "compressed": "1000"})],
-)  # fmt: skip
+    [
+        b"",
+        b"\0" * memory.HEAD_SIZE,
+        memory.pack(HEAD)[:-1],
+        memory.pack(HEAD).replace(b"{", b"[", 1),
+        memory.pack({"compressed": 1000}),
+        memory.pack({**HEAD, "format": 2}),
+        memory.pack({**HEAD, "compressed": "1000"}),
+    ],
+)
 def test_another_kind_of_file(data):
     assert code(memory.unpack, data, memory.HEAD_SIZE + 1000) == "hibernation_invalid"
 
@@ -77,6 +84,9 @@ def test_a_disk_that_is_gone_fits_no_memory():
     assert code(memory.judge, HEAD, UUID, 3, None) == "hibernation_stale"
 
 
-@pytest.mark.parametrize("start, whole", [(b"LibvirtQemudSave\0\0", True), (b"LibvirtQemudPart", False), (b"", False), (b"LibvirtQemud", False)])
+@pytest.mark.parametrize(
+    "start, whole",
+    [(b"LibvirtQemudSave\0\0", True), (b"LibvirtQemudPart", False), (b"", False), (b"LibvirtQemud", False)],
+)
 def test_whether_libvirt_saved_all(start, whole):
     assert memory.is_saved(start) is whole

@@ -51,7 +51,9 @@ def test_a_disk_tells_which_layer_it_pages_from():
 
 def test_only_an_error_of_its_export_is_a_lost_source():
     assert disk_base.lost(HERE, "io_error")
-    assert not disk_base.lost(HERE, "no_space") and not disk_base.lost(None, "io_error") and not disk_base.lost(HERE, None)
+    assert (
+        not disk_base.lost(HERE, "no_space") and not disk_base.lost(None, "io_error") and not disk_base.lost(HERE, None)
+    )
 
 
 def _domain():
@@ -79,16 +81,25 @@ def test_whether_a_copy_of_the_disk_has_caught_up():
     assert domain_xml.mirror(tree) is True
 
 
-ENTRY = {"uuid": "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11", "name": "web1", "owner": "alice", "image": {"name": "tiny@1", "digest": DIGEST}}
+ENTRY = {
+    "uuid": "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11",
+    "name": "web1",
+    "owner": "alice",
+    "image": {"name": "tiny@1", "digest": DIGEST},
+}
 
 
 def test_an_entry_may_name_an_export():
-    spec = parse_entry({**ENTRY, "paging": {"host": "198.18.0.21", "port": "10812", "virtual_size": 2**20, "kind": "pager"}})[2]
+    spec = parse_entry(
+        {**ENTRY, "paging": {"host": "198.18.0.21", "port": "10812", "virtual_size": 2**20, "kind": "pager"}}
+    )[2]
     assert spec["pages"] == {**WANTED, "host": "198.18.0.21"}
     assert parse_entry(ENTRY)[2]["pages"] is None
 
 
-@pytest.mark.parametrize("change", [{"host": "a b"}, {"host": None}, {"port": 0}, {"port": 2**16}, {"virtual_size": "x"}])
+@pytest.mark.parametrize(
+    "change", [{"host": "a b"}, {"host": None}, {"port": 0}, {"port": 2**16}, {"virtual_size": "x"}]
+)
 def test_an_entry_that_names_no_export(change):
     with pytest.raises(GridError) as caught:
         parse_entry({**ENTRY, "paging": {"host": "h", "port": 1, "virtual_size": 512, **change}})

@@ -11,8 +11,8 @@ import threading
 import libvirt
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import agent
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life import plugging
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import agent
 
 MIB = 2**20
 XML = (
@@ -52,7 +52,7 @@ class Domain:
             self.memory = size // 1024 + self.requested
 
     def updateDeviceFlags(self, text, _flags):
-        self.requested = int(text.split("<requested unit=\"KiB\">")[1].split("<")[0]) // 1024
+        self.requested = int(text.split('<requested unit="KiB">')[1].split("<")[0]) // 1024
         self.calls.append(("requested", self.requested))
 
     def attachDeviceFlags(self, text, _flags):

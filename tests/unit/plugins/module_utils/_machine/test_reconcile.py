@@ -17,29 +17,75 @@ GIB = 2**30
 BELOW = "sha256:" + "b" * 64
 LAYER = "/depot/images/layers/sha256-0.qcow2"
 WANTED = {
-    "uuid": "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11", "name": "web1", "owner": "alice", "site": "site-a", "generation": 1,
-    "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64}, "vcpus": 1, "memory": GIB, "disk": None, "packages": [], "users": [],
-    "network": "virtuoso", "display": "vnc", "display_password": None, "cpu_shares": 100, "cpu_limit": None, "disk_io": None,
-    "goal": "balance", "tags": [], "user": None, "python": None, "vcpus_max": None, "memory_max": None, "extra_networks": [], "boot": ["disk"],
-    "description": None, "autostart": None,
-}  # fmt: skip
-SAME = ("vcpus", "memory", "network", "display", "cpu_shares", "cpu_limit", "disk_io", "memory_max", "extra_networks", "boot", "description")
+    "uuid": "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11",
+    "name": "web1",
+    "owner": "alice",
+    "site": "site-a",
+    "generation": 1,
+    "image": {"name": "tiny@1", "digest": "sha256:" + "0" * 64},
+    "vcpus": 1,
+    "memory": GIB,
+    "disk": None,
+    "packages": [],
+    "users": [],
+    "network": "virtuoso",
+    "display": "vnc",
+    "display_password": None,
+    "cpu_shares": 100,
+    "cpu_limit": None,
+    "disk_io": None,
+    "goal": "balance",
+    "tags": [],
+    "user": None,
+    "python": None,
+    "vcpus_max": None,
+    "memory_max": None,
+    "extra_networks": [],
+    "boot": ["disk"],
+    "description": None,
+    "autostart": None,
+}
+SAME = (
+    "vcpus",
+    "memory",
+    "network",
+    "display",
+    "cpu_shares",
+    "cpu_limit",
+    "disk_io",
+    "memory_max",
+    "extra_networks",
+    "boot",
+    "description",
+)
 MODEL = {
-    **{field: WANTED[field] for field in SAME}, "display_password": "now", "vcpus_max": 2, "vcpus_removable": 0, "memory_base": GIB,
-    "memory_ceiling": GIB, "balloon": True, "free_ports": 1, "autostart": False, "virtualization": "kvm",
-}  # fmt: skip
+    **{field: WANTED[field] for field in SAME},
+    "display_password": "now",
+    "vcpus_max": 2,
+    "vcpus_removable": 0,
+    "memory_base": GIB,
+    "memory_ceiling": GIB,
+    "balloon": True,
+    "free_ports": 1,
+    "autostart": False,
+    "virtualization": "kvm",
+}
 
 
 def observed(state="stopped", started=True, live=None, **changes):
     running = {**MODEL, **(live or {})} if state in ("running", "paused") else None
     return dataclasses.replace(
-        Observed(state, dict(MODEL), running, metadata.of_spec(WANTED, started), Disk(GIB, LAYER), seed=True, files=True),
+        Observed(
+            state, dict(MODEL), running, metadata.of_spec(WANTED, started), Disk(GIB, LAYER), seed=True, files=True
+        ),
         **changes,
     )
 
 
 def decided(wanted=None, there=None, state="present", layer=Disk(GIB), missing=None):
-    return decide({**WANTED, **(wanted or {})}, there or observed(), state, layer=layer, layer_path=LAYER, missing=missing)
+    return decide(
+        {**WANTED, **(wanted or {})}, there or observed(), state, layer=layer, layer_path=LAYER, missing=missing
+    )
 
 
 def code(*args, **kwargs):
@@ -164,7 +210,9 @@ def test_what_waits_for_the_next_start_is_told_until_it_has_come(field, value):
     told = {field: [MODEL[field], value]}
     assert decided({field: value}, observed("running")).pending == told
     # the second run changes nothing and still tells
-    there = observed("running", config={**MODEL, field: value}, metadata=metadata.of_spec({**WANTED, field: value}, True))
+    there = observed(
+        "running", config={**MODEL, field: value}, metadata=metadata.of_spec({**WANTED, field: value}, True)
+    )
     again = decided({field: value}, there)
     assert (again.actions, again.pending) == ([], told)
     assert decide_power(there, "running").pending == told
@@ -188,7 +236,10 @@ def test_a_live_field_that_differs_in_the_running_machine_only_is_put_right():
 
 def test_a_password_that_nobody_gave_is_left_alone():
     assert decided({"display_password": None}).actions == []
-    assert decided({"display_password": "x", "display": "none"}, observed(config={**MODEL, "display": "none"})).actions == []
+    assert (
+        decided({"display_password": "x", "display": "none"}, observed(config={**MODEL, "display": "none"})).actions
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -231,7 +282,9 @@ def test_impossible(expected, wanted, kwargs):
 
 
 def test_a_machine_can_go_whatever_is_wrong_with_it():
-    assert decided({"disk": 1, "name": "x"}, observed(disk=None, seed=False), "absent", layer=None).actions == ["remove"]
+    assert decided({"disk": 1, "name": "x"}, observed(disk=None, seed=False), "absent", layer=None).actions == [
+        "remove"
+    ]
 
 
 def test_the_missing_layer_of_a_chain_is_named():
@@ -241,7 +294,11 @@ def test_the_missing_layer_of_a_chain_is_named():
     ):
         with pytest.raises(GridError) as caught:
             decision()
-        assert caught.value.code == "image_missing" and caught.value.details["layer"] == BELOW and BELOW in str(caught.value)
+        assert (
+            caught.value.code == "image_missing"
+            and caught.value.details["layer"] == BELOW
+            and BELOW in str(caught.value)
+        )
 
 
 def test_a_machine_without_its_layers_can_still_be_turned_off_and_removed():
@@ -260,8 +317,13 @@ def test_power_of_an_unknown_machine(state):
 def test_all_at_once_keeps_its_order():
     wanted = {"memory": 2 * GIB, "cpu_shares": 5, "disk": 2 * GIB, "tags": ["x"]}
     assert decided(wanted, observed("running"), "restarted").actions == [
-        "change memory at next start", "change cpu_shares live", "grow disk live", "change tags live", "stop", "start",
-    ]  # fmt: skip
+        "change memory at next start",
+        "change cpu_shares live",
+        "grow disk live",
+        "change tags live",
+        "stop",
+        "start",
+    ]
 
 
 def test_what_an_entry_does_not_say_of_the_image_stays():
@@ -277,7 +339,10 @@ def test_in_check_mode_the_layer_may_still_come():
     assert decision.actions == ["create disk", "write seed", "define", "start"]
 
 
-@pytest.mark.parametrize("state, actions", [("running", ["discard memory", "start"]), ("stopped", ["discard memory"]), ("hibernated", []), ("present", [])])
+@pytest.mark.parametrize(
+    "state, actions",
+    [("running", ["discard memory", "start"]), ("stopped", ["discard memory"]), ("hibernated", []), ("present", [])],
+)
 def test_a_memory_is_lost_only_where_that_was_said(state, actions):
     assert decide_power(observed("hibernated"), state, discard=True).actions == actions
 
@@ -288,7 +353,10 @@ def test_a_memory_that_another_run_left_uncompressed():
 
 
 def test_what_is_off_has_no_memory_to_keep():
-    for decision in (decided(there=observed("stopped"), state="hibernated"), decide_power(observed("stopped"), "hibernated")):
+    for decision in (
+        decided(there=observed("stopped"), state="hibernated"),
+        decide_power(observed("stopped"), "hibernated"),
+    ):
         assert "state" in decision.ignored and not decision.steps
 
 
@@ -301,10 +369,15 @@ def test_a_change_that_asks_the_guest_is_made_only_while_it_is_there():
     two = {"vcpus": 2, "vcpus_removable": 1}
     config = {**MODEL, "vcpus": 2}
     for now, state, when in (
-        ("running", "running", "live"), ("running", "present", "live"), ("paused", "running", "live"), ("paused", "present", "next start"),
-        ("running", "paused", "next start"), ("running", "stopped", "next start"), ("running", "restarted", "next start"),
+        ("running", "running", "live"),
+        ("running", "present", "live"),
+        ("paused", "running", "live"),
+        ("paused", "present", "next start"),
+        ("running", "paused", "next start"),
+        ("running", "stopped", "next start"),
+        ("running", "restarted", "next start"),
         ("running", "hibernated", "next start"),
-    ):  # fmt: skip
+    ):
         decision = decided({"vcpus": 1}, observed(now, live=two, config=config), state)
         (change,) = decision.changes
         assert change == {"field": "vcpus", "before": 2, "after": 1, "when": when}, (now, state)
@@ -321,23 +394,33 @@ def test_a_password_is_in_no_result():
 
 def test_what_is_live_is_not_told_as_waiting():
     decision = decided({"vcpus": 2, "memory": 2 * GIB}, observed("running"))
-    assert decision.actions == ["change vcpus live", "change memory at next start"] and decision.pending == {"memory": [GIB, 2 * GIB]}
+    assert decision.actions == ["change vcpus live", "change memory at next start"] and decision.pending == {
+        "memory": [GIB, 2 * GIB]
+    }
 
 
 def test_the_file_system_follows_where_somebody_is_there_to_do_it():
     def grown(there, ask=True):
-        return decide({**WANTED, "disk": 2 * GIB}, there, "present", layer=Disk(GIB), layer_path=LAYER, grow_filesystem=ask)
+        return decide(
+            {**WANTED, "disk": 2 * GIB}, there, "present", layer=Disk(GIB), layer_path=LAYER, grow_filesystem=ask
+        )
 
     assert grown(observed("running", agent=True)).actions == ["grow disk live", "grow filesystem"]
     without = grown(observed("running"))
     assert without.actions == ["grow disk live"] and "next boot" in without.ignored["grow_filesystem"]
     assert grown(observed("running", agent=True), ask=False).actions == ["grow disk live"]
     assert grown(observed("stopped")).actions == ["grow disk"] and not grown(observed("stopped")).ignored
-    assert decide(WANTED, observed("running", agent=True), "present", layer=Disk(GIB), layer_path=LAYER, grow_filesystem=True).actions == []
+    assert (
+        decide(
+            WANTED, observed("running", agent=True), "present", layer=Disk(GIB), layer_path=LAYER, grow_filesystem=True
+        ).actions
+        == []
+    )
 
 
 def test_a_hibernated_machine_is_not_started_with_its_provider():
-    """What is wished of it meanwhile is kept in its definition until it is awake; and what somebody had set by hand before it slept."""
+    """What is wished of it meanwhile is kept in its definition until it is awake; and what somebody had set by hand
+    before it slept."""
     asleep = decided({"autostart": True}, observed("hibernated"))
     assert asleep.actions == ["change wishes", "change autostart"] and asleep.metadata["autostart"] is True
     by_hand = observed("hibernated", metadata={**metadata.of_spec(WANTED, True), "autostart": True})

@@ -34,7 +34,9 @@ def test_it_is_taken_once():
     assert words("present", seen(state="stopped"), "a") == ["take a"]
 
 
-@pytest.mark.parametrize("left", [{"inner": "a"}, {"memory": "a"}, {"inner": "a", "memory": "a"}, {"listed": "a", "inner": ""}])
+@pytest.mark.parametrize(
+    "left", [{"inner": "a"}, {"memory": "a"}, {"inner": "a", "memory": "a"}, {"listed": "a", "inner": ""}]
+)
 def test_what_a_killed_run_left_is_no_snapshot(left):
     assert words("present", seen(**left), "a") == ["drop a", "take a"]
     assert words("absent", seen(**left), "a") == ["drop a"]
@@ -44,7 +46,12 @@ def test_what_a_killed_run_left_is_no_snapshot(left):
 def test_it_is_deleted_once_or_all_are():
     assert words("absent", seen(listed="a b"), "a") == ["drop a"]
     assert words("absent", seen(listed="b"), "a") == []
-    assert words("absent", seen(listed="a b", inner="b c", memory="d"), None) == ["drop a", "drop b", "drop c", "drop d"]
+    assert words("absent", seen(listed="a b", inner="b c", memory="d"), None) == [
+        "drop a",
+        "drop b",
+        "drop c",
+        "drop d",
+    ]
     assert words("absent", seen("hibernated"), None) == []
 
 
@@ -59,7 +66,13 @@ def test_what_is_refused():
 
 @pytest.mark.parametrize(
     "now, awake, then",
-    [("running", None, "running"), ("stopped", None, "stopped"), ("hibernated", None, "stopped"), ("stopped", True, "running"), ("running", False, "paused")],
+    [
+        ("running", None, "running"),
+        ("stopped", None, "stopped"),
+        ("hibernated", None, "stopped"),
+        ("stopped", True, "running"),
+        ("running", False, "paused"),
+    ],
 )
 def test_the_state_after_reverting(now, awake, then):
     there = seen(now, listed="a")

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import GROWTH, parse_order, reference, split_image
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import (
+    GROWTH,
+    parse_order,
+    reference,
+    split_image,
+)
 
 KEY = "ssh-ed25519 " + "A" * 68 + " alice@home"
 GOOD = {"name": "web1", "owner": "alice", "image": "tiny"}
@@ -45,7 +50,26 @@ def test_users_and_keys_are_kept():
 
 
 @pytest.mark.parametrize(
-    "name", ["<web>", "it's", "a;b", "../../etc/passwd", "x" * 300, "", "-a", "a-", "Web1", "web 1", "web1\n", "w\u00e9b", "{{ 7*7 }}", "a_b", None, 5, ["x"]]
+    "name",
+    [
+        "<web>",
+        "it's",
+        "a;b",
+        "../../etc/passwd",
+        "x" * 300,
+        "",
+        "-a",
+        "a-",
+        "Web1",
+        "web 1",
+        "web1\n",
+        "w\u00e9b",
+        "{{ 7*7 }}",
+        "a_b",
+        None,
+        5,
+        ["x"],
+    ],
 )
 def test_hostile_names_are_refused(name):
     with pytest.raises(GridError) as caught:
@@ -84,9 +108,17 @@ def test_hostile_names_are_refused(name):
         ("performance", {"reservation": {"period": "2 s", "slice": "1 s"}}, "invalid_duration"),
         ("performance", {"reservation": {"period": "10 ms", "slice": "11 ms"}}, "invalid_duration"),
         ("performance", {"reservation": {"period": "10 ms", "slice": "0.5 ms"}}, "invalid_duration"),
-        ("performance", {"reservation": {"period": "10 ms", "slice": "1 ms", "memory": "1 TiB"}}, "invalid_reservation"),
+        (
+            "performance",
+            {"reservation": {"period": "10 ms", "slice": "1 ms", "memory": "1 TiB"}},
+            "invalid_reservation",
+        ),
         ("performance", {"reservation": {"period": "10 ms", "slice": "1 ms", "to": "soon"}}, "invalid_time"),
-        ("performance", {"reservation": {"period": 1000, "slice": 1000, "from": "2027-02-01", "to": "2027-02-01"}}, "invalid_reservation"),
+        (
+            "performance",
+            {"reservation": {"period": 1000, "slice": 1000, "from": "2027-02-01", "to": "2027-02-01"}},
+            "invalid_reservation",
+        ),
         ("site", "a/b", "invalid_site"),
         ("architecture", "x86-64; x", "invalid_architecture"),
         ("features", ["a b"], "invalid_feature"),
@@ -109,11 +141,20 @@ def test_bad_fields_are_refused_by_name(field, value, code):
 
 def test_fields_about_the_place_are_only_there_where_they_say_something():
     assert not {"site", "architecture", "features", "affinity", "anti_affinity"} & set(parse_order(GOOD))
-    given = {"site": "north", "architecture": "aarch64", "features": ["kvm", "gpu", "gpu"], "affinity": [], "anti_affinity": ["tag:web", "db1"]}
+    given = {
+        "site": "north",
+        "architecture": "aarch64",
+        "features": ["kvm", "gpu", "gpu"],
+        "affinity": [],
+        "anti_affinity": ["tag:web", "db1"],
+    }
     spec = parse_order({**GOOD, **given})
     assert {field: spec[field] for field in given if field in spec} == {
-        "site": "north", "architecture": "aarch64", "features": ["gpu", "kvm"], "anti_affinity": ["db1", "tag:web"],
-    }  # fmt: skip
+        "site": "north",
+        "architecture": "aarch64",
+        "features": ["gpu", "kvm"],
+        "anti_affinity": ["db1", "tag:web"],
+    }
     assert parse_order(spec) == spec
 
 
@@ -149,12 +190,23 @@ def test_images_are_taken_apart():
 def test_fields_of_growth_are_there_only_where_they_say_something():
     plain = parse_order({"name": "web1", "image": "tiny", "owner": "alice"})
     assert not set(GROWTH) & set(plain)
-    given = {"vcpus_max": 4, "memory_max": "1 GiB", "extra_networks": ["b", "a", "b"], "boot": ["network", "disk"], "autostart": False}
+    given = {
+        "vcpus_max": 4,
+        "memory_max": "1 GiB",
+        "extra_networks": ["b", "a", "b"],
+        "boot": ["network", "disk"],
+        "autostart": False,
+    }
     given["description"] = " my web "
     wanted = parse_order({"name": "web1", "image": "tiny", "owner": "alice", "memory": "513 MiB", **given})
     assert {field: wanted[field] for field in GROWTH} == {
-        "vcpus_max": 4, "memory_max": 2**30, "extra_networks": ["a", "b"], "boot": ["network", "disk"], "autostart": False, "description": "my web",
-    }  # fmt: skip
+        "vcpus_max": 4,
+        "memory_max": 2**30,
+        "extra_networks": ["a", "b"],
+        "boot": ["network", "disk"],
+        "autostart": False,
+        "description": "my web",
+    }
     # Memory that can be added comes in steps of 2 MiB, and what is there at the start is counted in them.
     assert wanted["memory"] == 514 * 2**20
     assert parse_order({**wanted, "memory": str(wanted["memory"]), "memory_max": str(wanted["memory_max"])}) == wanted

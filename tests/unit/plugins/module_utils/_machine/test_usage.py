@@ -11,14 +11,21 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state impor
 
 @pytest.mark.parametrize(
     "first, second, percent",
-    [((10.0, 0), (12.0, 10**9), 50.0), ((0.0, 5), (1.0, 5), 0.0), ((1.0, 5), (1.0, 9), None), ((1.0, 5), (2.0, 4), None), ((0.0, 0), (2.0, 3 * 10**9), 150.0)],
+    [
+        ((10.0, 0), (12.0, 10**9), 50.0),
+        ((0.0, 5), (1.0, 5), 0.0),
+        ((1.0, 5), (1.0, 9), None),
+        ((1.0, 5), (2.0, 4), None),
+        ((0.0, 0), (2.0, 3 * 10**9), 150.0),
+    ],
 )
 def test_share(first, second, percent):
     assert usage.share(first, second) == percent
 
 
 @pytest.mark.parametrize(
-    "vcpus, limit, percent", [(1, None, 100.0), (2, {"period": 100000, "quota": 25000}, 50.0), (1, {"period": 1000, "quota": 4000}, 100.0)]
+    "vcpus, limit, percent",
+    [(1, None, 100.0), (2, {"period": 100000, "quota": 25000}, 50.0), (1, {"period": 1000, "quota": 4000}, 100.0)],
 )
 def test_ceiling(vcpus, limit, percent):
     assert usage.ceiling(vcpus, limit) == percent
@@ -32,13 +39,20 @@ def test_machines_that_go_away_meanwhile_are_left_out(mocker):
     gone.info.side_effect = [(1, 0, 0, 1, 0), usage.libvirt.libvirtError("gone")]
     facts = {uuid: {"vcpus": 1, "cpu_limit": None, "usage": None} for uuid in ("a", "b")}
     usage.watch({"a": here, "b": gone}, facts, 0.01)
-    assert facts["a"]["usage"]["cpu"] > 0 and facts["a"]["usage"]["disk"]["write"] >= 2 * facts["a"]["usage"]["disk"]["read"] > 0
+    assert (
+        facts["a"]["usage"]["cpu"] > 0
+        and facts["a"]["usage"]["disk"]["write"] >= 2 * facts["a"]["usage"]["disk"]["read"] > 0
+    )
     assert facts["b"]["usage"] is None
 
 
 @pytest.mark.parametrize(
     "first, second, seconds, bytes_a_second",
-    [((0, 0), (2000, 500), 2.0, {"read": 1000, "write": 250}), ((9, 0), (0, 0), 1.0, None), ((0, 0), (0, 0), 0.0, None)],
+    [
+        ((0, 0), (2000, 500), 2.0, {"read": 1000, "write": 250}),
+        ((9, 0), (0, 0), 1.0, None),
+        ((0, 0), (0, 0), 0.0, None),
+    ],
 )
 def test_rate(first, second, seconds, bytes_a_second):
     assert usage.rate(first, second, seconds) == bytes_a_second
@@ -46,10 +60,18 @@ def test_rate(first, second, seconds, bytes_a_second):
 
 def test_what_was_ordered_and_what_libvirt_has(mocker):
     performance = {"cpu_shares": 300, "disk_io": {"read_iops": 100}}
-    assert usage.ordered({"wishes": {"performance": performance}}, {"vcpus": 2, "memory": 1, "mac": "x"}) == {"vcpus": 2, "memory": 1, **performance}
+    assert usage.ordered({"wishes": {"performance": performance}}, {"vcpus": 2, "memory": 1, "mac": "x"}) == {
+        "vcpus": 2,
+        "memory": 1,
+        **performance,
+    }
     assert usage.ordered({"wishes": {}}, {"vcpus": 2, "memory": 1}) == {"vcpus": 2, "memory": 1}
     domain = mocker.Mock()
-    domain.schedulerParametersFlags.return_value = {"cpu_shares": 300, "vcpu_period": 100000, "vcpu_quota": 17592186044415}
+    domain.schedulerParametersFlags.return_value = {
+        "cpu_shares": 300,
+        "vcpu_period": 100000,
+        "vcpu_quota": 17592186044415,
+    }
     domain.blockIoTune.return_value = {"read_iops_sec": 100, "write_iops_sec": 0, "group_name": "x"}
     live = {"vcpus": 1, "memory": 2**20}
     assert usage.given(domain, live) == {**live, "cpu_shares": 300, "cpu_limit": None, "disk_io": {"read_iops": 100}}

@@ -14,11 +14,11 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot as Store
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions import rollback
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots import disk_source
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions import rollback
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions.machines import Versions
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 
 from .._image.making import MIB, block, put, qemu_img
 
@@ -29,14 +29,30 @@ QUIET = Progress(None)
 def domain_of(depot, digest, image="tiny@1"):
     """The XML of a machine on the layer."""
     wanted = {
-        "vcpus": 1, "memory": 64 * MIB, "cpu_shares": None, "network": "virtuoso", "mac": "52:00:00:00:00:01", "display": "none",
-        "virtualization": "test", "machine_type": "q35", "disk_path": depot.disk(UUID), "seed_path": depot.seed(UUID),
+        "vcpus": 1,
+        "memory": 64 * MIB,
+        "cpu_shares": None,
+        "network": "virtuoso",
+        "mac": "52:00:00:00:00:01",
+        "display": "none",
+        "virtualization": "test",
+        "machine_type": "q35",
+        "disk_path": depot.disk(UUID),
+        "seed_path": depot.seed(UUID),
         "layers": depot.chain(digest).paths,
-    }  # fmt: skip
+    }
     spec = {
-        "uuid": UUID, "name": "web1", "owner": "alice", "site": "site-a", "network": "virtuoso", "goal": "balance", "user": "debian",
-        "python": "/usr/bin/python3", "generation": 3, "image": {"name": image, "digest": digest},
-    }  # fmt: skip
+        "uuid": UUID,
+        "name": "web1",
+        "owner": "alice",
+        "site": "site-a",
+        "network": "virtuoso",
+        "goal": "balance",
+        "user": "debian",
+        "python": "/usr/bin/python3",
+        "generation": 3,
+        "image": {"name": image, "digest": digest},
+    }
     return domain_xml.to_text(domain_xml.build(wanted, metadata.of_spec(spec, True)))
 
 
@@ -51,7 +67,9 @@ class Host:
         (path / "node.xml").write_text("<node/>")
         self.conn = libvirt.open(f"test://{path}/node.xml")
         digest = self.first["layers"][0]
-        disk.create(self.depot, UUID, lambda new: disk.Overlays().write(new, self.depot.layer(digest), 2 * MIB), b"seed")
+        disk.create(
+            self.depot, UUID, lambda new: disk.Overlays().write(new, self.depot.layer(digest), 2 * MIB), b"seed"
+        )
         self.domain = self.conn.defineXML(domain_of(self.depot, digest))
         self.locks = disk.Locks(self.depot)
 
@@ -63,7 +81,9 @@ class Host:
         return self.versions(check).captured({"name": "web", "machine": "web1", **entry}, QUIET)
 
     def roll_back(self, check=False, discard=False, **entry):
-        return self.versions(check, discard).rolled_back({"name": "tiny", "version": "2", "machine": UUID, **entry}, QUIET)
+        return self.versions(check, discard).rolled_back(
+            {"name": "tiny", "version": "2", "machine": UUID, **entry}, QUIET
+        )
 
     def write(self, *commands):
         """Have the guest write to its disk, so to speak."""
@@ -104,7 +124,11 @@ def test_capture_a_stopped_machine(host):
     said = host.capture(check=True)
     assert len(host.store.read_layers()) == 2
     done = host.capture()
-    assert {**said, "size": 0} == {**done, "size": 0} and done["actions"] == ["capture"] and done["consistent"] == "stopped"
+    assert (
+        {**said, "size": 0} == {**done, "size": 0}
+        and done["actions"] == ["capture"]
+        and done["consistent"] == "stopped"
+    )
     assert (done["user"], done["python"], done["machine"]) == ("debian", "/usr/bin/python3", UUID)
     assert host.store.index(done["digest"]).zeros == [0] and host.store.index(done["digest"]).data == [1, 2, 31]
     qemu_img("check", "-q", "-f", "qcow2", done["path"])
@@ -123,7 +147,20 @@ def test_an_untouched_disk_is_the_version_that_it_was_made_from(host):
 
 def test_a_disk_with_other_clusters_is_read_by_qemu_img(host):
     path = host.depot.disk(UUID)
-    qemu_img("create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "-F", "qcow2", "-b", host.depot.layer(host.first["layers"][0]), path, 2 * MIB)
+    qemu_img(
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-o",
+        "cluster_size=4k",
+        "-F",
+        "qcow2",
+        "-b",
+        host.depot.layer(host.first["layers"][0]),
+        path,
+        2 * MIB,
+    )
     host.write("write -P 7 4096 4096")
     said = host.capture(check=True)
     assert said["digest"] is None and said["actions"] == ["capture"]
@@ -137,7 +174,9 @@ def test_machines_that_can_not_be_captured(host):
     assert code(host.capture, machine="../../etc") == "invalid_name"
     qemu_img("create", "-q", "-f", "qcow2", host.depot.disk(UUID), 2 * MIB)
     assert code(host.capture) == "not_on_a_layer"
-    qemu_img("create", "-q", "-f", "qcow2", "-o", "data_file=" + str(host.path / "data"), host.depot.disk(UUID), 2 * MIB)
+    qemu_img(
+        "create", "-q", "-f", "qcow2", "-o", "data_file=" + str(host.path / "data"), host.depot.disk(UUID), 2 * MIB
+    )
     with pytest.raises(GridError) as caught:
         disk_source.judge(open(host.depot.disk(UUID), "rb").read())
     assert caught.value.code == "disk_invalid"
@@ -147,7 +186,9 @@ def test_machines_that_can_not_be_captured(host):
 
 def test_a_machine_that_was_started_meanwhile(host):
     host.write("write -P 7 0 65536")
-    source = disk_source.Resting(UUID, host.first["layers"][0], None, None, "stopped", host.depot.disk(UUID), host.depot, host.domain)
+    source = disk_source.Resting(
+        UUID, host.first["layers"][0], None, None, "stopped", host.depot.disk(UUID), host.depot, host.domain
+    )
     with source.open(None) as reading:
         assert not reading.whole
     source.settle()
@@ -170,7 +211,11 @@ def test_roll_forward_repeat_back(host):
     for check in (True, False):
         assert host.roll_back(check=check)["changed"] is False
     back = host.roll_back(version="1")
-    assert back["actions"] == ["roll back"] and host.image()["name"] == "tiny@1" and host.chain() == [host.depot.layer(host.first["layers"][0])]
+    assert (
+        back["actions"] == ["roll back"]
+        and host.image()["name"] == "tiny@1"
+        and host.chain() == [host.depot.layer(host.first["layers"][0])]
+    )
     values = metadata.read(domain_xml.parse(host.domain.XMLDesc()))
     assert (values["owner"], values["generation"], values["started"]) == ("alice", 3, True)
     assert open(host.depot.seed(UUID), "rb").read() == b"seed"
@@ -243,7 +288,9 @@ def test_killed_midway_the_machine_sees_one_disk_or_the_other(host, monkeypatch,
             host.roll_back()
     assert host.chain() == []
     on = disk.layer_of(disk.read_qcow2(host.depot.disk(UUID)))
-    assert on == (host.second if last == "disk" else host.first)["layers"][-1] and (host.content() == before) == (last == "chain")
+    assert on == (host.second if last == "disk" else host.first)["layers"][-1] and (host.content() == before) == (
+        last == "chain"
+    )
     finished = host.roll_back()
     assert finished["actions"] == (["define"] if last == "disk" else ["roll back"])
     assert host.chain() == host.depot.chain(host.second["layers"][-1]).paths and host.image()["name"] == "tiny@2"
@@ -251,7 +298,9 @@ def test_killed_midway_the_machine_sees_one_disk_or_the_other(host, monkeypatch,
 
 
 def test_one_run_at_a_time(host, monkeypatch):
-    monkeypatch.setattr("ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions.machines._PATIENCE", 0)
+    monkeypatch.setattr(
+        "ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions.machines._PATIENCE", 0
+    )
     script = (
         "import fcntl, sys; file = open(sys.argv[1], 'ab'); fcntl.lockf(file, fcntl.LOCK_EX, 1, int(sys.argv[2]));"
         "print('held', flush=True); sys.stdin.read()"

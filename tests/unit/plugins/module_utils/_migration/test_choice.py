@@ -12,20 +12,44 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._migration import ch
 
 MIB = 2**20
 VIEW = {
-    "uuid": "u", "name": "web1", "state": "running", "memory": 512 * MIB, "disk": 1024 * MIB, "disk_used": 100 * MIB,
-    "layers": ["sha256:a", "sha256:b"], "tied": [],
-    "pages": None, "snapshots": 0, "machine_type": "pc-q35-7.2", "virtualization": "qemu", "network": "virtuoso",
-    "mac": "02:00:00:00:00:01", "lease": "192.0.2.7",
-}  # fmt: skip
+    "uuid": "u",
+    "name": "web1",
+    "state": "running",
+    "memory": 512 * MIB,
+    "disk": 1024 * MIB,
+    "disk_used": 100 * MIB,
+    "layers": ["sha256:a", "sha256:b"],
+    "tied": [],
+    "pages": None,
+    "snapshots": 0,
+    "machine_type": "pc-q35-7.2",
+    "virtualization": "qemu",
+    "network": "virtuoso",
+    "mac": "02:00:00:00:00:01",
+    "lease": "192.0.2.7",
+}
 TARGET = {
-    "name": "p2", "memory": 2048 * MIB, "memory_free": 2000 * MIB, "memory_allocated": 512 * MIB, "disk_free": 1024 * MIB, "networks": ["virtuoso"],
-    "machine_types": ["pc-q35-7.2", "pc-q35-8.0"], "virtualization": "qemu", "libvirt_version": "9.0.0", "qemu_version": "7.2.0", "layers": ["sha256:a"],
-    "domains": {}, "leases": {},
-}  # fmt: skip
+    "name": "p2",
+    "memory": 2048 * MIB,
+    "memory_free": 2000 * MIB,
+    "memory_allocated": 512 * MIB,
+    "disk_free": 1024 * MIB,
+    "networks": ["virtuoso"],
+    "machine_types": ["pc-q35-7.2", "pc-q35-8.0"],
+    "virtualization": "qemu",
+    "libvirt_version": "9.0.0",
+    "qemu_version": "7.2.0",
+    "layers": ["sha256:a"],
+    "domains": {},
+    "leases": {},
+}
 
 
 def codes(view=None, target=None, mode="live", **options):
-    return [error.code for error in choice.check(mode, {**VIEW, **(view or {})}, {}, {**TARGET, **(target or {})}, **options)]
+    return [
+        error.code
+        for error in choice.check(mode, {**VIEW, **(view or {})}, {}, {**TARGET, **(target or {})}, **options)
+    ]
 
 
 def test_nothing_is_in_its_way():
@@ -67,7 +91,11 @@ def test_each_reason(code, view, target, mode):
 
 
 def test_all_reasons_are_told_at_once():
-    assert codes({"tied": ["x"], "network": "lan"}, {"memory_free": 0}) == ["device_tied", "network_missing", "no_memory"]
+    assert codes({"tied": ["x"], "network": "lan"}, {"memory_free": 0}) == [
+        "device_tied",
+        "network_missing",
+        "no_memory",
+    ]
 
 
 def test_layers_come_first_or_must_be_there():
@@ -88,10 +116,15 @@ def test_the_host_keeps_its_reserve():
 @pytest.mark.parametrize(
     ("state", "speed", "mode"),
     [
-        ("running", None, "live"), ("paused", None, "live"), ("stopped", None, "cold"), ("hibernated", None, "hibernated"), ("running", 12.5e6, "live"),
-        ("running", 100e3, "hibernated"), ("stopped", 100e3, "cold"),
+        ("running", None, "live"),
+        ("paused", None, "live"),
+        ("stopped", None, "cold"),
+        ("hibernated", None, "hibernated"),
+        ("running", 12.5e6, "live"),
+        ("running", 100e3, "hibernated"),
+        ("stopped", 100e3, "cold"),
     ],
-)  # fmt: skip
+)
 def test_the_mode_follows_state_and_link(state, speed, mode):
     assert choice.choose_mode(state, 512 * MIB, {"speed": speed}) == mode
 

@@ -14,7 +14,16 @@ LAN = {"name": "lan", "home": "home1", "shortcuts": [["p1", "p2"], ["p3", "p2"],
 
 
 def wave(status="prepared", network="lan", **more):
-    machine = {"name": "a", "uuid": "a", "mac": MAC, "network": network, "source": "p1", "target": "p2", "status": status, **more}
+    machine = {
+        "name": "a",
+        "uuid": "a",
+        "mac": MAC,
+        "network": network,
+        "source": "p1",
+        "target": "p2",
+        "status": status,
+        **more,
+    }
     return [{"source": "p1", "target": "p2", "machines": [machine]}]
 
 
@@ -27,7 +36,10 @@ def entry(host):
 
 
 def test_before_the_target_admits_it_and_shortcuts_to_the_two_are_forgotten():
-    assert told("prepared", "before") == {"p2": {"machines": [entry("p2")], "macs": []}, "p3": {"machines": [], "macs": [MAC.lower()]}}
+    assert told("prepared", "before") == {
+        "p2": {"machines": [entry("p2")], "macs": []},
+        "p3": {"machines": [], "macs": [MAC.lower()]},
+    }
     assert told("failed", "before") == {}
     assert told("prepared", "before", network="virtuoso") == {} and told("prepared", "before", mac=None) == {}
 
@@ -46,11 +58,15 @@ def test_before_the_target_admits_it_and_shortcuts_to_the_two_are_forgotten():
 def test_after_all_are_told_where_it_is(status, row, where):
     found = told(status, "after", row=row)
     assert found == ({host: {"machines": [entry(where)], "macs": []} for host in ("p1", "p2", "p3")} if where else {})
-    assert forwarding.announced(forwarding.moved(wave(status, row=row), "after"), [LAN]) == ({"p2": [MAC.lower()]} if where == "p2" else {})
+    assert forwarding.announced(forwarding.moved(wave(status, row=row), "after"), [LAN]) == (
+        {"p2": [MAC.lower()]} if where == "p2" else {}
+    )
 
 
 def test_source_and_target_admit_it_while_it_moves_and_one_of_them_afterwards():
-    parts = {host: {"networks": [{"name": "lan"}], "guests": [], "forwarding": [], "links": []} for host in ("p1", "p2")}
+    parts = {
+        host: {"networks": [{"name": "lan"}], "guests": [], "forwarding": [], "links": []} for host in ("p1", "p2")
+    }
     parts["p1"] = follow(parts["p1"], "p1", [entry("p1")])
     for moment, status, expected in (("before", "prepared", ["p1", "p2"]), ("after", "received", ["p2"])):
         for host, mine in told(status, moment).items():
@@ -62,21 +78,34 @@ def test_source_and_target_admit_it_while_it_moves_and_one_of_them_afterwards():
 def test_one_that_its_target_does_not_admit_stays():
     bad = {"msg": "no", "failure": {"code": "overlay_failed"}}
     (journey,) = forwarding.forwarded(wave(), "before", [LAN], {"p2": bad})
-    assert journey["machines"][0]["status"] == "failed" and journey["machines"][0]["row"]["failure"]["code"] == "forwarding_failed"
+    assert (
+        journey["machines"][0]["status"] == "failed"
+        and journey["machines"][0]["row"]["failure"]["code"] == "forwarding_failed"
+    )
     # Another host's shortcut isn't worth that.
     assert forwarding.forwarded(wave(), "before", [LAN], {"p2": {"part": {}}, "p3": bad}) == wave()
     arrived = wave("received", row={"name": "a", "changed": True, "provider": "p2"})
     (journey,) = forwarding.forwarded(arrived, "after", [LAN], {"p1": bad})
     row = journey["machines"][0]["row"]
-    assert row["failed"] and row["failure"]["code"] == "forwarding_failed" and row["provider"] == "p2" and "where it should be" in row["msg"]
+    assert (
+        row["failed"]
+        and row["failure"]["code"] == "forwarding_failed"
+        and row["provider"] == "p2"
+        and "where it should be" in row["msg"]
+    )
     assert forwarding.forwarded(arrived, "after", [LAN], {host: {"part": {}} for host in ("p1", "p2", "p3")}) == arrived
 
 
 def test_those_that_came_to_rest_after_an_interruption():
     done = [{"uuid": "a", "provider": "p2"}, {"uuid": "a", "provider": "p1"}, {"uuid": "b", "provider": "p1"}]
-    seen = [{"name": uuid, "uuid": uuid, "mac": MAC, "network": "lan", "provider": host} for uuid, host in (("a", "p2"), ("c", "p1"))]
+    seen = [
+        {"name": uuid, "uuid": uuid, "mac": MAC, "network": "lan", "provider": host}
+        for uuid, host in (("a", "p2"), ("c", "p1"))
+    ]
     found = forwarding.told(forwarding.came_to_rest(done, seen), [LAN])
-    assert {host: mine["machines"] for host, mine in found.items()} == {host: [entry("p2")] for host in ("p1", "p2", "p3")}
+    assert {host: mine["machines"] for host, mine in found.items()} == {
+        host: [entry("p2")] for host in ("p1", "p2", "p3")
+    }
 
 
 def test_each_card_is_told_on_its_own_network():
@@ -85,7 +114,10 @@ def test_each_card_is_told_on_its_own_network():
     assert found["p2"]["machines"] == [{"provider": "p2", "network": "lan", "mac": mac}] and mac != MAC.lower()
     row = {"name": "a", "uuid": "a", "mac": MAC, "network": "lan", "extra_networks": ["san"], "provider": "p2"}
     rest = forwarding.came_to_rest([{"uuid": "a", "provider": "p1"}], [row])
-    assert [(card["network"], card["at"], card["source"]) for card in rest] == [("lan", "p2", "p1"), ("san", "p2", "p1")]
+    assert [(card["network"], card["at"], card["source"]) for card in rest] == [
+        ("lan", "p2", "p1"),
+        ("san", "p2", "p1"),
+    ]
 
 
 def test_one_that_let_go_of_its_source_is_told_to_be_where_it_should_be():

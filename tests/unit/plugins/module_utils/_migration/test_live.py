@@ -20,7 +20,11 @@ FLIGHT = live.Flight(address="192.0.2.7", bandwidth=None, downtime=None, postcop
 def test_what_libvirt_is_told():
     tree = domain_xml.parse("<domain><name>web1</name></domain>")
     told = live.parameters(FLIGHT, tree, tree)
-    assert told["migrate_uri"] == "tcp://192.0.2.7" and told["migrate_disks"] == [domain_xml.ROOT_DISK] and "bandwidth" not in told
+    assert (
+        told["migrate_uri"] == "tcp://192.0.2.7"
+        and told["migrate_disks"] == [domain_xml.ROOT_DISK]
+        and "bandwidth" not in told
+    )
     told = live.parameters(FLIGHT._replace(address="2001:db8::7", bandwidth=50 * 2**20), tree, tree)
     assert told["migrate_uri"] == "tcp://[2001:db8::7]" and told["bandwidth"] == 50
     # libvirt counts in MiB; less than one is one, for none means no limit.
@@ -50,21 +54,34 @@ def test_a_target_that_does_not_answer_is_told_before_anything_is_touched(monkey
     monkeypatch.setattr(socket, "create_connection", silent)
     with pytest.raises(live.GridError) as caught:
         live.require_way("192.0.2.7")
-    assert caught.value.code == "target_unreachable" and caught.value.details["copy"] == "source" and "hibernated" in caught.value.remedy
+    assert (
+        caught.value.code == "target_unreachable"
+        and caught.value.details["copy"] == "source"
+        and "hibernated" in caught.value.remedy
+    )
 
 
 def test_what_an_interrupted_move_leaves_in_qemu_is_found():
-    nodes = [{"node-name": name} for name in ("libvirt-1-format", "migration-vda-storage", "migration-vda-format", "libvirt-1-storage")] + [{}]
+    nodes = [
+        {"node-name": name}
+        for name in ("libvirt-1-format", "migration-vda-storage", "migration-vda-format", "libvirt-1-storage")
+    ] + [{}]
     jobs = [{"device": "drive-virtio-disk0", "type": "mirror"}, {"device": "other", "type": "stream"}]
     assert live.leftovers(nodes, jobs) == (["drive-virtio-disk0"], ["migration-vda-format", "migration-vda-storage"])
     assert live.leftovers(nodes[:1], jobs[1:]) == ([], [])
 
 
 class Qemu:
-    """libvirt and QEMU after libvirtd was killed while it moved the machine: the first move fails, until what is left is removed."""
+    """libvirt and QEMU after libvirtd was killed while it moved the machine: the first move fails, until what is left
+    is removed."""
 
     def __init__(self):
-        self.nodes, self.jobs, self.moves, self.asked = ["migration-vda-format", "migration-vda-storage"], ["mirror"], 0, []
+        self.nodes, self.jobs, self.moves, self.asked = (
+            ["migration-vda-format", "migration-vda-storage"],
+            ["mirror"],
+            0,
+            [],
+        )
 
     def migrate3(self, *dummy):
         self.moves += 1

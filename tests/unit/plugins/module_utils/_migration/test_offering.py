@@ -17,7 +17,11 @@ def test_files_are_given_to_the_target_alone_and_not_to_be_written():
     rules = json.loads(argv[argv.index("--object", 2) + 1])
     assert rules["policy"] == "deny" and {rule["match"] for rule in rules["rules"]} == set(offering.identities("p2"))
     assert "verify-peer=yes" in argv[2] and argv.count("--export") == 2
-    assert all("read-only=on" in each and each.endswith((",file.filename=/d/a,,b.qcow2", "/d/seed.iso")) for each in argv if each.startswith("driver=raw"))
+    assert all(
+        "read-only=on" in each and each.endswith((",file.filename=/d/a,,b.qcow2", "/d/seed.iso"))
+        for each in argv
+        if each.startswith("driver=raw")
+    )
     assert all(each.endswith("writable=off") for each in argv if each.startswith("type=nbd"))
 
 

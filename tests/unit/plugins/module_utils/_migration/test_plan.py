@@ -15,17 +15,40 @@ PROVIDERS = ["p1", "p2", "p3"]
 
 
 def order(name="web1", provider="p1", **more):
-    return {"name": name, "uuid": f"{name}-uuid", "provider": provider, "state": "running", "generation": 1, "spec": {"memory": 64 * MIB}, **more}
+    return {
+        "name": name,
+        "uuid": f"{name}-uuid",
+        "provider": provider,
+        "state": "running",
+        "generation": 1,
+        "spec": {"memory": 64 * MIB},
+        **more,
+    }
 
 
 def view(name="web1", **more):
     return {
-        "name": name, "uuid": f"{name}-uuid", "state": "running", "generation": 1, "moving": None, "incoming": None, "memory": 64 * MIB, "disk": 96 * MIB,
-        "disk_used": MIB, "layers": ["sha256:a"], "image": {"name": "tiny@1", "digest": "sha256:a"}, "machine_type": "pc-q35-7.2", "virtualization": "qemu",
-        "network": "virtuoso", "mac": "02:00:00:00:00:01", "tied": [], "pages": None, "snapshots": 0,
+        "name": name,
+        "uuid": f"{name}-uuid",
+        "state": "running",
+        "generation": 1,
+        "moving": None,
+        "incoming": None,
+        "memory": 64 * MIB,
+        "disk": 96 * MIB,
+        "disk_used": MIB,
+        "layers": ["sha256:a"],
+        "image": {"name": "tiny@1", "digest": "sha256:a"},
+        "machine_type": "pc-q35-7.2",
+        "virtualization": "qemu",
+        "network": "virtuoso",
+        "mac": "02:00:00:00:00:01",
+        "tied": [],
+        "pages": None,
+        "snapshots": 0,
         "facts": {"name": name, "uuid": f"{name}-uuid", "state": "running"},
         **more,
-    }  # fmt: skip
+    }
 
 
 def absent(name="web1", **more):
@@ -33,9 +56,20 @@ def absent(name="web1", **more):
 
 
 HOST = {
-    "memory": 1024 * MIB, "memory_free": 1024 * MIB, "memory_allocated": 0, "disk_free": 1024 * MIB, "networks": ["virtuoso"], "machine_types": ["pc-q35-7.2"],
-    "virtualization": "qemu", "libvirt_version": "9.0.0", "qemu_version": "7.2.0", "layers": ["sha256:a"], "domains": {}, "leases": {}, "postcopy": False,
-}  # fmt: skip
+    "memory": 1024 * MIB,
+    "memory_free": 1024 * MIB,
+    "memory_allocated": 0,
+    "disk_free": 1024 * MIB,
+    "networks": ["virtuoso"],
+    "machine_types": ["pc-q35-7.2"],
+    "virtualization": "qemu",
+    "libvirt_version": "9.0.0",
+    "qemu_version": "7.2.0",
+    "layers": ["sha256:a"],
+    "domains": {},
+    "leases": {},
+    "postcopy": False,
+}
 
 
 def looked(**machines):
@@ -49,7 +83,10 @@ def planned(rows, to="p2", orders=None, **options):
 
 def test_who_goes_where():
     found = play.moves([order(), order("db1", "p2"), order("new", None, state="future")], {"web1": "p3"}, PROVIDERS)
-    assert [(move["name"], move["source"], move["target"]) for move in found["moves"]] == [("web1", "p1", "p3"), ("db1", "p2", None)]
+    assert [(move["name"], move["source"], move["target"]) for move in found["moves"]] == [
+        ("web1", "p1", "p3"),
+        ("db1", "p2", None),
+    ]
     assert [row["failure"]["code"] for row in found["failed"]] == ["machine_unknown"]
     assert play.moves([order()], "p9", PROVIDERS)["failed"][0]["failure"]["code"] == "no_such_provider"
     assert play.moves([order()], "", ["p1"])["failed"][0]["failure"]["code"] == "no_provider"
@@ -57,7 +94,13 @@ def test_who_goes_where():
 
 def test_the_next_generation_goes_live():
     (move,) = planned(looked(p1=[view(generation=4)], p2=[absent()]))["moves"]
-    assert (move["source"], move["target"], move["mode"], move["generation"], move["was"]) == ("p1", "p2", "live", 5, "running")
+    assert (move["source"], move["target"], move["mode"], move["generation"], move["was"]) == (
+        "p1",
+        "p2",
+        "live",
+        5,
+        "running",
+    )
     # The store may know of a generation that never came to be.
     (move,) = planned(looked(p1=[view()], p2=[absent()]), orders=[order(generation=1)])["moves"]
     assert move["generation"] == 2
@@ -105,21 +148,32 @@ def test_an_interrupted_move_of_files_tells_the_target_first(state, incoming):
 
 
 def test_one_that_was_put_to_sleep_and_not_marked_is_woken_where_it_is():
-    (first, then), rows = (planned(looked(p1=[view(state="hibernated", slept="running")], p2=[absent()]))[key] for key in ("settle", "rows"))
+    (first, then), rows = (
+        planned(looked(p1=[view(state="hibernated", slept="running")], p2=[absent()]))[key]
+        for key in ("settle", "rows")
+    )
     assert [entry["action"] for entry in first["p1"]] == ["restore"] and then == {} and rows == []
 
 
 def test_a_step_that_failed_is_not_a_host_that_does_not_answer():
     crashed = {"msg": "MODULE FAILURE", "module_stderr": "Traceback\nKeyError: 'x'", "failed": False}
     (row,) = planned({**looked(p2=[absent()]), "p1": crashed})["rows"]
-    assert row["failure"]["code"] == "step_failed" and "MODULE FAILURE KeyError: 'x'" in row["msg"] and "answer" not in row["msg"]
-    (row,) = planned({**looked(p2=[absent()]), "p1": {"msg": "no libvirt", "failure": {"code": "libvirt_unreachable"}}})["rows"]
+    assert (
+        row["failure"]["code"] == "step_failed"
+        and "MODULE FAILURE KeyError: 'x'" in row["msg"]
+        and "answer" not in row["msg"]
+    )
+    (row,) = planned(
+        {**looked(p2=[absent()]), "p1": {"msg": "no libvirt", "failure": {"code": "libvirt_unreachable"}}}
+    )["rows"]
     assert row["failure"]["code"] == "libvirt_unreachable"
     (row,) = planned({**looked(p2=[absent()]), "p1": {"msg": "no route", "unreachable": True}})["rows"]
     assert row["failure"]["code"] == "host_unreachable"
     (row,) = planned({**looked(p1=[view()]), "p2": crashed})["rows"]
     assert row["failure"]["code"] == "target_unreachable" and "KeyError" in row["msg"]
-    assert [row["name"] for row in play.speechless({"p1": crashed, "p2": {"unreachable": True}, "p3": {"machines": []}})] == ["p1"]
+    assert [
+        row["name"] for row in play.speechless({"p1": crashed, "p2": {"unreachable": True}, "p3": {"machines": []}})
+    ] == ["p1"]
     wanted = play.moves([order()], None, PROVIDERS)["moves"]
     assert play.placed(wanted, [crashed])["failed"][0]["failure"]["code"] == "step_failed"
     (wave,) = steps.waves([go("a")], 2, 2)
@@ -128,30 +182,50 @@ def test_a_step_that_failed_is_not_a_host_that_does_not_answer():
 
 
 def test_what_arrived_is_finished_before_its_source_is_released():
-    first, then = planned(looked(p1=[view(moving=MARK, state="stopped")], p2=[view(generation=2, incoming={"complete": False})]))["settle"]
+    first, then = planned(
+        looked(p1=[view(moving=MARK, state="stopped")], p2=[view(generation=2, incoming={"complete": False})])
+    )["settle"]
     assert first["p2"][0]["action"] == "finish" and first["p2"][0]["autostart"] is True
     assert then["p1"][0]["action"] == "release" and then["p1"][0]["generation"] == 2
 
 
 def test_what_follows_waits_for_what_comes_first():
     then = {"p1": [{"uuid": "a"}, {"uuid": "b"}]}
-    assert play.still(then, {"p2": {"machines": [{"uuid": "a", "failed": True}, {"uuid": "b"}]}}) == {"p1": [{"uuid": "b"}]}
+    assert play.still(then, {"p2": {"machines": [{"uuid": "a", "failed": True}, {"uuid": "b"}]}}) == {
+        "p1": [{"uuid": "b"}]
+    }
     assert play.still(then, {"p2": {"msg": "unreachable", "unreachable": True}}) == {"p1": []}
 
 
 def go(name, source="p1", target="p2", size=1, **more):
     return {
-        "name": name, "uuid": name, "source": source, "target": target, "size": size, "link": (source, target), "status": "planned", "mode": "live",
-        "was": "running", "missing": [], "image": {"name": "tiny@1", "digest": "sha256:a"}, "postcopy": False, "plan": "", **more,
-    }  # fmt: skip
+        "name": name,
+        "uuid": name,
+        "source": source,
+        "target": target,
+        "size": size,
+        "link": (source, target),
+        "status": "planned",
+        "mode": "live",
+        "was": "running",
+        "missing": [],
+        "image": {"name": "tiny@1", "digest": "sha256:a"},
+        "postcopy": False,
+        "plan": "",
+        **more,
+    }
 
 
 def test_the_largest_go_first_within_the_limits():
     (wave,) = steps.waves([go("a", size=1), go("b", size=3), go("c", size=2)], 2, 4)
-    assert [(journey["parallel"], [machine["name"] for machine in journey["machines"]]) for journey in wave] == [(2, ["b", "c", "a"])]
+    assert [(journey["parallel"], [machine["name"] for machine in journey["machines"]]) for journey in wave] == [
+        (2, ["b", "c", "a"])
+    ]
     # Two sources to one target share what it may take; a third waits.
     first, second = steps.waves([go("a", "p1", "p4", 3), go("b", "p2", "p4", 2), go("c", "p3", "p4", 1)], 2, 4)
-    assert [journey["source"] for journey in first] == ["p1", "p2"] and [journey["source"] for journey in second] == ["p3"]
+    assert [journey["source"] for journey in first] == ["p1", "p2"] and [journey["source"] for journey in second] == [
+        "p3"
+    ]
     # A link that is full
     link = {"link": ("x", "y")}
     waves = steps.waves([go("a", "p1", "p2", **link), go("b", "p3", "p4", **link)], 2, 1)
@@ -167,18 +241,28 @@ def test_the_largest_go_first_within_the_limits():
 def test_no_limit_is_passed(per_host, per_link):
     many = [go(f"m{n}", f"p{n % 3}", f"p{3 + n % 2}", n, link=("a", "b") if n % 3 else ("a", "c")) for n in range(30)]
     waves = steps.waves(many, per_host, per_link)
-    assert sorted(machine["name"] for wave in waves for journey in wave for machine in journey["machines"]) == sorted(move["name"] for move in many)
+    assert sorted(machine["name"] for wave in waves for journey in wave for machine in journey["machines"]) == sorted(
+        move["name"] for move in many
+    )
     for wave in waves:
         for host in {journey[end] for journey in wave for end in ("source", "target")}:
-            assert sum(journey["parallel"] for journey in wave if host in (journey["source"], journey["target"])) <= per_host
+            assert (
+                sum(journey["parallel"] for journey in wave if host in (journey["source"], journey["target"]))
+                <= per_host
+            )
         for link in {tuple(journey["machines"][0]["link"]) for journey in wave}:
-            assert sum(journey["parallel"] for journey in wave if tuple(journey["machines"][0]["link"]) == link) <= per_link
+            assert (
+                sum(journey["parallel"] for journey in wave if tuple(journey["machines"][0]["link"]) == link)
+                <= per_link
+            )
 
 
 def through(wave, *rows):
     for step, row in rows:
         results = {
-            f"{journey['source']}>{journey['target']}": {"machines": [{"uuid": machine["uuid"], **row} for machine in journey["machines"]]}
+            f"{journey['source']}>{journey['target']}": {
+                "machines": [{"uuid": machine["uuid"], **row} for machine in journey["machines"]]
+            }
             for journey in wave
         }
         wave = steps.advance(wave, step, results)
@@ -197,10 +281,16 @@ def test_live_to_the_end():
     wave = through(wave, ("receive", FACTS))
     assert steps.entries(wave[0], "settle") == []
     outcome = steps.outcome(wave)
-    assert outcome["rows"][0]["provider"] == "p2" and outcome["rows"][0]["stats"]["downtime"] == 7 and outcome["seen"][0]["provider"] == "p2"
+    assert (
+        outcome["rows"][0]["provider"] == "p2"
+        and outcome["rows"][0]["stats"]["downtime"] == 7
+        and outcome["seen"][0]["provider"] == "p2"
+    )
     # What the store knows already isn't told again.
     known = [{**wave[0], "machines": [{**wave[0]["machines"][0], "recorded": True}]}]
-    assert "recorded" not in outcome["seen"][0] and steps.outcome(known)["seen"] == [{**outcome["seen"][0], "recorded": True}]
+    assert "recorded" not in outcome["seen"][0] and steps.outcome(known)["seen"] == [
+        {**outcome["seen"][0], "recorded": True}
+    ]
 
 
 def test_files_to_the_end_and_the_source_is_released_last():
@@ -218,7 +308,9 @@ def test_what_fails_is_undone():
     assert steps.entries(through(wave, ("prepare", BAD))[0], "send") == []
     live = through(wave, ("prepare", {}), ("send", {**BAD, "failure": {"code": "move_failed", "copy": "source"}}))
     assert [entry["action"] for entry in steps.entries(live[0], "receive")] == ["discard"]
-    kept = steps.outcome(through(live, ("receive", {**BAD, "msg": "it runs", "failure": {"code": "machine_here"}})))["rows"][0]
+    kept = steps.outcome(through(live, ("receive", {**BAD, "msg": "it runs", "failure": {"code": "machine_here"}})))[
+        "rows"
+    ][0]
     assert kept["failure"]["code"] == "move_failed" and kept["msg"].startswith("no; ") and "it runs" in kept["msg"]
     # Where nothing can be told, nothing is thrown away.
     lost = through(wave, ("prepare", {}), ("send", {**BAD, "failure": {"code": "move_failed", "copy": None}}))
@@ -247,11 +339,31 @@ def test_an_image_that_does_not_come_keeps_its_machines_back():
     (wave,) = steps.waves([go("a", missing=["sha256:a"]), go("b")], 2, 2)
     assert steps.images(wave, ["p1"]) == []
     assert steps.images(wave, ["p2"])[0]["images"] == [{"name": "tiny@1", "digest": "sha256:a"}]
-    bad = {"p1>p2": {"images": [{"name": "tiny@1", "digest": "sha256:a", "failed": True, "msg": "full", "failure": {"code": "disk_full"}}]}}
+    bad = {
+        "p1>p2": {
+            "images": [
+                {
+                    "name": "tiny@1",
+                    "digest": "sha256:a",
+                    "failed": True,
+                    "msg": "full",
+                    "failure": {"code": "disk_full"},
+                }
+            ]
+        }
+    }
     after = steps.without_image(wave, bad)
     assert [entry["name"] for entry in steps.entries(after[0], "prepare")] == ["b"]
     assert steps.outcome(after)["rows"][0]["failure"]["code"] == "disk_full"
-    assert len(steps.entries(steps.without_image(wave, {"p1>p2": {"images": [{"name": "tiny@1", "digest": "sha256:a"}]}})[0], "prepare")) == 2
+    assert (
+        len(
+            steps.entries(
+                steps.without_image(wave, {"p1>p2": {"images": [{"name": "tiny@1", "digest": "sha256:a"}]}})[0],
+                "prepare",
+            )
+        )
+        == 2
+    )
 
 
 def test_check_mode_tells_the_plan():
@@ -263,7 +375,10 @@ def test_check_mode_tells_the_plan():
 
 
 def test_results_by_host():
-    two = [{"migrate__item": "p1", "machines": []}, {"migrate__item": {"source": "p1", "target": "p2"}, "machines": [1]}]
+    two = [
+        {"migrate__item": "p1", "machines": []},
+        {"migrate__item": {"source": "p1", "target": "p2"}, "machines": [1]},
+    ]
     assert set(play.by_host([{"results": two}, None, {"skipped": True}])) == {"p1", "p1>p2"}
 
 
@@ -273,7 +388,10 @@ def test_what_was_on_its_way_anywhere():
         "p2": {"unsettled": [{"uuid": "web1-uuid", "name": None}, {"uuid": UUID, "name": None}]},
     }
     found = play.unsettled(told, [order()], PROVIDERS)
-    assert [(move["name"], move["source"], move["target"]) for move in found] == [("web1", "p1", None), (UUID, "p2", None)]
+    assert [(move["name"], move["source"], move["target"]) for move in found] == [
+        ("web1", "p1", None),
+        (UUID, "p2", None),
+    ]
     assert play.asked(found, "p1")[1] == {"name": None, "uuid": UUID, "seed": False}
     plan = play.plan(found[:1], looked(p1=[view()], p2=[absent()]))
     assert plan["moves"] == [] and plan["seen"][0]["provider"] == "p1"
@@ -281,8 +399,16 @@ def test_what_was_on_its_way_anywhere():
 
 def test_targets_that_placement_has_chosen():
     wanted = play.moves([order(), order("db1")], None, PROVIDERS)["moves"]
-    (group,) = play.to_place(wanted, {**looked(p1=[view(), view("db1")], p2=[]), "p3": {"msg": "down"}}, {"p2": "north"})
-    assert group["source"] == "p1" and [provider["name"] for provider in group["providers"]] == ["p2", "p3"] and group["providers"][1]["unreachable"]
+    (group,) = play.to_place(
+        wanted, {**looked(p1=[view(), view("db1")], p2=[]), "p3": {"msg": "down"}}, {"p2": "north"}
+    )
+    assert (
+        group["source"] == "p1"
+        and [provider["name"] for provider in group["providers"]] == ["p2", "p3"]
+        and group["providers"][1]["unreachable"]
+    )
     none = {"name": "db1", "failed": True, "msg": "full", "failure": {"code": "no_provider"}}
     placed = play.placed(wanted, [{"machines": [{"name": "web1", "provider": "p2"}, none]}])
-    assert [move["target"] for move in placed["moves"]] == ["p2"] and placed["failed"][0]["failure"]["code"] == "no_provider"
+    assert [move["target"] for move in placed["moves"]] == ["p2"] and placed["failed"][0]["failure"][
+        "code"
+    ] == "no_provider"

@@ -9,10 +9,10 @@ import os
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import arriving, looking, sleeping
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import hibernate
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import memory
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import hibernate
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.disk import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import arriving, looking, sleeping
 
 UUID = "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11"
 
@@ -28,7 +28,14 @@ def _depot(tmp_path):
 
 def kept(depot, **changes):
     """A memory that fits the machine."""
-    head = {"uuid": UUID, "name": "web1", "generation": 0, "disk": hibernate.disk_identity(depot.disk(UUID)), "compressed": 0, **changes}
+    head = {
+        "uuid": UUID,
+        "name": "web1",
+        "generation": 0,
+        "disk": hibernate.disk_identity(depot.disk(UUID)),
+        "compressed": 0,
+        **changes,
+    }
     with open(os.path.join(depot.machine(UUID), memory.MEMORY), "wb") as file:
         file.write(memory.pack(head))
 
@@ -36,12 +43,21 @@ def kept(depot, **changes):
 def test_a_step_that_is_given_again_knows_the_disk_of_a_marked_machine(depot):
     kept(depot)
     for name in (depot.disk(UUID), depot.disk(UUID) + ".moving"):
-        tree = domain_xml.parse(f"<domain><devices><disk><source file='{name}'/><target dev='{domain_xml.ROOT_DISK}'/></disk></devices></domain>")
+        tree = domain_xml.parse(
+            f"<domain><devices><disk><source file='{name}'/><target dev='{domain_xml.ROOT_DISK}'/></disk></devices></domain>"
+        )
         sleeping._check(depot, UUID, tree)  # pylint: disable=protected-access
 
 
 @pytest.mark.parametrize(
-    ("text", "was"), [(None, None), ('{"was": "running"}', "running"), ('{"was": "paused"}', "paused"), ("{", "running"), ("[]", "running")]
+    ("text", "was"),
+    [
+        (None, None),
+        ('{"was": "running"}', "running"),
+        ('{"was": "paused"}', "paused"),
+        ("{", "running"),
+        ("[]", "running"),
+    ],
 )
 def test_what_a_machine_was_before_it_was_put_to_sleep(depot, text, was):
     if text is not None:
@@ -51,12 +67,24 @@ def test_what_a_machine_was_before_it_was_put_to_sleep(depot, text, was):
 
 
 @pytest.mark.parametrize(
-    ("start", "was", "told"), [(True, "running", "running"), (True, "hibernated", "running"), (True, "paused", "paused"), (False, "stopped", None)]
+    ("start", "was", "told"),
+    [
+        (True, "running", "running"),
+        (True, "hibernated", "running"),
+        (True, "paused", "paused"),
+        (False, "stopped", None),
+    ],
 )
 def test_what_came_says_whether_it_is_to_be_woken(depot, start, was, told):
     entry = {"generation": 2, "source": "p1", "attempt": "a", "start": start, "was": was}
     arriving._note(depot.machine(UUID), arriving._told(entry), True)  # pylint: disable=protected-access
-    assert looking.incoming(depot, UUID) == {"generation": 2, "source": "p1", "attempt": "a", "complete": True, "was": told}
+    assert looking.incoming(depot, UUID) == {
+        "generation": 2,
+        "source": "p1",
+        "attempt": "a",
+        "complete": True,
+        "was": told,
+    }
 
 
 class Domain:

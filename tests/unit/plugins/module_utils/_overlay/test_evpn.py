@@ -11,21 +11,30 @@ import re
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host import apply, evpn, interfaces, speaker
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.rules import rules
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import model, topology
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site import traffic
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.guests import follow
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.phases import overlay_plan
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.rules import rules
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site import traffic
 
 NAMES = ("home1", "p1", "p2", "p3")
-HOSTS = {name: {"address": f"192.0.2.{place}", "port": 22, "site": f"site-{name}"} for place, name in enumerate(NAMES, 1)}
+HOSTS = {
+    name: {"address": f"192.0.2.{place}", "port": 22, "site": f"site-{name}"} for place, name in enumerate(NAMES, 1)
+}
 STAR = {"name": "lan", "home": "home1"}
 LAN = {**STAR, "topology": "evpn"}
 DEVICE = model.mesh_device("lan")
 
 
 def path(udp=True, ssh=True, mtu=1500):
-    return {"udp_in": udp, "udp_out": udp, "ssh": ssh, "ssh_trouble": None if ssh else "timed out", "rtt": 0.01, "path_mtu": mtu if udp else None}
+    return {
+        "udp_in": udp,
+        "udp_out": udp,
+        "ssh": ssh,
+        "ssh_trouble": None if ssh else "timed out",
+        "rtt": 0.01,
+        "path_mtu": mtu if udp else None,
+    }
 
 
 def probes(*, no_udp=(), no_ssh=(), **facts):
@@ -33,12 +42,20 @@ def probes(*, no_udp=(), no_ssh=(), **facts):
     found = {}
     for one in NAMES:
         paths = {
-            other: path(udp={one, other} not in [set(pair) for pair in no_udp], ssh={one, other} not in [set(pair) for pair in no_ssh])
+            other: path(
+                udp={one, other} not in [set(pair) for pair in no_udp],
+                ssh={one, other} not in [set(pair) for pair in no_ssh],
+            )
             for other in NAMES
             if other != one
         }
         kernel = {"vxlan": None, "wireguard": "none", "evpn": None}
-        found[one] = {"kernel": kernel, "addresses": ["127.0.0.1", HOSTS[one]["address"]], "paths": paths, **facts.get(one, {})}
+        found[one] = {
+            "kernel": kernel,
+            "addresses": ["127.0.0.1", HOSTS[one]["address"]],
+            "paths": paths,
+            **facts.get(one, {}),
+        }
     return found
 
 
@@ -48,7 +65,10 @@ def rows(plan):
 
 def roles(phase):
     """Roles by host and the kind of the link's other end."""
-    return {host: {(link["peer"], link["transport"]): link["role"] for link in part["links"]} for host, part in phase.items()}
+    return {
+        host: {(link["peer"], link["transport"]): link["role"] for link in part["links"]}
+        for host, part in phase.items()
+    }
 
 
 def final(networks=(LAN,), facts=None, parts=None, hosts=HOSTS):
@@ -57,7 +77,11 @@ def final(networks=(LAN,), facts=None, parts=None, hosts=HOSTS):
 
 def test_every_host_is_on_the_mesh_and_has_a_session_with_the_home_alone():
     plan = overlay_plan([LAN], HOSTS, probes())
-    assert rows(plan) == {("home1", name): "evpn" for name in NAMES[1:]} and plan["networks"][0]["mtu"] == 1450 and len(plan["phases"]) == 1
+    assert (
+        rows(plan) == {("home1", name): "evpn" for name in NAMES[1:]}
+        and plan["networks"][0]["mtu"] == 1450
+        and len(plan["phases"]) == 1
+    )
     assert all(row["vni"] is None for row in plan["links"]), "they are the network's, which is no link's of its own"
     (home,), (leaf,) = (plan["phases"][0][name]["links"] for name in ("home1", "p1"))
     assert home["vni"] == leaf["vni"] == model.network_vni("lan")
@@ -70,7 +94,9 @@ def test_what_is_as_planned_stays_so_and_machines_change_nothing_but_guests():
     first = final()
     assert overlay_plan([LAN], HOSTS, probes(), first)["phases"] == [first]
     moved = follow(first["p1"], "p1", [{"provider": "p2", "network": "lan", "mac": "02:00:00:00:00:01"}])
-    assert moved["forwarding"] == [] and moved["links"] == first["p1"]["links"], "BGP tells where it is, not entries of ours"
+    assert moved["forwarding"] == [] and moved["links"] == first["p1"]["links"], (
+        "BGP tells where it is, not entries of ours"
+    )
 
 
 def test_a_host_that_udp_does_not_reach_hangs_off_the_home_by_a_tap():
@@ -84,7 +110,9 @@ def test_a_host_that_udp_does_not_reach_hangs_off_the_home_by_a_tap():
 
 def test_of_two_that_do_not_reach_each_other_one_is_on_the_mesh_and_the_other_has_no_vxlan():
     plan = overlay_plan([LAN], HOSTS, probes(no_udp=[("p1", "p2")]))
-    assert rows(plan) == {("home1", "p1"): "evpn", ("home1", "p3"): "evpn", ("home1", "p2"): "ssh"}, "FRR takes any VXLAN device of a bridge for the mesh"
+    assert rows(plan) == {("home1", "p1"): "evpn", ("home1", "p3"): "evpn", ("home1", "p2"): "ssh"}, (
+        "FRR takes any VXLAN device of a bridge for the mesh"
+    )
     # Where the tap can't begin with the home it begins with another one of the mesh.
     plan = overlay_plan([LAN], HOSTS, probes(no_udp=[("p1", "p2")], no_ssh=[("home1", "p2")]))
     assert rows(plan)["p1", "p2"] == "ssh"
@@ -116,7 +144,11 @@ def test_somebody_elses_frr_is_refused():
     kernel = {"vxlan": None, "wireguard": "none", "evpn": "an FRR of somebody else's runs here (frr.service)"}
     with pytest.raises(GridError) as caught:
         overlay_plan([LAN], HOSTS, probes(p1={"kernel": kernel}))
-    assert caught.value.code == "foreign_frr" and caught.value.details.get("host", "p1") == "p1" and "runs here" in caught.value.msg
+    assert (
+        caught.value.code == "foreign_frr"
+        and caught.value.details.get("host", "p1") == "p1"
+        and "runs here" in caught.value.msg
+    )
     assert overlay_plan([STAR], HOSTS, probes(p1={"kernel": kernel}))["phases"], "it is of no matter elsewhere"
 
 
@@ -140,7 +172,10 @@ def test_networks_on_one_host_have_one_autonomous_system():
     with pytest.raises(GridError) as caught:
         overlay_plan([LAN, {**LAN, "name": "san", "asn": 64513}], HOSTS, probes())
     assert caught.value.code == "asn_differs"
-    apart = [{**LAN, "hosts": ["home1", "p1"]}, {**LAN, "name": "san", "home": "p2", "hosts": ["p2", "p3"], "asn": 64513}]
+    apart = [
+        {**LAN, "hosts": ["home1", "p1"]},
+        {**LAN, "name": "san", "home": "p2", "hosts": ["p2", "p3"], "asn": 64513},
+    ]
     assert len(overlay_plan(apart, HOSTS, probes())["links"]) == 2
 
 
@@ -153,20 +188,38 @@ def test_from_star_to_evpn_bgp_begins_when_no_link_beside_the_mesh_is_left():
     star = final([STAR])
     seen, phases = _walk(star, [LAN])
     steps = [(phase["p1"].get(("home1", "vxlan")), phase["p1"].get(("*", "evpn"))) for phase in seen]
-    assert steps == [("tree", "standby"), ("standby", "standby"), ("resting", "flooding"), ("resting", "tree"), (None, "tree"), (None, "evpn")]
+    assert steps == [
+        ("tree", "standby"),
+        ("standby", "standby"),
+        ("resting", "flooding"),
+        ("resting", "tree"),
+        (None, "tree"),
+        (None, "evpn"),
+    ]
     assert [evpn.wanted(phase["p1"]) for phase in phases] == ["none"] * 5 + ["runs"]
 
 
 def test_no_host_learns_by_the_mesh_what_came_from_itself():
-    """Where one is a phase ahead, it floods to the mesh what still comes to it by a link that goes; the mesh brings that to its sender as well."""
+    """Where one is a phase ahead, it floods to the mesh what still comes to it by a link that goes; the mesh brings
+    that to its sender as well."""
     star = final([STAR])
     phases = [star, *overlay_plan([LAN], HOSTS, probes(), star)["phases"]]
     for old, new in zip(phases, phases[1:]):
         for ahead, behind in ((new, old), (old, new)):
-            floods = [link for link in ahead["home1"]["links"] if link["peer"] == "*" and interfaces.ROLES[link["role"]][0] == "on"]
+            floods = [
+                link
+                for link in ahead["home1"]["links"]
+                if link["peer"] == "*" and interfaces.ROLES[link["role"]][0] == "on"
+            ]
             # Whether p1 still sends to home by the link between them.
-            sends = any(link["peer"] == "home1" and link["role"] in ("tree", "standby") for link in behind["p1"]["links"])
-            learns = [link for link in (*old["p1"]["links"], *new["p1"]["links"]) if link["peer"] == "*" and interfaces.ROLES[link["role"]][1] == "on"]
+            sends = any(
+                link["peer"] == "home1" and link["role"] in ("tree", "standby") for link in behind["p1"]["links"]
+            )
+            learns = [
+                link
+                for link in (*old["p1"]["links"], *new["p1"]["links"])
+                if link["peer"] == "*" and interfaces.ROLES[link["role"]][1] == "on"
+            ]
             assert not (floods and sends and learns), (roles(old), roles(new))
 
 
@@ -179,7 +232,9 @@ def test_from_evpn_to_star_bgp_is_silent_everywhere_before_it_ends():
 
 def test_one_that_was_silenced_is_not_asked_for_its_sessions(monkeypatch):
     asked = []
-    monkeypatch.setattr(speaker, "sessions", lambda: asked.append("asked") or {"192.0.2.1": {"state": "Established", "seconds": 1}})
+    monkeypatch.setattr(
+        speaker, "sessions", lambda: asked.append("asked") or {"192.0.2.1": {"state": "Established", "seconds": 1}}
+    )
     monkeypatch.setattr(apply, "fdb", list)
     monkeypatch.setattr(traffic, "state_of", lambda device: "up")
     monkeypatch.setattr(traffic, "statistics", lambda device: {})
@@ -194,7 +249,13 @@ def test_a_host_that_leaves_the_mesh_has_its_tap_from_the_first_phase_on():
     # Keys of links that a part doesn't have are removed, and this one was made before the first phase.
     seen, dummy = _walk(final(), [LAN], probes(no_udp=[(name, "p2") for name in ("home1", "p1", "p3")]))
     steps = [(phase["p2"].get(("*", "evpn")), phase["p2"].get(("home1", "ssh"))) for phase in seen]
-    assert steps == [("frozen", "standby"), ("tree", "standby"), ("standby", "standby"), ("resting", "tree"), (None, "tree")]
+    assert steps == [
+        ("frozen", "standby"),
+        ("tree", "standby"),
+        ("standby", "standby"),
+        ("resting", "tree"),
+        (None, "tree"),
+    ]
 
 
 @pytest.mark.parametrize("ways", [([STAR], [LAN]), ([LAN], [STAR])], ids=["to", "from"])
@@ -210,7 +271,11 @@ def test_no_moment_of_a_change_has_a_loop_whichever_hosts_are_a_phase_ahead(ways
                     # A frame goes round only where both ends flood.
                     if interfaces.ROLES[link["role"]][0] == "on":
                         edges.add((host, "") if link["peer"] == "*" else tuple(sorted((host, link["peer"]))))
-            both = {pair for pair in edges if "" in pair or all(_floods(mixed[host], other) for host, other in (pair, pair[::-1]))}
+            both = {
+                pair
+                for pair in edges
+                if "" in pair or all(_floods(mixed[host], other) for host, other in (pair, pair[::-1]))
+            }
             assert not topology.has_loop(both), (number, ahead)
 
 
@@ -252,13 +317,18 @@ def test_while_a_host_with_a_vxlan_link_does_not_answer_the_network_does_not_bec
 
 def _said(text):
     """Settings by neighbor."""
-    return {address: re.findall(rf"^ +neighbor {address} .*$", text, re.MULTILINE) for address in re.findall(r"neighbor (\S+) remote-as", text)}
+    return {
+        address: re.findall(rf"^ +neighbor {address} .*$", text, re.MULTILINE)
+        for address in re.findall(r"neighbor (\S+) remote-as", text)
+    }
 
 
 @pytest.mark.parametrize("host", ["home1", "p1", "p2"])
 def test_a_second_network_of_another_home_changes_nothing_of_a_session_that_is_there(host):
     # FRR begins a session anew where its neighbor becomes a client: the first network would be silent for as long.
-    first, both = (_said(evpn.settings(final(networks)[host])) for networks in ([LAN], [LAN, {**LAN, "name": "san", "home": "p2"}]))
+    first, both = (
+        _said(evpn.settings(final(networks)[host])) for networks in ([LAN], [LAN, {**LAN, "name": "san", "home": "p2"}])
+    )
     assert first and {address: both[address] for address in first} == first
 
 
@@ -266,7 +336,11 @@ def test_frr_reflects_at_the_home_and_tells_only_what_is_of_meshes():
     part = final()
     home, leaf = evpn.settings(part["home1"]), evpn.settings(part["p1"])
     assert home.count("route-reflector-client") == 3 and leaf.count("route-reflector-client") == 1
-    assert leaf.count("remote-as") == 1 and " neighbor 192.0.2.1 remote-as 64512\n" in leaf and " bgp router-id 192.0.2.2\n" in leaf
+    assert (
+        leaf.count("remote-as") == 1
+        and " neighbor 192.0.2.1 remote-as 64512\n" in leaf
+        and " bgp router-id 192.0.2.2\n" in leaf
+    )
     assert f"bgp extcommunity-list standard virtuoso permit rt 64512:{model.network_vni('lan')}\n" in leaf
     assert "  advertise-all-vni\n" in leaf and "  neighbor 192.0.2.1 route-map virtuoso out\n" in leaf
     assert evpn.settings(final([STAR])["p1"]) is None
@@ -277,7 +351,11 @@ def test_a_running_frr_is_told_what_goes_and_what_comes_and_another_system_is_be
     before, after = evpn.settings(final(two)["p1"]), evpn.settings(final()["p1"])
     told = evpn.changes(before, after)
     assert "no bgp extcommunity-list standard virtuoso permit rt 64512:%d\n" % model.network_vni("san") in told
-    assert "router bgp 64512\n no neighbor 192.0.2.3\nexit\n" in told and told.endswith(after) and " no neighbor 192.0.2.1\n" not in told
+    assert (
+        "router bgp 64512\n no neighbor 192.0.2.3\nexit\n" in told
+        and told.endswith(after)
+        and " no neighbor 192.0.2.1\n" not in told
+    )
     back = evpn.changes(before=after, after=before)
     assert back.endswith(before) and back.count("no neighbor") == 0
     assert evpn.changes(after, evpn.settings(final([{**LAN, "asn": 64600}])["p1"])) is None
@@ -285,11 +363,15 @@ def test_a_running_frr_is_told_what_goes_and_what_comes_and_another_system_is_be
 
 def test_the_mesh_floods_to_all_by_entries_of_ours_only_until_bgp_does():
     part = final()["p1"]
-    entries = [{"mac": evpn.ALL, "ifname": DEVICE, "dst": dst, "state": "permanent"} for dst in ("192.0.2.1", "192.0.2.99")]
+    entries = [
+        {"mac": evpn.ALL, "ifname": DEVICE, "dst": dst, "state": "permanent"} for dst in ("192.0.2.1", "192.0.2.99")
+    ]
     gone = f"fdb delete {evpn.ALL} dev {DEVICE} dst 192.0.2.99 self"
     assert evpn.mesh_steps(part, entries) == [gone], "a host that is of it no more"
     joining = {**part, "links": [{**part["links"][0], "role": "standby"}]}
-    assert evpn.mesh_steps(joining, entries) == [gone] + [f"fdb append {evpn.ALL} dev {DEVICE} dst 192.0.2.{n} self permanent" for n in (3, 4)]
+    assert evpn.mesh_steps(joining, entries) == [gone] + [
+        f"fdb append {evpn.ALL} dev {DEVICE} dst 192.0.2.{n} self permanent" for n in (3, 4)
+    ]
     assert len(evpn.mesh_steps(joining, entries, {DEVICE})) == 3, "a device that is made anew has none"
 
 
@@ -307,17 +389,24 @@ def test_what_was_learned_on_a_link_that_rests_is_forgotten():
 def test_the_mesh_has_one_device_without_learning_and_bgp_is_admitted_from_whom_it_is_spoken_with():
     part = final()["p1"]
     lines = interfaces.steps(interfaces.wanted_links(part), {})
-    assert f"link add name {DEVICE} type vxlan id {model.network_vni('lan')} local 192.0.2.2 dstport 4789 nolearning noudpcsum" in lines
+    assert (
+        f"link add name {DEVICE} type vxlan id {model.network_vni('lan')} local 192.0.2.2 dstport 4789 nolearning noudpcsum"
+        in lines
+    )
     assert f"link set dev {DEVICE} type bridge_slave flood on mcast_flood on bcast_flood on learning off" in lines
     text = rules(part)
-    assert "tcp dport 179 ip saddr { 192.0.2.1 } accept" in text and 'tcp dport 179 iifname != "lo" counter drop' in text
+    assert (
+        "tcp dport 179 ip saddr { 192.0.2.1 } accept" in text and 'tcp dport 179 iifname != "lo" counter drop' in text
+    )
     assert "dport 179" not in rules(final([STAR])["p1"])
     changing = overlay_plan([LAN], HOSTS, probes(), final([STAR]))["phases"][0]["p1"]
     beside = model.link_device("vxlan", "lan", "home1", "p1")
     assert f'"{beside}" . "{DEVICE}"' in rules(changing) and f'"{DEVICE}" . "{beside}"' not in rules(changing)
 
 
-@pytest.mark.parametrize("broken", [{"local": "1.2.3.4 up"}, {"asn": "64512\n"}, {"vni": "x"}, {"peers": [{"address": "p1; reboot"}]}])
+@pytest.mark.parametrize(
+    "broken", [{"local": "1.2.3.4 up"}, {"asn": "64512\n"}, {"vni": "x"}, {"peers": [{"address": "p1; reboot"}]}]
+)
 def test_a_part_with_words_that_are_none_is_refused(broken):
     part = final()["p1"]
     assert apply.check(part) == part
@@ -328,8 +417,12 @@ def test_a_part_with_words_that_are_none_is_refused(broken):
 
 def test_whose_frr_it_is_follows_from_its_service_and_its_settings():
     untouched = "# default to using syslog. /etc/rsyslog.d/45-frr.conf places the log in\n#\nlog syslog informational\n"
-    assert evpn.owned_by_somebody(None, False, False) is None and evpn.owned_by_somebody(untouched, False, False) is None
-    assert "runs here" in evpn.owned_by_somebody(untouched, True, True) and "at boots" in evpn.owned_by_somebody(untouched, False, True)
+    assert (
+        evpn.owned_by_somebody(None, False, False) is None and evpn.owned_by_somebody(untouched, False, False) is None
+    )
+    assert "runs here" in evpn.owned_by_somebody(untouched, True, True) and "at boots" in evpn.owned_by_somebody(
+        untouched, False, True
+    )
     assert "router ospf" in evpn.owned_by_somebody(untouched + "router ospf\n", False, False)
 
 
@@ -344,5 +437,8 @@ def test_overlay_info_tells_of_each_end_what_bgp_says():
     assert row["state"] == "up" and row["vteps"] == [{"peer": "home1", "address": "192.0.2.1"}]
     assert row["macs"] == [{"mac": "02:00:00:00:00:03", "vtep": "192.0.2.3"}]
     assert row["sessions"] == [{"peer": "home1", "address": "192.0.2.1", "state": "Established", "seconds": 7}]
-    assert traffic.mesh_row(link, "up", [], {})["state"] == "down" and traffic.mesh_row({**link, "role": "tree"}, "up", [], {})["state"] == "up"
+    assert (
+        traffic.mesh_row(link, "up", [], {})["state"] == "down"
+        and traffic.mesh_row({**link, "role": "tree"}, "up", [], {})["state"] == "up"
+    )
     json.dumps(row)

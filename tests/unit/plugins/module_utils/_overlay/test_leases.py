@@ -10,8 +10,8 @@ import json
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.home import reservations as rooms
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.home import leases
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.home import reservations as rooms
 
 UUID, OTHER = "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11", "0b8ec5a5-2a6d-4b5a-8f3a-4f5a3f3f7a10"
 SUBNET = ipaddress.IPv4Network("192.168.77.0/24")

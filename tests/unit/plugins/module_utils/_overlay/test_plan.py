@@ -9,23 +9,41 @@ import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import card_mac, mac_address, mac_prefix
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import model, topology, transport
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.guests import follow, overlay_lacks, overlay_machines, with_mtu
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.guests import (
+    follow,
+    overlay_lacks,
+    overlay_machines,
+    with_mtu,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.phases import overlay_plan, with_keys
 
 NAMES = ("home1", "p1", "p2")
-HOSTS = {name: {"address": f"192.0.2.{place}", "port": 22, "site": f"site-{name}"} for place, name in enumerate(NAMES, 1)}
+HOSTS = {
+    name: {"address": f"192.0.2.{place}", "port": 22, "site": f"site-{name}"} for place, name in enumerate(NAMES, 1)
+}
 LAN = {"name": "lan", "home": "home1"}
 NO_WIREGUARD = {"vxlan": None, "wireguard": "the kernel has none"}
 
 
 def path(udp=True, ssh=True, rtt=0.02, mtu=1500):
-    return {"udp_in": udp, "udp_out": udp, "ssh": ssh, "ssh_trouble": None if ssh else "timed out", "rtt": rtt, "path_mtu": mtu if udp else None}
+    return {
+        "udp_in": udp,
+        "udp_out": udp,
+        "ssh": ssh,
+        "ssh_trouble": None if ssh else "timed out",
+        "rtt": rtt,
+        "path_mtu": mtu if udp else None,
+    }
 
 
 def probes(kernel=None, **changed):
     """What was found between all; changed are paths by ``one_other``."""
     return {
-        one: {"kernel": kernel or NO_WIREGUARD, "paths": {other: changed.get(f"{one}_{other}") or path() for other in NAMES if other != one}} for one in NAMES
+        one: {
+            "kernel": kernel or NO_WIREGUARD,
+            "paths": {other: changed.get(f"{one}_{other}") or path() for other in NAMES if other != one},
+        }
+        for one in NAMES
     }
 
 
@@ -34,7 +52,14 @@ def behind_walls():
     no = path(udp=False)
     closed = path(udp=False, ssh=False)
     half = {**path(), "udp_in": True, "udp_out": False}
-    return probes(p1_home1={**closed, "udp_out": False}, p2_home1=closed, home1_p2=no, p1_p2=no, p2_p1=no, home1_p1={**half, "udp_in": False})
+    return probes(
+        p1_home1={**closed, "udp_out": False},
+        p2_home1=closed,
+        home1_p2=no,
+        p1_p2=no,
+        p2_p1=no,
+        home1_p1={**half, "udp_in": False},
+    )
 
 
 def edges(plan):
@@ -58,12 +83,18 @@ def test_firewalls_leave_ssh_from_whoever_may_begin():
     assert "no UDP from home1 to p2" in reason and "wireguard" in reason
 
 
-@pytest.mark.parametrize("kernel, transport_name", [(NO_WIREGUARD, "ssh"), ({"vxlan": None, "wireguard": None}, "wireguard")])
+@pytest.mark.parametrize(
+    "kernel, transport_name", [(NO_WIREGUARD, "ssh"), ({"vxlan": None, "wireguard": None}, "wireguard")]
+)
 def test_where_encryption_is_required_plain_vxlan_is_never_chosen(kernel, transport_name):
     plan = overlay_plan([{**LAN, "encrypted": True}], HOSTS, probes(kernel))
     assert {link["transport"] for link in plan["links"]} == {transport_name}
     with pytest.raises(GridError) as caught:
-        overlay_plan([{**LAN, "encrypted": True, "transports": [{"between": ["home1", "p1"], "transport": "vxlan"}]}], HOSTS, probes(kernel))
+        overlay_plan(
+            [{**LAN, "encrypted": True, "transports": [{"between": ["home1", "p1"], "transport": "vxlan"}]}],
+            HOSTS,
+            probes(kernel),
+        )
     assert caught.value.code == "transport_unusable"
 
 
@@ -80,7 +111,9 @@ def test_wireguard_has_its_peers_keys_and_room_for_vxlan_inside():
 
 def test_a_kernel_without_vxlan_takes_the_next_and_says_so():
     plan = overlay_plan([LAN], HOSTS, probes({"vxlan": "the kernel has none", "wireguard": "the kernel has none"}))
-    assert {link["transport"] for link in plan["links"]} == {"ssh"} and all("the kernel has none" in link["reason"] for link in plan["links"])
+    assert {link["transport"] for link in plan["links"]} == {"ssh"} and all(
+        "the kernel has none" in link["reason"] for link in plan["links"]
+    )
 
 
 def test_a_site_without_any_path_is_told_with_every_probe_that_failed():
@@ -125,25 +158,39 @@ def test_overlapping_mac_prefixes_are_refused():
 
 def test_a_shortcut_stands_beside_the_tree_with_an_entry_for_each_machine_behind_it():
     network = {**LAN, "shortcuts": [["p2", "p1"]]}
-    machines = [{"provider": "p2", "network": "lan", "mac": "02:00:00:00:00:01"}, {"provider": "p1", "network": "lan", "mac": "02:00:00:00:00:02"}]
+    machines = [
+        {"provider": "p2", "network": "lan", "mac": "02:00:00:00:00:01"},
+        {"provider": "p1", "network": "lan", "mac": "02:00:00:00:00:02"},
+    ]
     plan = overlay_plan([network], HOSTS, probes(), {}, machines)
     assert edges(plan)["p1", "p2"] == ("vxlan", "shortcut")
     device = model.link_device("vxlan", "lan", "p1", "p2")
     resting, parts = plan["phases"]
-    assert [link["role"] for link in resting["p1"]["links"] if link["peer"] == "p2"] == ["standby"], "nothing is sent over it before both ends are up"
+    assert [link["role"] for link in resting["p1"]["links"] if link["peer"] == "p2"] == ["standby"], (
+        "nothing is sent over it before both ends are up"
+    )
     assert resting["p1"]["forwarding"] == resting["p2"]["forwarding"] == []
-    assert parts["p1"]["forwarding"] == [{"device": device, "mac": "02:00:00:00:00:01"}] and parts["home1"]["forwarding"] == []
+    assert (
+        parts["p1"]["forwarding"] == [{"device": device, "mac": "02:00:00:00:00:01"}]
+        and parts["home1"]["forwarding"] == []
+    )
     # A machine that moves takes its entries along, and is a guest where it is now and nowhere else.
     moved = {host: follow(part, host, [{**machines[0], "provider": "p1"}]) for host, part in parts.items()}
     assert moved["p1"]["forwarding"] == [] and len(moved["p1"]["guests"]) == 2 and moved["p2"]["guests"] == []
     assert {entry["mac"] for entry in moved["p2"]["forwarding"]} == {"02:00:00:00:00:01", "02:00:00:00:00:02"}
-    assert moved == overlay_plan([network], HOSTS, probes(), {}, [{**machines[0], "provider": "p1"}, machines[1]])["phases"][-1]
+    assert (
+        moved
+        == overlay_plan([network], HOSTS, probes(), {}, [{**machines[0], "provider": "p1"}, machines[1]])["phases"][-1]
+    )
     gone = {host: follow(part, host, [], ["02:00:00:00:00:01"]) for host, part in parts.items()}
     assert gone["p1"]["forwarding"] == [] and gone["p2"]["guests"] == []
 
 
 def test_a_shortcut_that_goes_is_not_sent_over_any_more_before_it_is_taken_away():
-    machines = [{"provider": host, "network": "lan", "mac": f"02:00:00:00:00:0{number}"} for number, host in enumerate(("p1", "p2"))]
+    machines = [
+        {"provider": host, "network": "lan", "mac": f"02:00:00:00:00:0{number}"}
+        for number, host in enumerate(("p1", "p2"))
+    ]
     there = overlay_plan([{**LAN, "shortcuts": [["p2", "p1"]]}], HOSTS, probes(), {}, machines)["phases"][-1]
     assert overlay_plan([{**LAN, "shortcuts": [["p2", "p1"]]}], HOSTS, probes(), there, machines)["phases"] == [there]
     resting, final = overlay_plan([LAN], HOSTS, probes(), there, machines)["phases"]
@@ -161,7 +208,11 @@ def test_another_transport_comes_before_the_old_one_goes():
     before = overlay_plan([LAN], HOSTS, probes())["phases"][-1]
     plan = overlay_plan([LAN], HOSTS, behind_walls(), before)
     kinds = [sorted((link["transport"], link["role"]) for link in phase["p1"]["links"]) for phase in plan["phases"]]
-    assert kinds == [[("ssh", "standby"), ("vxlan", "tree")], [("ssh", "standby"), ("vxlan", "standby")], [("ssh", "tree")]]
+    assert kinds == [
+        [("ssh", "standby"), ("vxlan", "tree")],
+        [("ssh", "standby"), ("vxlan", "standby")],
+        [("ssh", "tree")],
+    ]
 
 
 def test_a_host_that_does_not_answer_keeps_its_links():
@@ -175,7 +226,14 @@ def test_a_host_that_does_not_answer_keeps_its_links():
 
 
 def test_a_kept_link_is_part_of_the_tree_so_that_no_loop_is_there_when_its_host_comes_back():
-    probe = probes(home1_p1=path(rtt=0.1), p1_home1=path(rtt=0.1), home1_p2=path(rtt=0.01), p2_home1=path(rtt=0.01), p1_p2=path(rtt=0.01), p2_p1=path(rtt=0.01))
+    probe = probes(
+        home1_p1=path(rtt=0.1),
+        p1_home1=path(rtt=0.1),
+        home1_p2=path(rtt=0.01),
+        p2_home1=path(rtt=0.01),
+        p1_p2=path(rtt=0.01),
+        p2_p1=path(rtt=0.01),
+    )
     tree = {**LAN, "topology": "tree"}
     before = overlay_plan([tree], HOSTS, probe)
     assert set(edges(before)) == {("home1", "p2"), ("p1", "p2")}
@@ -203,12 +261,17 @@ def test_a_deployments_machines_join_by_the_address_that_they_have_or_will_have(
     (machine,) = overlay_machines({"p1": [entry], "p2": None})
     assert machine == {"provider": "p1", "network": "lan", "mac": mac_address("lan", "site-p1", entry["uuid"])}
     (machine,) = overlay_machines({"p1": [entry]}, [{"uuid": entry["uuid"], "mac": "02:00:00:00:00:07"}])
-    both = overlay_machines({"p1": [{**entry, "extra_networks": ["san"]}]}, [{"uuid": entry["uuid"], "mac": "02:00:00:00:00:07"}])
+    both = overlay_machines(
+        {"p1": [{**entry, "extra_networks": ["san"]}]}, [{"uuid": entry["uuid"], "mac": "02:00:00:00:00:07"}]
+    )
     assert both == [machine, {"provider": "p1", "network": "san", "mac": card_mac("san", machine["mac"])}]
     assert both[1]["mac"].startswith(mac_prefix("san", "")[:5]) and both[1]["mac"].endswith(":00:00:00:07")
     assert machine["mac"] == "02:00:00:00:00:07"
     part = overlay_plan([LAN], HOSTS, probes())["phases"][0]["p1"]
-    assert with_mtu([entry, {**entry, "network": "virtuoso"}], part) == [{**entry, "mtu": 1450}, {**entry, "network": "virtuoso"}]
+    assert with_mtu([entry, {**entry, "network": "virtuoso"}], part) == [
+        {**entry, "mtu": 1450},
+        {**entry, "network": "virtuoso"},
+    ]
     carries = with_mtu([{**entry, "network": "virtuoso", "extra_networks": ["other", entry["network"]]}], part)
     assert carries[0]["mtus"] == {entry["network"]: 1450} and "mtu" not in carries[0]
 
@@ -217,7 +280,9 @@ def test_a_deployment_probes_only_where_a_network_is_missing():
     parts = overlay_plan([LAN], HOSTS, probes())["phases"][0]
     infos = [{"part": parts[name]} for name in NAMES]
     assert not overlay_lacks(infos, [LAN], NAMES) and overlay_lacks(infos, [LAN, {**LAN, "name": "other"}], NAMES)
-    assert overlay_lacks([*infos[:2], {"part": {}}], [LAN], NAMES) and not overlay_lacks([*infos[:2], {"part": {}}], [{**LAN, "hosts": ["p1"]}], NAMES)
+    assert overlay_lacks([*infos[:2], {"part": {}}], [LAN], NAMES) and not overlay_lacks(
+        [*infos[:2], {"part": {}}], [{**LAN, "hosts": ["p1"]}], NAMES
+    )
 
 
 def test_a_changed_host_key_is_an_error_unless_it_is_said_to_be_new():
@@ -235,5 +300,11 @@ def test_a_changed_host_key_is_an_error_unless_it_is_said_to_be_new():
 def test_a_network_with_machines_on_it_does_not_go():
     before = overlay_plan([LAN], HOSTS, probes())["phases"][-1]
     with pytest.raises(GridError) as caught:
-        overlay_plan([], HOSTS, probes(), before, [{"provider": "p1", "network": "lan", "mac": "02:00:00:00:00:01", "name": "web1"}])
+        overlay_plan(
+            [],
+            HOSTS,
+            probes(),
+            before,
+            [{"provider": "p1", "network": "lan", "mac": "02:00:00:00:00:01", "name": "web1"}],
+        )
     assert caught.value.code == "network_in_use" and "web1" in str(caught.value)

@@ -11,9 +11,15 @@ import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.home import tie
 
 SETTINGS = {
-    "network": "lan", "bridge": "br-lan", "make": True, "ports": ["eth1"], "addresses": ["192.0.2.1/24"],
-    "overlay": "vb01", "ends": ["vh01", "vl01"], "dhcp": False,
-}  # fmt: skip
+    "network": "lan",
+    "bridge": "br-lan",
+    "make": True,
+    "ports": ["eth1"],
+    "addresses": ["192.0.2.1/24"],
+    "overlay": "vb01",
+    "ends": ["vh01", "vl01"],
+    "dhcp": False,
+}
 
 
 @pytest.fixture(name="kernel")
@@ -28,7 +34,12 @@ def _kernel(monkeypatch):
             entry = there.get(words[-1])
             if entry is None:
                 return ""
-            shown = {"mtu": entry["mtu"], "ifalias": entry.get("alias"), "master": entry.get("master"), "linkinfo": {"info_kind": entry["kind"]}}
+            shown = {
+                "mtu": entry["mtu"],
+                "ifalias": entry.get("alias"),
+                "master": entry.get("master"),
+                "linkinfo": {"info_kind": entry["kind"]},
+            }
             return json.dumps([shown])
         said.append(" ".join(words))
         if words[:2] == ("link", "add"):

@@ -17,11 +17,16 @@ HOSTS = ["a", "b", "c", "d", "e"]
 def random_tree(source):
     """Any tree over the hosts, each edge by any transport."""
     order = source.sample(HOSTS, len(HOSTS))
-    return {(*topology.edge(host, source.choice(order[:place])), source.choice(("vxlan", "ssh"))) for place, host in enumerate(order) if place}
+    return {
+        (*topology.edge(host, source.choice(order[:place])), source.choice(("vxlan", "ssh")))
+        for place, host in enumerate(order)
+        if place
+    }
 
 
 def flooded(roles):
-    """Directed links over which each host floods: an end floods only if its own role says so and the other end is there."""
+    """Directed links over which each host floods: an end floods only if its own role says so and the other end is
+    there."""
     found = []
     for (host, key), role in roles.items():
         peer = key[0] if key[1] == host else key[1]
@@ -49,7 +54,11 @@ def goes_round(links):
 def joined(roles):
     """Pairs of hosts with a way between them for what is known by address."""
     pairs = [key for (host, key) in roles if host == key[0] and (key[1], key) in roles]
-    return {frozenset(pair) for pair in itertools.combinations(HOSTS, 2) if pair[1] in topology.reachable(pair[0], [key[:2] for key in pairs])}
+    return {
+        frozenset(pair)
+        for pair in itertools.combinations(HOSTS, 2)
+        if pair[1] in topology.reachable(pair[0], [key[:2] for key in pairs])
+    }
 
 
 def states(phases, before):
@@ -57,7 +66,12 @@ def states(phases, before):
     for old, new in zip([dict.fromkeys(before, "tree"), *phases], phases):
         for number in range(len(HOSTS) + 1):
             for ahead in itertools.combinations(HOSTS, number):
-                yield {(host, key): role for host in HOSTS for key, role in (new if host in ahead else old).items() if host in key[:2]}
+                yield {
+                    (host, key): role
+                    for host in HOSTS
+                    for key, role in (new if host in ahead else old).items()
+                    if host in key[:2]
+                }
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -101,12 +115,18 @@ def test_a_star_links_each_site_with_the_home_and_its_others_with_its_first():
 
 
 def test_a_star_goes_through_another_where_the_home_can_not_be_reached():
-    tree = topology.tree_of("star", "home", list(SITE), SITE, latency, lambda one, other: {one, other} != {"home", "q1"})
+    tree = topology.tree_of(
+        "star", "home", list(SITE), SITE, latency, lambda one, other: {one, other} != {"home", "q1"}
+    )
     assert tree == {("home", "p1"), ("p1", "p2"), ("p1", "q1")}
 
 
 def test_the_tree_is_the_one_of_least_latency():
-    assert topology.tree_of("tree", "home", list(SITE), SITE, latency, lambda one, other: True) == {("home", "p1"), ("p1", "p2"), ("p1", "q1")}
+    assert topology.tree_of("tree", "home", list(SITE), SITE, latency, lambda one, other: True) == {
+        ("home", "p1"),
+        ("p1", "p2"),
+        ("p1", "q1"),
+    }
 
 
 @pytest.mark.parametrize("seed", range(10))

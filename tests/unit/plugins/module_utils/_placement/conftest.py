@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import orders
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.update import Registration
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.holding import place, propose
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.known import reservations
@@ -69,7 +69,11 @@ class Plays:
 
     def quotas(self, *quotas):
         with self.store.writing() as connection:
-            assert not [result for result in set_quotas(connection, quotas, absent=False, check=False)[0] if result.get("failed")]
+            assert not [
+                result
+                for result in set_quotas(connection, quotas, absent=False, check=False)[0]
+                if result.get("failed")
+            ]
 
     def appear(self, machine, provider):
         """The machine is defined on the provider."""

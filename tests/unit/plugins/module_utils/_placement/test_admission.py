@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reservations: admitted while at every moment the sum stays within the bound, kept for their owner, written with the placement."""
+"""Reservations: admitted while at every moment the sum stays within the bound, kept for their owner, written with the
+placement."""
 
 from __future__ import annotations
 
@@ -80,7 +81,9 @@ def test_no_moment_ever_has_more_than_the_bound(seed):
     dice, made, admitted = random.Random(seed), account(), []
     for number in range(30):
         begin = dice.randint(1, 20)
-        wanted = slot(f"m{number}", dice.randint(1, 30) / 10, dice.randint(0, 8) * GIB, begin, begin + dice.randint(1, 8))
+        wanted = slot(
+            f"m{number}", dice.randint(1, 30) / 10, dice.randint(0, 8) * GIB, begin, begin + dice.randint(1, 8)
+        )
         fits = all(
             sum(each.rate for each in (*admitted, wanted) if each.at(day(moment))) <= 3 + 1e-6
             and sum(each.memory for each in (*admitted, wanted) if each.at(day(moment))) <= 16 * GIB

@@ -61,7 +61,9 @@ def test_the_last_gigabyte_is_promised_once_though_all_were_proposed_it(tmp_path
     context, number = multiprocessing.get_context("fork"), 4
     placed, path = context.Queue(), tmp_path / "grid.db"
     go = context.Barrier(number)
-    processes = [context.Process(target=_last_gigabyte, args=(make_plays, path, each, go, placed)) for each in range(number)]
+    processes = [
+        context.Process(target=_last_gigabyte, args=(make_plays, path, each, go, placed)) for each in range(number)
+    ]
     for process in processes:
         process.start()
     results = [placed.get(timeout=60) for dummy in processes]

@@ -167,6 +167,9 @@ def test_overcommit_ratios():
 
 
 def test_latency_is_the_one_to_the_owners_home():
-    providers = [provider("p1", latency={"home1": 5.0, "home2": 50.0}), provider("p2", latency={"home1": 40.0, "home2": 4.0})]
+    providers = [
+        provider("p1", latency={"home1": 5.0, "home2": 50.0}),
+        provider("p2", latency={"home1": 40.0, "home2": 4.0}),
+    ]
     machines = [demand("a", goal="interactivity", home="home1"), demand("b", goal="interactivity", home="home2")]
     assert where(machines, providers) == ["p1", "p2"]

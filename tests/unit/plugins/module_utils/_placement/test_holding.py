@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import views
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import orders
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import views
 
 GIB = 2**30
 IMAGE = {"name": "tiny@1", "digest": "sha256:" + "a" * 64, "size": GIB, "virtual_size": 2 * GIB}
@@ -39,7 +39,9 @@ def test_another_play_finds_less(plays):
     first, second = plays.order("web1", memory="10 GiB"), plays.order("web2", memory="10 GiB")
     assert plays.place(first, {})[0]["provider"] == "p1"
     refused = plays.place(second, {})[0]
-    assert code(refused) == "no_provider" and refused["failure"]["reasons"] == {"p1": "needs 10 GiB of memory, 6 GiB free"}
+    assert code(refused) == "no_provider" and refused["failure"]["reasons"] == {
+        "p1": "needs 10 GiB of memory, 6 GiB free"
+    }
     assert "p1 needs 10 GiB of memory, 6 GiB free" in refused["msg"]
 
 
@@ -69,7 +71,9 @@ def test_check_mode_chooses_the_same_and_holds_nothing(plays):
 
 
 def test_check_mode_places_what_is_not_ordered_yet(plays, tmp_path):
-    machines = [{"name": f"web{number}", "uuid": None, "memory": 10 * GIB, "vcpus": 1, "image": IMAGE} for number in range(3)]
+    machines = [
+        {"name": f"web{number}", "uuid": None, "memory": 10 * GIB, "vcpus": 1, "image": IMAGE} for number in range(3)
+    ]
     results = plays.place(machines, {}, {}, check=True)
     assert [result.get("provider") for result in results] == ["p1", "p2", None] and not list(tmp_path.iterdir())
     assert code(plays.place(machines, {}, {})[0]) == "not_ordered"
@@ -79,7 +83,9 @@ def test_a_machine_on_an_unreachable_provider_fails_alone(plays):
     held, existing = plays.order("web1", "web2")
     plays.place([held, existing], {})
     plays.appear(existing, "p1")
-    results = plays.place([held, existing, *plays.order("web3")], {"unreachable": True, "reason": "libvirt is down"}, {})
+    results = plays.place(
+        [held, existing, *plays.order("web3")], {"unreachable": True, "reason": "libvirt is down"}, {}
+    )
     assert [code(result) for result in results] == ["provider_unreachable", "provider_unreachable", None]
     assert all("libvirt is down" in result["msg"] for result in results[:2])
     assert results[2]["provider"] == "p2" and plays.row("web2")["provider"] == "p1"
@@ -123,7 +129,8 @@ def test_a_name_twice_fails_both(plays):
 
 
 @pytest.mark.parametrize(
-    "fact", [{"memory": None}, {"cpus": -1}, {"disk_free": "much"}, {"memory_free": True}, {"cpus_allocated": float("nan")}]
+    "fact",
+    [{"memory": None}, {"cpus": -1}, {"disk_free": "much"}, {"memory_free": True}, {"cpus_allocated": float("nan")}],
 )
 def test_a_provider_without_measurements_is_not_used(plays, fact):
     failed = plays.place(plays.order("web1"), fact)[0]
@@ -204,18 +211,29 @@ def test_a_proposal_that_came_too_late_is_not_followed(plays):
     assert set(late.values()) == {"p1"}
 
 
-RESERVED = {"performance": {"reservation": {"period": "100 ms", "slice": "50 ms", "from": NOON, "to": "2027-03-01T00:00:00Z"}}}
+RESERVED = {
+    "performance": {"reservation": {"period": "100 ms", "slice": "50 ms", "from": NOON, "to": "2027-03-01T00:00:00Z"}}
+}
 
 
 def test_a_reservation_is_written_with_its_machine_and_goes_with_it(plays):
     machine = plays.order("web1", vcpus=2, **RESERVED)[0]
     plays.place([machine], {}, now=LATER)
     row = plays.reservations()[machine["uuid"]]
-    told = {key: row[key] for key in ("owner", "provider", "cpu_period_us", "cpu_slice_us", "memory", "begin", "end", "state")}
+    told = {
+        key: row[key]
+        for key in ("owner", "provider", "cpu_period_us", "cpu_slice_us", "memory", "begin", "end", "state")
+    }
     assert told == {
-        "owner": "alice", "provider": "p1", "cpu_period_us": 100000, "cpu_slice_us": 100000, "memory": GIB, "begin": NOON,
-        "end": "2027-03-01T00:00:00Z", "state": "admitted",
-    }  # fmt: skip
+        "owner": "alice",
+        "provider": "p1",
+        "cpu_period_us": 100000,
+        "cpu_slice_us": 100000,
+        "memory": GIB,
+        "begin": NOON,
+        "end": "2027-03-01T00:00:00Z",
+        "state": "admitted",
+    }
     plays.place([machine], {}, now=LATER)
     assert plays.reservations()[machine["uuid"]] == row
     with plays.store.writing() as connection:
@@ -285,7 +303,10 @@ def test_affinity_reaches_machines_of_earlier_plays(plays):
         ({"performance": {"reservation": {"period": "1 h", "slice": "1 ms"}}}, "invalid_duration"),
         ({"performance": {"reservation": {"period": "1 s", "slice": "2 s"}}}, "invalid_duration"),
         ({"performance": {"reservation": {"period": "1 s", "slice": "1 s", "from": "noon"}}}, "invalid_time"),
-        ({"performance": {"reservation": {"period": "1 s", "slice": "1 s", "from": LATER, "to": NOON}}}, "invalid_reservation"),
+        (
+            {"performance": {"reservation": {"period": "1 s", "slice": "1 s", "from": LATER, "to": NOON}}},
+            "invalid_reservation",
+        ),
     ],
 )
 def test_a_bad_wish_fails_alone(plays, fields, expected):

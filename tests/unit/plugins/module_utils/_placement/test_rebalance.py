@@ -15,11 +15,23 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._placement.rebalance
 def problem(sizes, rooms, memory=100, allowed=None, weights=(1.0, 1.0, 0.0)):
     """Items of (memory, cpus) in rooms that are all alike."""
     items = [
-        Item((f"m{number}",), cpus, size, 0, (), (), dict.fromkeys((allowed or {}).get(number, range(rooms)), 0.0), False, frozenset())
+        Item(
+            (f"m{number}",),
+            cpus,
+            size,
+            0,
+            (),
+            (),
+            dict.fromkeys((allowed or {}).get(number, range(rooms)), 0.0),
+            False,
+            frozenset(),
+        )
         for number, (size, cpus) in enumerate(sizes)
     ]
     one = [memory, (0.0, 0.0, 0.0), (float(memory), 100.0, 1.0)]
-    made = [Room(f"p{number}", 100, one[0], 100, one[1], one[2], frozenset(), False, 1e8, [], []) for number in range(rooms)]
+    made = [
+        Room(f"p{number}", 100, one[0], 100, one[1], one[2], frozenset(), False, 1e8, [], []) for number in range(rooms)
+    ]
     return Problem(items, made, weights)
 
 

@@ -99,7 +99,12 @@ def test_an_image_decides_between_what_is_as_even(library):
         demand(f"b{number}", digest=LAYERS[1]) for number in range(2)
     ]
     providers = [provider("p1", digests=frozenset(LAYERS[:1])), provider("p2", digests=frozenset(LAYERS[1:]))]
-    assert where([machines[2], machines[0], machines[1], machines[3]], providers, library=library) == ["p2", "p1", "p1", "p2"]
+    assert where([machines[2], machines[0], machines[1], machines[3]], providers, library=library) == [
+        "p2",
+        "p1",
+        "p1",
+        "p2",
+    ]
 
 
 @ENGINES
@@ -112,7 +117,9 @@ def test_a_fast_provider_gets_what_must_be_brought(library):
 @ENGINES
 def test_apart_and_together_hold_in_better_answers(library):
     machines = [demand(f"web{number}", 1 + number % 3, tags=["web"], anti_affinity=["tag:web"]) for number in range(4)]
-    machines += [demand(f"db{number}", 2, affinity=["web0"]) for number in range(2)] + [demand(f"m{number}") for number in range(8)]
+    machines += [demand(f"db{number}", 2, affinity=["web0"]) for number in range(2)] + [
+        demand(f"m{number}") for number in range(8)
+    ]
     found = where(machines, [provider(f"p{number}") for number in range(4)], library=library)
     assert len(set(found[:4])) == 4 and found[4] == found[5] == found[0] and None not in found
 
@@ -135,7 +142,9 @@ def test_one_machine_and_nothing_to_place_need_no_search():
 def test_what_is_placed_stays_whatever_would_be_better():
     held = Past(held={"p1": {f"old{number}": Use(1, 2 * GIB, 0) for number in range(4)}})
     old = [demand(f"old{number}", 2, at="p1") for number in range(4)]
-    found = where([*old, *(demand(f"m{number}", 2) for number in range(4))], [provider("p1"), provider("p2")], past=held)
+    found = where(
+        [*old, *(demand(f"m{number}", 2) for number in range(4))], [provider("p1"), provider("p2")], past=held
+    )
     assert found == ["p1"] * 4 + ["p2"] * 4
 
 
@@ -168,16 +177,25 @@ def random_case(seed):
         providers.append(provider(f"p{number}", memory, cpus=dice.randint(1, 6), **facts, **measured))
     machines = []
     for number in range(dice.randint(2, 24)):
-        wish = {"goal": dice.choice(["balance", "balance", "pack", "price"]), "tags": dice.sample(["x", "y"], dice.randint(0, 1))}
+        wish = {
+            "goal": dice.choice(["balance", "balance", "pack", "price"]),
+            "tags": dice.sample(["x", "y"], dice.randint(0, 1)),
+        }
         if dice.random() < 0.2:
             wish["anti_affinity"] = ["tag:x"]
         elif dice.random() < 0.2 and number:
             wish["affinity"] = [f"m{dice.randrange(number)}"]
         if dice.random() < 0.3:
             begin = dice.randint(1, 5)
-            wish["slot"] = Slot(f"m{number}", "alice", 1000, dice.randint(100, 1500), GIB, f"2027-0{begin}", f"2027-0{begin + 3}")
+            wish["slot"] = Slot(
+                f"m{number}", "alice", 1000, dice.randint(100, 1500), GIB, f"2027-0{begin}", f"2027-0{begin + 3}"
+            )
         size = dice.choice([0.5, 1, 1.5, 3, 6])
-        machines.append(demand(f"m{number}", size, dice.randint(1, 4), dice.randint(0, 4) * GIB, dice.choice([None, *LAYERS]), **wish))
+        machines.append(
+            demand(
+                f"m{number}", size, dice.randint(1, 4), dice.randint(0, 4) * GIB, dice.choice([None, *LAYERS]), **wish
+            )
+        )
     return machines, providers
 
 

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which provider for which machine: constraints and their reasons, goals, what stays, and that nothing is promised twice."""
+"""Which provider for which machine: constraints and their reasons, goals, what stays, and that nothing is promised
+twice."""
 
 from __future__ import annotations
 
@@ -10,7 +11,13 @@ import random
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.account import Account
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Rules, Use, newest_machine_type
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import (
+    Demand,
+    Provider,
+    Rules,
+    Use,
+    newest_machine_type,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import solve
 
 GIB = 2**30
@@ -33,7 +40,13 @@ def provider(name="p1", **fields):
 
 def demand(name="web1", cpus=1, memory=GIB, disk=GIB, digest=None, layer_size=0, **fields):
     return Demand(
-        **{"name": name, "key": name, "use": Use(cpus, memory, disk, digest, layer_size), "network": "virtuoso", **fields}
+        **{
+            "name": name,
+            "key": name,
+            "use": Use(cpus, memory, disk, digest, layer_size),
+            "network": "virtuoso",
+            **fields,
+        }
     )
 
 
@@ -76,7 +89,9 @@ def test_each_provider_that_can_not_hold_it_tells_one_reason(fields, reason):
     refused = only([wanted], [provider("p1", **fields)])
     assert refused.provider is None and refused.reasons == {"p1": reason}
     assert (
-        refused.error.code == "no_provider" and refused.error.details["reasons"] == {"p1": reason} and reason in refused.error.msg
+        refused.error.code == "no_provider"
+        and refused.error.details["reasons"] == {"p1": reason}
+        and reason in refused.error.msg
     )
     chosen = only([wanted], [provider("p1", **fields), provider("p2")])
     assert chosen.provider == "p2" and chosen.reasons == {"p1": reason}
@@ -120,7 +135,11 @@ def test_accounts_release_what_they_held():
     account.hold("a", Use(1, GIB, GIB, LAYER, GIB))
     account.hold("b", Use(2, GIB, GIB, LAYER, 7 * GIB))
     account.hold("b", Use(1, GIB, GIB, LAYER, 3 * GIB))
-    assert (account.free().cpus, account.free().memory, account.free().disk) == (free[0] - 2, free[1] - 2 * GIB, free[2] - 3 * GIB)
+    assert (account.free().cpus, account.free().memory, account.free().disk) == (
+        free[0] - 2,
+        free[1] - 2 * GIB,
+        free[2] - 3 * GIB,
+    )
     account.release("a")
     account.release("b")
     account.release("b")
@@ -133,7 +152,9 @@ def test_balance_spreads_equal_machines_over_equal_providers_wherever_the_image_
 
 
 def test_balance_takes_what_is_least_allocated_after_placing():
-    assert where([demand()], [provider("p1", memory_allocated=4 * GIB), provider("p2", memory_allocated=3 * GIB)]) == ["p2"]
+    assert where([demand()], [provider("p1", memory_allocated=4 * GIB), provider("p2", memory_allocated=3 * GIB)]) == [
+        "p2"
+    ]
     assert where([demand()], [provider("p1", cpus_allocated=8), provider("p2", memory_allocated=4 * GIB)]) == ["p2"]
     assert where([demand()], [provider("p1", memory=8 * GIB, memory_free=8 * GIB), provider("p2")]) == ["p2"]
 
@@ -169,12 +190,16 @@ def test_growth_of_what_exists_needs_room_and_never_moves_it():
     providers = [provider("p1", memory_free=2 * GIB, machines=frozenset({"web1"})), provider("p2")]
     assert where([demand(memory=3 * GIB, at="p1", exists=True)], providers, {"p1": small}, stored) == ["p1"]
     answer = only([demand(memory=4 * GIB, at="p1", exists=True)], providers, held={"p1": small}, stored=stored)
-    assert answer.error.code == "no_provider" and answer.error.details["reasons"] == {"p1": "needs 3 GiB of memory, 2 GiB free"}
+    assert answer.error.code == "no_provider" and answer.error.details["reasons"] == {
+        "p1": "needs 3 GiB of memory, 2 GiB free"
+    }
 
 
 def test_a_future_that_outgrew_its_place_goes_elsewhere():
     held = {"p1": {"web1": Use(1, GIB, GIB)}}
-    assert where([demand(memory=4 * GIB, at="p1")], [provider("p1", memory_free=2 * GIB), provider("p2")], held) == ["p2"]
+    assert where([demand(memory=4 * GIB, at="p1")], [provider("p1", memory_free=2 * GIB), provider("p2")], held) == [
+        "p2"
+    ]
 
 
 def test_what_is_held_by_others_is_not_free_until_it_is_defined():
@@ -246,7 +271,14 @@ def random_case(seed):
             stored[f"m{number}"] = Use(1, GIB, GIB)
         if dice.random() < 0.8:
             demands.append(
-                Demand(f"m{number}", f"m{number}", use, network="virtuoso", goal=dice.choice(["balance", "pack", "price"]), at=at)
+                Demand(
+                    f"m{number}",
+                    f"m{number}",
+                    use,
+                    network="virtuoso",
+                    goal=dice.choice(["balance", "pack", "price"]),
+                    at=at,
+                )
             )
     return demands, providers, held, stored
 
@@ -272,7 +304,10 @@ def test_nothing_placed_exceeds_what_is_there(seed):
         uses = others + [asked.use for asked in placed if asked.key not in each.machines]
         layers = GIB if any(use.digest for use in uses) and LAYER not in each.digests else 0
         assert sum(use.cpus for use in uses) <= each.cpus * 2 - each.cpus_allocated
-        assert sum(use.memory for use in uses) <= min(each.memory_free, each.memory - each.memory_allocated) - rules.host_reserve
+        assert (
+            sum(use.memory for use in uses)
+            <= min(each.memory_free, each.memory - each.memory_allocated) - rules.host_reserve
+        )
         disk = sum(use.disk for use in uses)
         if any(asked.use.disk for asked in new):
             assert disk + layers <= min(each.disk_free, each.disk - each.disk_allocated)

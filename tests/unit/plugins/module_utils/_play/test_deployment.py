@@ -6,23 +6,54 @@
 from __future__ import annotations
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._play import deployment
-from ansible_collections.virtuoso.grid.plugins.module_utils._play.deployment import asides, UNKNOWN_DIGEST, identities, placement_entries, provider_share, step_rows, wanted_images
+from ansible_collections.virtuoso.grid.plugins.module_utils._play.deployment import (
+    UNKNOWN_DIGEST,
+    asides,
+    identities,
+    placement_entries,
+    provider_share,
+    step_rows,
+    wanted_images,
+)
 
 DIGEST = "sha256:" + "a" * 64
-CATALOGUE = {"tiny": {"source": {"type": "packages"}, "user": "root"}, "pinned": {"version": "2", "source": {"type": "blank"}}}
+CATALOGUE = {
+    "tiny": {"source": {"type": "packages"}, "user": "root"},
+    "pinned": {"version": "2", "source": {"type": "blank"}},
+}
 
 
 def order(name, image="tiny", made_from=None):
-    spec = {"name": name, "image": image, "vcpus": 1, "memory": 2, "disk": None, "network": "virtuoso", "goal": "balance"}
+    spec = {
+        "name": name,
+        "image": image,
+        "vcpus": 1,
+        "memory": 2,
+        "disk": None,
+        "network": "virtuoso",
+        "goal": "balance",
+    }
     return {"name": name, "uuid": "u-" + name, "spec": spec, "image": made_from}
 
 
 def placed(*names, provider="provider1", **more):
-    return [{"name": name, "uuid": "u-" + name, "generation": 1, "site": "site-a", "provider": provider, **more} for name in names]
+    return [
+        {"name": name, "uuid": "u-" + name, "generation": 1, "site": "site-a", "provider": provider, **more}
+        for name in names
+    ]
 
 
 def built(name="tiny", version="1", **more):
-    return {"name": name, "version": version, "reference": f"{name}@{version}", "digest": DIGEST, "size": 5, "user": "root", "python": None, **more}
+    return {
+        "name": name,
+        "version": version,
+        "reference": f"{name}@{version}",
+        "digest": DIGEST,
+        "size": 5,
+        "user": "root",
+        "python": None,
+        **more,
+    }
 
 
 def test_each_image_is_wanted_once_and_only_the_catalogues_version_has_a_source():
@@ -72,14 +103,23 @@ def test_two_wishes_for_images_of_one_name_are_told_apart():
     orders = [order("a"), order("b", "tiny@lost"), order("c", "tiny@1"), order("d")]
     images = [built(version="2"), broken, built(version="1")]
     entries = placement_entries(orders, images)
-    assert [(entry["name"], entry["image"]["name"]) for entry in entries["machines"]] == [("a", "tiny@2"), ("c", "tiny@1"), ("d", "tiny@2")]
+    assert [(entry["name"], entry["image"]["name"]) for entry in entries["machines"]] == [
+        ("a", "tiny@2"),
+        ("c", "tiny@1"),
+        ("d", "tiny@2"),
+    ]
     assert [row["name"] for row in entries["failed"]] == ["b"]
     share = provider_share(orders, placed("a", "c", "d"), images, "provider1")
     assert [machine["image"]["name"] for machine in share["machines"]] == ["tiny@2", "tiny@1", "tiny@2"]
 
 
 def test_a_provider_gets_its_own_machines_and_each_image_once():
-    share = provider_share([order("a"), order("b"), order("c")], placed("a", "b") + placed("c", provider="provider2"), [built()], "provider1")
+    share = provider_share(
+        [order("a"), order("b"), order("c")],
+        placed("a", "b") + placed("c", provider="provider2"),
+        [built()],
+        "provider1",
+    )
     assert [machine["name"] for machine in share["machines"]] == ["a", "b"]
     assert share["images"] == [{"name": "tiny@1", "digest": DIGEST, "size": 5}]
     assert share["machines"][0]["image"] == {"name": "tiny@1", "digest": DIGEST}
@@ -88,7 +128,10 @@ def test_a_provider_gets_its_own_machines_and_each_image_once():
 
 
 def test_a_provider_is_told_which_of_its_machines_exist_already():
-    orders = [{**order(name), "state": state} for name, state in (("a", "future"), ("b", "placed"), ("c", "stopped"), ("d", "absent"))]
+    orders = [
+        {**order(name), "state": state}
+        for name, state in (("a", "future"), ("b", "placed"), ("c", "stopped"), ("d", "absent"))
+    ]
     share = provider_share([*orders, order("e")], placed("a", "b", "c", "d", "e"), [built()], "provider1")
     assert [machine["exists"] for machine in share["machines"]] == [False, False, True, True, False]
 
@@ -114,14 +157,18 @@ def test_rows_of_a_step_are_the_machines_own_or_the_steps_failure():
     machines = [order("a"), order("b")]
     assert step_rows({"machines": [{"name": "a"}]}, machines, "p") == [{"name": "a", "provider": "p"}]
     absent = {"name": None, "uuid": "u-b", "state": "absent"}
-    assert step_rows({"machines": [absent]}, machines, "p") == [{"name": "b", "uuid": "u-b", "state": "absent", "provider": "p"}]
+    assert step_rows({"machines": [absent]}, machines, "p") == [
+        {"name": "b", "uuid": "u-b", "state": "absent", "provider": "p"}
+    ]
     assert step_rows({"skipped": True}, machines, "p") == []
     rows = step_rows({"unreachable": True, "msg": "no route"}, machines, "p")
     assert [row["failure"]["code"] for row in rows] == ["provider_unreachable"] * 2
     assert "p: machine a: no route" == rows[0]["msg"]
     rows = step_rows({"failed": True, "msg": "x", "failure": {"code": "libvirt_unreachable"}}, machines[:1], "p")
     assert rows[0]["failure"] == {"code": "libvirt_unreachable"}
-    assert step_rows({"failed": False, "msg": "x", "failure": {"code": "libvirt_unreachable"}}, machines[:1], "p") == rows
+    assert (
+        step_rows({"failed": False, "msg": "x", "failure": {"code": "libvirt_unreachable"}}, machines[:1], "p") == rows
+    )
 
 
 def test_identities_are_uuid_and_name():
@@ -133,9 +180,14 @@ PAGED = "sha256:" + "d" * 64
 
 def _paged_orders():
     spec = {"image": "tiny", "start": "on_demand"}
-    orders = [{"name": name, "uuid": uuid, "spec": spec, "state": "placed"} for name, uuid in (("a", "u1"), ("b", "u2"))]
+    orders = [
+        {"name": name, "uuid": uuid, "spec": spec, "state": "placed"} for name, uuid in (("a", "u1"), ("b", "u2"))
+    ]
     orders.append({"name": "c", "uuid": "u3", "spec": {"image": "tiny"}, "state": "placed"})
-    placed = [{"name": order["name"], "uuid": order["uuid"], "provider": "p2" if order["name"] == "c" else "p1"} for order in orders]
+    placed = [
+        {"name": order["name"], "uuid": order["uuid"], "provider": "p2" if order["name"] == "c" else "p1"}
+        for order in orders
+    ]
     return orders, placed, [{"reference": "tiny@1", "digest": PAGED, "size": 5}]
 
 
@@ -149,7 +201,11 @@ def test_machines_on_demand_page_where_their_image_is_not():
     assert share["images"] == [] and [image["digest"] for image in share["paged"]] == [PAGED]
     assert [machine["paging"] for machine in share["machines"]] == [{"host": "h", "port": 1, "virtual_size": 512}] * 2
     without = deployment.provider_share(orders, placed, images, "p1", [], [{"digest": PAGED, "failed": True}])
-    assert without["paged"] == [] and len(without["images"]) == 1 and not any("paging" in machine for machine in without["machines"])
+    assert (
+        without["paged"] == []
+        and len(without["images"]) == 1
+        and not any("paging" in machine for machine in without["machines"])
+    )
 
 
 def test_another_holder_exports_what_the_image_server_cannot():
@@ -161,7 +217,11 @@ def test_another_holder_exports_what_the_image_server_cannot():
     found = deployment.sources({"home1": {"msg": "unreachable"}, "p1": None, "p2": {"exports": served}})
     assert [each["source"] for each in found] == ["p2"]
     (pager,) = deployment.pager_exports(wanted, found, {"p2": 2222})
-    assert pager["upstream"] == {"host": "h", "port": 1, "virtual_size": 512} and pager["ahead"] == {"name": "p2", "host": "h", "port": 2222}
+    assert pager["upstream"] == {"host": "h", "port": 1, "virtual_size": 512} and pager["ahead"] == {
+        "name": "p2",
+        "host": "h",
+        "port": 2222,
+    }
     assert deployment.pager_exports(wanted, found, {})[0]["ahead"]["port"] == 22
     assert deployment.pager_exports(wanted, [], {}) == []
     image = {"name": "tiny@1", "digest": PAGED}
@@ -176,21 +236,44 @@ def test_machines_settle_when_their_image_has_come():
         {"name": "c", "uuid": "u3", "image": {"name": "tiny@1"}},
     ]
     machines[0]["paging"] = {"host": "h"}
-    transfers = [{"images": [{"name": "tiny@1"}, {"name": "big@1", "failed": True, "msg": "cut off", "failure": {"code": "source_unreachable"}}]}]
+    transfers = [
+        {
+            "images": [
+                {"name": "tiny@1"},
+                {"name": "big@1", "failed": True, "msg": "cut off", "failure": {"code": "source_unreachable"}},
+            ]
+        }
+    ]
     after = deployment.settling(machines, transfers, False)
-    assert [machine["name"] for machine in after["machines"]] == ["a", "b"] and not any("paging" in machine for machine in after["machines"])
+    assert [machine["name"] for machine in after["machines"]] == ["a", "b"] and not any(
+        "paging" in machine for machine in after["machines"]
+    )
     assert [row["failure"]["code"] for row in after["rows"]] == ["source_unreachable"]
     foretold = deployment.settling(machines[:1], transfers, True)
     assert foretold["machines"] == [] and foretold["rows"][0]["actions"] == ["settle"]
 
 
 def test_what_no_machine_depends_on_is_told_once_and_where_it_was():
-    steps = {"announced": "announce machines", "exports": "stop exports", "homes": "tell the home", "displays": "photograph"}
-    broken = {"failed": False, "failed_when_result": False, "msg": "nft said no\nmore", "failure": {"code": "nft_failed"}}
+    steps = {
+        "announced": "announce machines",
+        "exports": "stop exports",
+        "homes": "tell the home",
+        "displays": "photograph",
+    }
+    broken = {
+        "failed": False,
+        "failed_when_result": False,
+        "msg": "nft said no\nmore",
+        "failure": {"code": "nft_failed"},
+    }
     crashed = {"failed": False, "exception": "Traceback...", "msg": "Module result deserialization failed"}
     once = {"msg": "no such unit", "failure": {"code": "export_failed"}}
     hosts = {
-        "p1": {"announced": broken, "exports": {"skipped": True}, "homes": {"results": [{**once, "item": "home1"}, {"item": "home2"}]}},
+        "p1": {
+            "announced": broken,
+            "exports": {"skipped": True},
+            "homes": {"results": [{**once, "item": "home1"}, {"item": "home2"}]},
+        },
         "p2": {"announced": {"changed": True}, "exports": crashed, "homes": {"results": [{**once, "item": "home1"}]}},
         "p3": {
             "displays": {"machines": [{"name": "a"}, {"name": "b", "failed": True, "msg": "b: no VNC"}]},

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._play import homes as play
 from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import mac_address
+from ansible_collections.virtuoso.grid.plugins.module_utils._play import homes as play
 
 WEB = {"uuid": "u1", "name": "web1", "network": "lan", "site": "a", "address": {"method": "dhcp", "ip": "192.0.2.7"}}
 DB = {"uuid": "u2", "name": "db1", "network": "virtuoso", "site": "a"}
@@ -15,7 +15,9 @@ HOMES = {"home1": [{"network": "lan", "dhcp": {"first": "x"}}, {"network": "unus
 
 
 def test_machines_go_to_their_network_s_home_with_the_address_that_they_have_there():
-    (share,) = play.home_machines([WEB, DB, OLD], HOMES, [{"uuid": "u3", "mac": "72:00:00:00:00:01"}, {"uuid": "u1", "mac": None}])
+    (share,) = play.home_machines(
+        [WEB, DB, OLD], HOMES, [{"uuid": "u3", "mac": "72:00:00:00:00:01"}, {"uuid": "u1", "mac": None}]
+    )
     assert (share["home"], share["network"], share["dhcp"]) == ("home1", "lan", True)
     assert [machine["name"] for machine in share["machines"]] == ["web1", "old1"]
     assert [machine["mac"] for machine in share["machines"]] == [mac_address("lan", "a", "u1"), "72:00:00:00:00:01"]
@@ -24,11 +26,24 @@ def test_machines_go_to_their_network_s_home_with_the_address_that_they_have_the
 
 
 def test_answers_are_joined_and_refusals_are_rows():
-    results = [{"leases": {"m1": {"address": "192.0.2.7"}}}, {"failed": True}, {"leases": {"m2": {"address": "192.0.2.8"}}}]
+    results = [
+        {"leases": {"m1": {"address": "192.0.2.7"}}},
+        {"failed": True},
+        {"leases": {"m2": {"address": "192.0.2.8"}}},
+    ]
     assert set(play.home_leases(results)) == {"m1", "m2"}
-    refused = {"name": "web1", "uuid": "u1", "changed": False, "failed": True, "msg": "home1: web1 is taken", "failure": {"code": "name_taken"}}
+    refused = {
+        "name": "web1",
+        "uuid": "u1",
+        "changed": False,
+        "failed": True,
+        "msg": "home1: web1 is taken",
+        "failure": {"code": "name_taken"},
+    }
     item = {"home": "home1", "machines": [{"name": "web1", "uuid": "u1"}, {"name": "old1", "uuid": "u3"}]}
-    rows = play.home_refusals([{"machines": [refused, {"name": "old1", "uuid": "u3", "changed": True}]}, {"item": item, "changed": True}])
+    rows = play.home_refusals(
+        [{"machines": [refused, {"name": "old1", "uuid": "u3", "changed": True}]}, {"item": item, "changed": True}]
+    )
     assert rows == [refused]
     rows = play.home_refusals([{"unreachable": True, "msg": "no route", "item": item}])
     assert [row["failure"]["code"] for row in rows] == ["home_unreachable"] * 2 and "home1" in rows[0]["msg"]

@@ -8,7 +8,16 @@ from __future__ import annotations
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._play import images as play
 
-WISH = {"capture": "", "rollback": "", "name": "", "version": "", "flatten": "", "new_version": "", "discard": False, "prune": False}
+WISH = {
+    "capture": "",
+    "rollback": "",
+    "name": "",
+    "version": "",
+    "flatten": "",
+    "new_version": "",
+    "discard": False,
+    "prune": False,
+}
 ORDERS = [
     {"name": "web1", "uuid": "u1", "provider": "p1", "spec": {"image": "tiny@3"}},
     {"name": "web2", "uuid": "u2", "provider": "p1", "spec": {"image": "sha256:" + "0" * 64}},
@@ -40,7 +49,9 @@ def test_the_image_server_gets_what_was_captured():
         "p2": {"skipped": True},
         "server": {"images": [good]},
     }
-    assert play.to_publish(captured, "server") == [{"source": "p1", "images": [{"name": "web@1", "digest": "sha256:1"}]}]
+    assert play.to_publish(captured, "server") == [
+        {"source": "p1", "images": [{"name": "web@1", "digest": "sha256:1"}]}
+    ]
 
 
 def test_roll_back():
@@ -81,8 +92,14 @@ def test_layers_in_use():
 
 def image(reference, digest="sha256:" + "a" * 64, complete=True):
     return {
-        "reference": reference, "digest": digest, "layers": [digest], "virtual_size": 2**30, "size": 2**20, "created": "now", "complete": complete,
-    }  # fmt: skip
+        "reference": reference,
+        "digest": digest,
+        "layers": [digest],
+        "virtual_size": 2**30,
+        "size": 2**20,
+        "created": "now",
+        "complete": complete,
+    }
 
 
 def test_rows():
@@ -92,5 +109,9 @@ def test_rows():
         "p3": {"unreachable": True},
     }
     rows = play.image_rows(stored)
-    assert [(row["name"], row["hosts"]) for row in rows] == [("tiny@1", ["p1"]), ("tiny@1", ["p2"]), ("web@2", ["p1", "p2 (incomplete)"])]
+    assert [(row["name"], row["hosts"]) for row in rows] == [
+        ("tiny@1", ["p1"]),
+        ("tiny@1", ["p2"]),
+        ("web@2", ["p1", "p2 (incomplete)"]),
+    ]
     assert rows[0]["disk"] == "1 GiB" and rows[0]["digest"] == "sha256:" + "a" * 12

@@ -9,8 +9,16 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._play.report import 
 
 
 def test_later_steps_add_to_a_machine_and_keep_its_order():
-    rows = join([[{"name": "a", "state": "future", "changed": True}, {"name": "b"}], [{"name": "a", "state": "running", "provider": "p", "uuid": None}]])
-    assert rows == [{"name": "a", "state": "running", "provider": "p", "changed": True}, {"name": "b", "changed": False}]
+    rows = join(
+        [
+            [{"name": "a", "state": "future", "changed": True}, {"name": "b"}],
+            [{"name": "a", "state": "running", "provider": "p", "uuid": None}],
+        ]
+    )
+    assert rows == [
+        {"name": "a", "state": "running", "provider": "p", "changed": True},
+        {"name": "b", "changed": False},
+    ]
 
 
 def test_the_first_failure_stays():
@@ -26,7 +34,14 @@ def test_the_first_failure_stays():
 
 
 def test_a_name_given_twice_is_shown_twice():
-    rows = join([[{"name": "a", "state": "future"}, {"name": "a", "failed": True, "msg": "twice", "failure": {"code": "duplicate_name"}}]])
+    rows = join(
+        [
+            [
+                {"name": "a", "state": "future"},
+                {"name": "a", "failed": True, "msg": "twice", "failure": {"code": "duplicate_name"}},
+            ]
+        ]
+    )
     assert [row.get("failed", False) for row in rows] == [False, True]
 
 
@@ -39,7 +54,9 @@ def test_cells_show_what_people_want():
         "image": {"name": "tiny@1", "digest": "sha256:0"},
         "spec": {"memory": 2**30, "owner": "alice"},
     }
-    shown = {column: cell(row, column) for column in ("state", "address", "console", "image", "memory", "owner", "provider")}
+    shown = {
+        column: cell(row, column) for column in ("state", "address", "console", "image", "memory", "owner", "provider")
+    }
     assert shown == {
         "state": "running, restart required",
         "address": "198.18.101.5",
@@ -56,17 +73,29 @@ def test_guests_cannot_steer_the_terminal():
 
 
 def test_columns_are_as_wide_as_their_widest_cell():
-    assert table([{"name": "a", "state": "running"}, {"name": "long-name"}], ["name", "state"]) == ["NAME       STATE", "a          running", "long-name  -"]
+    assert table([{"name": "a", "state": "running"}, {"name": "long-name"}], ["name", "state"]) == [
+        "NAME       STATE",
+        "a          running",
+        "long-name  -",
+    ]
 
 
 def test_what_a_machine_got_and_its_snapshots():
     got = {"usage": {"cpu": 24.8, "cpu_ceiling": 25.0}, "snapshots": [{"name": "a"}, {"name": "b"}]}
     assert (cell(got, "cpu"), cell(got, "snapshots")) == ("24.8 of 25.0 %", "a, b")
-    assert cell({"usage": None, "snapshots": []}, "cpu") == cell({"usage": None, "snapshots": []}, "snapshots") == cell({}, "snapshots") == "-"
+    assert (
+        cell({"usage": None, "snapshots": []}, "cpu")
+        == cell({"usage": None, "snapshots": []}, "snapshots")
+        == cell({}, "snapshots")
+        == "-"
+    )
 
 
 def test_what_failed_is_called_what_it_is():
-    rows = [{"name": "network lan", "failed": True, "msg": "somebody else's FRR", "failure": {"code": "foreign_frr"}}, {"name": "network other"}]
+    rows = [
+        {"name": "network lan", "failed": True, "msg": "somebody else's FRR", "failure": {"code": "foreign_frr"}},
+        {"name": "network other"},
+    ]
     told = refusal(rows, "networks")
     assert told["failed"] and told["failure"] == {"code": "some_failed", "codes": ["foreign_frr"]}
     assert told["msg"] == "1 of 2 networks could not be served:\n- somebody else's FRR"
