@@ -53,15 +53,19 @@ test: setup
 		--beside lint test-sanity test-unit $(addprefix test-molecule-,$(OWN_HOSTS))
 
 lint: setup
+	@ruff format --check .
+	@ruff check .
+	@mypy -p ansible_collections.virtuoso.grid.plugins
+	@PYTHONPATH=build/collections lint-imports --no-logo
 	@yamllint --strict .
-	@ansible-lint --offline $(ARGS)
-	@python tests/lab/sizes.py
+	@ansible-lint --offline
+	@tests/lab/publishable.sh
 
 test-sanity: setup
 	@tests/lab/sanity.sh $(ARGS)
 
 test-unit: setup
-	@$(PYTEST) tests/unit $(JUNIT) $(ARGS)
+	@$(PYTEST) tests/unit $(JUNIT) --cov=plugins --cov-report=term:skip-covered $(ARGS)
 
 test-integration: lab
 	@$(PYTEST) tests/integration $(JUNIT) $(ARGS)
