@@ -213,8 +213,12 @@ class NewDomain(WantedDomain):
 
 
 class Metadata(t.TypedDict):
-    """What a domain carries of its machine. ``autostart`` says that a hibernated machine is to be started with its
-    provider again once it is awake; ``started`` that it has booted; text is ``None`` where the domain has none."""
+    """What a domain carries of its machine; text is ``None`` where the domain has none.
+
+    ``autostart`` says that a hibernated machine is to be started with its provider again once it is awake. ``started``
+    says that it has booted. ``moving`` is set while the machine is on its way to another host: a definition that has it
+    can't be started.
+    """
 
     uuid: t.Optional[str]
     name: t.Optional[str]

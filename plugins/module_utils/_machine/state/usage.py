@@ -59,7 +59,9 @@ def given(domain: t.Any, live: t.Mapping[str, t.Any] | None) -> Facts | None:
         quota = scheduler.get("vcpu_quota", -1)
         facts["cpu_limit"] = {"period": scheduler.get("vcpu_period"), "quota": quota} if 0 < quota < _NO_QUOTA else None
     with contextlib.suppress(libvirt.libvirtError):
-        facts["disk_io"] = disk_io.told(domain.blockIoTune(domain_xml.ROOT_DISK, libvirt.VIR_DOMAIN_AFFECT_LIVE))
+        facts["disk_io"] = disk_io.of_parameters(
+            domain.blockIoTune(domain_xml.ROOT_DISK, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        )
     return facts
 
 
