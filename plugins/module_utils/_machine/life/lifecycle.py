@@ -295,7 +295,7 @@ class Machine:
             observe.with_shares(domain_xml.read(tree)) for tree in (self.tree, observe.running(self.domain))
         )
         # What was changed meanwhile, or is being changed, and can be while it runs
-        waiting = changes.late({**config, "autostart": None}, {**live, "autostart": None})
+        waiting = changes.to_catch_up({**config, "autostart": None}, {**live, "autostart": None})
         asking = [pair for pair in waiting if changes.asks(pair[0], live, pair[1])]
         for field, value in waiting:
             if (field, value) not in asking:

@@ -223,7 +223,7 @@ class Machine:
             def edit(tree: t.Any) -> None:
                 domain_xml.put_metadata(tree, values)
                 domain_xml.edit(
-                    tree, changes.kept(t.cast("dict[str, t.Any]", self.observed.config), domain_xml.read(tree))
+                    tree, changes.to_keep(t.cast("dict[str, t.Any]", self.observed.config), domain_xml.read(tree))
                 )
 
             hibernate.repath(self.conn, saved, edit)
