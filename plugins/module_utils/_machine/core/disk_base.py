@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import Export
 
 SETTLE, REPOINT = "settle", "repoint"
@@ -74,3 +75,14 @@ def lost(pages: Export | None, reason: str | None) -> bool:
     :param reason: why it is paused; see :func:`observe.paused_reason`.
     """
     return pages is not None and reason == "io_error"
+
+
+def source_lost(pages: Export) -> GridError:
+    """The error of a machine that can't read the export that it pages from."""
+    return GridError(
+        "source_lost",
+        f"its image is not here yet, and the export from which it pages can't be read: {export_uri(pages)}",
+        remedy="Run the playbook virtuoso.grid.deploy: it exports the image again, from another host that has it if "
+        "need be",
+        pages=address(pages),
+    )

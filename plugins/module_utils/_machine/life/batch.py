@@ -25,8 +25,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry 
     parse_entry,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk, hibernate
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.batch_base import BatchBase, Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.lifecycle import Host, Machine
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.together import Result, Together
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
 
@@ -36,7 +36,7 @@ _WAITING = 64
 _SHOWN = ("owner", "site", "goal", "generation", "tags", "image", "packages", "user", "python")
 
 
-class Batch(Together):
+class Batch(BatchBase):
     """One run of the module ``machine``."""
 
     def __init__(self, params: t.Mapping[str, t.Any], check_mode: bool) -> None:

@@ -22,8 +22,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.change
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import cards
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.reconcile import Decision, Step
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk, seed
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life import plugging, power
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import agent, chain, observe
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life import chain, plugging, power
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import agent, observe
 
 
 def _undefine_flags() -> int:
@@ -273,7 +273,7 @@ class Machine:
                     self._mark_started(False)
             pages = domain_xml.read(self.tree)["pages"]
             if pages is not None and "onnect to" in str(exc):
-                raise chain.source_lost(pages) from exc
+                raise disk_base.source_lost(pages) from exc
             raise
 
     def _resume(self) -> None:

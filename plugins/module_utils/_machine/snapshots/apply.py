@@ -34,7 +34,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.snaps
     memory_file,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life import power
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.together import Result, Together
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.batch_base import BatchBase, Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots import disk_source, plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
@@ -257,7 +257,7 @@ def _memory_only(name: str, path: str) -> str:
     return domain_xml.to_text(root)
 
 
-class Batch(Together):
+class Batch(BatchBase):
     """One run of the module ``machine_snapshot``."""
 
     def __init__(self, params: t.Mapping[str, t.Any], check_mode: bool) -> None:

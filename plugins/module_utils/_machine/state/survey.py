@@ -23,7 +23,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.changes import pending
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import hibernate, snapshot_files
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.disk import read_qcow2
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import chain, observe, usage
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe, usage
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.addresses import NOWHERE, Finder, Found
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
@@ -220,7 +220,7 @@ class Survey:
     def _mark_lost(told: Facts) -> bool:
         if not disk_base.lost(told.get("pages"), told.get("paused_reason")):
             return False
-        error = chain.source_lost(told["pages"])
+        error = disk_base.source_lost(told["pages"])
         told.update(error.on(host=platform.node(), object=f"machine {told['name']}").result())
         return True
 

@@ -22,7 +22,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files impor
 Result = t.Dict[str, t.Any]
 
 
-class Together:
+class BatchBase:
     """One run of a module on its ``machines``."""
 
     def __init__(self, params: t.Mapping[str, t.Any], check_mode: bool, most: int) -> None:

@@ -45,16 +45,6 @@ class Machine(t.Protocol):
     tree: t.Any
 
 
-def source_lost(pages: t.Mapping[str, t.Any]) -> GridError:
-    """The error of a machine that can't page any more."""
-    return GridError(
-        "source_lost",
-        f"its image is not here yet, and the export from which it pages can't be read: {disk_base.export_uri(pages)}",
-        remedy="Run the playbook virtuoso.grid.deploy: it exports the image again, from another host that has it if need be",
-        pages=disk_base.address(pages),
-    )
-
-
 def for_definition(machine: Machine) -> dict[str, t.Any]:
     """``disk_path``, ``layers`` and ``pages`` of the domain to be, by the disk that was made for it."""
     depot = machine.host.depot
@@ -179,4 +169,4 @@ def resume(machine: Machine) -> None:
                 return
             raise
         time.sleep(_RESUME_PAUSE)
-    raise source_lost(pages)
+    raise disk_base.source_lost(pages)
