@@ -73,7 +73,7 @@ def answer(work: t.Callable[[], Result]) -> Result:
         return exc.on(host=_Here.name).result()
 
 
-def attempt(name: str, work: t.Callable[[], t.Mapping[str, t.Any]], *, kind: str, tried: str) -> Result:
+def attempt(name: str, work: t.Callable[[], Result], *, kind: str, tried: str) -> Result:
     """The result of one object of a batch: ``work``'s own, or its error, so that the others are still served.
 
     :param kind: the object's noun, for example ``machine``; with ``name`` it names the object in the error.

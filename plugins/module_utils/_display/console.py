@@ -93,7 +93,7 @@ def displays(uri: str, entries: t.Sequence[object], pictures: bool) -> list[Resu
             **identity,
             **attempt(
                 label(entry),
-                lambda: _one(hypervisor.conn, entry, pictures),
+                lambda: dict(_one(hypervisor.conn, entry, pictures)),
                 kind="machine",
                 tried="look at its display",
             ),

@@ -129,7 +129,7 @@ class Growth(t.TypedDict, total=False):
 
 
 class Wishes(Growth, total=False):
-    """The fields of an order that only placement looks at, or that can't be told from the domain."""
+    """The fields of an order that only placement uses, or that can't be read from the domain."""
 
     architecture: str
     features: t.List[str]

@@ -161,7 +161,7 @@ def _without_domain(copies: t.Sequence[Copy], silent: set[str], known: View | No
     provider = (known or {}).get("provider")
     if waiting:
         arrived = f"; {whole[0].host} has all of it, but may not start it while the source may run" if whole else ""
-        return Verdict(None, problem=_silent(waiting, f"nobody else has the machine{arrived}"))
+        return Verdict(None, problem=_silent(waiting, f"no other host has the machine{arrived}"))
     if silent:
         return Verdict(
             None,
@@ -188,7 +188,7 @@ def _several(copies: t.Sequence[Copy]) -> GridError:
     hosts = ", ".join(f"{copy.host} (generation {copy.generation}, {copy.state})" for copy in copies)
     return GridError(
         "several_copies",
-        f"the machine is there more than once, and nothing tells which one is right: {hosts}",
+        f"several hosts have the machine, and it is unknown which copy is right: {hosts}",
         remedy="Look at them, stop and undefine the wrong one, and run again",
         hosts=[copy.host for copy in copies],
     )

@@ -52,7 +52,7 @@ def decide(
 ) -> list[Move]:
     """What to do with the disk of a machine that is defined.
 
-    :param config: the export that its disk pages from as configured, ``None`` where it lies on layers.
+    :param config: the export that its disk pages from as configured, ``None`` where it is on layers.
     :param live: the same of the running machine, ``None`` also where it doesn't run.
     :param leftover: whether the file of an earlier disk is beside the one that the domain names.
     :param wanted: the export that is offered for it now, if there is one.

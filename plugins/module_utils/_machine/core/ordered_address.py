@@ -76,7 +76,7 @@ def parse_address(given: GivenAddress | None) -> Address | None:
         odd = [field for field in ("gateway", "nameservers", "search") if values.get(field)]
         if odd:
             _refuse(
-                f"{', '.join(odd)} can't be given with DHCP, whose server tells them",
+                f"{', '.join(odd)} can't be ordered with DHCP, whose server gives them",
                 "Leave them out, or order method: static",
             )
         return {"method": "dhcp", "ip": str(_interface(ip).ip)} if ip else None

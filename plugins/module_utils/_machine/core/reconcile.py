@@ -252,7 +252,7 @@ def _creation(
     if observed.leftover:
         raise GridError(
             "disk_conflict",
-            "two disks of this machine are here without its domain, and nothing tells which is the newer",
+            "two disks of this machine are here without its domain, and it is unknown which is newer",
             remedy="Look at both in its directory in the depot, and move one away",
         )
     if disk_base.paged_layer(observed.disk.backing) == wanted["image"]["digest"]:

@@ -54,7 +54,7 @@ BOOTS = ("disk", "network")
 DESCRIPTION_LENGTH = 500
 
 WHERE = ("site", "architecture", "features", "affinity", "anti_affinity")
-"""The fields of an order that only placement looks at."""
+"""The fields of an order that only placement uses."""
 
 GROWTH = ("vcpus_max", "memory_max", "extra_networks", "boot", "autostart", "description")
 """Fields that an order has only where it says something of them."""

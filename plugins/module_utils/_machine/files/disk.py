@@ -73,7 +73,7 @@ class Depot:
             if len(paths) > MAX_LAYERS or (digest is None and file.backing is not None):
                 raise GridError(
                     "disk_invalid",
-                    f"{path} does not lie on a layer",
+                    f"{path} is not an overlay on a layer",
                     remedy="Remove the image and get it again: virtuoso.grid.image_transfer",
                 )
         return Chain(paths, None)

@@ -84,7 +84,7 @@ class Batch(BatchBase):
         """The result of one machine."""
         host, checked = t.cast(Host, self._shared), self._parsed[number]
 
-        def work() -> MachineRow:
+        def work() -> Result:
             if isinstance(checked, GridError):
                 raise checked
             uuid, name, wanted = checked
@@ -94,7 +94,7 @@ class Batch(BatchBase):
                 self.claim(number, uuid)
             holding = self.locks.of(uuid, host.timeout) if self.locks and uuid else contextlib.nullcontext()
             with holding:
-                return self._reconcile(host, number, uuid, name, wanted)
+                return dict(self._reconcile(host, number, uuid, name, wanted))
 
         identity = {"uuid": entry.get("uuid") if isinstance(entry, t.Mapping) else None}
         return {**identity, **attempt(label(entry), work, kind="machine", tried=f"state {self.params['state']}")}

@@ -282,7 +282,7 @@ class Batch(BatchBase):
     def one(self, hypervisor: Hypervisor, number: int, entry: Entry) -> Result:
         """The result of one machine."""
 
-        def work() -> SnapshotRow:
+        def work() -> Result:
             key = entry.get("uuid") or entry.get("name")
             if not key or set(entry) - {"uuid", "name"}:
                 raise GridError(
@@ -294,7 +294,7 @@ class Batch(BatchBase):
             self.claim(number, uuid)
             with disk_source.held(hypervisor, self.depot, self.locks, uuid, self.params["timeout"]) as (found, dummy):
                 with translated(f"snapshot {self.params['state']}"):
-                    return self._held(Machine(hypervisor, self.depot, found, self.params["description"]), number)
+                    return dict(self._held(Machine(hypervisor, self.depot, found, self.params["description"]), number))
 
         return attempt(label(entry), work, kind="machine", tried=f"snapshot {self.params['state']}")
 

@@ -98,7 +98,7 @@ def layer_below(found: Found) -> str:
     if digest is None:
         raise GridError(
             "not_on_a_layer",
-            "the machine's disk does not lie on a layer of this host",
+            "the machine's disk is not an overlay on a layer of this host",
             remedy="Wait until its image is whole where it was started on demand; a disk of its own can be imported "
             "with source.type file",
         )

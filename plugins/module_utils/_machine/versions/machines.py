@@ -20,7 +20,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.capt
     parse_capture,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.flatten import require_version
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.records import RollbackRow
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.batch_base import Entry, Params
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots import disk_source
@@ -52,7 +51,7 @@ class Versions:
             )
             return ensure_captured(self.store, wanted, source, progress, self.locks is None)
 
-    def rolled_back(self, entry: Entry, dummy: Progress) -> RollbackRow:
+    def rolled_back(self, entry: Entry, dummy: Progress) -> Result:
         """Roll a machine back, or forward, to a version; returns the result of one entry."""
         fields = ("machine", "name", "version")
         check_fields(entry, fields, fields)
@@ -64,9 +63,10 @@ class Versions:
                 # Nobody may remove the version before the machine's disk is on it
                 stack.enter_context(self.store.locked())
             manifest = require_version(self.store, name, version)
-            return rollback.roll_back(
+            row = rollback.roll_back(
                 self.hypervisor, self.store, self.depot, found, manifest, self.params["discard"], check_mode
             )
+            return dict(row)
 
     def _held(self, machine: str) -> t.ContextManager[tuple[disk_source.Found, contextlib.ExitStack]]:
         return disk_source.held(self.hypervisor, self.depot, self.locks, machine, _PATIENCE)
