@@ -214,7 +214,7 @@ def compress_file(
             file.write(memory.pack(head))
             file.flush()
             os.fsync(file.fileno())
-        # The stream has a checksum of its content.
+        # The stream has a checksum of what it was made of.
         tool(["zstd", "-t", "-q", staging], timeout=_TIMEOUT, code="hibernation_failed", remedy="Run the same again")
         os.rename(staging, target)
     finally:

@@ -35,10 +35,15 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.snaps
     memory_file,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life import power
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.batch_base import BatchBase, Entry, Params
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.batch_base import (
+    BatchBase,
+    Entry,
+    Params,
+    Result,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots import disk_source, plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
-from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
 from ansible_collections.virtuoso.grid.plugins.module_utils._tool import check_space
 
 # Seconds for a guest's agent to freeze its file systems
