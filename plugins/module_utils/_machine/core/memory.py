@@ -82,7 +82,7 @@ def same_disk(one: DiskIdentity | None, other: DiskIdentity | None) -> bool:
     return one.get("size") == other.get("size") and one.get("mtime_ns") == other.get("mtime_ns")
 
 
-def judge(head: Head, uuid: str, generation: int, disk: DiskIdentity | None) -> None:
+def check_fits(head: Head, uuid: str, generation: int, disk: DiskIdentity | None) -> None:
     """Refuse a memory that doesn't belong to the machine as it is.
 
     :param disk: the machine's disk now.

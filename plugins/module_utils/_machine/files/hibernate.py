@@ -52,20 +52,20 @@ def _path(depot: Depot, uuid: str, name: str) -> str:
 
 def files(depot: Depot, uuid: str) -> dict[str, str]:
     """The files with a machine's memory, by their names in its directory; only finished ones."""
-    return beside(depot.disk(uuid))
+    return files_beside(depot.disk(uuid))
 
 
-def beside(disk: str | None) -> dict[str, str]:
+def files_beside(disk: str | None) -> dict[str, str]:
     """The same as :func:`files`, by the path of the machine's disk."""
     if disk is None:
         return {}
     path, saved = (os.path.join(os.path.dirname(disk), name) for name in (memory.MEMORY, memory.SAVED))
     if os.path.exists(path):
         return {memory.MEMORY: path}
-    return {memory.SAVED: saved} if whole(saved) else {}
+    return {memory.SAVED: saved} if is_whole(saved) else {}
 
 
-def whole(saved: str) -> bool:
+def is_whole(saved: str) -> bool:
     """Whether libvirt has finished saving a memory."""
     try:
         with open(saved, "rb") as file:
@@ -136,7 +136,7 @@ def check(depot: Depot, uuid: str, generation: int, disk: str | None) -> None:
     found = disk_identity(disk)
     head = read(depot, uuid)
     if head is not None:
-        memory.judge(head, uuid, generation, found)
+        memory.check_fits(head, uuid, generation, found)
         return
     saved = disk_identity(_path(depot, uuid, memory.SAVED))
     if saved is not None and found is not None and found["mtime_ns"] > saved["mtime_ns"]:
@@ -324,14 +324,14 @@ def resume(conn: Connect, depot: Depot, uuid: str, edit: Edit | None = None) -> 
     """
     with translated("resume the machine from its memory"), unpacked(depot, uuid) as path:
         if edit is not None:
-            repath(conn, path, edit)
+            edit_saved(conn, path, edit)
         conn.restoreFlags(path, None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
     discard(depot, uuid)
     with translated("activate the machine's disk"):
         monitor.activate(conn.lookupByUUIDString(uuid))
 
 
-def repath(conn: Connect, path: str, edit: Edit) -> None:
+def edit_saved(conn: Connect, path: str, edit: Edit) -> None:
     """Change the definition in a file that libvirt saved (``virsh save-image-define``)."""
     tree = domain_xml.parse(conn.saveImageGetXMLDesc(path, libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE))
     edit(tree)

@@ -12,7 +12,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, hardware
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import DomainModel
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.power import insist
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.power import ask_until_done
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.subject import Subject, domain_of, tree_of
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import agent, observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
@@ -22,7 +22,7 @@ def _live(machine: Subject) -> DomainModel:
     return domain_xml.read(observe.running(domain_of(machine)))
 
 
-def _await(
+def _ask(
     machine: Subject, what: str, ask: t.Callable[[], None], done: t.Callable[[], t.Optional[str]], again: bool = True
 ) -> None:
     """Ask the guest until it has done its part.
@@ -43,7 +43,7 @@ def _await(
             refused = f"; libvirt says: {str(exc).strip()[:200]}"
 
     try:
-        insist(machine, what, tolerant, done, again, always=True)
+        ask_until_done(machine, what, tolerant, done, again, always=True)
     except GridError as exc:
         if exc.code != "timed_out":
             raise
@@ -83,7 +83,7 @@ def set_vcpus(machine: Subject, number: int) -> None:
         now = _live(machine)["vcpus"]
         return None if now <= number else f"{now} processors"
 
-    _await(machine, f"give back all but {number} processors", ask, done)
+    _ask(machine, f"give back all but {number} processors", ask, done)
 
 
 def set_memory(machine: Subject, size: int) -> None:
@@ -102,7 +102,7 @@ def set_memory(machine: Subject, size: int) -> None:
         now = _live(machine)["memory"]
         return None if now == size else format_size(now)
 
-    _await(machine, f"come to {format_size(size)} of memory", ask, done, again=False)
+    _ask(machine, f"come to {format_size(size)} of memory", ask, done, again=False)
 
 
 def set_cards(machine: Subject, networks: t.Collection[str]) -> None:
@@ -131,4 +131,4 @@ def _unplug(machine: Subject, network: str) -> None:
     def done() -> str | None:
         return f"a card on {network}" if network in _live(machine)["extra_networks"] else None
 
-    _await(machine, f"let go of its card on the network {network}", ask, done)
+    _ask(machine, f"let go of its card on the network {network}", ask, done)

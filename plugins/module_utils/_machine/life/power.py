@@ -23,7 +23,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending
 ASK_AGAIN = 5
 
 
-def insist(
+def ask_until_done(
     machine: Subject,
     what: str,
     ask: t.Callable[[], None],
@@ -115,7 +115,7 @@ def reboot(machine: Subject) -> None:
             _ask_reboot(domain)
 
     with _or_force(machine, "reboot_refused", "reboot", "Reboot it", "the reset button", lambda: reset(machine)):
-        insist(machine, "the machine's reboot", ask, left)
+        ask_until_done(machine, "the machine's reboot", ask, left)
 
 
 def _ask_reboot(domain: Domain) -> None:
@@ -147,7 +147,7 @@ def stop(machine: Subject) -> None:
     with _or_force(
         machine, "shutdown_refused", "shut down", "Shut it down", "pulling the plug", lambda: pull_plug(machine)
     ):
-        insist(machine, "the machine's shutdown", ask, left)
+        ask_until_done(machine, "the machine's shutdown", ask, left)
 
 
 def _ask_shutdown(domain: Domain) -> None:

@@ -190,7 +190,7 @@ class Machine:
             self.domain.resume()
             if not awake:
                 self.domain.suspend()
-        if not hibernate.whole(saved):
+        if not hibernate.is_whole(saved):
             raise GridError("snapshot_failed", "libvirt has not saved the memory to the end", remedy=_ROOM)
         facts: MemoryHead = {"snapshot": name, "awake": awake}
         hibernate.compress_file(self.conn, self.depot, self.tree, saved, os.path.join(place, f"{name}.zst"), facts)
@@ -245,7 +245,7 @@ class Machine:
                 domain_xml.put_metadata(tree, values)
                 domain_xml.edit(tree, changes.to_keep(config, domain_xml.read(tree)))
 
-            hibernate.repath(self.conn, saved, edit)
+            hibernate.edit_saved(self.conn, saved, edit)
             self.conn.restoreFlags(saved, None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
             monitor.activate(self.domain)
         if head.get("awake"):

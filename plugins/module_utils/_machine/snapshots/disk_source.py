@@ -162,7 +162,7 @@ def _identity(path: str) -> tuple[int, int, int]:
     return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
-def judge(head: bytes) -> int:
+def checked_size(head: bytes) -> int:
     """The virtual size of a disk, whose header a guest that broke out may have written (pure).
 
     :raises GridError: ``disk_invalid``.
@@ -195,7 +195,7 @@ class Resting(Source):
         """Its own clusters; where they can't be read in place, a raw copy of the whole disk."""
         self._before = _identity(self.path)
         with _opened(self.path) as descriptor:
-            size = judge(os.pread(descriptor, header.HEAD_SIZE, 0))
+            size = checked_size(os.pread(descriptor, header.HEAD_SIZE, 0))
             runs = overlay_runs(self.path)
             if runs is not None:
                 yield Reading(descriptor, runs, size, False)
@@ -263,7 +263,7 @@ class Running(Source):
             )
         self.release()
         with _opened(copy) as descriptor:
-            size = judge(os.pread(descriptor, header.HEAD_SIZE, 0))
+            size = checked_size(os.pread(descriptor, header.HEAD_SIZE, 0))
             runs = overlay_runs(copy)
             if runs is None:
                 raise GridError(

@@ -102,7 +102,7 @@ def facts(domain: Domain) -> tuple[Facts, ET.Element | None]:
 
 def _memory_file(disk: str | None) -> MemoryFile | None:
     """The file with a hibernated machine's memory. :param disk: the path of its disk."""
-    for path in hibernate.beside(disk).values():
+    for path in hibernate.files_beside(disk).values():
         with contextlib.suppress(OSError):
             return {"path": path, "size": os.path.getsize(path)}
     return None
