@@ -119,7 +119,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.unsafe_proxy import wrap_var
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import hosts as view
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import entries as view
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import listing
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_duration
 

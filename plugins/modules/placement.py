@@ -209,10 +209,10 @@ import dataclasses
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import STORE, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.exact import available
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.cp_sat import available
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.holding import place, propose
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.inputs import read_request
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import newest_machine_type
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.reading import read_request
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, Result, run_module
 
 ARGUMENTS = {

@@ -111,7 +111,7 @@ reservations:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import STORE, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.reading import read_rules
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.inputs import read_rules
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.reservations import serve
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, Result, run_module
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import now

@@ -23,12 +23,12 @@ from measure import CHECKOUT, Row
 
 sys.path.insert(0, str(CHECKOUT / "build" / "collections"))
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement import exact, search  # noqa: E402
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement import cp_sat, improvement  # noqa: E402
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Board, Past  # noqa: E402
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.greedy import bundles, settle  # noqa: E402
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Rules, Use  # noqa: E402
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.problem import Problem, State, Weights, read  # noqa: E402
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.rebalance import rebalance  # noqa: E402
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import bundles, settle  # noqa: E402
 
 SEED = 1
 WITHIN = 10.0
@@ -199,7 +199,7 @@ def gap(given: Problem, where: t.Sequence[int]) -> float:
     """How far our answer is at most from the best, by CP-SAT's own bound, as a part of its objective (the sum of
     squared shares)."""
     state = State(given, where)
-    found = exact.solve_part(
+    found = cp_sat.solve_part(
         state,
         range(len(given.rooms)),
         range(len(given.items)),
@@ -222,7 +222,7 @@ def placed(number: int, rooms: int) -> list[Row]:
     demands, providers = ours(names, machines)
     case = f"place {number} machines on {rooms} providers"
     begin = time.monotonic()
-    answers, told = search.place(demands, providers, Past(), RULES, within=WITHIN, seed=SEED, weights=WEIGHTS)
+    answers, told = improvement.place(demands, providers, Past(), RULES, within=WITHIN, seed=SEED, weights=WEIGHTS)
     seconds = time.monotonic() - begin
     where = {demand.name: answer.provider for demand, answer in zip(demands, answers) if answer.provider}
     given, numbers = problem_of(demands, providers)

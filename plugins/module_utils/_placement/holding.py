@@ -22,12 +22,12 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._information.registr
     places_of,
     shown_name,
 )
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement import search
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.known import PLACED, Known, read_known
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema, writing
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement import improvement
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.greedy import Answer, solve
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.inputs import Request, read_demand, read_image
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Slot
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.reading import Request, read_demand, read_image
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import Answer, solve
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.stored import PLACED, Known, read_known
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt
 
 if t.TYPE_CHECKING:
@@ -70,11 +70,11 @@ def _read(connection: sa.Connection, request: Request, *, check: bool) -> _Batch
     return _Batch(known, demands, results)
 
 
-def propose(connection: sa.Connection, request: Request, *, check: bool) -> tuple[dict[str, str], search.Told]:
+def propose(connection: sa.Connection, request: Request, *, check: bool) -> tuple[dict[str, str], improvement.Told]:
     """A provider for each machine, by its key, and how that was found; writes nothing, and may take ``within`` seconds."""
     batch = _read(connection, request, check=check)
     past = batch.known.past({demand.key for demand in batch.wanted})
-    answers, told = search.place(
+    answers, told = improvement.place(
         batch.wanted,
         request.providers,
         past,
@@ -140,14 +140,14 @@ def _ensure_providers(
     connection: sa.Connection, providers: t.Sequence[Provider], names: set[str]
 ) -> dict[str, tuple[str, str | None]]:
     """uuid and site's uuid of each named provider; those that the store doesn't have are made."""
-    sites = record.ensure_sites(connection, [provider.site for provider in providers])
+    sites = writing.ensure_sites(connection, [provider.site for provider in providers])
     site_of = {provider.name: sites.get(provider.site or "") for provider in providers}
     hosts = {row["name"]: row["uuid"] for row in query.hosts(connection, names=names)}
     new = [
-        {"uuid": record.new_uuid(), "name": name, "kind": "provider", "site": site_of[name]}
+        {"uuid": writing.new_uuid(), "name": name, "kind": "provider", "site": site_of[name]}
         for name in sorted(names - set(hosts))
     ]
-    record.add_hosts(connection, new)
+    writing.add_hosts(connection, new)
     hosts.update({row["name"]: row["uuid"] for row in new})
     return {name: (hosts[name], site_of[name]) for name in names}
 
@@ -161,7 +161,7 @@ def _hold(
 ) -> None:
     """Write what was chosen, and what each future machine will take; writes nothing that is written already."""
     hosts = _ensure_providers(connection, request.providers, {choice[2] for choice in chosen})
-    image_uuids = record.ensure_images(
+    image_uuids = writing.ensure_images(
         connection, [dict(images[choice[0].use.digest]) for choice in chosen if choice[0].use.digest]
     )
     events = []
@@ -170,18 +170,18 @@ def _hold(
             continue
         uuid, site = hosts[provider]
         if row["provider"] != provider:
-            record.set_constituent(connection, row["uuid"], "provider", uuid)
-            record.update(connection, schema.HOST, row["uuid"], {"site": site})
+            writing.set_constituent(connection, row["uuid"], "provider", uuid)
+            writing.update(connection, schema.HOST, row["uuid"], {"site": site})
         if row["provider"] != provider or row["uuid"] in known.expired:
             events.append((row["uuid"], PLACED, {"provider": provider}))
         if row["future"]:
             image = image_uuids.get(demand.use.digest or "")
             if image != row["image_uuid"]:
-                record.set_constituent(connection, row["uuid"], "image", image)
+                writing.set_constituent(connection, row["uuid"], "image", image)
             if row["disk"] != demand.use.disk:
-                record.update(connection, schema.HOST, row["uuid"], {"disk": demand.use.disk})
+                writing.update(connection, schema.HOST, row["uuid"], {"disk": demand.use.disk})
     _admit(connection, known, chosen, {name: uuid for name, (uuid, dummy) in hosts.items()}, request.now)
-    record.add_events(connection, events)
+    writing.add_events(connection, events)
 
 
 def _row_of(slot: Slot, provider: str) -> query.Row:
@@ -216,7 +216,7 @@ def _admit(connection: sa.Connection, known: Known, chosen: _Chosen, hosts: t.Ma
         if old is not None and not same:
             gone.append(old["uuid"])
         if wanted is not None and not same:
-            new.append({"uuid": record.new_uuid(), **wanted, "state": "admitted", "created": now})
-    record.delete(connection, gone)
-    record.add_objects(connection, "reservation", new)
-    record.insert(connection, schema.RESERVATION, new)
+            new.append({"uuid": writing.new_uuid(), **wanted, "state": "admitted", "created": now})
+    writing.delete(connection, gone)
+    writing.add_objects(connection, "reservation", new)
+    writing.insert(connection, schema.RESERVATION, new)

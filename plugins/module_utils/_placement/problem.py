@@ -18,8 +18,8 @@ import math
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Board
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.greedy import told
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import told
 
 UNPLACED, FIRST, OPENING, EVEN, SECOND = 1e9, 1e7, 1e6, 1e5, 100.0
 
@@ -190,7 +190,7 @@ class _Reader:
 def read(
     board: Board, demands: t.Sequence[Demand], wanted: t.Sequence[t.Sequence[int]], weights: Weights = Weights()
 ) -> Problem:
-    """The problem of placing ``wanted`` (see :func:`solver.bundles`) on a settled board."""
+    """The problem of placing ``wanted`` (see :func:`greedy.bundles`) on a settled board."""
     reader = _Reader(board, demands, wanted)
     items = [reader.item(bundle) for bundle in wanted]
     even = not all(item.packed for item in items)

@@ -11,10 +11,10 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import schema, writing
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import check_text, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import ANYBODY, Quota
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.known import quotas
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.stored import quotas
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
 
@@ -65,7 +65,7 @@ def serve(
         if not check:
             connection.execute(table.delete().where(table.c.owner == owner))
             if after is not None:
-                record.insert(connection, table, [{"owner": owner, **dataclasses.asdict(after)}])
+                writing.insert(connection, table, [{"owner": owner, **dataclasses.asdict(after)}])
         if after is None:
             have.pop(owner)
         else:

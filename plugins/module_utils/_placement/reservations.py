@@ -10,7 +10,7 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema, writing
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import (
     check_text,
     parse_reservation,
@@ -18,9 +18,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec i
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.account import Account
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Board
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.known import Known, read_known, slot_of_row
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.inputs import read_provider
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Rules, Slot
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.reading import read_provider
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.stored import Known, read_known, slot_of_row
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size, parse_size
 
@@ -174,7 +174,7 @@ def serve(
                     account.reserve(old)
                 raise
             new = {
-                "uuid": record.new_uuid(),
+                "uuid": writing.new_uuid(),
                 "machine": None,
                 "owner": slot.owner,
                 "provider": ledger.uuids[name],
@@ -191,9 +191,9 @@ def serve(
         if new is not None:
             rows.append({**new, "provider": name})
         if not check:
-            record.delete(connection, [row["uuid"]] if row else [])
-            record.add_objects(connection, "reservation", [new] if new else [])
-            record.insert(connection, schema.RESERVATION, [new] if new else [])
+            writing.delete(connection, [row["uuid"]] if row else [])
+            writing.add_objects(connection, "reservation", [new] if new else [])
+            writing.insert(connection, schema.RESERVATION, [new] if new else [])
         diffs.append(
             diff(
                 f"reservation of {slot.owner} on {name} from {slot.begin} to {slot.end}",

@@ -13,7 +13,7 @@ import random
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import read_sql, rows
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import read_sql, statements
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.bounded import Bounded
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.picking import (
     Interrupted,
@@ -30,7 +30,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.se
     identity,
     sort_key,
 )
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import record
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import writing
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
 try:
@@ -60,7 +60,7 @@ class Finder:
         self.question = question
         self.deadline = deadline
         self.source = Bounded(connection, deadline)
-        self.now = record.now()
+        self.now = writing.now()
         self.seed = random.SystemRandom().randrange(2**32) if question.seed is None else question.seed
         self.rng = random.Random(self.seed)
         self.missing = False
@@ -87,8 +87,8 @@ class Finder:
 
     # What may stand where
 
-    def _relation(self, member: Member) -> rows.Relation:
-        return rows.Relation(
+    def _relation(self, member: Member) -> statements.Relation:
+        return statements.Relation(
             member.kind, include=self.question.include, sites=self.sites, now=self.now, missing=self.missing
         )
 
@@ -110,7 +110,7 @@ class Finder:
     def near(self, name: str) -> frozenset[str]:
         """The sites within the latency, by the newest measurement of each pair, and the site itself. What isn't
         measured isn't near."""
-        own = {row[0] for row in self.source.all(rows.sites_called(name))}
+        own = {row[0] for row in self.source.all(statements.sites_called(name))}
         if not own:
             raise GridError(
                 "unknown_site",
@@ -121,7 +121,7 @@ class Finder:
         near, bound = set(own), self.question.latency
         for site in own if bound is not None else ():
             newest: dict[str, float] = {}
-            for one, other, seconds in self.source.all(rows.latencies(site)):
+            for one, other, seconds in self.source.all(statements.latencies(site)):
                 newest.setdefault(other if one == site else one, seconds)
             near |= {other for other, seconds in newest.items() if seconds <= t.cast(float, bound)}
         return frozenset(near)
@@ -170,7 +170,9 @@ class Finder:
         """How many rows each partition has at most, where that can be told without looking at the objects themselves."""
         question = self.question
         statement = (
-            rows.census(self._relation(question.members[0]), question.same[0]) if len(question.same) == 1 else None
+            statements.census(self._relation(question.members[0]), question.same[0])
+            if len(question.same) == 1
+            else None
         )
         if statement is None:
             return None

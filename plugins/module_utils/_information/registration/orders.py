@@ -13,7 +13,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import changed_keys, diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import views
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema, writing
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import (
     Spec,
     check_text,
@@ -259,7 +259,7 @@ def serve(
         check_twice(places.get(name, ()) if isinstance(name, str) else ())
         decision = (decide_absent if absent else decide_present)(entry, known)
         if decision.action == "order" and not check:
-            decision.uuid = record.new_uuid()
+            decision.uuid = writing.new_uuid()
         decisions.append(decision)
         return result_of(decision)
 
@@ -295,11 +295,11 @@ def write(connection: sa.Connection, decisions: t.Iterable[Decision]) -> None:
     by_action: dict[str | None, list[Decision]] = collections.defaultdict(list)
     for decision in decisions:
         by_action[decision.action].append(decision)
-    time = record.now()
+    time = writing.now()
     specs = {decision.uuid: t.cast(Spec, decision.spec) for decision in by_action["order"]}
     rows = [{"uuid": uuid, "name": spec["name"], "kind": "machine", **_sizes(spec)} for uuid, spec in specs.items()]
-    record.add_hosts(connection, rows)
-    record.insert(
+    writing.add_hosts(connection, rows)
+    writing.insert(
         connection,
         schema.ORDERS,
         [
@@ -307,16 +307,16 @@ def write(connection: sa.Connection, decisions: t.Iterable[Decision]) -> None:
             for uuid, spec in specs.items()
         ],
     )
-    record.add_futures(connection, rows)
+    writing.add_futures(connection, rows)
     plugged = {**specs, **{row["uuid"]: spec for row, spec in _replugged(by_action["change"])}}
-    networks = record.ensure_networks(connection, [spec["network"] for spec in plugged.values()])
-    record.plug(connection, [(uuid, networks[spec["network"]], None) for uuid, spec in plugged.items()])
+    networks = writing.ensure_networks(connection, [spec["network"] for spec in plugged.values()])
+    writing.plug(connection, [(uuid, networks[spec["network"]], None) for uuid, spec in plugged.items()])
     events: list[tuple[str, str, query.Row]] = [(row["uuid"], "ordered", {}) for row in rows]
     for decision in by_action["change"]:
         row, spec = t.cast(query.Row, decision.row), t.cast(Spec, decision.spec)
-        record.update(connection, schema.ORDERS, row["uuid"], {"spec": spec, "updated": time})
+        writing.update(connection, schema.ORDERS, row["uuid"], {"spec": spec, "updated": time})
         if row["future"]:
-            record.update(connection, schema.HOST, row["uuid"], _sizes(spec))
+            writing.update(connection, schema.HOST, row["uuid"], _sizes(spec))
         events.append((row["uuid"], "changed", {"fields": changed_keys(row["spec"], spec)}))
-    record.add_events(connection, events)
-    record.delete(connection, [t.cast(str, decision.uuid) for decision in by_action["cancel"]])
+    writing.add_events(connection, events)
+    writing.delete(connection, [t.cast(str, decision.uuid) for decision in by_action["cancel"]])

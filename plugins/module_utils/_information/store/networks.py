@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import mac_prefix
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema, writing
 
 try:
     import sqlalchemy as sa
@@ -77,7 +77,7 @@ class Overlay:
             if row["vni"] is not None and name not in {entry["name"] for entry in given}
         ]
         if gone:
-            self._steps.insert(0, lambda: record.delete(self.connection, [row["uuid"] for row in gone]))
+            self._steps.insert(0, lambda: writing.delete(self.connection, [row["uuid"] for row in gone]))
         return results + [{"name": row["name"], "changed": True, "actions": ["forget"]} for row in gone]
 
     def _places(self) -> dict[str, dict[str, str]]:
@@ -91,13 +91,13 @@ class Overlay:
         return found
 
     def _write_network(self, name: str, row: Row, sites: t.Mapping[str, str]) -> None:
-        uuid = record.ensure_networks(self.connection, [name])[name]
+        uuid = writing.ensure_networks(self.connection, [name])[name]
         if row.get("home"):
             row = {**row, "home": query.host_uuids(self.connection)[row["home"]]}
-        record.update(self.connection, schema.NETWORK, uuid, row)
-        table, known = schema.NETWORK_SITE, record.ensure_sites(self.connection, sites)
+        writing.update(self.connection, schema.NETWORK, uuid, row)
+        table, known = schema.NETWORK_SITE, writing.ensure_sites(self.connection, sites)
         self.connection.execute(table.delete().where(table.c.network == uuid))
-        record.insert(
+        writing.insert(
             self.connection,
             table,
             [{"network": uuid, "site": known[site], "mac_prefix": prefix} for site, prefix in sites.items()],
@@ -123,20 +123,20 @@ class Overlay:
             results.append({"name": name, "changed": changed, "actions": ["register"] if changed else []})
         gone = {name: row for name, row in known.items() if name not in {link_name(entry) for entry in given}}
         if gone:
-            self._steps.insert(0, lambda: record.delete(self.connection, [row["uuid"] for row in gone.values()]))
+            self._steps.insert(0, lambda: writing.delete(self.connection, [row["uuid"] for row in gone.values()]))
         return results + [{"name": name, "changed": True, "actions": ["forget"]} for name in gone]
 
     def _write_link(self, entry: t.Mapping[str, t.Any], row: Row, before: Row | None) -> None:
         if before is not None:
-            record.update(self.connection, schema.LINK, before["uuid"], {**row, "seen": record.now()})
+            writing.update(self.connection, schema.LINK, before["uuid"], {**row, "seen": writing.now()})
             return
-        sites = record.ensure_sites(self.connection, entry["sites"])
-        uuid = record.new_uuid()
-        record.add_objects(self.connection, "link", [{"uuid": uuid}])
+        sites = writing.ensure_sites(self.connection, entry["sites"])
+        uuid = writing.new_uuid()
+        writing.add_objects(self.connection, "link", [{"uuid": uuid}])
         ends = {"site_a": sites[entry["sites"][0]], "site_b": sites[entry["sites"][-1]]}
-        record.insert(self.connection, schema.LINK, [{"uuid": uuid, **ends, **row, "seen": record.now()}])
-        network = record.ensure_networks(self.connection, [entry["network"]])[entry["network"]]
-        record.insert(self.connection, schema.LINK_NETWORK, [{"link": uuid, "network": network}])
+        writing.insert(self.connection, schema.LINK, [{"uuid": uuid, **ends, **row, "seen": writing.now()}])
+        network = writing.ensure_networks(self.connection, [entry["network"]])[entry["network"]]
+        writing.insert(self.connection, schema.LINK_NETWORK, [{"link": uuid, "network": network}])
 
     def write(self) -> None:
         """Write what was decided: what goes first, so that its VNIs are free."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import orders
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.update import Registration
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.changes import Registration
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
 COLLECTIONS = Path(__file__).resolve().parents[4] / "build" / "collections"

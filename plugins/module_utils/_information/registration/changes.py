@@ -11,14 +11,19 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import changed_keys, diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import observations, refresh
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import (
+    domains,
+    observations,
+    samples,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.orders import (
     RESERVED_NAMES,
     shown_name,
 )
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema, writing
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import Spec, parse_order
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt
+from ansible_collections.virtuoso.grid.plugins.module_utils._times import FOREVER
 
 if t.TYPE_CHECKING:
     import sqlalchemy as sa
@@ -184,6 +189,31 @@ def newest_copies(machines: t.Sequence[Row], rows: t.Mapping[str, query.Row]) ->
     return {uuid: max(found, key=rank)["provider"] for uuid, found in copies.items() if len(found) > 1}
 
 
+def _readmit(connection: sa.Connection, spec: t.Mapping[str, t.Any], seen: Row, provider: str) -> None:
+    """Write the reservation of a machine whose order was rebuilt, so that it takes its room before the next deployment
+    too. It was admitted once: nothing is asked again. What ended meanwhile is gone.
+    :param provider: its uuid."""
+    wanted, now = (spec.get("performance") or {}).get("reservation"), writing.now()
+    if not wanted or wanted.get("to", FOREVER) <= now:
+        return
+    row = {
+        "uuid": writing.new_uuid(),
+        "machine": seen["uuid"],
+        "owner": spec["owner"],
+        "provider": provider,
+        "cpu_period_us": wanted["period"],
+        # Of all its virtual CPUs together
+        "cpu_slice_us": wanted["slice"] * spec["vcpus"],
+        "memory": wanted.get("memory", spec["memory"]),
+        "begin": wanted.get("from", now),
+        "end": wanted.get("to", FOREVER),
+        "state": "admitted",
+        "created": now,
+    }
+    writing.add_objects(connection, "reservation", [row])
+    writing.insert(connection, schema.RESERVATION, [row])
+
+
 class Registration:
     """One run of the module: decides all within the caller's transaction, then writes it unless checking."""
 
@@ -195,7 +225,7 @@ class Registration:
         self.machine_changes: list[Change] = []
         self.doomed: list[str] = []
         self.vanished: list[query.Row] = []
-        self.foreign: list[refresh.Foreign] = []
+        self.foreign: list[domains.Foreign] = []
         self.samples: list[Row] = []
 
     def see_hosts(self, given: t.Sequence[t.Any]) -> list[Result]:
@@ -269,9 +299,9 @@ class Registration:
             for entry in given
             if isinstance(entry, t.Mapping) and not entry.get("foreign")
         }
-        self.vanished = refresh.vanished(self.machines.values(), set(complete), seen)
+        self.vanished = domains.vanished(self.machines.values(), set(complete), seen)
         known = query.foreign_domains(self.connection)
-        self.foreign = refresh.decide_foreign(given, known, set(complete), {*self.machines, *seen})
+        self.foreign = domains.decide_foreign(given, known, set(complete), {*self.machines, *seen})
         gone = [
             {
                 "name": row["name"],
@@ -286,10 +316,10 @@ class Registration:
 
     def see_samples(self, given: t.Sequence[t.Any]) -> list[Result]:
         """Decide on measurements. They are kept beside each other and change nothing."""
-        objects = refresh.objects_by_name(self.connection) if given else {}
+        objects = samples.objects_by_name(self.connection) if given else {}
 
         def decide(entry: t.Any) -> Result:
-            self.samples.append(refresh.read_sample(entry, objects))
+            self.samples.append(samples.read_sample(entry, objects))
             return {}
 
         return [
@@ -324,25 +354,25 @@ class Registration:
 
     def write(self) -> None:
         """Carry out what was decided."""
-        sites = record.ensure_sites(self.connection, [change.after.get("site") for change in self.host_changes])
+        sites = writing.ensure_sites(self.connection, [change.after.get("site") for change in self.host_changes])
         hosts = {name: row["uuid"] for name, row in self.hosts.items()}
         for change in self.host_changes:
             hosts[change.name] = self._write_host(change, sites)
         images = [change.after["facts"].get("image") or {} for change in self.machine_changes if change.seen]
-        image_uuids = record.ensure_images(self.connection, images)
+        image_uuids = writing.ensure_images(self.connection, images)
         for change in self.machine_changes:
             if change.seen:
                 self._write_machine(change, sites, hosts, image_uuids)
         self._write_plugs()
-        time = record.now()
+        time = writing.now()
         for row in self.vanished:
-            record.update(self.connection, schema.HOST, row["uuid"], {"state": "vanished", "missing": time})
-        record.add_events(
+            writing.update(self.connection, schema.HOST, row["uuid"], {"state": "vanished", "missing": time})
+        writing.add_events(
             self.connection, [(row["uuid"], "vanished", {"provider": row["provider"]}) for row in self.vanished]
         )
-        refresh.write_foreign(self.connection, self.foreign, hosts)
-        record.insert(self.connection, schema.SAMPLE, self.samples)
-        record.delete(self.connection, self.doomed)
+        domains.write_foreign(self.connection, self.foreign, hosts)
+        writing.insert(self.connection, schema.SAMPLE, self.samples)
+        writing.delete(self.connection, self.doomed)
 
     def _write_plugs(self) -> None:
         """The networks of the machines, where they tell one that isn't known yet."""
@@ -353,44 +383,44 @@ class Registration:
         }
         known = query.plugs(self.connection, told)
         new = {uuid: plug for uuid, plug in told.items() if known.get(uuid) != plug}
-        networks = record.ensure_networks(self.connection, [name for name, dummy in new.values()]) if new else {}
-        record.plug(self.connection, [(uuid, networks[name], mac) for uuid, (name, mac) in new.items()])
+        networks = writing.ensure_networks(self.connection, [name for name, dummy in new.values()]) if new else {}
+        writing.plug(self.connection, [(uuid, networks[name], mac) for uuid, (name, mac) in new.items()])
 
     def _write_host(self, change: Change, sites: t.Mapping[str, str]) -> str:
         columns = {column: change.after.get(column) for column in (*_CONNECTION, *_HARDWARE, "price")}
-        values = {**columns, "site": sites.get(change.after.get("site") or ""), "seen": record.now()}
+        values = {**columns, "site": sites.get(change.after.get("site") or ""), "seen": writing.now()}
         if "facts" in change.seen:
             values["facts"] = change.seen["facts"]
             values.update(observations.read_measured(change.seen["facts"]))
         uuid = change.uuid
         if uuid is None:
-            uuid = record.new_uuid()
-            record.add_hosts(self.connection, [{"uuid": uuid, "name": change.name, **values}])
+            uuid = writing.new_uuid()
+            writing.add_hosts(self.connection, [{"uuid": uuid, "name": change.name, **values}])
         else:
-            record.update(self.connection, schema.HOST, uuid, values)
+            writing.update(self.connection, schema.HOST, uuid, values)
         if "images" in change.seen.get("facts", {}):
-            record.set_layer_places(self.connection, uuid, observations.read_layers(change.seen["facts"]))
-        here, time = sites.get(change.after.get("site") or ""), record.now()
+            writing.set_layer_places(self.connection, uuid, observations.read_layers(change.seen["facts"]))
+        here, time = sites.get(change.after.get("site") or ""), writing.now()
         self.samples += [
             {"object": here, "peer": sites[site], "metric": "latency", "time": time, "value": seconds}
             for site, seconds in observations.read_latencies(change.seen.get("facts", {})).items()
             if here and site in sites and sites[site] != here
         ]
         details = {"fields": changed_keys(change.before, change.after)}
-        record.add_events(self.connection, [(uuid, action, details) for action in change.actions])
+        writing.add_events(self.connection, [(uuid, action, details) for action in change.actions])
         return uuid
 
     def _write_machine(
         self, change: Change, sites: t.Mapping[str, str], hosts: t.Mapping[str, str], images: t.Mapping[str, str]
     ) -> None:
-        seen, after, time = change.seen, change.after, record.now()
+        seen, after, time = change.seen, change.after, writing.now()
         row = self.machines.get(seen["uuid"])
         columns = ("state", "generation", "address", "facts", *_HARDWARE)
         missing = ((row or {}).get("missing") or time) if after["state"] == "absent" else None
         values = {column: after[column] for column in columns}
         values.update(site=sites.get(after["site"] or ""), seen=time, missing=missing)
         if row is None:
-            record.add_hosts(
+            writing.add_hosts(
                 self.connection, [{"uuid": seen["uuid"], "name": seen["name"], "kind": "machine", **values}]
             )
             spec = t.cast(Spec, change.spec)
@@ -402,18 +432,18 @@ class Registration:
                 "created": time,
                 "updated": time,
             }
-            record.insert(self.connection, schema.ORDERS, [order])
-            refresh.readmit(self.connection, spec, seen, hosts[seen["provider"]])
+            writing.insert(self.connection, schema.ORDERS, [order])
+            _readmit(self.connection, spec, seen, hosts[seen["provider"]])
         else:
-            record.update(self.connection, schema.HOST, seen["uuid"], values)
+            writing.update(self.connection, schema.HOST, seen["uuid"], values)
             if row["future"]:
-                record.clear_future(self.connection, seen["uuid"])
+                writing.clear_future(self.connection, seen["uuid"])
         if row is None or row["provider"] != seen["provider"]:
-            record.set_constituent(self.connection, seen["uuid"], "provider", hosts[seen["provider"]])
+            writing.set_constituent(self.connection, seen["uuid"], "provider", hosts[seen["provider"]])
         image = images.get((after["facts"].get("image") or {}).get("digest") or "")
         if image and (row is None or row["image_uuid"] != image):
-            record.set_constituent(self.connection, seen["uuid"], "image", image)
+            writing.set_constituent(self.connection, seen["uuid"], "image", image)
         fields = [field for field in changed_keys(change.before, after) if field != "facts"]
         facts = changed_keys((change.before or {}).get("facts"), after["facts"])
         details = {"state": after["state"], "provider": seen["provider"], "fields": [*fields, *facts]}
-        record.add_events(self.connection, [(seen["uuid"], action, details) for action in change.actions])
+        writing.add_events(self.connection, [(seen["uuid"], action, details) for action in change.actions])

@@ -16,8 +16,9 @@ import random
 import time
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement import exact
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement import cp_sat
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Board, Past
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.greedy import Answer, bundles, fill, settle
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Rules
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.problem import (
     EVEN,
@@ -26,7 +27,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._placement.problem i
     Weights,
     read,
 )
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import Answer, bundles, fill, settle
 
 GREEDY, LOCAL, CP_SAT = "greedy", "local search", "cp-sat"
 
@@ -179,7 +179,7 @@ def _try(
     return undo
 
 
-def _adopt(state: State, found: exact.Found) -> bool:
+def _adopt(state: State, found: cp_sat.Found) -> bool:
     """Take CP-SAT's answer if it is truly one and better; its model rounds sizes, so that is seen here."""
     if found.where is None:
         return False
@@ -203,7 +203,7 @@ def _adopt(state: State, found: exact.Found) -> bool:
 
 def _whole(state: State, seed: int, work: float, clock: Clock, told: Told) -> None:
     rooms, numbers = range(len(state.problem.rooms)), range(len(state.problem.items))
-    found = exact.solve_part(state, rooms, numbers, seed=seed, work=work, seconds=clock.left)
+    found = cp_sat.solve_part(state, rooms, numbers, seed=seed, work=work, seconds=clock.left)
     _adopt(state, found)
     told.cut |= not clock.left
     if found.where is not None:
@@ -224,7 +224,7 @@ def _parts(state: State, dice: random.Random, work: float, clock: Clock) -> bool
         rooms = sorted({*half, *dice.sample(range(number), min(number, _PART_ROOMS - len(half)))})
         items = [each for each, room in enumerate(state.where) if room in rooms or room < 0]
         seed = dice.randrange(2**31)
-        found = exact.solve_part(state, rooms, items, seed=seed, work=min(work, _PART_WORK), seconds=clock.left)
+        found = cp_sat.solve_part(state, rooms, items, seed=seed, work=min(work, _PART_WORK), seconds=clock.left)
         _adopt(state, found)
         work -= max(found.work, _PART_WORK / 20)
     return True
@@ -248,7 +248,7 @@ def improve(
     told = Told(LOCAL, greedy=state.cost)
     if -1 in start:
         state = min(state, _tightly(problem), key=lambda each: each.cost)
-    with_library = library and exact.available()
+    with_library = library and cp_sat.available()
     kinds = len({item.alike for item in problem.items})
     share = 0.6 if with_library else 1.0
     told.cut |= not polish(state, dice, min(int(within * _STEPS_PER_SECOND * share), 2000 * len(problem.items)), clock)

@@ -10,8 +10,8 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Past, Quota
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.inputs import read_placed
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Slot, Use
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.reading import read_placed
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import before
 
 try:

@@ -7,15 +7,11 @@ never deletes."""
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import typing as t
 import uuid as uuids
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import observations
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import shorten
-from ansible_collections.virtuoso.grid.plugins.module_utils._times import FOREVER
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema, writing
 
 if t.TYPE_CHECKING:
     import sqlalchemy as sa
@@ -100,7 +96,7 @@ def decide_foreign(
 
 def write_foreign(connection: sa.Connection, changes: t.Iterable[Foreign], hosts: t.Mapping[str, str]) -> None:
     """Carry out what was decided. :param hosts: uuids of providers by name."""
-    table, now = schema.FOREIGN_DOMAIN, record.now()
+    table, now = schema.FOREIGN_DOMAIN, writing.now()
     for change in changes:
         host = hosts.get(change.provider)
         if host is None:
@@ -112,75 +108,4 @@ def write_foreign(connection: sa.Connection, changes: t.Iterable[Foreign], hosts
         elif change.actions == ("vanish",):
             connection.execute(table.update().where(*mine).values(missing=now))
         elif not connection.execute(table.update().where(*mine).values(**values)).rowcount:
-            record.insert(connection, table, [{"provider": host, "uuid": change.uuid, **values}])
-
-
-def readmit(connection: sa.Connection, spec: t.Mapping[str, t.Any], seen: Row, provider: str) -> None:
-    """Write the reservation of a machine whose order was rebuilt, so that it takes its room before the next deployment
-    too. It was admitted once: nothing is asked again. What ended meanwhile is gone.
-    :param provider: its uuid."""
-    wanted, now = (spec.get("performance") or {}).get("reservation"), record.now()
-    if not wanted or wanted.get("to", FOREVER) <= now:
-        return
-    row = {
-        "uuid": record.new_uuid(),
-        "machine": seen["uuid"],
-        "owner": spec["owner"],
-        "provider": provider,
-        "cpu_period_us": wanted["period"],
-        # Of all its virtual CPUs together
-        "cpu_slice_us": wanted["slice"] * spec["vcpus"],
-        "memory": wanted.get("memory", spec["memory"]),
-        "begin": wanted.get("from", now),
-        "end": wanted.get("to", FOREVER),
-        "state": "admitted",
-        "created": now,
-    }
-    record.add_objects(connection, "reservation", [row])
-    record.insert(connection, schema.RESERVATION, [row])
-
-
-def read_sample(given: t.Any, objects: t.Mapping[str, str]) -> Row:
-    """A row of ``sample``. :param objects: uuids of sites, hosts and machines by name, and by themselves.
-
-    :raises GridError: ``invalid_sample``.
-    """
-
-    def bad(msg: str) -> GridError:
-        return GridError(
-            "invalid_sample",
-            msg,
-            remedy="Give object, metric and value; peer for what lies between two; time as 2026-11-01T12:00:00Z",
-        )
-
-    if not isinstance(given, t.Mapping):
-        raise bad(f"{shorten(given)} is not a sample")
-    row: Row = {"peer": None}
-    for field in ("object", "peer"):
-        name = given.get(field)
-        if name is None and field == "peer":
-            continue
-        if not isinstance(name, str) or name not in objects:
-            raise bad(f"there is no site, host or machine {shorten(name)}")
-        row[field] = objects[name]
-    row["metric"] = given.get("metric")
-    if not isinstance(row["metric"], str) or not row["metric"].isidentifier() or len(row["metric"]) > 32:
-        raise bad(f"{shorten(given.get('metric'))} is not a metric")
-    try:
-        row["value"] = float(given.get("value"))  # type: ignore[arg-type]
-        time = str(given.get("time") or record.now())
-        datetime.datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ")
-    except (TypeError, ValueError) as exc:
-        raise bad(f"the sample's value or time is wrong: {exc}") from exc
-    if not abs(row["value"]) < 1e300:
-        raise bad("the sample's value is not a finite number")
-    return {**row, "time": time}
-
-
-def objects_by_name(connection: sa.Connection) -> dict[str, str]:
-    """What a sample can be about: uuids of sites and hosts by name, those of hosts too where a site has the name of
-    one; and by uuid."""
-    found = {**query.sites(connection), **query.host_uuids(connection)}
-    sites = query.sites(connection)
-    # A site and its only host often have one name: latency lies between sites.
-    return {**found, **sites, **{uuid: uuid for uuid in (*found.values(), *sites.values())}}
+            writing.insert(connection, table, [{"provider": host, "uuid": change.uuid, **values}])

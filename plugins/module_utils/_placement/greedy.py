@@ -4,7 +4,7 @@
 """Which provider for which machine (pure): same input, same answer; ties go by name.
 
 Greedy, in the order of the list: what is placed already stays, then each machine, with those that it must be with,
-takes the provider that its goal likes best among those that can hold it. The answer is complete; :mod:`search` may
+takes the provider that its goal likes best among those that can hold it. The answer is complete; :mod:`improvement` may
 improve it.
 """
 
