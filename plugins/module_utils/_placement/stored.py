@@ -17,7 +17,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._times import before
 try:
     import sqlalchemy as sa
 except ImportError:
-    pass  # schema.SQLALCHEMY_ERROR tells
+    pass  # schema.SQLALCHEMY_ERROR has the reason
 
 PLACED = "placed"
 """The event that a hold begins with."""

@@ -36,7 +36,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.d
 try:
     import sqlalchemy as sa
 except ImportError:
-    pass  # schema.SQLALCHEMY_ERROR tells
+    pass  # schema.SQLALCHEMY_ERROR has the reason
 
 Result = t.Dict[str, t.Any]
 Key = t.Tuple[t.Any, ...]

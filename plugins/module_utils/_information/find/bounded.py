@@ -16,7 +16,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.se
 try:
     import sqlalchemy as sa
 except ImportError:
-    pass  # schema.SQLALCHEMY_ERROR tells
+    pass  # schema.SQLALCHEMY_ERROR has the reason
 
 _CHUNK = 2000
 _INSTRUCTIONS = 2000

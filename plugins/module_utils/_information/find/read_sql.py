@@ -17,7 +17,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.se
 try:
     import sqlalchemy as sa
 except ImportError:
-    pass  # schema.SQLALCHEMY_ERROR tells
+    pass  # schema.SQLALCHEMY_ERROR has the reason
 
 _CHUNK = 500
 _READING = {

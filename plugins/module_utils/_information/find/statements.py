@@ -13,7 +13,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._information.store i
 try:
     import sqlalchemy as sa
 except ImportError:
-    pass  # schema.SQLALCHEMY_ERROR tells
+    pass  # schema.SQLALCHEMY_ERROR has the reason
 
 Expression = t.Any
 

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bringing the store up to what was seen: decided per object against its row (pure), then written."""
+"""Registration: what was seen of hosts and machines, compared with their rows (pure), then written."""
 
 from __future__ import annotations
 
@@ -16,11 +16,24 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._information.registr
     observations,
     samples,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.observations import (
+    SeenHost,
+    SeenMachine,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.orders import (
     RESERVED_NAMES,
     shown_name,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema, writing
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.records import (
+    HostColumns,
+    HostRow,
+    MachineFacts,
+    MachineRow,
+    NewImage,
+    SampleRow,
+    Values,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import Spec, parse_order
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import FOREVER
@@ -28,39 +41,78 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._times import FOREVE
 if t.TYPE_CHECKING:
     import sqlalchemy as sa
 
-Row = t.Dict[str, t.Any]
-
-_CONNECTION = ("site", "kind", "address", "port", "login", "identity_file", "ssh_args")
-_HARDWARE = ("cpus", "memory", "disk")
+_HOST_COLUMNS = (
+    *("site", "kind", "address", "port", "login", "identity_file", "ssh_args"),
+    *("cpus", "memory", "disk", "price"),
+)
 
 
 @dataclasses.dataclass
-class Change:
-    """What an observation makes of a host's row: the columns that differ, and whatever else is to be written."""
+class HostChange:
+    """What becomes of the row of a provider or home.
+
+    ``before`` and ``after`` are the columns that count as a change, with the facts that stay the same from one look to
+    the next; ``before`` is ``None`` for a new host.
+    """
 
     name: str
-    actions: list[str]
-    before: Row | None
-    after: Row
-    uuid: str | None = None
-    spec: Spec | None = None
-    seen: Row = dataclasses.field(default_factory=dict)
+    actions: list[str]  # register or update, or none
+    before: Values | None
+    after: Values
+    site: str | None  # name
+    uuid: str | None
+    seen: SeenHost
 
-    @property
-    def changed(self) -> bool:
-        return bool(self.actions)
-
-    def diff(self, kind: str) -> dict[str, str]:
-        return diff(f"{kind} {self.name}", self.before, self.after)
+    def diff(self) -> dict[str, str]:
+        """For ``--diff``."""
+        return diff(f"host {self.name}", self.before, self.after)
 
 
-def _stable(facts: t.Mapping[str, t.Any] | None) -> Row:
-    return {name: value for name, value in (facts or {}).items() if name not in observations.MEASURED}
+class MachineState(t.TypedDict):
+    """What counts as a change of a machine."""
+
+    state: str | None
+    generation: int | None
+    cpus: int | None
+    memory: int | None  # bytes
+    disk: int | None  # bytes
+    provider: str | None  # name
+    site: str | None  # name
+    address: str | None
+    facts: MachineFacts
+    future: bool
 
 
-def decide_host(seen: Row, row: query.Row | None, machines: t.Mapping[str, query.Row]) -> Change:
+@dataclasses.dataclass
+class MachineChange:
+    """What becomes of the row of a machine; ``before`` is ``None`` for one that the store doesn't know."""
+
+    seen: SeenMachine
+    actions: list[str]  # exist, move, update, rebuild, return; or none
+    before: MachineState | None
+    after: MachineState
+    spec: Spec | None = None  # the order, where it has to be rebuilt
+
+    def diff(self) -> dict[str, str]:
+        """For ``--diff``."""
+        return diff(f"machine {self.seen['name']}", self.before, self.after)
+
+
+class Taken(t.NamedTuple):
+    """A name that is in use, and what has it."""
+
+    name: str
+    kind: str  # provider, home or machine
+
+
+def _stable(facts: t.Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in facts.items() if name not in observations.MEASURED}
+
+
+def decide_host(seen: SeenHost, row: HostRow | None, machines: t.Container[str]) -> HostChange:
     """What to write of a provider or home.
 
+    :param machines: names of all machines.
     :raises GridError: ``name_taken``, ``no_site``.
     """
     if seen["name"] in machines:
@@ -69,130 +121,161 @@ def decide_host(seen: Row, row: query.Row | None, machines: t.Mapping[str, query
             "a machine has this name",
             remedy="Give the host another name in the inventory, or retire the machine",
         )
-    if not seen.get("site") and not (row and row["site"]):
+    site = seen.get("site") or (row["site"] if row else None)
+    if not site:
         raise GridError("no_site", "the host has no site", remedy="Set virtuoso_site for this host in the inventory")
-    columns = (*_CONNECTION, *_HARDWARE, "price")
-    old = {column: (row or {}).get(column) for column in columns}
-    after = {**old, **{column: value for column, value in seen.items() if column in columns}}
+    known: Values = row or {}
+    old = {column: known.get(column) for column in _HOST_COLUMNS}
     before = None if row is None else {**old, **_stable(row["facts"])}
-    new = {**after, **_stable(seen.get("facts", (row or {}).get("facts")))}
-    actions = ["register"] if row is None else ["update"] if changed_keys(before, new) else []
-    return Change(seen["name"], actions, before, new, (row or {}).get("uuid"), seen=seen)
+    facts = seen["facts"] if "facts" in seen else row["facts"] if row else {}
+    given = {column: value for column, value in seen.items() if column in _HOST_COLUMNS}
+    after = {**old, **given, **_stable(facts)}
+    actions = ["register"] if row is None else ["update"] if changed_keys(before, after) else []
+    return HostChange(seen["name"], actions, before, after, site, row["uuid"] if row else None, seen)
 
 
-def _check_copy(seen: Row, row: query.Row) -> None:
-    """:raises GridError: ``stale_copy`` for a machine of an older generation on another provider than the one known."""
-    if row["provider"] not in (None, seen["provider"]) and seen.get("generation", 0) < (row["generation"] or 0):
+def _check_copy(seen: SeenMachine, row: MachineRow) -> None:
+    """:raises GridError: ``stale_copy`` for a machine of an older generation on another provider than the known one."""
+    theirs, ours = seen.get("generation", 0), row["generation"]
+    if row["provider"] not in (None, seen["provider"]) and theirs < (ours or 0):
         raise GridError(
             "stale_copy",
-            f"{seen['provider']} has generation {seen.get('generation', 0)} of the machine, {row['provider']} has generation {row['generation']}",
+            f"{seen['provider']} has generation {theirs} of the machine, {row['provider']} has generation {ours}",
             remedy=f"Make sure that the copy on {seen['provider']} is stopped, and undefine it there",
             provider=row["provider"],
         )
 
 
-def decide_machine(
-    seen: Row, row: query.Row | None, taken: t.Mapping[str, query.Row], providers: t.Mapping[str, Row]
-) -> Change:
-    """What to write of a machine that a provider has, or has no more (``absent``).
+def _rebuilt(seen: SeenMachine, taken: t.Mapping[str, Taken]) -> Spec:
+    """The order of a machine that the store doesn't know.
 
-    :param row: what is known under its uuid; without it the machine and its order are rebuilt from what was seen.
+    :raises GridError: ``name_taken``, ``reserved_name``, and as :func:`parse_order`.
+    """
+    other = taken.get(seen["name"])
+    if other is not None:
+        raise GridError(
+            "name_taken",
+            f"{seen['provider']} has a machine {seen['uuid']} of this name, "
+            f"but the store knows another {other.kind} of this name",
+            remedy="Cancel the order of that name (state=absent), or undefine the machine on the provider",
+            uuid=seen["uuid"],
+        )
+    if seen["name"] in RESERVED_NAMES:
+        raise GridError(
+            "reserved_name",
+            f"{seen['name']} has a meaning of its own in an inventory",
+            remedy="Undefine the machine on the provider",
+        )
+    return parse_order(observations.wish_of(seen))
+
+
+def decide_machine(
+    seen: SeenMachine,
+    row: MachineRow | None,
+    taken: t.Mapping[str, Taken],
+    sites: t.Mapping[str, str | None],
+) -> MachineChange | None:
+    """What to write of a machine that a provider has, or doesn't have any more (``absent``); ``None`` if nothing.
+
+    :param row: what the store knows; without it the machine and its order are rebuilt from what was seen.
     :param taken: machines and hosts by name.
-    :param providers: rows of the known providers by name.
+    :param sites: the site of each known provider, by the provider's name.
     :raises GridError: ``unknown_provider``, ``name_taken``, ``reserved_name``, ``stale_copy``, and as
         :func:`parse_order`.
     """
     absent = seen["state"] == "absent"
     if absent and (row is None or row["future"]):
-        return Change(seen["name"], [], None, {}, (row or {}).get("uuid"))
-    if seen["provider"] not in providers:
+        return None
+    if seen["provider"] not in sites:
         raise GridError(
             "unknown_provider",
             f"{seen['provider']} is not registered",
             remedy="Register the provider, in the same task or before",
             provider=seen["provider"],
         )
-    spec = None
     if row is None:
-        other = taken.get(seen["name"])
-        if other is not None:
-            raise GridError(
-                "name_taken",
-                f"{seen['provider']} has a machine {seen['uuid']} of this name, but the store knows another {other['kind']} of this name",
-                remedy="Cancel the order of that name (state=absent), or undefine the machine on the provider",
-                uuid=seen["uuid"],
-            )
-        if seen["name"] in RESERVED_NAMES:
-            raise GridError(
-                "reserved_name",
-                f"{seen['name']} has a meaning of its own in an inventory",
-                remedy="Undefine the machine on the provider",
-            )
-        spec = parse_order(observations.wish_of(seen))
-    else:
-        _check_copy(seen, row)
-    before, after = _machine_states(seen, row, providers)
-    actions = ["rebuild"] if row is None else []
-    if row is not None and row["future"]:
+        spec = _rebuilt(seen, taken)
+        return MachineChange(seen, ["rebuild"], None, _state_after(seen, None, sites[seen["provider"]]), spec)
+    _check_copy(seen, row)
+    before, after = _state_before(row), _state_after(seen, row, sites[seen["provider"]])
+    actions = []
+    if row["future"]:
         actions.append("exist")
-    elif row is not None and row["provider"] != seen["provider"]:
+    elif row["provider"] != seen["provider"]:
         actions.append("move")
-    if row is not None and row["missing"] and not absent:
+    if row["missing"] and not absent:
         actions.append("return")
     if not actions and changed_keys(_compared(before), _compared(after)):
         actions.append("update")
-    return Change(seen["name"], actions, before, after, (row or {}).get("uuid"), spec, seen)
+    return MachineChange(seen, actions, before, after)
 
 
-def _compared(state: Row | None) -> Row | None:
-    """What counts as a change. Who told the address doesn't: a guest's agent comes up later than its lease."""
-    if state is None:
-        return None
-    return {**state, "facts": {key: value for key, value in (state["facts"] or {}).items() if key != "address_source"}}
+def _compared(state: MachineState) -> Values:
+    """What counts as a change. The source of the address doesn't: a guest's agent starts later than its lease."""
+    return {**state, "facts": {key: value for key, value in state["facts"].items() if key != "address_source"}}
 
 
-def _machine_states(seen: Row, row: query.Row | None, providers: t.Mapping[str, Row]) -> tuple[Row | None, Row]:
-    """The machine's columns before and after. What isn't told stays; so do the last known addresses when none are seen."""
-    old_facts = dict((row or {}).get("facts") or {})
-    facts = {**old_facts, **seen["facts"]}
-    if not facts.get("addresses") and old_facts.get("addresses"):
-        facts["addresses"], facts["address_source"] = old_facts["addresses"], old_facts.get("address_source")
-    columns = ("state", "generation", *_HARDWARE)
-    after = {column: seen.get(column, (row or {}).get(column)) for column in columns}
-    after.update(
-        provider=seen["provider"],
-        site=providers[seen["provider"]].get("site"),
-        address=next(iter(facts.get("addresses") or ()), None),
-        facts=facts,
-        future=False,
-    )
-    return (None if row is None else {column: row[column] for column in after}), after
+def _state_before(row: MachineRow) -> MachineState:
+    return {
+        "state": row["state"],
+        "generation": row["generation"],
+        "cpus": row["cpus"],
+        "memory": row["memory"],
+        "disk": row["disk"],
+        "provider": row["provider"],
+        "site": row["site"],
+        "address": row["address"],
+        "facts": row["facts"],
+        "future": row["future"],
+    }
 
 
-def newest_copies(machines: t.Sequence[Row], rows: t.Mapping[str, query.Row]) -> dict[str, str]:
-    """The provider of the copy that counts, for each uuid seen more than once: newest, running, where it is known to
-    be."""
-    copies: dict[str, list[Row]] = {}
+def _state_after(seen: SeenMachine, row: MachineRow | None, site: str | None) -> MachineState:
+    """What wasn't reported keeps its value; so do the last known addresses if there are none now."""
+    old: MachineFacts = row["facts"] if row else {}
+    facts: MachineFacts = {**old, **seen["facts"]}
+    if not facts.get("addresses") and old.get("addresses"):
+        facts["addresses"], facts["address_source"] = old["addresses"], old.get("address_source")
+    return {
+        "state": seen["state"],
+        "generation": seen.get("generation", row["generation"] if row else None),
+        "cpus": seen.get("cpus", row["cpus"] if row else None),
+        "memory": seen.get("memory", row["memory"] if row else None),
+        "disk": seen.get("disk", row["disk"] if row else None),
+        "provider": seen["provider"],
+        "site": site,
+        "address": next(iter(facts.get("addresses") or ()), None),
+        "facts": facts,
+        "future": False,
+    }
+
+
+def newest_copies(machines: t.Iterable[SeenMachine], rows: t.Mapping[str, MachineRow]) -> dict[str, str]:
+    """The provider of the copy that counts, for each uuid that was seen more than once.
+
+    The highest generation counts; of equal ones the copy that runs, else the one on the provider that the store knows.
+
+    :param rows: the store's machines by uuid.
+    """
+    copies: dict[str, list[SeenMachine]] = {}
     for seen in machines:
         copies.setdefault(seen["uuid"], []).append(seen)
 
-    def rank(seen: Row) -> tuple[t.Any, ...]:
-        known = rows.get(seen["uuid"], {}).get("provider")
-        return (
-            seen["state"] != "absent",
-            seen.get("generation", 0),
-            seen["state"] == "running",
-            seen["provider"] == known,
-            seen["provider"],
-        )
+    def rank(seen: SeenMachine) -> tuple[bool, int, bool, bool, str]:
+        row, state, provider = rows.get(seen["uuid"]), seen["state"], seen["provider"]
+        known = row is not None and row["provider"] == provider
+        return state != "absent", seen.get("generation", 0), state == "running", known, provider
 
     return {uuid: max(found, key=rank)["provider"] for uuid, found in copies.items() if len(found) > 1}
 
 
-def _readmit(connection: sa.Connection, spec: t.Mapping[str, t.Any], seen: Row, provider: str) -> None:
-    """Write the reservation of a machine whose order was rebuilt, so that it takes its room before the next deployment
-    too. It was admitted once: nothing is asked again. What ended meanwhile is gone.
-    :param provider: its uuid."""
+def _readmit(connection: sa.Connection, spec: Spec, seen: SeenMachine, provider: str) -> None:
+    """Write the reservation of a machine whose order was rebuilt, unless it has ended.
+
+    It was admitted once, so it is not checked again.
+
+    :param provider: uuid of the provider.
+    """
     wanted, now = (spec.get("performance") or {}).get("reservation"), writing.now()
     if not wanted or wanted.get("to", FOREVER) <= now:
         return
@@ -214,29 +297,36 @@ def _readmit(connection: sa.Connection, spec: t.Mapping[str, t.Any], seen: Row, 
     writing.insert(connection, schema.RESERVATION, [row])
 
 
+def _image(facts: MachineFacts) -> NewImage:
+    """The image that a machine is made from; empty if it isn't known."""
+    image = facts.get("image")
+    digest = image.get("digest") if image else None
+    return {"digest": digest, "name": image.get("name")} if image and digest else {}
+
+
 class Registration:
-    """One run of the module: decides all within the caller's transaction, then writes it unless checking."""
+    """One run of the module: decides on everything within the caller's transaction; :meth:`write` writes it."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self.connection = connection
         self.machines = {row["uuid"]: row for row in query.machines(connection)}
         self.hosts = {row["name"]: row for row in query.hosts(connection)}
-        self.host_changes: list[Change] = []
-        self.machine_changes: list[Change] = []
-        self.doomed: list[str] = []
-        self.vanished: list[query.Row] = []
+        self.host_changes: list[HostChange] = []
+        self.machine_changes: list[MachineChange] = []
+        self.retired: list[str] = []  # uuids
+        self.vanished: list[MachineRow] = []
         self.foreign: list[domains.Foreign] = []
-        self.samples: list[Row] = []
+        self.samples: list[SampleRow] = []
 
-    def see_hosts(self, given: t.Sequence[t.Any]) -> list[Result]:
+    def see_hosts(self, given: t.Sequence[object]) -> list[Result]:
         """Decide on providers and homes."""
-        by_name = {row["name"]: row for row in self.machines.values()}
+        machines = {row["name"] for row in self.machines.values()}
 
-        def decide(entry: t.Any) -> Result:
+        def decide(entry: object) -> Result:
             seen = observations.read_host(entry)
-            change = decide_host(seen, self.hosts.get(seen["name"]), by_name)
+            change = decide_host(seen, self.hosts.get(seen["name"]), machines)
             self.host_changes.append(change)
-            return {"changed": change.changed, "actions": change.actions}
+            return {"changed": bool(change.actions), "actions": change.actions}
 
         return [
             attempt(
@@ -245,12 +335,12 @@ class Registration:
             for position, entry in enumerate(given, 1)
         ]
 
-    def see_machines(self, given: t.Sequence[t.Any]) -> list[Result]:
-        """Decide on machines; those that are not of this collection are passed over."""
+    def see_machines(self, given: t.Sequence[object]) -> list[Result]:
+        """Decide on machines; domains that are not the grid's are ignored."""
         entries = [entry for entry in given if not (isinstance(entry, t.Mapping) and entry.get("foreign"))]
-        read: dict[int, Row] = {}
+        read: dict[int, SeenMachine] = {}
 
-        def look(position: int, entry: t.Any) -> Result:
+        def look(position: int, entry: object) -> Result:
             read[position] = observations.read_machine(entry)
             return {}
 
@@ -263,17 +353,19 @@ class Registration:
             )
             for position, entry in enumerate(entries, 1)
         ]
-        newest = newest_copies(list(read.values()), self.machines)
-        providers = {**self.hosts, **{change.name: change.after for change in self.host_changes}}
-        taken = {row["name"]: row for row in (*self.machines.values(), *self.hosts.values())}
+        newest = newest_copies(read.values(), self.machines)
+        sites = {name: row["site"] for name, row in self.hosts.items()}
+        sites.update({change.name: change.site for change in self.host_changes})
+        rows: list[HostColumns] = [*self.machines.values(), *self.hosts.values()]
+        taken = {row["name"]: Taken(row["name"], row["kind"]) for row in rows}
         for position, seen in read.items():
             counts = newest.get(seen["uuid"]) or seen["provider"]
-            decide = functools.partial(self._see_machine, seen, counts, taken, providers)
+            decide = functools.partial(self._see_machine, seen, counts, taken, sites)
             results[position - 1] = attempt(seen["name"], decide, kind="machine", tried="register the machine")
         return results
 
     def _see_machine(
-        self, seen: Row, newest: str, taken: dict[str, query.Row], providers: t.Mapping[str, Row]
+        self, seen: SeenMachine, newest: str, taken: dict[str, Taken], sites: t.Mapping[str, str | None]
     ) -> Result:
         if seen["state"] != "absent" and seen["provider"] != newest:
             raise GridError(
@@ -282,16 +374,21 @@ class Registration:
                 remedy="Find out which one is right, and undefine it on the other",
                 providers=sorted({newest, seen["provider"]}),
             )
-        if seen["state"] == "absent" and seen["provider"] != self.machines.get(seen["uuid"], {}).get("provider"):
+        row = self.machines.get(seen["uuid"])
+        if seen["state"] == "absent" and (row is None or row["provider"] != seen["provider"]):
             return {"uuid": seen["uuid"], "actions": []}
-        change = decide_machine(seen, self.machines.get(seen["uuid"]), taken, providers)
-        taken.setdefault(seen["name"], {"kind": "machine"})
-        self.machine_changes.append(change)
-        return {"uuid": seen["uuid"], "changed": change.changed, "actions": change.actions}
+        change = decide_machine(seen, row, taken, sites)
+        taken.setdefault(seen["name"], Taken(seen["name"], "machine"))
+        actions = []
+        if change is not None:
+            self.machine_changes.append(change)
+            actions = change.actions
+        return {"uuid": seen["uuid"], "changed": bool(actions), "actions": actions}
 
-    def see_all(self, complete: t.Sequence[str], given: t.Sequence[t.Any]) -> dict[str, list[Result]]:
-        """Decide on what a complete look at these providers didn't show, and on what it showed that is not the grid's.
+    def see_all(self, complete: t.Sequence[str], given: t.Sequence[object]) -> dict[str, list[Result]]:
+        """Decide on machines that vanished from these providers, and on domains there that are not the grid's.
 
+        :param complete: names of providers of which ``given`` has all machines.
         :param given: the same machines as for :meth:`see_machines`.
         """
         seen = {
@@ -314,11 +411,11 @@ class Registration:
         ]
         return {"vanished": gone, "foreign": [change.result() for change in self.foreign]}
 
-    def see_samples(self, given: t.Sequence[t.Any]) -> list[Result]:
-        """Decide on measurements. They are kept beside each other and change nothing."""
+    def see_samples(self, given: t.Sequence[object]) -> list[Result]:
+        """Decide on measurements. Each is added; none counts as a change."""
         objects = samples.objects_by_name(self.connection) if given else {}
 
-        def decide(entry: t.Any) -> Result:
+        def decide(entry: object) -> Result:
             self.samples.append(samples.read_sample(entry, objects))
             return {}
 
@@ -330,8 +427,8 @@ class Registration:
         ]
 
     def forget(self, gone: t.Sequence[str]) -> list[Result]:
-        """Decide on machines that were retired: all their rows go. What is no machine stays."""
-        self.doomed = [uuid for uuid in dict.fromkeys(gone) if uuid in self.machines]
+        """Decide on machines that were retired: all their rows are deleted. Other uuids are ignored."""
+        self.retired = [uuid for uuid in dict.fromkeys(gone) if uuid in self.machines]
         return [
             {
                 "name": self.machines[uuid]["name"] if uuid in self.machines else uuid,
@@ -346,23 +443,22 @@ class Registration:
         """For ``--diff``."""
         gone = [
             diff(f"machine {self.machines[uuid]['name']}", {"uuid": uuid, "owner": self.machines[uuid]["owner"]}, None)
-            for uuid in self.doomed
+            for uuid in self.retired
         ]
-        hosts = [change.diff("host") for change in self.host_changes if change.changed]
+        hosts = [change.diff() for change in self.host_changes if change.actions]
         lost = [diff(f"machine {row['name']}", {"state": row["state"]}, {"state": "vanished"}) for row in self.vanished]
-        return hosts + [change.diff("machine") for change in self.machine_changes if change.changed] + lost + gone
+        return hosts + [change.diff() for change in self.machine_changes if change.actions] + lost + gone
 
     def write(self) -> None:
-        """Carry out what was decided."""
-        sites = writing.ensure_sites(self.connection, [change.after.get("site") for change in self.host_changes])
+        """Write what was decided."""
+        sites = writing.ensure_sites(self.connection, [change.site for change in self.host_changes])
         hosts = {name: row["uuid"] for name, row in self.hosts.items()}
         for change in self.host_changes:
             hosts[change.name] = self._write_host(change, sites)
-        images = [change.after["facts"].get("image") or {} for change in self.machine_changes if change.seen]
+        images = [_image(change.after["facts"]) for change in self.machine_changes]
         image_uuids = writing.ensure_images(self.connection, images)
-        for change in self.machine_changes:
-            if change.seen:
-                self._write_machine(change, sites, hosts, image_uuids)
+        for machine in self.machine_changes:
+            self._write_machine(machine, sites, hosts, image_uuids)
         self._write_plugs()
         time = writing.now()
         for row in self.vanished:
@@ -372,38 +468,39 @@ class Registration:
         )
         domains.write_foreign(self.connection, self.foreign, hosts)
         writing.insert(self.connection, schema.SAMPLE, self.samples)
-        writing.delete(self.connection, self.doomed)
+        writing.delete(self.connection, self.retired)
 
     def _write_plugs(self) -> None:
-        """The networks of the machines, where they tell one that isn't known yet."""
-        told = {
-            change.seen["uuid"]: (change.after["facts"].get("network"), change.after["facts"].get("mac"))
-            for change in self.machine_changes
-            if change.seen and change.after["facts"].get("network")
-        }
-        known = query.plugs(self.connection, told)
-        new = {uuid: plug for uuid, plug in told.items() if known.get(uuid) != plug}
+        """Write the networks of machines that are on another one than the store knows."""
+        reported = {}
+        for change in self.machine_changes:
+            network = change.after["facts"].get("network")
+            if network:
+                reported[change.seen["uuid"]] = (network, change.after["facts"].get("mac"))
+        known = query.plugs(self.connection, reported)
+        new = {uuid: plug for uuid, plug in reported.items() if known.get(uuid) != plug}
         networks = writing.ensure_networks(self.connection, [name for name, dummy in new.values()]) if new else {}
         writing.plug(self.connection, [(uuid, networks[name], mac) for uuid, (name, mac) in new.items()])
 
-    def _write_host(self, change: Change, sites: t.Mapping[str, str]) -> str:
-        columns = {column: change.after.get(column) for column in (*_CONNECTION, *_HARDWARE, "price")}
-        values = {**columns, "site": sites.get(change.after.get("site") or ""), "seen": writing.now()}
+    def _write_host(self, change: HostChange, sites: t.Mapping[str, str]) -> str:
+        here, time = sites.get(change.site or ""), writing.now()
+        columns = {column: change.after.get(column) for column in _HOST_COLUMNS}
+        values: dict[str, object] = {**columns, "site": here, "seen": time}
+        facts = change.seen.get("facts", {})
         if "facts" in change.seen:
-            values["facts"] = change.seen["facts"]
-            values.update(observations.read_measured(change.seen["facts"]))
+            values["facts"] = facts
+            values.update(observations.read_measured(facts))
         uuid = change.uuid
         if uuid is None:
             uuid = writing.new_uuid()
             writing.add_hosts(self.connection, [{"uuid": uuid, "name": change.name, **values}])
         else:
             writing.update(self.connection, schema.HOST, uuid, values)
-        if "images" in change.seen.get("facts", {}):
-            writing.set_layer_places(self.connection, uuid, observations.read_layers(change.seen["facts"]))
-        here, time = sites.get(change.after.get("site") or ""), writing.now()
+        if "images" in facts:
+            writing.set_layer_places(self.connection, uuid, observations.read_layers(facts))
         self.samples += [
             {"object": here, "peer": sites[site], "metric": "latency", "time": time, "value": seconds}
-            for site, seconds in observations.read_latencies(change.seen.get("facts", {})).items()
+            for site, seconds in observations.read_latencies(facts).items()
             if here and site in sites and sites[site] != here
         ]
         details = {"fields": changed_keys(change.before, change.after)}
@@ -411,14 +508,19 @@ class Registration:
         return uuid
 
     def _write_machine(
-        self, change: Change, sites: t.Mapping[str, str], hosts: t.Mapping[str, str], images: t.Mapping[str, str]
+        self,
+        change: MachineChange,
+        sites: t.Mapping[str, str],
+        hosts: t.Mapping[str, str],
+        images: t.Mapping[str, str],
     ) -> None:
         seen, after, time = change.seen, change.after, writing.now()
         row = self.machines.get(seen["uuid"])
-        columns = ("state", "generation", "address", "facts", *_HARDWARE)
-        missing = ((row or {}).get("missing") or time) if after["state"] == "absent" else None
-        values = {column: after[column] for column in columns}
-        values.update(site=sites.get(after["site"] or ""), seen=time, missing=missing)
+        missing = ((row["missing"] if row else None) or time) if after["state"] == "absent" else None
+        values = {
+            **{column: value for column, value in after.items() if column not in ("provider", "future")},
+            **{"site": sites.get(after["site"] or ""), "seen": time, "missing": missing},
+        }
         if row is None:
             writing.add_hosts(
                 self.connection, [{"uuid": seen["uuid"], "name": seen["name"], "kind": "machine", **values}]
@@ -440,10 +542,10 @@ class Registration:
                 writing.clear_future(self.connection, seen["uuid"])
         if row is None or row["provider"] != seen["provider"]:
             writing.set_constituent(self.connection, seen["uuid"], "provider", hosts[seen["provider"]])
-        image = images.get((after["facts"].get("image") or {}).get("digest") or "")
+        image = images.get(_image(after["facts"]).get("digest") or "")
         if image and (row is None or row["image_uuid"] != image):
             writing.set_constituent(self.connection, seen["uuid"], "image", image)
         fields = [field for field in changed_keys(change.before, after) if field != "facts"]
-        facts = changed_keys((change.before or {}).get("facts"), after["facts"])
+        facts = changed_keys(change.before["facts"] if change.before else None, after["facts"])
         details = {"state": after["state"], "provider": seen["provider"], "fields": [*fields, *facts]}
         writing.add_events(self.connection, [(seen["uuid"], action, details) for action in change.actions])

@@ -1,8 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a complete look at a provider tells beside the machines on it: which are gone, what else runs there. Marks,
-never deletes."""
+"""Machines that vanished and domains that are not the grid's, as a complete look at a provider shows them.
+
+They are marked in the store, never deleted.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +13,23 @@ import typing as t
 import uuid as uuids
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import observations
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema, writing
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import schema, writing
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.records import (
+    ForeignDomainRow,
+    MachineRow,
+)
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result
 
 if t.TYPE_CHECKING:
     import sqlalchemy as sa
 
-Row = t.Dict[str, t.Any]
 
+def vanished(machines: t.Iterable[MachineRow], complete: t.Container[str], seen: t.Container[str]) -> list[MachineRow]:
+    """Machines that should be on a provider that was looked at completely, and were seen nowhere.
 
-def vanished(machines: t.Iterable[query.Row], complete: t.Container[str], seen: t.Container[str]) -> list[query.Row]:
-    """Machines that should be on a provider that was looked at completely, and were seen nowhere."""
+    :param complete: names of these providers.
+    :param seen: uuids of the machines that were seen.
+    """
     return [
         row
         for row in machines
@@ -33,23 +42,22 @@ def vanished(machines: t.Iterable[query.Row], complete: t.Container[str], seen: 
 
 @dataclasses.dataclass(frozen=True)
 class Foreign:
-    """A domain that is not the grid's: ``actions`` is what becomes of its row."""
+    """A domain that is not the grid's, and what becomes of its row."""
 
-    provider: str
+    provider: str  # name
     uuid: str
     name: str
     state: str | None
-    actions: tuple[str, ...]
+    actions: tuple[str, ...] = ()  # one of appear, update, own, vanish; or none
 
-    def result(self) -> Row:
+    def result(self) -> Result:
         """The return value."""
         shown = {"provider": self.provider, "uuid": self.uuid, "name": self.name, "state": self.state}
         return {**shown, "changed": bool(self.actions), "actions": list(self.actions)}
 
 
-def read_foreign(given: t.Any) -> tuple[str, str, str, str | None] | None:
-    """Provider, uuid, name and state of a foreign domain as machine_info tells it; ``None`` for what is none or makes
-    no sense."""
+def read_foreign(given: object) -> Foreign | None:
+    """A foreign domain as ``machine_info`` reports it; ``None`` for anything else."""
     if not isinstance(given, t.Mapping) or not given.get("foreign"):
         return None
     provider, name, state = given.get("provider"), given.get("name"), given.get("state")
@@ -60,42 +68,43 @@ def read_foreign(given: t.Any) -> tuple[str, str, str, str | None] | None:
     if not isinstance(provider, str) or not isinstance(name, str):
         return None
     shown = "".join(character if character.isprintable() else "?" for character in name)[:253]
-    return provider, uuid, shown, state if state in observations.STATES else None
+    return Foreign(provider, uuid, shown, state if state in observations.STATES else None)
 
 
 def decide_foreign(
-    given: t.Iterable[t.Any],
-    known: t.Mapping[tuple[str, str], query.Row],
+    given: t.Iterable[object],
+    known: t.Mapping[tuple[str, str], ForeignDomainRow],
     complete: t.Collection[str],
     machines: t.Container[str],
 ) -> list[Foreign]:
     """What to write of foreign domains.
-    :param known: rows by provider and uuid.
-    :param machines: uuids that are the grid's own."""
+
+    :param known: rows by the name of the provider and uuid.
+    :param complete: names of the providers that were looked at completely.
+    :param machines: uuids of the grid's own machines.
+    """
     found: dict[tuple[str, str], Foreign] = {}
-    for entry in map(read_foreign, given):
-        if entry is None:
-            continue
-        provider, uuid, name, state = entry
-        row = known.get((provider, uuid))
+    for domain in filter(None, map(read_foreign, given)):
+        row = known.get((domain.provider, domain.uuid))
         actions: tuple[str, ...] = ()
         if row is None or row["missing"]:
             actions = ("appear",)
-        elif (row["name"], row["state"]) != (name, state):
+        elif (row["name"], row["state"]) != (domain.name, domain.state):
             actions = ("update",)
-        found[provider, uuid] = Foreign(provider, uuid, name, state, actions)
+        found[domain.provider, domain.uuid] = dataclasses.replace(domain, actions=actions)
     for (provider, uuid), row in known.items():
         if provider in complete and (provider, uuid) not in found and not row["missing"]:
-            # What was foreign may have become a machine of the grid; it hasn't vanished then, but it is no foreign
-            # domain any more.
-            found[provider, uuid] = Foreign(
-                provider, uuid, row["name"], row["state"], ("own" if uuid in machines else "vanish",)
-            )
+            # A foreign domain that became a machine of the grid has not vanished, but it is not foreign any more.
+            action = "own" if uuid in machines else "vanish"
+            found[provider, uuid] = Foreign(provider, uuid, row["name"], row["state"], (action,))
     return list(found.values())
 
 
 def write_foreign(connection: sa.Connection, changes: t.Iterable[Foreign], hosts: t.Mapping[str, str]) -> None:
-    """Carry out what was decided. :param hosts: uuids of providers by name."""
+    """Write what was decided.
+
+    :param hosts: uuids of providers by name.
+    """
     table, now = schema.FOREIGN_DOMAIN, writing.now()
     for change in changes:
         host = hosts.get(change.provider)
