@@ -121,17 +121,18 @@ from ansible.utils.unsafe_proxy import wrap_var
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import entries as view
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import listing
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.records import HostRow, MachineRow
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_duration
 
 _UNTRUSTED = hasattr(BaseInventoryPlugin, "trusted_by_default")
-"""Whether Ansible takes no text for a template that it wasn't told to (ansible-core 2.19 on); before, each has to be
-marked."""
+"""Whether Ansible treats text as a template only if it is marked as trusted (ansible-core 2.19 and later). Before that,
+untrusted text has to be marked."""
 
 _SUFFIXES = ("grid.yml", "grid.yaml")
 
 
 def _may_be(path: str) -> bool:
-    """Whether there is a store, or something is wrong that :class:`Store` tells of."""
+    """Whether there is a store, or something that :class:`Store` reports an error of."""
     try:
         return listing.has_content(path)
     except OSError:
@@ -139,7 +140,7 @@ def _may_be(path: str) -> bool:
 
 
 class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
-    """Reads rows, has :mod:`_information.inventory` make entries of them, and adds these."""
+    """Reads rows of the store, turns them into entries, and adds these."""
 
     NAME = "virtuoso.grid.grid"
     trusted_by_default = False
@@ -149,7 +150,7 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
         return bool(super().verify_file(path)) and path.endswith(_SUFFIXES)
 
     def parse(self, inventory: InventoryData, loader: DataLoader, path: str, cache: bool = True) -> None:
-        """Add the store's hosts, from the cache if that is wanted and fresh."""
+        """Add the hosts of the store; from the cache if it is enabled and fresh."""
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
         key = self.get_cache_key(path)
@@ -159,8 +160,7 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
             entries = self._entries(path)
             if self.get_option("cache"):
                 self._cache[key] = entries
-        # Read once: an option's value is worked out at each look, which for each host would take longer than all else
-        # here.
+        # Read once: Ansible computes an option's value at each call, which for each host would take most of the time.
         providers = self.get_option("providers")
         constructs = [(construct, self.get_option(option)) for option, construct in self._constructs()]
         wanted = [(construct, value) for construct, value in constructs if value]
@@ -172,7 +172,7 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
                 construct(value, variables, entry["name"], strict=strict)
 
     def _before(self) -> str:
-        """What was last seen before then is stale. Worked out for a cached inventory too, because time goes on."""
+        """The time before which what was last seen is stale. Computed for a cached inventory too, because time passes."""
         try:
             seconds = parse_duration(self.get_option("stale_after"), "stale_after")
             then = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=seconds)
@@ -211,13 +211,14 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
         )
         return view.entries(*read, include=self.get_option("include"), known_hosts=known_hosts)
 
-    def _read_store(self, location: str, directory: str) -> tuple[str | None, tuple[list[view.Row], list[view.Row]]]:
-        """The store's file, if it is one, then machines and hosts: the way for servers, conditions, and whatever is
-        wrong.
+    def _read_store(self, location: str, directory: str) -> tuple[str | None, tuple[list[MachineRow], list[HostRow]]]:
+        """The file of the store (``None`` for a server), then machines and hosts, read with SQLAlchemy.
+
+        Needed for servers and conditions; and whatever is wrong with a file gets its error here.
 
         :raises GridError: as :class:`Store`, and as :func:`find.matching`.
         """
-        # Only here: loading SQLAlchemy takes longer than all else that this plugin does.
+        # Imported here because loading SQLAlchemy takes longer than everything else that this plugin does.
         from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.answer import matching
         from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
         from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
@@ -232,14 +233,18 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
                 machines = [row for row in machines if row["uuid"] in chosen]
         return store.location.path, (machines, hosts)
 
-    def _add(self, entry: view.Entry, providers: bool) -> dict[str, t.Any]:
-        """Add a host with its groups and variables; returns the variables. :param providers: as the option."""
-        inventory, name, variables = self.inventory, entry["name"], dict(entry["variables"])
+    def _add(self, entry: view.Entry, providers: bool) -> view.Variables:
+        """Add a host with its groups and variables; returns the variables.
+
+        :param providers: the option of this name.
+        """
+        inventory = t.cast(InventoryData, self.inventory)
+        name, variables = entry["name"], dict(entry["variables"])
         is_machine = variables["virtuoso_kind"] == "machine"
         known = inventory.hosts.get(name)
         if is_machine and known and "ansible_host" in known.vars:
             self.display.warning(
-                f"another inventory says how the host {name} is reached; the machine of this name is left to that"
+                f"another inventory says how the host {name} is reached; that is used for the machine of this name"
             )
         elif is_machine or providers and not known:
             variables.update(entry["connection"])
@@ -251,8 +256,7 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
             if group not in inventory.groups:
                 inventory.add_group(group)
             inventory.add_child(group, name)
-        # The host's own method: the inventory's looks up the name and copies the value for each variable, as if these
-        # came from anywhere.
+        # The host's own method: that of the inventory looks up the name and copies the value for each variable.
         set_variable = inventory.hosts[name].set_variable
         for variable, value in variables.items():
             set_variable(variable, value if _UNTRUSTED else wrap_var(value))

@@ -158,12 +158,12 @@ machines:
 """
 
 import os
-import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import STORE, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import choosing, views
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import listing
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.records import MachineRow
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, Result, run_module
 
 ARGUMENTS = {
@@ -179,11 +179,11 @@ ARGUMENTS = {
 
 
 def work(module: AnsibleModule) -> Result:
-    """Read."""
+    """Read the machines."""
     store, names, uuids = (module.params[name] for name in ("store", "names", "uuids"))
     path = listing.file_of(store, os.getcwd()) if names is None and uuids is None else None
     listed = listing.read(path) if path else None
-    rows = listed[0] if listed else _asked(store, names, uuids)
+    rows = listed[0] if listed else _queried(store, names, uuids)
     machines = [views.machine_view(row) for row in rows]
     return {
         "changed": False,
@@ -191,9 +191,9 @@ def work(module: AnsibleModule) -> Result:
     }
 
 
-def _asked(store: str, names: list[str] | None, uuids: list[str] | None) -> list[dict[str, t.Any]]:
-    """The rows by way of the database library, which takes longer to load than it takes to list a file of SQLite
-    without it."""
+def _queried(store: str, names: list[str] | None, uuids: list[str] | None) -> list[MachineRow]:
+    """The rows, read with SQLAlchemy. It is imported here because loading it takes longer than reading a file without
+    it."""
     from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
     from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
