@@ -160,7 +160,7 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
             entries = self._entries(path)
             if self.get_option("cache"):
                 self._cache[key] = entries
-        # Read once: Ansible computes an option's value at each call, which for each host would take most of the time.
+        # Read once: Ansible computes an option's value at each call, which would take most of the time.
         providers = self.get_option("providers")
         constructs = [(construct, self.get_option(option)) for option, construct in self._constructs()]
         wanted = [(construct, value) for construct, value in constructs if value]
@@ -172,7 +172,7 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
                 construct(value, variables, entry["name"], strict=strict)
 
     def _before(self) -> str:
-        """The time before which what was last seen is stale. Computed for a cached inventory too, because time passes."""
+        """What was last seen before this time is stale. Computed for a cached inventory too: time passes."""
         try:
             seconds = parse_duration(self.get_option("stale_after"), "stale_after")
             then = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=seconds)
@@ -220,6 +220,7 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
         """
         # Imported here because loading SQLAlchemy takes longer than everything else that this plugin does.
         from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.answer import matching
+        from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.question import Options
         from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
         from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
@@ -228,7 +229,12 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
             machines, hosts = query.machines(connection), query.hosts(connection)
             where, scope = self.get_option("where"), self.get_option("scope")
             if where or scope:
-                asked = {"of": "machine", "where": where, "scope": scope, "include": ["virtual", "future"]}
+                asked: Options = {
+                    "of": "machine",
+                    "where": where,
+                    "scope": scope,
+                    "include": ["virtual", "future"],
+                }
                 chosen = matching(connection, asked)
                 machines = [row for row in machines if row["uuid"] in chosen]
         return store.location.path, (machines, hosts)
