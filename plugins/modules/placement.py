@@ -242,7 +242,7 @@ def work(module: AnsibleModule) -> Result:
         with store.writing():
             pass  # makes a store, or brings an older one up to date, which a reader can't
     with store.reading(empty_if_missing=check) as connection:
-        proposal, told = propose(connection, request, check=check)
+        proposal, report = propose(connection, request, check=check)
         if check:
             machines, diffs = place(connection, request, check=True, proposal=proposal)
     if not check:
@@ -252,7 +252,7 @@ def work(module: AnsibleModule) -> Result:
         "changed": any(machine["changed"] for machine in machines),
         "machines": machines,
         "machine_type": newest_machine_type(request.providers),
-        "solver": {**dataclasses.asdict(told), "library": available()},
+        "solver": {**dataclasses.asdict(report), "library": available()},
         "diff": diffs,
     }
 

@@ -222,13 +222,13 @@ def placed(number: int, rooms: int) -> list[Row]:
     demands, providers = ours(names, machines)
     case = f"place {number} machines on {rooms} providers"
     begin = time.monotonic()
-    answers, told = improvement.place(demands, providers, Past(), RULES, within=WITHIN, seed=SEED, weights=WEIGHTS)
+    answers, report = improvement.place(demands, providers, Past(), RULES, within=WITHIN, seed=SEED, weights=WEIGHTS)
     seconds = time.monotonic() - begin
     where = {demand.name: answer.provider for demand, answer in zip(demands, answers) if answer.provider}
     given, numbers = problem_of(demands, providers)
     rows = [
         row(case, "virtuoso", "score", score(names, machines, where), ""),
-        row(case, "virtuoso", "time", seconds, f"s ({told.engine})"),
+        row(case, "virtuoso", "time", seconds, f"s ({report.engine})"),
         row(
             case,
             "virtuoso",
