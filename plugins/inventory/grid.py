@@ -11,22 +11,20 @@ short_description: Machines that were ordered, as hosts
 version_added: 0.1.0
 description:
   - Reads the store of the information service, and adds each machine as a host that any playbook can use. It is reached
-    by SSH through its provider, or through the home of its network if that is registered; none of them needs anything
-    for that but SSH.
+    by SSH through its provider, or through the home of its network if that is registered. These need nothing but SSH.
   - Its configuration is a file whose name ends with C(grid.yml) or C(grid.yaml).
   - Machines are in the group C(machines), and in groups by state, site, owner, image and tag, C(state_running),
-    C(site_north), C(owner_alice), C(image_debian_12), C(tag_web). Characters that names of groups can't have become
-    underscores.
+    C(site_north), C(owner_alice), C(image_debian_12), C(tag_web). Characters that are not allowed in names of
+    groups become underscores.
   - Host variables begin with C(virtuoso_), C(virtuoso_uuid), C(virtuoso_reference), C(virtuoso_state),
     C(virtuoso_provider), C(virtuoso_site), C(virtuoso_owner), C(virtuoso_image), C(virtuoso_vcpus), C(virtuoso_memory)
     and C(virtuoso_disk) (bytes), C(virtuoso_addresses), C(virtuoso_mac), C(virtuoso_network), C(virtuoso_display),
     C(virtuoso_tags), C(virtuoso_seen), C(virtuoso_stale) and others.
-  - The host key of a machine is accepted at first sight and kept under the machine's uuid, so machines that get the
-    same address one after the other are not taken for each other.
-  - Providers and homes that the store knows get the variables C(virtuoso_kind), C(virtuoso_uuid) and C(virtuoso_seen),
-    and the group of their site. How they are reached, and whether they are in the group C(providers), is left to the
-    inventory that names them, unless O(providers) is set. So a provider that is taken out of that inventory gets no
-    more machines.
+  - The host key of a machine is accepted at the first connection and kept under the machine's uuid. So machines that
+    have the same address at different times are not confused.
+  - Providers and homes of the store get the variables C(virtuoso_kind), C(virtuoso_uuid) and C(virtuoso_seen), and the
+    group of their site. Unless O(providers) is set, another inventory has to say how they are reached and put them into
+    the group C(providers). So a provider that is removed from that inventory gets no more machines.
   - Nothing that comes from a provider or a machine is ever used as a template.
 author:
   - virtuoso.grid contributors (@virtuoso-grid)
@@ -37,22 +35,22 @@ requirements:
   - SQLAlchemy >= 2.0
 options:
   plugin:
-    description: Says that the file is this plugin's.
+    description: Names this plugin, which makes the file its configuration.
     type: str
     required: true
     choices: [virtuoso.grid.grid]
   store:
     description:
-      - The information service's database, a path of an SQLite file or an SQLAlchemy URL.
+      - The database of the information service, the path of an SQLite file or an SQLAlchemy URL.
       - A relative path is relative to the directory of the configuration file.
-      - A store that doesn't exist yet makes an empty inventory and a warning.
+      - A store that doesn't exist yet gives an empty inventory and a warning.
       - By default the same as the roles', C(virtuoso/grid.db) in E(XDG_DATA_HOME), which is C(~/.local/share) where it
         isn't set.
     type: str
     env:
       - name: VIRTUOSO_STORE
   include:
-    description: Which machines to add, those that exist, those that are ordered and don't exist yet, or both.
+    description: Which machines to add. Those that exist, those that are ordered and don't exist yet, or both.
     type: list
     elements: str
     choices: [existing, future]
@@ -69,23 +67,23 @@ options:
     type: dict
   stale_after:
     description:
-      - Hosts that were last seen longer ago have C(virtuoso_stale) set and are in the group C(stale). They are not left
-        out.
+      - Hosts that were last seen longer ago have C(virtuoso_stale) set and are in the group C(stale). They are still
+        added.
     type: str
     default: 1 d
   providers:
     description:
       - Whether to add the store's providers to the group C(providers), and homes to C(homes), with their site and the
-        connection variables that were registered. Set it where no other inventory names them.
-      - Hosts that an inventory read before this one has are left as they are. Inventories in a directory are read in
-        the order of their names.
+        connection variables that were registered. Set it if no other inventory names them.
+      - Hosts that are in an inventory that was read before this one don't change. Inventories in a directory are read
+        in the order of their names.
     type: bool
     default: false
   known_hosts:
     description:
       - The file in which host keys of machines are kept.
-      - By default it lies beside the store's file and is named as that with C(.known_hosts); for a store on a server it
-        is C(~/.ssh/virtuoso_known_hosts).
+      - By default the path of the store's file followed by C(.known_hosts). For a store on a server,
+        C(~/.ssh/virtuoso_known_hosts).
     type: path
 """
 

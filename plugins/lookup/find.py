@@ -26,7 +26,7 @@ options:
     elements: raw
   store:
     description:
-      - The information service's database, a path of an SQLite file or an SQLAlchemy URL.
+      - The database of the information service, the path of an SQLite file or an SQLAlchemy URL.
       - By default the same as the roles', C(virtuoso/grid.db) in E(XDG_DATA_HOME), which is C(~/.local/share) where it
         isn't set.
     type: str
