@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many plays at once, and what can go wrong below the store: full and read-only file systems, a server that goes away."""
+"""Many plays at once, and failures below the store: full and read-only file systems, a server that goes away."""
 
 from __future__ import annotations
 

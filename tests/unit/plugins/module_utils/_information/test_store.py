@@ -17,8 +17,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._information.store i
     database,
     migrations,
     query,
-    writing,
     schema,
+    writing,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store, locate
 
