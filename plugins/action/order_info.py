@@ -52,9 +52,8 @@ class ActionModule(ActionBase):
             result.update(self._chosen([views.machine_view(row) for row in listed[0]]))
         return result
 
-    def _chosen(self, machines: list[views.MachineView]) -> dict[str, t.Any]:
-        store = str(self._task.args.get("store"))
-        select, limit = self._task.args.get("select"), self._task.args.get("limit")
+    def _chosen(self, machines: list[dict[str, t.Any]]) -> dict[str, t.Any]:
+        store, select, limit = (self._task.args.get(name) for name in ("store", "select", "limit"))
         try:
             return {"changed": False, "machines": choosing.of_store(store, machines, select, limit)}
         except GridError as exc:

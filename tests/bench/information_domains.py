@@ -68,7 +68,7 @@ print(time.monotonic() - begin, hosts)
 
 
 def read_inventory(source: str) -> float:
-    """Seconds that Ansible takes to read an inventory after it is loaded. A play waits for this; the start of the program
+    """Seconds that Ansible takes to read an inventory once it is loaded. A play waits for this; starting the program
     and printing the list don't count."""
     environment = {**os.environ, "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true"}
     done = subprocess.run(

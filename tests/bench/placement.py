@@ -95,8 +95,8 @@ def as_text(names: list[str], machines: list[Machine], where: t.Mapping[str, str
 
 
 def run(argv: list[str], text: str, stdin: str = "") -> tuple[str | None, float]:
-    """Run a program of Ganeti's, with the path of a file with the grid for ``{}``. Returns its output, ``None`` if it took
-    too long, and its seconds."""
+    """Run a program of Ganeti's, with the path of a file with the grid for ``{}``. Returns its output, ``None`` if it
+    took too long, and its seconds."""
     with tempfile.NamedTemporaryFile("w", suffix=".data", encoding="ascii") as file:
         file.write(text)
         file.flush()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory.views import MachineView
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory.views import MachineView as Machine
 
 ALL = "all"
 _SHOWN = 50
@@ -32,7 +32,7 @@ def names_of(select: object) -> list[str]:
     return [name.strip() for name in names if name.strip()]
 
 
-def chosen(machines: t.Sequence[MachineView], select: object, limit: t.Collection[str] | None) -> list[MachineView]:
+def chosen(machines: t.Sequence[Machine], select: object, limit: t.Collection[str] | None) -> list[Machine]:
     """The machines that ``select`` and ``limit`` name, in the order of ``machines``.
 
     :param machines: all machines of the store.
@@ -60,9 +60,7 @@ def chosen(machines: t.Sequence[MachineView], select: object, limit: t.Collectio
     return [machine for machine in within if not names or machine["name"] in names]
 
 
-def of_store(
-    store: str, machines: list[MachineView], select: object, limit: t.Collection[str] | None
-) -> list[MachineView]:
+def of_store(store: str, machines: list[Machine], select: object, limit: t.Collection[str] | None) -> list[Machine]:
     """All machines if neither ``select`` nor ``limit`` is given, else those of :func:`chosen`.
 
     :param store: its location, for errors.
