@@ -144,7 +144,9 @@ def _none_fits(reasons: t.Mapping[str, str]) -> GridError:
 
 def copy_of(error: GridError) -> GridError:
     """Copy an error, because each machine's result adds its own context to it."""
-    return GridError(error.code, error.msg, remedy=error.remedy, **error.details)
+    copied = GridError(error.code, error.msg, remedy=error.remedy)
+    copied.details.update(error.details)
+    return copied
 
 
 def choose(board: Board, bundle: t.Sequence[Demand]) -> list[Answer]:

@@ -331,7 +331,7 @@ def read_demand(
 
 def read_placed(row: MachineRow, use: Use) -> Demand:
     """A machine that is placed already, from its row."""
-    spec = row["spec"] or {}
+    spec = row["spec"]
     return Demand(
         name=row["name"],
         key=row["uuid"],
@@ -339,7 +339,7 @@ def read_placed(row: MachineRow, use: Use) -> Demand:
         at=row["provider"],
         exists=not row["future"],
         owner=row["owner"],
-        tags=frozenset(spec.get("tags") or ()),
-        affinity=frozenset(spec.get("affinity") or ()),
-        anti_affinity=frozenset(spec.get("anti_affinity") or ()),
+        tags=frozenset((spec and spec.get("tags")) or ()),
+        affinity=frozenset((spec and spec.get("affinity")) or ()),
+        anti_affinity=frozenset((spec and spec.get("anti_affinity")) or ()),
     )

@@ -38,11 +38,11 @@ def _held_use(row: MachineRow, images: t.Mapping[str, ImageRow]) -> Use:
 
     :param images: by uuid.
     """
-    spec, image = row["spec"] or {}, images.get(row["image_uuid"] or "")
+    spec, image = row["spec"], images.get(row["image_uuid"] or "")
     return Use(
-        max(row["cpus"] or 0, spec.get("vcpus") or 0),
-        max(row["memory"] or 0, spec.get("memory") or 0),
-        max(row["disk"] or 0, spec.get("disk") or 0),
+        max(row["cpus"] or 0, (spec and spec.get("vcpus")) or 0),
+        max(row["memory"] or 0, (spec and spec.get("memory")) or 0),
+        max(row["disk"] or 0, (spec and spec.get("disk")) or 0),
         image["digest"] if image else None,
         (image["size"] or 0) if image else 0,
     )

@@ -70,8 +70,8 @@ def login_of(row: MachineRow) -> str | None:
 
     An image whose own user is root creates no other users: all keys are root's.
     """
-    own = (row["facts"] or {}).get("user")
-    users = [] if own == "root" else (row["spec"] or {}).get("users") or []
+    own, spec = (row["facts"] or {}).get("user"), row["spec"]
+    users = (spec.get("users") or []) if spec and own != "root" else []
     return next((user["name"] for user in users if user.get("ssh_authorized_keys")), own)
 
 
@@ -121,10 +121,10 @@ def machine_entry(row: MachineRow, way: HostRow | None, known_hosts: str) -> Ent
     :param known_hosts: the file of host keys.
     """
     view = views.machine_view(row)
-    spec, facts = row["spec"] or {}, row["facts"] or {}
+    spec, facts = row["spec"], row["facts"] or {}
     made_from = view["image"]
-    image = (made_from.get("name") if made_from else None) or spec.get("image")
-    tags = facts.get("tags") if row["owner"] is None else spec.get("tags")
+    image = (made_from.get("name") if made_from else None) or (spec["image"] if spec else None)
+    tags = facts.get("tags") if spec is None else spec.get("tags")
     variables = {
         "kind": "machine",
         "reference": reference(row["uuid"]),
@@ -145,8 +145,8 @@ def machine_entry(row: MachineRow, way: HostRow | None, known_hosts: str) -> Ent
         "vcpus": row["cpus"],
         "memory": row["memory"],
         "disk": row["disk"],
-        "network": spec.get("network"),
-        "goal": spec.get("goal"),
+        "network": spec.get("network") if spec else None,
+        "goal": spec.get("goal") if spec else None,
         "tags": tags or [],
     }
     groups = ["machines", group_name("state", view["state"])]

@@ -399,7 +399,7 @@ class Registration:
         self.vanished = domains.vanished(self.machines.values(), set(complete), seen)
         known = query.foreign_domains(self.connection)
         self.foreign = domains.decide_foreign(given, known, set(complete), {*self.machines, *seen})
-        gone = [
+        gone: list[Result] = [
             {
                 "name": row["name"],
                 "uuid": row["uuid"],

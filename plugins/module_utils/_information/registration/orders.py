@@ -155,11 +155,14 @@ def _check_change(spec: Spec, row: MachineRow) -> Spec:
             field="disk",
         )
     # How it starts for the first time can't change any more. Orders of releases before 0.2 don't have the field.
-    kept = {key: value for key, value in spec.items() if key != "start"}
+    kept = t.cast(Spec, {key: value for key, value in spec.items() if key != "start"})
+    if "start" in ordered:
+        kept["start"] = ordered["start"]
+    kept["image"] = ordered["image"]
     # An order without a disk keeps the one that there is, also if the store was rebuilt and knows its size.
     if spec["disk"] is None:
         kept["disk"] = ordered["disk"]
-    return {**kept, **{key: ordered[key] for key in ("image", "start") if key in ordered}}
+    return kept
 
 
 def decide_present(entry: object, known: Known) -> Decision:
