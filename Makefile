@@ -30,7 +30,7 @@ help:
 	@echo "make test              lint, test-sanity, test-unit, test-integration, test-molecule"
 	@echo "make test-faults       the long matrix of faults"
 	@echo "make test-each         long tests on both providers, which make test runs on one"
-	@echo "make bench             every benchmark beside its peers; AREA=images runs one, with CASE=slow-first the cases of images, overlay or life that begin so"
+	@echo "make bench             every benchmark beside its peers; AREA=images runs one, with CASE=slow-first the cases of it that begin so"
 	@echo "make lab               start the lab; make setup only prepares the controller"
 	@echo "make package           the collection as an archive in build/"
 	@echo "make clean             remove the lab and build/; distclean removes the cache as well"

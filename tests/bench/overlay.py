@@ -25,6 +25,7 @@ import time
 import typing as t
 from pathlib import Path
 
+import choice
 import overlay_ways as ways
 from measure import CHECKOUT, LAB, Row, on, play
 
@@ -48,14 +49,14 @@ VNET = 1.6
 """A round trip over VNET as a multiple of the physical path's, as its authors measured it."""
 GOAL = 0.95
 KINDS = ("vxlan", "wireguard", "ssh")
+CASES = (*KINDS, *(f"connect {count} sites" for count in SITES))
 SPACES = {ways.OURS: "virtuoso", ways.BY_HAND: "made by hand"}
 NETWORKS = (("bare lab network", False), ("WAN 100 Mbit/s 20 ms", True))
 
 
 def wanted(case: str) -> bool:
-    """Whether the case is to be measured: all are, or those that begin with a word of the variable CASE, separated by
-    commas."""
-    return case.startswith(tuple(os.environ.get("CASE", "").split(",")))
+    """Whether the case is to be measured."""
+    return case in choice.chosen(CASES)
 
 
 def bridge_name(network: str) -> str:
