@@ -98,7 +98,16 @@ def _up4(size: int) -> int:
 
 
 def make_disk(
-    target: str, work: str, *, size: int, tree: str, kernel: str, initramfs: str, root: str, cmdline: str, progress: Progress
+    target: str,
+    work: str,
+    *,
+    size: int,
+    tree: str,
+    kernel: str,
+    initramfs: str,
+    root: str,
+    cmdline: str,
+    progress: Progress,
 ) -> None:
     """Write the disk as a sparse raw file.
 

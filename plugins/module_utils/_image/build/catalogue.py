@@ -10,8 +10,8 @@ import stat
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.header import FORMATS, MAX_VIRTUAL_SIZE
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.recipe import parse_recipe
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.header import FORMATS, MAX_VIRTUAL_SIZE
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import recipe_digest, version_of
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import check, check_path, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size

@@ -74,7 +74,10 @@ def _stream(url: str, there: int, target: str, progress: Progress) -> None:
             return _stream(url, 0, target, progress)
         code = "source_missing" if exc.code in (401, 403, 404, 410) else "source_unreachable"
         raise GridError(
-            code, f"the server answered {exc.code} to {url}", remedy="Correct the address, or try again later", status=exc.code
+            code,
+            f"the server answered {exc.code} to {url}",
+            remedy="Correct the address, or try again later",
+            status=exc.code,
         ) from exc
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as exc:
         raise unreachable(url, exc) from exc

@@ -10,14 +10,14 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.raw_disk import make
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot, taken
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.catalogue import Wanted, parse_entry
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.raw_disk import make
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.add_layer import layer_of_raw, manifest_of
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot, taken
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import Manifest, reference
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import check, shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._tool import disk_errors
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.add_layer import layer_of_raw, manifest_of
 
 Result = t.Dict[str, t.Any]
 
@@ -41,7 +41,11 @@ def decide(wanted: Wanted, found: Manifest | None, complete: bool, same: Manifes
 
 
 def ensure_present(
-    depot: Depot, entry: t.Mapping[str, t.Any], progress: Progress, check_mode: bool, assumed: list[Manifest] | None = None
+    depot: Depot,
+    entry: t.Mapping[str, t.Any],
+    progress: Progress,
+    check_mode: bool,
+    assumed: list[Manifest] | None = None,
 ) -> Result:
     """Have one image; the result of one entry, with ``diff``.
 
@@ -66,7 +70,9 @@ def ensure_present(
         **_result(depot, wanted, manifest),
         "changed": bool(actions),
         "actions": actions,
-        "diff": diff(f"image {reference(wanted.name, wanted.version)}", before, shown(_named(wanted))) if actions else None,
+        "diff": diff(f"image {reference(wanted.name, wanted.version)}", before, shown(_named(wanted)))
+        if actions
+        else None,
     }
 
 
@@ -76,7 +82,9 @@ def _job(wanted: Wanted) -> str:
 
 def _look(depot: Depot, wanted: Wanted, assumed: t.Sequence[Manifest]) -> tuple[list[str], Manifest | None]:
     """What to do, and the manifest to start from: the image's own, or one of the same recipe."""
-    found = next((item for item in reversed(assumed) if (item["name"], item["version"]) == (wanted.name, wanted.version)), None)
+    found = next(
+        (item for item in reversed(assumed) if (item["name"], item["version"]) == (wanted.name, wanted.version)), None
+    )
     complete = found is not None
     if found is None:
         found = depot.manifest(wanted.name, wanted.version)
@@ -136,7 +144,11 @@ def find_present(depot: Depot, entry: t.Mapping[str, t.Any]) -> Result:
     """
     name, version, digest = entry.get("name"), entry.get("version"), entry.get("digest")
     for manifest in depot.read_manifests()[0]:
-        match = manifest["layers"][-1] == digest if digest else (manifest["name"], manifest["version"]) == (name, str(version))
+        match = (
+            manifest["layers"][-1] == digest
+            if digest
+            else (manifest["name"], manifest["version"]) == (name, str(version))
+        )
         if match and depot.complete(manifest):
             found = manifest["layers"][-1]
             return {

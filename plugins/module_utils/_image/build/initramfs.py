@@ -15,8 +15,8 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.recipe import Recipe
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import tool
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.tree import resolve, run_in
+from ansible_collections.virtuoso.grid.plugins.module_utils._tool import tool
 
 BUSYBOX = "/bin/busybox"
 

@@ -11,15 +11,15 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import bootable
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import header, qemu_img
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import PART
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.catalogue import Wanted, file_facts
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.download import fetch
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.initramfs import make_initramfs
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.tree import make_tree
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import header, qemu_img
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import PART
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._removal import remove_tree
 from ansible_collections.virtuoso.grid.plugins.module_utils._tool import check_space
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.tree import make_tree
 
 # A tree and its file system lie on the disk at the same time, with the downloaded packages
 _SPACE_FOR_PACKAGES = 256 * 2**20

@@ -21,7 +21,18 @@ Recipe = t.Dict[str, t.Any]
 MIB = 2**20
 SIZE_RANGE = (32 * MIB, 2 * 2**40)  # an MBR counts sectors in 32 bits
 
-VARIANTS = ("extract", "custom", "essential", "apt", "required", "minbase", "buildd", "important", "debootstrap", "standard")
+VARIANTS = (
+    "extract",
+    "custom",
+    "essential",
+    "apt",
+    "required",
+    "minbase",
+    "buildd",
+    "important",
+    "debootstrap",
+    "standard",
+)
 INITRAMFS = ("distribution", "minimal")
 
 FIELDS: dict[str, t.Any] = {
@@ -54,7 +65,9 @@ def parse_recipe(given: t.Mapping[str, t.Any]) -> Recipe:
     missing = sorted(key for key, default in FIELDS.items() if default is None and given.get(key) is None)
     if unknown or missing:
         what = f"unknown field {shorten(unknown[0])}" if unknown else f"{missing[0]} is missing"
-        raise GridError("invalid_recipe", f"in the recipe, {what}", remedy=f"The fields of a recipe are: {', '.join(FIELDS)}")
+        raise GridError(
+            "invalid_recipe", f"in the recipe, {what}", remedy=f"The fields of a recipe are: {', '.join(FIELDS)}"
+        )
     recipe = {key: default if given.get(key) is None else given[key] for key, default in FIELDS.items()}
     for key, default in FIELDS.items():
         if isinstance(default, list) or key == "packages":
@@ -79,13 +92,17 @@ def parse_recipe(given: t.Mapping[str, t.Any]) -> Recipe:
 def _check_list(key: str, value: t.Any) -> None:
     if not isinstance(value, list) or len(value) > 2000:
         raise GridError(
-            "invalid_recipe", f"{key} of the recipe is not a list of at most 2000 items", remedy=f"Write {key} as a YAML list"
+            "invalid_recipe",
+            f"{key} of the recipe is not a list of at most 2000 items",
+            remedy=f"Write {key} as a YAML list",
         )
 
 
 def _choice(what: str, value: t.Any, choices: t.Sequence[str]) -> str:
     if value not in choices:
-        raise GridError("invalid_recipe", f"{what} {shorten(value)} is not known", remedy=f"Give one of {', '.join(choices)}")
+        raise GridError(
+            "invalid_recipe", f"{what} {shorten(value)} is not known", remedy=f"Give one of {', '.join(choices)}"
+        )
     return t.cast(str, value)
 
 
@@ -98,7 +115,9 @@ def _check_pattern(value: t.Any) -> str:
 def _parse_file(entry: t.Any) -> dict[str, t.Any]:
     if not isinstance(entry, t.Mapping) or not {"path", "content"} <= set(entry) <= {"path", "content", "mode"}:
         raise GridError(
-            "invalid_recipe", f"{shorten(entry)} is not a file of a recipe", remedy="Give each file as {path, content, mode}"
+            "invalid_recipe",
+            f"{shorten(entry)} is not a file of a recipe",
+            remedy="Give each file as {path, content, mode}",
         )
     path = check_path("file", entry["path"])
     if any(path == place or path.startswith(place + "/") for place in _VOLATILE):

@@ -12,8 +12,8 @@ import stat
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.recipe import Recipe, bootstrap_argv, kept
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._tool import tool
 
 BOOTSTRAP_TIMEOUT = 3600
@@ -129,7 +129,9 @@ def _remove(path: str) -> None:
     except FileNotFoundError:
         pass
     except IsADirectoryError as exc:
-        raise GridError("invalid_path", f"{path} is a directory in the image", remedy="Give the file another path") from exc
+        raise GridError(
+            "invalid_path", f"{path} is a directory in the image", remedy="Give the file another path"
+        ) from exc
 
 
 def keep_only(tree: str, patterns: t.Sequence[str]) -> None:
