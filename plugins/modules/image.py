@@ -269,6 +269,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import disk_errors
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.ensure import (
     ensure_absent,
     ensure_present,
@@ -280,7 +281,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.prun
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions.machines import opened
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import QUIET_SECONDS, Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import disk_errors
 
 TRIED = {
     "present": "make the image",

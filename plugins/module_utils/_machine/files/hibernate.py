@@ -17,19 +17,14 @@ import subprocess
 import time
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._command import BOUND_TO_US, bound_command, missing_remedy
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import check_space, flush
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata, monitor
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import memory
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.disk import Depot, write_whole
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import now
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import (
-    BOUND_TO_US,
-    check_space,
-    flush,
-    missing_remedy,
-    tool,
-)
 
 Head = memory.Head
 Edit = t.Callable[[t.Any], None]
@@ -204,7 +199,9 @@ def compress_file(conn: t.Any, depot: Depot, tree: t.Any, saved: str, target: st
             file.flush()
             os.fsync(file.fileno())
         # The stream has a checksum of what it was made of.
-        tool(["zstd", "-t", "-q", staging], timeout=_TIMEOUT, code="hibernation_failed", remedy="Run the same again")
+        bound_command(
+            ["zstd", "-t", "-q", staging], timeout=_TIMEOUT, code="hibernation_failed", remedy="Run the same again"
+        )
         os.rename(staging, target)
     finally:
         with contextlib.suppress(FileNotFoundError):
