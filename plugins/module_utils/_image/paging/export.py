@@ -14,7 +14,9 @@ import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import disk_errors
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._files import remove_tree
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.paging import plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.paging.ahead import fetch_ahead
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import boot
@@ -22,9 +24,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.boot_st
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.export_names import CACHE_NAME, PAGER, SOURCE
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.qemu_img import extents
-from ansible_collections.virtuoso.grid.plugins.module_utils._removal import remove_tree
 from ansible_collections.virtuoso.grid.plugins.module_utils._sockets import Socket, tcp_ports
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import disk_errors
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
 Result = t.Dict[str, t.Any]

@@ -20,11 +20,11 @@ import tempfile
 import threading
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._command import BOUND_TO_US, missing_remedy
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.host.sealed import Sealed
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.host.send import FRAME, WORD, alive, widen
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import BOUND_TO_US, missing_remedy
 
 PATIENCE = 2.0
 """Seconds for the source to answer by TLS; where packets are dropped on the way, the transfer begins so much later."""

@@ -12,6 +12,7 @@ import os
 import time
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import check_space, disk_errors
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import boot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import damaged, read_exactly
@@ -30,7 +31,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.feed
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.link import Link
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.receive import Incoming
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import check_space, disk_errors
 
 Result = t.Dict[str, t.Any]
 Outcome = t.Union[Result, GridError]

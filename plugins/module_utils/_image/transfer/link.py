@@ -11,6 +11,7 @@ import threading
 import time
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._command import BOUND_TO_US, missing_remedy
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.boot import MAX_TEXT
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import MAX_MANIFEST
@@ -19,7 +20,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.chan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.direct import Buffers
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.host.send import DATA, FRAME, WORD, widen
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import shorten
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import BOUND_TO_US, missing_remedy
 
 _MAX_FRAME = 2**20
 _MAX_INDEX = 2**30

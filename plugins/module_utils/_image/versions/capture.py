@@ -11,6 +11,7 @@ import os
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import disk_errors
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.ensure import shown
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.add_layer import (
@@ -30,7 +31,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.referen
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import check, check_path, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import disk_errors
 
 Result = t.Dict[str, t.Any]
 

@@ -10,6 +10,7 @@ import os
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import disk_errors
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.ensure import shown
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.add_layer import manifest_of
@@ -25,7 +26,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.referen
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.capture import check_fields, require_chain
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import check
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import disk_errors
 
 Result = t.Dict[str, t.Any]
 

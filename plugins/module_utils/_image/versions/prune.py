@@ -10,9 +10,9 @@ import os
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import disk_errors
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import check
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import disk_errors
 
 Result = t.Dict[str, t.Any]
 
