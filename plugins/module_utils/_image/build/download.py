@@ -24,7 +24,7 @@ _BLOCK = 2**18
 def fetch(url: str, checksum: str, target: str, progress: Progress) -> None:
     """Download ``url`` to ``target`` and verify its SHA-256, ``checksum`` (``sha256:...``).
 
-    What an earlier try has left in ``target`` is not fetched again where the server supports ranges. A file with another
+    What an earlier try has left in ``target`` isn't fetched again where the server supports ranges. A file with another
     checksum is removed.
 
     :raises GridError: ``source_unreachable``, ``source_missing``, ``checksum_mismatch``, ``disk_full``.

@@ -80,8 +80,8 @@ _CONFINED = (
 class Export:
     """An export as it should be.
 
-    The others are for pagers. ``upstream``: ``host:port`` of the source. ``size``: bytes of the disk. ``ahead``: the host
-    from which to fetch at once what a boot reads.
+    The other fields are for pagers. ``upstream``: ``host:port`` of the source. ``size``: bytes of the disk. ``ahead``:
+    the host from which to fetch at once what a boot reads.
     """
 
     digest: str

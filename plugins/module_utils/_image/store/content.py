@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads disks block by block, hashes and verifies blocks, and writes layer files. Holes are neither read nor written."""
+"""Reads disks block by block, hashes and verifies blocks, writes layer files. Holes are neither read nor written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Report = t.Callable[[int, int], None]
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """``count`` blocks from ``number`` on, which lie in a file from byte ``at`` on; without ``at`` they read as zeros."""
+    """``count`` blocks from ``number`` on, stored in a file from byte ``at`` on; without ``at`` they read as zeros."""
 
     number: int
     count: int

@@ -43,7 +43,7 @@ def _up(value: int, unit: int) -> int:
 
 
 def _refcount_clusters(others: int) -> tuple[int, int]:
-    """Clusters for the reference counts of a file with ``others`` other clusters: for their table, and for the counts."""
+    """Clusters for the reference counts of a file with ``others`` other clusters: for the table, and for the counts."""
     table = blocks = 1
     while True:
         wanted = _up(others + table + blocks, _REFCOUNTS)

@@ -113,7 +113,7 @@ def layer_digest(file: str) -> str | None:
 
 
 def manifest_file(name: str, version: str) -> str:
-    """The name of a manifest's file: ``name@version.json``. :raises GridError: ``invalid_name``, ``invalid_version``."""
+    """A manifest's file name: ``name@version.json``. :raises GridError: ``invalid_name``, ``invalid_version``."""
     return f"{check('name', name)}@{check('version', version)}.json"
 
 

@@ -15,8 +15,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index i
 class Fetch:
     """Where the blocks of a layer come from, by their numbers.
 
-    ``here``: blocks that this host has, as (digest of a layer, number there). ``order``: blocks to request, in the order
-    in which they should come. ``repeats``: blocks with the same content as another one of this layer, and its number.
+    ``here``: blocks that this host has, as (digest of a layer, number there). ``order``: blocks to request, in the
+    order in which they should come. ``repeats``: blocks that equal another one of this layer, and that one's number.
     """
 
     here: dict[int, tuple[str, int]]

@@ -58,7 +58,7 @@ class Ssh:
             line = line[self._stdin.write(line) :]
 
     def receive(self, view: memoryview, seconds: float) -> int:
-        """Read into ``view``; the bytes read, 0 at the end. :raises TimeoutError: where none came in so many seconds."""
+        """Read into ``view``; the bytes read, 0 at the end. :raises TimeoutError: where none came in time."""
         if not select.select([self._stdout], [], [], seconds)[0]:
             raise TimeoutError
         return self._stdout.readinto(view) or 0
@@ -137,7 +137,7 @@ class Tls:
         self._socket.sendall(text)
 
     def receive(self, view: memoryview, seconds: float) -> int:
-        """Read into ``view``; the bytes read, 0 at the end. :raises TimeoutError: where none came in so many seconds."""
+        """Read into ``view``; the bytes read, 0 at the end. :raises TimeoutError: where none came in time."""
         if seconds != self._patience:
             self._socket.settimeout(seconds)
             self._patience = seconds

@@ -58,8 +58,9 @@ def look(depot: Depot, item: plan.Item) -> list[str]:
 class Account:
     """How an image was transferred.
 
-    In bytes: ``received`` through the connection, ``fetched`` requested blocks, ``copied`` from layers here, ``resumed``
-    from an interrupted transfer. ``base``: the layer here that had the most blocks. ``link``: bytes a second.
+    In bytes: ``received`` through the connection, ``fetched`` requested blocks, ``copied`` from layers here,
+    ``resumed`` from an interrupted transfer. ``base``: the layer here that had the most blocks. ``link``: bytes a
+    second.
     """
 
     received: int = 0

@@ -33,8 +33,8 @@ _QUEUE = 16
 _EARLY = 2**24
 """Bytes that are written before the kernel is told to flush them."""
 _LARGE = 2**26
-"""Bytes of a layer from which on it is written past the page cache. A small one is better kept in the cache: the machine
-that it came for reads it soon."""
+"""Bytes of a layer from which on it is written past the page cache. A small one is better kept in the cache, because
+the machine that it came for reads it soon."""
 Reader = t.Callable[[str, int], bytes]
 """Reads a block of a layer on this host, given the layer's digest and the block's number."""
 
@@ -102,7 +102,7 @@ class Incoming:
         report: t.Callable[[int], None],
         done: t.Callable[[bytes | memoryview], None] = lambda dummy: None,
     ) -> list[int]:
-        """Write blocks from a stream that has them one after the other. A thread hashes and writes, while this one reads.
+        """Write blocks from a stream that has them one after the other. A thread hashes and writes while this one reads.
 
         :param report: called with the number of blocks that came so far.
         :param done: called with each part of the stream that is no longer needed.

@@ -61,9 +61,9 @@ class Reading(t.NamedTuple):
 class Source:
     """A machine's disk at one moment.
 
-    ``machine``: name of the machine. ``below``: digest of the layer that the disk lies on. ``user`` and ``python``: those
-    of the machine. ``consistent``: how consistent the disk is: ``stopped``, ``filesystems`` (frozen by the guest's agent)
-    or ``crash`` (as after a loss of power).
+    ``machine``: uuid of the machine. ``below``: digest of the layer that the disk lies on. ``user`` and ``python``:
+    those of the machine. ``consistent``: how consistent the disk is: ``stopped``, ``filesystems`` (frozen by the
+    guest's agent) or ``crash`` (as after a loss of power).
     """
 
     machine: str
