@@ -313,7 +313,8 @@ class Depot:
             return self._unlink([digest for digest in reversed(manifest["layers"]) if digest not in needed])
 
     def needed(self, elsewhere: t.Iterable[str] = ()) -> set[str]:
-        """Digests of the layers in use by manifests, by machines' disks here and ``elsewhere``, with those below them."""
+        """Digests of the layers in use by manifests, by machines' disks here and ``elsewhere``, with those below
+        them."""
         named = {digest for manifest in self.read_manifests()[0] for digest in manifest["layers"]}
         found = self.layers_of_machines()
         for digest in (*named, *elsewhere):

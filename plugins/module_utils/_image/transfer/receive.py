@@ -102,7 +102,8 @@ class Incoming:
         report: t.Callable[[int], None],
         done: t.Callable[[bytes | memoryview], None] = lambda dummy: None,
     ) -> list[int]:
-        """Write blocks from a stream that has them one after the other. A thread hashes and writes while this one reads.
+        """Write blocks from a stream that has them one after the other. A thread hashes and writes while this one
+        reads.
 
         :param report: called with the number of blocks that came so far.
         :param done: called with each part of the stream that is no longer needed.

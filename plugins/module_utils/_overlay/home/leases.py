@@ -117,8 +117,8 @@ def decide(wanted: Reservation, there: t.Mapping[str, Reservation], own: str | N
 
 
 def parse_leases(text: str) -> list[Lease]:
-    """Read dnsmasq's file of leases: ``expiry mac address name client-id`` on each line. Names come from guests, so they
-    are checked."""
+    """Read dnsmasq's file of leases: ``expiry mac address name client-id`` on each line. Names come from guests, so
+    they are checked."""
     found = []
     for fields in (line.split() for line in text.splitlines()):
         if len(fields) >= 4 and fields[0].isdigit() and _MAC.fullmatch(fields[1].lower()):
@@ -128,7 +128,8 @@ def parse_leases(text: str) -> list[Lease]:
 
 
 def parse_neighbours(entries: t.Iterable[t.Mapping[str, t.Any]]) -> list[Lease]:
-    """Read the output of ``ip -j neigh``: machines whose address comes from elsewhere and that have talked to the home."""
+    """Read the output of ``ip -j neigh``: machines whose address comes from elsewhere and that have talked to the
+    home."""
     return [
         Lease(str(entry["lladdr"]).lower(), str(entry["dst"]), "neighbour")
         for entry in entries

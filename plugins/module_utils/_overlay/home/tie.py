@@ -110,8 +110,8 @@ def make_cable(settings: Settings) -> None:
     """Make the cable between the network's own bridge and the LAN's. :raises TieError: where a bridge is missing."""
     near, far = settings["ends"]
     mtu = _wait_for_bridge(settings)["mtu"]
-    # A bridge takes the lowest MTU of its ports. A bridge of others keeps its MTU, and frames that are too large for the
-    # network are dropped.
+    # A bridge takes the lowest MTU of its ports. A bridge of others keeps its MTU, and frames that are too large for
+    # the network are dropped.
     far_mtu = mtu
     if not settings["make"]:
         lan = link(settings["bridge"])

@@ -87,7 +87,7 @@ class Steps(Units):
     """What brings a host to a part.
 
     ``ip``, ``bridge`` and ``forget``: lines for ``ip`` and ``bridge``; errors of the last are ignored. ``groups``: see
-    :func:`groups.steps`. ``rules``: load the rules. ``files`` to write and ``stale`` ones to remove: paths. ``tun``: give
+    ``groups.steps``. ``rules``: load the rules. ``files`` to write and ``stale`` ones to remove: paths. ``tun``: give
     the account of the taps access to /dev/net/tun.
     """
 

@@ -18,8 +18,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.record
 ALL = 0xFF000000
 """The mask of the bits that all our groups share."""
 LINKS = 0x76000000
-"""The group of links that exchange frames with all ports of their bridge. Such high numbers have no names in ip-link(8).
-"""
+"""The group of links that exchange frames with all ports of their bridge. Nobody names such high numbers, see
+ip-link(8)."""
 PORTS = LINKS + 1
 """The group of homes' ports, and of machines' ports that can't have a group of their own."""
 
@@ -35,9 +35,9 @@ def own(guests: t.Sequence[Guest]) -> t.Dict[str, int]:
 def apart(link: LinkEnd) -> bool:
     """Whether a link must not exchange frames with every port of its bridge.
 
-    A frame from a shortcut is for a machine here. If the bridge has forgotten that machine it would flood the frame, and
-    the frame would come back to the shortcut. A mesh has brought a frame to all its hosts already, whatever its role is
-    while a network changes; the links beside it must not forward the frame again.
+    A frame from a shortcut is for a machine here. If the bridge has forgotten that machine it would flood the frame,
+    and the frame would come back to the shortcut. A mesh has brought a frame to all its hosts already, whatever its
+    role is while a network changes; the links beside it must not forward the frame again.
     """
     return link["role"] == "shortcut" or link["transport"] == evpn.KIND
 
@@ -55,8 +55,8 @@ def _is_ours(group: str | None) -> bool:
 
 
 def steps(part: Part, there: t.Mapping[str, Interface], made: t.Container[str]) -> t.Dict[str, t.List[str]]:
-    """The lines for ``ip -batch``: ``leave`` for before the rules are loaded, ``join`` for when rules and interfaces are
-    there.
+    """The lines for ``ip -batch``: ``leave`` for before the rules are loaded, ``join`` for when rules and interfaces
+    are there.
 
     :param there: all interfaces. :param made: names of links that are made or remade, and so are in no group yet.
     """

@@ -40,10 +40,11 @@ class _LinkEnd(t.TypedDict):
 class LinkEnd(_LinkEnd, total=False):
     """This host's end of a link.
 
-    ``role``: see ``interfaces.ROLES``. ``peer``: the host at the other end, ``*`` for a mesh. ``reason``: why it has this
-    transport. The other fields depend on the transport. Of ``vxlan`` and ``wireguard``: ``remote`` (address), ``vni``, and
-    ``inner``, the peer's address inside WireGuard. Of ``ssh``: ``remote``, ``end`` (``client`` or ``server``), ``port`` of the
-    peer's SSH server, public keys. Of ``evpn``: ``vni``, ``local`` (own address), ``asn``, ``peers``.
+    ``role``: see ``interfaces.ROLES``. ``peer``: the host at the other end, ``*`` for a mesh. ``reason``: why it has
+    this transport. The other fields depend on the transport. Of ``vxlan`` and ``wireguard``: ``remote`` (address),
+    ``vni``, and ``inner``, the peer's address inside WireGuard. Of ``ssh``: ``remote``, ``end`` (``client`` or
+    ``server``), ``port`` of the peer's SSH server, public keys. Of ``evpn``: ``vni``, ``local`` (own address), ``asn``,
+    ``peers``.
     """
 
     remote: str
@@ -103,8 +104,8 @@ class _Part(t.TypedDict):
 
 
 class Part(_Part, total=False):
-    """What a host is to have of the overlay. ``peers``: addresses from which VXLAN is admitted. ``wireguard`` is missing
-    where no link needs it."""
+    """What a host is to have of the overlay. ``peers``: addresses from which VXLAN is admitted. ``wireguard`` is
+    missing where no link needs it."""
 
     wireguard: Wireguard
 
@@ -142,8 +143,8 @@ class Interface(t.TypedDict, total=False):
 
 
 class FdbEntry(t.TypedDict, total=False):
-    """A forwarding entry of a bridge or a VXLAN device, as ``bridge -json fdb`` shows it. ``dst``: of VXLAN, the address
-    of the host behind which the MAC address is."""
+    """A forwarding entry of a bridge or a VXLAN device, as ``bridge -json fdb`` shows it. ``dst``: of VXLAN, the
+    address of the host behind which the MAC address is."""
 
     ifname: str
     mac: str

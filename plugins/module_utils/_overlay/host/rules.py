@@ -56,8 +56,8 @@ def rules(part: Part) -> str:
 
 
 def _apart(part: Part) -> str:
-    """The table of which ports exchange frames. Most ports are recognised by their groups, those that are in none yet by
-    their names, links that stand apart (:func:`groups.apart`) by pairs.
+    """The table of which ports exchange frames. Most ports are recognised by their groups, those that are in none yet
+    by their names, links that stand apart (:func:`groups.apart`) by pairs.
 
     The members of a network share a bridge, so the network itself need not be matched.
     """
@@ -103,16 +103,16 @@ def _pairs(part: Part) -> t.Iterator[t.Tuple[str, str]]:
 
 
 def _own(part: Part) -> str:
-    """The table that protects the host's own addresses: nobody on a network reaches them, and VXLAN is accepted only from
-    the other ends of links."""
+    """The table that protects the host's own addresses: nobody on a network reaches them, and VXLAN is accepted only
+    from the other ends of links."""
     meshes, bridges = evpn.ends(part), [network["bridge"] for network in part["networks"]]
     text = "table inet virtuoso_overlay {\n" + _set("bridges", "ifname", _quoted(bridges))
     peers = [peer for peer in part["peers"] if re.fullmatch(r"[0-9.]{7,15}", peer)]
     wireguard = part.get("wireguard")
     inside = [f'meta nfproto ipv6 iifname "{wireguard["device"]}" return'] if wireguard else []
     text += _chain("tunnelled", [*inside, "counter drop"])
-    # Most packets are those of links, so they come first. Frames of members never come so far (the chain own); others on
-    # our bridges meet the last rule.
+    # Most packets are those of links, so they come first. Frames of members never come so far (the chain own); others
+    # on our bridges meet the last rule.
     lines = [f"ip saddr {_braced(peers)} udp dport {PORT} accept"] if peers else []
     lines += [f"udp dport {PORT} goto tunnelled", "iifname @bridges counter drop"]
     if meshes:
@@ -157,8 +157,8 @@ def _senders(part: Part) -> str:
         {guest["device"]: "goto counted" for guest in part["guests"]},
         **{guest["device"]: "goto guarded" for guest in guarded},
     )
-    # Where bridged frames also pass the host's IP rules (br_netfilter), connections within a network must not be tracked:
-    # two networks may have the same addresses, and tracking costs more than all rules here.
+    # Where bridged frames also pass the host's IP rules (br_netfilter), connections within a network must not be
+    # tracked: two networks may have the same addresses, and tracking costs more than all rules here.
     counted = "notrack update @matrix { ether saddr . ether daddr }"
     filled: t.Dict[str, t.List[str]] = {
         "carried": ["notrack"],

@@ -92,8 +92,8 @@ def is_stopped() -> bool | None:
 
 
 def stop_or_continue(stop: bool) -> None:
-    """Stop all processes of the unit (SIGSTOP), or let them continue. What they made in the kernel stays, and peers don't
-    notice for some seconds."""
+    """Stop all processes of the unit (SIGSTOP), or let them continue. What they made in the kernel stays, and peers
+    don't notice for some seconds."""
     _run(["systemctl", "kill", f"--signal={'STOP' if stop else 'CONT'}", UNIT])
 
 
@@ -107,8 +107,8 @@ def _wait(what: t.Callable[[], bool], seconds: float) -> bool:
 
 
 def serve(directory: str) -> int:
-    """Run FRR's daemons until one of them ends; systemd then starts them all again. While another FRR runs on this host,
-    wait.
+    """Run FRR's daemons until one of them ends; systemd then starts them all again. While another FRR runs on this
+    host, wait.
 
     :returns: the exit code.
     """

@@ -72,8 +72,8 @@ def named(rows: t.Sequence[Pair], names: t.Mapping[str, str]) -> list[NamedPair]
 
 
 def traffic_rows(hosts: t.Mapping[str, HostTraffic]) -> list[TrafficRow]:
-    """The rows of the report: each pair once, because a machine that moved was counted on several hosts; then each link,
-    each way.
+    """The rows of the report: each pair once, because a machine that moved was counted on several hosts; then each
+    link, each way.
 
     :param hosts: results of the module ``overlay_info`` by host.
     """

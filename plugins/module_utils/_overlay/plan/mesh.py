@@ -28,7 +28,8 @@ def place(host: str) -> Edge:
 
 
 def _unfit(host: str, hosts: Hosts, facts: Facts) -> str | None:
-    """Why a host can't be on any mesh, or ``None``. FRR needs an IPv4 address of the host's own at which others reach it."""
+    """Why a host can't be on any mesh, or ``None``. FRR needs an IPv4 address of the host's own at which others reach
+    it."""
     probe = facts.get(host) or {}
     address, own = str(hosts[host]["address"]), probe.get("addresses")
     try:
@@ -132,7 +133,8 @@ def end_of(network: model.Network, host: str, role: str, on_it: t.Collection[str
 
 
 def rows_of(network: model.Network, on_it: t.Collection[str], mtu: int, hosts: Hosts) -> list[LinkRow]:
-    """The mesh's rows for the report and the store: each host's session with the home. They have no VNI of their own."""
+    """The mesh's rows for the report and the store: each host's session with the home. They have no VNI of their
+    own."""
     home = network["home"]
     return [
         {

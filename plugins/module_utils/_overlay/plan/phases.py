@@ -162,7 +162,8 @@ class Design:
                     self.troubles[edge(one, other)] = exc
 
     def _require_answers(self, silent: t.Collection[str]) -> None:
-        """Refuse VXLAN links to hosts that didn't answer: beside a mesh, FRR would take their devices for the mesh's."""
+        """Refuse VXLAN links to hosts that didn't answer: beside a mesh, FRR would take their devices for the
+        mesh's."""
         held = sorted(
             {
                 host
@@ -242,7 +243,8 @@ class Design:
         return phases
 
     def link(self, key: LinkKey, host: str, role: str, hosts: t.Mapping[str, Host]) -> LinkEnd | None:
-        """A host's end of a link. A link that will be removed, or leads to a host that didn't answer, stays as it is."""
+        """A host's end of a link. A link that will be removed, or leads to a host that didn't answer, stays as it
+        is."""
         pair, kind = (key[0], key[1]), key[2]
         before = self.now.get(key, {}).get(host)
         if kind == mesh.KIND and host in self.mesh:
@@ -472,8 +474,8 @@ def _check_vnis(designs: t.Sequence[Design]) -> None:
 def with_keys(
     phases: t.Sequence[t.Mapping[str, Part]], keys: t.Mapping[str, t.Mapping[str, str]], host_keys: t.Mapping[str, str]
 ) -> list[dict[str, Part]]:
-    """The phases with the public keys that links need: an SSH server its client's key, the client the server's host key,
-    WireGuard its peers' keys.
+    """The phases with the public keys that links need: an SSH server its client's key, the client the server's host
+    key, WireGuard its peers' keys.
 
     :param keys: public keys by host and device, for the SSH clients; WireGuard's has the device name ``wireguard``.
     :param host_keys: public SSH host keys by host.

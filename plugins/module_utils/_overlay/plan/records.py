@@ -34,8 +34,8 @@ class Machine(t.TypedDict, total=False):
 class Path(t.TypedDict, total=False):
     """What a host found about the way to another.
 
-    ``udp_in``, ``udp_out``: UDP comes from it, goes to it. ``udp_rtt``, ``rtt``: seconds of a round trip, by UDP and by the
-    best means. ``path_mtu``: bytes. ``ssh``: its SSH server answers; otherwise ``ssh_trouble`` says why it doesn't.
+    ``udp_in``, ``udp_out``: UDP comes from it, goes to it. ``udp_rtt``, ``rtt``: seconds of a round trip, by UDP and by
+    the best means. ``path_mtu``: bytes. ``ssh``: its SSH server answers; otherwise ``ssh_trouble`` says why it doesn't.
     """
 
     udp_in: bool
@@ -50,8 +50,8 @@ class Path(t.TypedDict, total=False):
 class Probe(t.TypedDict, total=False):
     """What the module ``overlay_probe`` found on one host.
 
-    ``kernel``: by transport ``None``, or why it isn't available. ``addresses``: own IPv4 addresses. ``paths``: by the other
-    host's name. ``host_key``: public key of its SSH server.
+    ``kernel``: by transport ``None``, or why it isn't available. ``addresses``: own IPv4 addresses. ``paths``: by the
+    other host's name. ``host_key``: public key of its SSH server.
     """
 
     name: str

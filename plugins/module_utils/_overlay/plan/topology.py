@@ -54,8 +54,8 @@ def tree_of(
 ) -> set[Edge]:
     """The tree of a network.
 
-    ``star``: the first host of each site is linked with the home, the others of a site with its first; a host that can't
-    reach its place directly is linked through another. ``tree``: the tree of least latency.
+    ``star``: the first host of each site is linked with the home, the others of a site with its first; a host that
+    can't reach its place directly is linked through another. ``tree``: the tree of least latency.
 
     :param site: by host. :param latency: seconds between two hosts, ``None`` where unknown.
     :param possible: whether two hosts can be linked.

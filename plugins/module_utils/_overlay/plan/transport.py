@@ -81,8 +81,8 @@ def _troubles(facts: Facts, network: Network, one: str, other: str) -> dict[str,
 
 
 def choose(network: Network, one: str, other: str, facts: Facts) -> Choice:
-    """Choose the transport between two hosts: the one that the network names for them, or the first that works of vxlan,
-    wireguard and ssh, the cheapest first.
+    """Choose the transport between two hosts: the one that the network names for them, or the first that works of
+    vxlan, wireguard and ssh, the cheapest first.
 
     :raises GridError: ``no_path`` with all failed probes; ``transport_unusable`` where the named one doesn't work.
     """
@@ -125,8 +125,8 @@ def choose(network: Network, one: str, other: str, facts: Facts) -> Choice:
 
 
 def choose_tap(network: Network, one: str, other: str, facts: Facts, why: str) -> Choice:
-    """Like :func:`choose`, for a host that can't be on an EVPN mesh: always a tap over SSH, because FRR takes every VXLAN
-    device on a bridge for the mesh's.
+    """Like :func:`choose`, for a host that can't be on an EVPN mesh: always a tap over SSH, because FRR takes every
+    VXLAN device on a bridge for the mesh's.
 
     :param why: the host can't be on the mesh.
     """

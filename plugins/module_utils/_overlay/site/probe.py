@@ -4,7 +4,8 @@
 """Probes the paths between hosts: UDP both ways, SSH servers, packet sizes, round trips; and the kernel's transports.
 
 All hosts probe each other at the same time. Each datagram comes from a new port, as with VXLAN, so a firewall's state
-for earlier datagrams doesn't let it pass. A host answers each datagram in the same way, and says from whom it has heard.
+for earlier datagrams doesn't let it pass. A host answers each datagram in the same way, and says from whom it has
+heard.
 """
 
 from __future__ import annotations
@@ -130,8 +131,8 @@ class Prober:
                 return
 
     def sizes(self, peer: str) -> t.List[int]:
-        """The sizes to probe in the next round: 0 for a plain probe, and for some rounds all sizes above the largest that
-        was answered."""
+        """The sizes to probe in the next round: 0 for a plain probe, and for some rounds all sizes above the largest
+        that was answered."""
         self.rounds[peer] = self.rounds.get(peer, 0) + (peer in self.rtt)
         larger = [size for size in SIZES if size > self.largest.get(peer, 0)]
         return [0, *(larger if self.rounds[peer] <= _TRIES else ())]

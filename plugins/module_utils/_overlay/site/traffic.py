@@ -81,8 +81,8 @@ def read_matrix(text: str) -> list[Pair]:
 
 
 def matrix() -> list[Pair]:
-    """What each pair of MAC addresses exchanged since the last mark, counted on the sender's host. A pair that was silent
-    for an hour is forgotten."""
+    """What each pair of MAC addresses exchanged since the last mark, counted on the sender's host. A pair that was
+    silent for an hour is forgotten."""
     return read_matrix(command(["nft", "--json", "list", "set", *_TABLE, "matrix"], accept=(0, 1)))
 
 
@@ -157,9 +157,7 @@ def links(part: Part) -> list[dict[str, object]]:
     return rows
 
 
-def mesh_row(
-    link: LinkEnd, state: str, entries: t.Sequence[FdbEntry], spoken: t.Mapping[str, Session]
-) -> MeshState:
+def mesh_row(link: LinkEnd, state: str, entries: t.Sequence[FdbEntry], spoken: t.Mapping[str, Session]) -> MeshState:
     """The state of a host's end of a mesh (pure). It is ``down`` where BGP should run and has no session.
 
     :param state: of its device. :param entries: of all VXLAN devices. :param spoken: the BGP sessions by address.
@@ -167,9 +165,7 @@ def mesh_row(
     mine = [entry for entry in entries if entry.get("ifname") == link["device"] and entry.get("dst")]
     by_address = {peer["address"]: peer["name"] for peer in link["peers"]}
     vteps = sorted(entry["dst"] for entry in mine if entry["mac"] == evpn.ALL)
-    macs: list[LearnedMac] = [
-        {"mac": entry["mac"], "vtep": entry["dst"]} for entry in mine if entry["mac"] != evpn.ALL
-    ]
+    macs: list[LearnedMac] = [{"mac": entry["mac"], "vtep": entry["dst"]} for entry in mine if entry["mac"] != evpn.ALL]
     none: Session = {"state": None, "seconds": 0}
     sessions: list[PeerSession] = [
         {"peer": peer["name"], "address": peer["address"], **(spoken.get(peer["address"]) or none)}

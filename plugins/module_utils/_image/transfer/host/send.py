@@ -192,7 +192,8 @@ class Sender:
         self._frame(WORD, json.dumps(words).encode())
 
     def _answer(self, line: bytes) -> dict[str, object]:
-        """Send the data of one answer; the fields of its last word. :raises Refused: for a request that can't be served."""
+        """Send the data of one answer; the fields of its last word. :raises Refused: for a request that can't be
+        served."""
         try:
             request = json.loads(line)
             what = request["get"]
