@@ -42,7 +42,8 @@ class GridError(Exception):
         self.object = object
         self.tried = tried
         self.remedy = remedy
-        self.details = details
+        # Each code has details of its own; who reads them knows the code
+        self.details: dict[str, t.Any] = details
 
     def on(self, *, host: str | None = None, object: str | None = None, tried: str | None = None) -> GridError:  # pylint: disable=redefined-builtin
         """Fill in what is still unknown, overwrite nothing. Returns the error itself, to be raised."""

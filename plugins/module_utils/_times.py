@@ -61,10 +61,10 @@ def parse_time(value: object, what: str = "time") -> str:
         ) from exc
 
 
-def parse_duration(value: object, what: str = "duration", *, minimum: int = 0, maximum: int = 10**12) -> int:
+def parse_microseconds(value: object, what: str = "duration", *, minimum: int = 0, maximum: int = 10**12) -> int:
     """Read a duration such as ``100 ms``, ``0.5 s`` or a plain number of microseconds.
 
-    See ``_units.parse_duration`` for durations of a network's goals, in seconds.
+    Durations in seconds, up to days, are read by ``_units.parse_duration``.
 
     :param what: what the value is, for the error's text.
     :returns: microseconds.

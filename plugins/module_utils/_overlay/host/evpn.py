@@ -111,7 +111,7 @@ def changes(before: str, after: str) -> str | None:
 def mesh_steps(part: Part, entries: t.Sequence[FdbEntry], remade: t.Container[str] = ()) -> t.List[str]:
     """The lines for ``bridge -batch`` that set to which hosts the mesh floods, as long as BGP doesn't.
 
-    :param entries: of all VXLAN devices now. :param remade: devices that are made anew, without entries.
+    :param entries: of all VXLAN devices now. :param remade: devices that will be remade, and so have no entries.
     """
     lines: t.List[str] = []
     for link in ends(part):

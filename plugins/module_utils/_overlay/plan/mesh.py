@@ -101,10 +101,10 @@ def _require(
 ) -> None:
     if number < 2 or (network["home"] in {*fit, *kept} and len(fit) + len(kept) > 1):
         return
-    told = "; ".join(f"{text}" for host, text in sorted(why.items()) if text)
+    reasons = "; ".join(text for dummy, text in sorted(why.items()) if text)
     raise GridError(
         "evpn_unusable",
-        f"no two hosts of it with its home reach each other directly: {told or 'no other host answers'}",
+        f"no two hosts of it with its home reach each other directly: {reasons or 'no other host answers'}",
         object=f"network {network['name']}",
         tried="plan its EVPN mesh",
         remedy="Admit UDP port 4789 and TCP port 179 between its hosts, or give it the topology star",

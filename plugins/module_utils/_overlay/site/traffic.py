@@ -126,7 +126,7 @@ def _marked() -> Mark:
 
 
 def mark(devices: t.Iterable[str], now: str) -> None:
-    """Begin to count anew. :param now: the time."""
+    """Reset the counters. :param now: the time."""
     command(["nft", "flush", "set", *_TABLE, "matrix"], accept=(0, 1))
     apply.write(MARK_FILE, json.dumps({"time": now, "devices": {device: statistics(device) for device in devices}}))
 
