@@ -11,6 +11,7 @@ import copy
 import json
 import os
 import time
+import typing as t
 
 QUIET_SECONDS = 2.0
 """Work that takes no longer shows no progress."""
@@ -20,11 +21,25 @@ OWN = "/run/virtuoso-progress-"
 root writes to /run, so nobody else can have put a link in the file's place."""
 
 
-class Progress:
-    """Writes one line per stage. Without a file it does nothing; it never makes the work fail.
+class ProgressLine(t.TypedDict, total=False):
+    """A line of a progress file.
 
-    A line is ``{"time": seconds since 1970, "name": the object, "stage": ..., "done": bytes, "total": bytes}``, where
-    ``done`` and ``total`` may be missing. Work that ends within ``quiet`` seconds leaves no file.
+    ``time``: seconds since 1970. ``name``: the object. ``stage``: what is done with it. The others may be missing:
+    ``done`` and ``total`` in bytes, ``command`` the program that a recipe runs.
+    """
+
+    time: float
+    name: str
+    stage: str
+    done: int
+    total: t.Optional[int]
+    command: str
+
+
+class Progress:
+    """Writes one line per stage, see :class:`ProgressLine`. Without a file it does nothing; it never makes work fail.
+
+    Work that ends within ``quiet`` seconds leaves no file.
     """
 
     def __init__(self, path: str | None, name: str = "", *, interval: float = 0.5, quiet: float = 0.0) -> None:
@@ -46,10 +61,10 @@ class Progress:
         """Report that a stage begins, or how far it is (``facts``)."""
         if self.path is None or time.monotonic() < self._loud:
             return
-        line = json.dumps({"time": round(time.time(), 3), "name": self.name, "stage": stage, **facts})
+        line: ProgressLine = {"time": round(time.time(), 3), "name": self.name, "stage": stage}
         try:
             with open(self.path, "a", encoding="utf-8") as stream:
-                stream.write(line + "\n")
+                stream.write(json.dumps({**line, **facts}) + "\n")
         except OSError:
             self.path = None
 
