@@ -201,7 +201,10 @@ def connect(table: Table) -> None:
 
 
 def _inventory(hosts: t.Mapping[str, str], directory: str) -> Path:
-    common = f"-o 'UserKnownHostsFile=\"{LAB.parents[2] / 'build/lab/known_hosts'}\"' -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
+    common = (
+        f"-o 'UserKnownHostsFile=\"{LAB.parents[2] / 'build/lab/known_hosts'}\"' -o "
+        f"StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
+    )
     variables = {
         "ansible_user": "root",
         "ansible_python_interpreter": "/usr/bin/python3",
@@ -253,7 +256,10 @@ def _by_hand(hosts: t.Mapping[str, str]) -> float:
     begin = time.monotonic()
     on(centre[0], "ip link add benchbr type bridge; ip link set benchbr up")
     for number, (name, address) in enumerate(leaves, start=1):
-        link = "ip link add benchv{0} type vxlan id {1} remote {2} dstport 8472; ip link set benchv{0} mtu 1450 master benchbr up"
+        link = (
+            "ip link add benchv{0} type vxlan id {1} remote {2} dstport 8472; ip link set benchv{0} mtu 1450 "
+            "master benchbr up"
+        )
         on(centre[0], link.format(number, 7000 + number, address))
         on(
             name,

@@ -25,7 +25,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.ordere
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.records import Order
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import FORMS, shorten
-from ansible_collections.virtuoso.grid.plugins.module_utils._times import parse_duration, parse_time
+from ansible_collections.virtuoso.grid.plugins.module_utils._times import parse_microseconds, parse_time
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size, parse_size
 
 Spec = Order
@@ -208,10 +208,10 @@ def parse_reservation(given: Given) -> Reservation:
 
     :raises GridError: ``invalid_duration``, ``invalid_size``, ``invalid_time``, ``invalid_reservation``.
     """
-    period = parse_duration(given["period"], "period", minimum=PERIOD_RANGE[0], maximum=PERIOD_RANGE[1])
+    period = parse_microseconds(given["period"], "period", minimum=PERIOD_RANGE[0], maximum=PERIOD_RANGE[1])
     reservation: Reservation = {
         "period": period,
-        "slice": parse_duration(given["slice"], "slice", minimum=SLICE_LEAST, maximum=period),
+        "slice": parse_microseconds(given["slice"], "slice", minimum=SLICE_LEAST, maximum=period),
     }
     if given.get("memory") is not None:
         reservation["memory"] = -(-parse_size(given["memory"], "memory of the reservation") // MIB) * MIB

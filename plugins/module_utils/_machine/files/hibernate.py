@@ -19,6 +19,8 @@ import time
 import typing as t
 import xml.etree.ElementTree as ET
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._command import BOUND_TO_US, bound_command, missing_remedy
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import check_space, flush
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata, monitor, portable
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Connect, Domain
@@ -27,13 +29,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.records import DiskIdentity
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.disk import Depot, write_whole
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import now
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import (
-    BOUND_TO_US,
-    check_space,
-    flush,
-    missing_remedy,
-    tool,
-)
 
 Head = memory.Head
 Edit = t.Callable[[ET.Element], None]
@@ -215,7 +210,9 @@ def compress_file(
             file.flush()
             os.fsync(file.fileno())
         # The stream has a checksum of what it was made of.
-        tool(["zstd", "-t", "-q", staging], timeout=_TIMEOUT, code="hibernation_failed", remedy="Run the same again")
+        bound_command(
+            ["zstd", "-t", "-q", staging], timeout=_TIMEOUT, code="hibernation_failed", remedy="Run the same again"
+        )
         os.rename(staging, target)
     finally:
         with contextlib.suppress(FileNotFoundError):

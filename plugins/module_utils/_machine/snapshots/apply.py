@@ -17,6 +17,7 @@ import xml.etree.ElementTree as ET
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import check_space
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import backup, domain_xml, metadata, monitor
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
@@ -44,7 +45,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.batch_
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots import disk_source, plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import check_space
 
 # Seconds for a guest's agent to freeze its file systems
 _FREEZE_PATIENCE = 20

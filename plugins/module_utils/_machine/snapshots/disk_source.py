@@ -11,6 +11,7 @@ import os
 import typing as t
 import xml.etree.ElementTree as ET
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import check_space
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import backup, domain_xml
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Domain
@@ -29,7 +30,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec i
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import check_space
 
 
 class Found(t.NamedTuple):
