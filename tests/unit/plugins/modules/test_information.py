@@ -65,7 +65,7 @@ def test_a_file_is_listed_without_the_database_library_and_is_the_same(run, monk
     machines = [{"name": "web1", "image": "tiny"}, {"name": "db1", "image": "tiny"}]
     assert run(order, machines=machines, owner="alice")["rc"] == 0
     named = run(order_info, names=["web1", "db1"])["machines"]
-    monkeypatch.setattr(order_info, "_asked", None)
+    monkeypatch.setattr(order_info, "_queried", None)
     assert sorted(run(order_info)["machines"], key=lambda row: row["name"]) == sorted(
         named, key=lambda row: row["name"]
     )
