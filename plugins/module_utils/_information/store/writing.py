@@ -9,7 +9,7 @@ Each function works inside the caller's writing transaction and takes many rows 
 from __future__ import annotations
 
 import typing as t
-import uuid
+import uuid as uuids
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.records import NewImage, Values
@@ -25,7 +25,7 @@ _BATCH = 500
 
 def new_uuid() -> str:
     """A random uuid (RFC 9562, version 4), as text."""
-    return str(uuid.uuid4())
+    return str(uuids.uuid4())
 
 
 def insert(connection: sa.Connection, table: sa.Table, rows: t.Sequence[Values]) -> None:
@@ -95,24 +95,24 @@ def ensure_images(connection: sa.Connection, images: t.Iterable[NewImage]) -> di
     known = {row["digest"]: row["uuid"] for row in query.images(connection, wanted)}
     new = {digest: image for digest, image in wanted.items() if digest not in known}
     layers = _ensure_layers(connection, new.values())
-    uuids = {digest: new_uuid() for digest in new}
+    made = {digest: new_uuid() for digest in new}
     rows = []
     for digest, image in new.items():
         name, dummy, version = (image.get("name") or "").partition("@")
         rows.append(
             {
-                "uuid": uuids[digest],
+                "uuid": made[digest],
                 "name": name or None,
                 "version": version or None,
                 "digest": digest,
                 "virtual_size": image.get("virtual_size"),
             }
         )
-    links = [{"image": uuid, "position": 0, "layer": layers[digest]} for digest, uuid in uuids.items()]
+    links = [{"image": uuid, "position": 0, "layer": layers[digest]} for digest, uuid in made.items()]
     add_objects(connection, "image", rows)
     insert(connection, schema.IMAGE, rows)
     insert(connection, schema.IMAGE_LAYER, links)
-    return {**known, **uuids}
+    return {**known, **made}
 
 
 def _ensure_layers(connection: sa.Connection, layers: t.Iterable[NewImage]) -> dict[str, str]:
