@@ -30,7 +30,7 @@ help:
 	@echo "make test              lint, test-sanity, test-unit, test-integration, test-molecule"
 	@echo "make test-faults       the long matrix of faults"
 	@echo "make test-each         long tests on both providers, which make test runs on one"
-	@echo "make bench             every benchmark beside its peers; AREA=images runs one, with CASE=slow-first the cases of images, overlay or life that begin so"
+	@echo "make bench             every benchmark beside its peers; AREA=images runs one, with CASE=slow-first the cases of it that begin so"
 	@echo "make lab               start the lab; make setup only prepares the controller"
 	@echo "make package           the collection as an archive in build/"
 	@echo "make clean             remove the lab and build/; distclean removes the cache as well"
@@ -53,15 +53,19 @@ test: setup
 		--beside lint test-sanity test-unit $(addprefix test-molecule-,$(OWN_HOSTS))
 
 lint: setup
+	@ruff format --check .
+	@ruff check .
+	@mypy -p ansible_collections.virtuoso.grid.plugins
+	@PYTHONPATH=build/collections lint-imports --no-logo
 	@yamllint --strict .
-	@ansible-lint --offline $(ARGS)
-	@python tests/lab/sizes.py
+	@ansible-lint --offline
+	@tests/lab/publishable.sh
 
 test-sanity: setup
 	@tests/lab/sanity.sh $(ARGS)
 
 test-unit: setup
-	@$(PYTEST) tests/unit $(JUNIT) $(ARGS)
+	@$(PYTEST) tests/unit $(JUNIT) --cov=plugins --cov-report=term:skip-covered $(ARGS)
 
 test-integration: lab
 	@$(PYTEST) tests/integration $(JUNIT) $(ARGS)

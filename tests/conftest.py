@@ -12,7 +12,8 @@ import pytest
 
 @pytest.fixture(scope="module")
 def make_grid() -> t.Iterator[t.Callable[..., t.Any]]:
-    """Makes a :class:`walking.Grid`; what it left in the lab is removed after the module's tests, however they ended."""
+    """Makes a :class:`walking.Grid`; what it left in the lab is removed after the module's tests, however they
+    ended."""
     from walking import Grid
 
     made: list[Grid] = []

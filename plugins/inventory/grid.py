@@ -11,22 +11,20 @@ short_description: Machines that were ordered, as hosts
 version_added: 0.1.0
 description:
   - Reads the store of the information service, and adds each machine as a host that any playbook can use. It is reached
-    by SSH through its provider, or through the home of its network if that is registered; none of them needs anything
-    for that but SSH.
+    by SSH through its provider, or through the home of its network if that is registered. These need nothing but SSH.
   - Its configuration is a file whose name ends with C(grid.yml) or C(grid.yaml).
   - Machines are in the group C(machines), and in groups by state, site, owner, image and tag, C(state_running),
-    C(site_north), C(owner_alice), C(image_debian_12), C(tag_web). Characters that names of groups can't have become
-    underscores.
+    C(site_north), C(owner_alice), C(image_debian_12), C(tag_web). Characters that are not allowed in names of
+    groups become underscores.
   - Host variables begin with C(virtuoso_), C(virtuoso_uuid), C(virtuoso_reference), C(virtuoso_state),
     C(virtuoso_provider), C(virtuoso_site), C(virtuoso_owner), C(virtuoso_image), C(virtuoso_vcpus), C(virtuoso_memory)
     and C(virtuoso_disk) (bytes), C(virtuoso_addresses), C(virtuoso_mac), C(virtuoso_network), C(virtuoso_display),
     C(virtuoso_tags), C(virtuoso_seen), C(virtuoso_stale) and others.
-  - The host key of a machine is accepted at first sight and kept under the machine's uuid, so machines that get the
-    same address one after the other are not taken for each other.
-  - Providers and homes that the store knows get the variables C(virtuoso_kind), C(virtuoso_uuid) and C(virtuoso_seen),
-    and the group of their site. How they are reached, and whether they are in the group C(providers), is left to the
-    inventory that names them, unless O(providers) is set. So a provider that is taken out of that inventory gets no
-    more machines.
+  - The host key of a machine is accepted at the first connection and kept under the machine's uuid. So machines that
+    have the same address at different times are not confused.
+  - Providers and homes of the store get the variables C(virtuoso_kind), C(virtuoso_uuid) and C(virtuoso_seen), and the
+    group of their site. Unless O(providers) is set, another inventory has to say how they are reached and put them into
+    the group C(providers). So a provider that is removed from that inventory gets no more machines.
   - Nothing that comes from a provider or a machine is ever used as a template.
 author:
   - virtuoso.grid contributors (@virtuoso-grid)
@@ -37,22 +35,22 @@ requirements:
   - SQLAlchemy >= 2.0
 options:
   plugin:
-    description: Says that the file is this plugin's.
+    description: Names this plugin, which makes the file its configuration.
     type: str
     required: true
     choices: [virtuoso.grid.grid]
   store:
     description:
-      - The information service's database, a path of an SQLite file or an SQLAlchemy URL.
+      - The database of the information service, the path of an SQLite file or an SQLAlchemy URL.
       - A relative path is relative to the directory of the configuration file.
-      - A store that doesn't exist yet makes an empty inventory and a warning.
+      - A store that doesn't exist yet gives an empty inventory and a warning.
       - By default the same as the roles', C(virtuoso/grid.db) in E(XDG_DATA_HOME), which is C(~/.local/share) where it
         isn't set.
     type: str
     env:
       - name: VIRTUOSO_STORE
   include:
-    description: Which machines to add, those that exist, those that are ordered and don't exist yet, or both.
+    description: Which machines to add. Those that exist, those that are ordered and don't exist yet, or both.
     type: list
     elements: str
     choices: [existing, future]
@@ -69,23 +67,23 @@ options:
     type: dict
   stale_after:
     description:
-      - Hosts that were last seen longer ago have C(virtuoso_stale) set and are in the group C(stale). They are not left
-        out.
+      - Hosts that were last seen longer ago have C(virtuoso_stale) set and are in the group C(stale). They are still
+        added.
     type: str
     default: 1 d
   providers:
     description:
       - Whether to add the store's providers to the group C(providers), and homes to C(homes), with their site and the
-        connection variables that were registered. Set it where no other inventory names them.
-      - Hosts that an inventory read before this one has are left as they are. Inventories in a directory are read in
-        the order of their names.
+        connection variables that were registered. Set it if no other inventory names them.
+      - Hosts that are in an inventory that was read before this one don't change. Inventories in a directory are read
+        in the order of their names.
     type: bool
     default: false
   known_hosts:
     description:
       - The file in which host keys of machines are kept.
-      - By default it lies beside the store's file and is named as that with C(.known_hosts); for a store on a server it
-        is C(~/.ssh/virtuoso_known_hosts).
+      - By default the path of the store's file followed by C(.known_hosts). For a store on a server,
+        C(~/.ssh/virtuoso_known_hosts).
     type: path
 """
 
@@ -119,19 +117,20 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.unsafe_proxy import wrap_var
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import hosts as view
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import entries as view
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import listing
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.records import HostRow, MachineRow
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_duration
 
 _UNTRUSTED = hasattr(BaseInventoryPlugin, "trusted_by_default")
-"""Whether Ansible takes no text for a template that it wasn't told to (ansible-core 2.19 on); before, each has to be
-marked."""
+"""Whether Ansible treats text as a template only if it is marked as trusted (ansible-core 2.19 and later). Before that,
+untrusted text has to be marked."""
 
 _SUFFIXES = ("grid.yml", "grid.yaml")
 
 
 def _may_be(path: str) -> bool:
-    """Whether there is a store, or something is wrong that :class:`Store` tells of."""
+    """Whether there is a store, or something that :class:`Store` reports an error of."""
     try:
         return listing.has_content(path)
     except OSError:
@@ -139,7 +138,7 @@ def _may_be(path: str) -> bool:
 
 
 class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
-    """Reads rows, has :mod:`_information.inventory` make entries of them, and adds these."""
+    """Reads rows of the store, turns them into entries, and adds these."""
 
     NAME = "virtuoso.grid.grid"
     trusted_by_default = False
@@ -149,7 +148,7 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
         return bool(super().verify_file(path)) and path.endswith(_SUFFIXES)
 
     def parse(self, inventory: InventoryData, loader: DataLoader, path: str, cache: bool = True) -> None:
-        """Add the store's hosts, from the cache if that is wanted and fresh."""
+        """Add the hosts of the store; from the cache if it is enabled and fresh."""
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
         key = self.get_cache_key(path)
@@ -159,8 +158,7 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
             entries = self._entries(path)
             if self.get_option("cache"):
                 self._cache[key] = entries
-        # Read once: an option's value is worked out at each look, which for each host would take longer than all else
-        # here.
+        # Read once: Ansible computes an option's value at each call, which would take most of the time.
         providers = self.get_option("providers")
         constructs = [(construct, self.get_option(option)) for option, construct in self._constructs()]
         wanted = [(construct, value) for construct, value in constructs if value]
@@ -172,7 +170,7 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
                 construct(value, variables, entry["name"], strict=strict)
 
     def _before(self) -> str:
-        """What was last seen before then is stale. Worked out for a cached inventory too, because time goes on."""
+        """What was last seen before this time is stale. Computed for a cached inventory too: time passes."""
         try:
             seconds = parse_duration(self.get_option("stale_after"), "stale_after")
             then = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(seconds=seconds)
@@ -211,14 +209,16 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
         )
         return view.entries(*read, include=self.get_option("include"), known_hosts=known_hosts)
 
-    def _read_store(self, location: str, directory: str) -> tuple[str | None, tuple[list[view.Row], list[view.Row]]]:
-        """The store's file, if it is one, then machines and hosts: the way for servers, conditions, and whatever is
-        wrong.
+    def _read_store(self, location: str, directory: str) -> tuple[str | None, tuple[list[MachineRow], list[HostRow]]]:
+        """The file of the store (``None`` for a server), then machines and hosts, read with SQLAlchemy.
+
+        Needed for servers and conditions; and whatever is wrong with a file gets its error here.
 
         :raises GridError: as :class:`Store`, and as :func:`find.matching`.
         """
-        # Only here: loading SQLAlchemy takes longer than all else that this plugin does.
+        # Imported here because loading SQLAlchemy takes longer than everything else that this plugin does.
         from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.answer import matching
+        from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.question import Options
         from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
         from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
@@ -227,19 +227,28 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
             machines, hosts = query.machines(connection), query.hosts(connection)
             where, scope = self.get_option("where"), self.get_option("scope")
             if where or scope:
-                asked = {"of": "machine", "where": where, "scope": scope, "include": ["virtual", "future"]}
+                asked: Options = {
+                    "of": "machine",
+                    "where": where,
+                    "scope": scope,
+                    "include": ["virtual", "future"],
+                }
                 chosen = matching(connection, asked)
                 machines = [row for row in machines if row["uuid"] in chosen]
         return store.location.path, (machines, hosts)
 
-    def _add(self, entry: view.Entry, providers: bool) -> dict[str, t.Any]:
-        """Add a host with its groups and variables; returns the variables. :param providers: as the option."""
-        inventory, name, variables = self.inventory, entry["name"], dict(entry["variables"])
+    def _add(self, entry: view.Entry, providers: bool) -> view.Variables:
+        """Add a host with its groups and variables; returns the variables.
+
+        :param providers: the option of this name.
+        """
+        inventory = t.cast(InventoryData, self.inventory)
+        name, variables = entry["name"], dict(entry["variables"])
         is_machine = variables["virtuoso_kind"] == "machine"
         known = inventory.hosts.get(name)
         if is_machine and known and "ansible_host" in known.vars:
             self.display.warning(
-                f"another inventory says how the host {name} is reached; the machine of this name is left to that"
+                f"another inventory says how the host {name} is reached; that is used for the machine of this name"
             )
         elif is_machine or providers and not known:
             variables.update(entry["connection"])
@@ -251,8 +260,7 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
             if group not in inventory.groups:
                 inventory.add_group(group)
             inventory.add_child(group, name)
-        # The host's own method: the inventory's looks up the name and copies the value for each variable, as if these
-        # came from anywhere.
+        # The host's own method: that of the inventory looks up the name and copies the value for each variable.
         set_variable = inventory.hosts[name].set_variable
         for variable, value in variables.items():
             set_variable(variable, value if _UNTRUSTED else wrap_var(value))

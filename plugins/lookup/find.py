@@ -26,7 +26,7 @@ options:
     elements: raw
   store:
     description:
-      - The information service's database, a path of an SQLite file or an SQLAlchemy URL.
+      - The database of the information service, the path of an SQLite file or an SQLAlchemy URL.
       - By default the same as the roles', C(virtuoso/grid.db) in E(XDG_DATA_HOME), which is C(~/.local/share) where it
         isn't set.
     type: str
@@ -41,11 +41,15 @@ seealso:
 EXAMPLES = r"""
 - name: Physical machines that can instantiate a machine of 1 GiB
   ansible.builtin.debug:
-    msg: "{{ query('virtuoso.grid.find', 'memory_available >= 1 GiB', of='provider', include=['physical']) | map(attribute='name') }}"
+    msg: >-
+      {{ query('virtuoso.grid.find', 'memory_available >= 1 GiB', of='provider', include=['physical'])
+         | map(attribute='name') }}
 
 - name: Sets of four different machines on the same network with 512 MiB to 1 GiB in total
   ansible.builtin.debug:
-    msg: "{{ query('virtuoso.grid.find', of='machine', size=4, same=['network'], sum=['memory >= 512 MiB', 'memory <= 1 GiB'], within='1 s') }}"
+    msg: >-
+      {{ query('virtuoso.grid.find', of='machine', size=4, same=['network'],
+               sum=['memory >= 512 MiB', 'memory <= 1 GiB'], within='1 s') }}
 """
 
 RETURN = r"""
@@ -64,20 +68,23 @@ from ansible.utils.display import Display
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import FIND
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.answer import find
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.question import Options
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
 
 class LookupModule(LookupBase):
-    """Reads options, asks."""
+    """Answers a question from the store."""
 
-    def run(self, terms: list[t.Any], variables: dict[str, t.Any] | None = None, **kwargs: t.Any) -> list[t.Any]:
-        """The answers; a warning says when the deadline came first."""
+    def run(
+        self, terms: list[object], variables: dict[str, object] | None = None, **kwargs: object
+    ) -> list[dict[str, object]]:
+        """The answers. It warns if the deadline passed before all were found."""
         self.set_options(var_options=variables, direct=kwargs)
         options = {name: self.get_option(name) for name in FIND["argument_spec"]}
         options["where"] = [*(options["where"] or []), *terms]
         default = os.path.join(os.environ.get("XDG_DATA_HOME") or "~/.local/share", "virtuoso", "grid.db")
         try:
-            result = find(Store(self.get_option("store") or default), options)
+            result = find(Store(self.get_option("store") or default), t.cast(Options, options))
         except GridError as exc:
             raise AnsibleLookupError(f"{exc} [{exc.code}]") from exc
         if result["answer"] == "cut":

@@ -1,20 +1,23 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pieces of argument specifications and how they are put together; each has a doc fragment of the same name."""
+"""Parts of argument specifications that modules share, and ``merge``. Each part has a doc fragment of its name."""
 
 from __future__ import annotations
 
 import typing as t
 
 Spec = t.Dict[str, t.Any]
+"""Arguments of ``AnsibleModule``, by name. They are ``**`` arguments of differing types, hence ``Any``."""
 
 _LISTS = ("mutually_exclusive", "required_together", "required_one_of", "required_if")
 
 
 def merge(*specs: Spec) -> Spec:
-    """One set of ``AnsibleModule`` arguments out of several; lists of rules are joined, an option given twice is an
-    error."""
+    """Merge several sets of ``AnsibleModule`` arguments (pure). Lists of rules are joined.
+
+    :raises ValueError: where two sets have the same option.
+    """
     merged: Spec = {"argument_spec": {}}
     for spec in specs:
         for key, value in spec.items():

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run a program from an argument list: no shell, a deadline, a typed error with the end of what it said."""
+"""Run programs from argument lists: no shell, a deadline, typed errors. ``bound_command`` ties one to this process."""
 
 from __future__ import annotations
 
@@ -14,10 +14,28 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 
 _TAIL = 2000
+"""Characters of a program's standard error that are kept."""
+
+# setpriv(1): the program is killed with this process, so that it can't write while the next run already works.
+BOUND_TO_US = ("setpriv", "--pdeathsig", "KILL", "--")
+# unshare(1): the program's mounts and processes end with it, so nothing has to be unmounted.
+CONTAINED = (*BOUND_TO_US, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--")
+
+_PACKAGES = {
+    "qemu-img": "qemu-utils",
+    "mmdebstrap": "mmdebstrap",
+    "sfdisk": "fdisk",
+    "mformat": "mtools",
+    "mcopy": "mtools",
+    "syslinux": "syslinux",
+    "mke2fs": "e2fsprogs",
+    "zstd": "zstd",
+    "ssh": "openssh-client",
+}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the program and what it started (it leads a process group of its own)."""
+    """End the program and its children: it leads a process group of its own."""
     for number, patience in ((signal.SIGTERM, 5), (signal.SIGKILL, None)):
         try:
             os.killpg(process.pid, number)
@@ -46,7 +64,8 @@ def command(
 
     :param timeout: seconds until the program and its children are ended.
     :param env: variables added to the environment, which is otherwise the caller's with ``LC_ALL=C.UTF-8``.
-    :param accept: exit codes that are no error.
+    :param code: of the error for another exit code.
+    :param accept: exit codes that are not an error.
     :raises GridError: ``program_missing``, ``timed_out``, or ``code`` with ``rc`` and ``stderr`` (its last 2,000
         characters).
     """
@@ -91,3 +110,43 @@ def command(
             stderr=said,
         )
     return stdout.decode("utf-8", "replace")
+
+
+def bound_command(
+    argv: t.Sequence[str], *, contained: bool = False, limits: t.Sequence[str] = (), **options: t.Any
+) -> str:
+    """Like :func:`command`, for a program that must not outlive this process.
+
+    :param contained: give it mount and process namespaces of its own.
+    :param limits: options of prlimit(1), for example ``--as=1073741824``, for programs that read untrusted input.
+    :param options: those of :func:`command`.
+    """
+    prefix = [*(CONTAINED if contained else BOUND_TO_US), *(("prlimit", *limits, "--") if limits else ())]
+    try:
+        return command([*prefix, *argv], **options)
+    except GridError as exc:
+        # Users know the program, not what it was wrapped in
+        exc.tried = shlex.join(argv)[:1000]
+        exc.msg = exc.msg.replace(prefix[0], argv[0], 1)
+        # setpriv, unshare and prlimit end with 127 where the program is not installed
+        if exc.details.get("rc") == 127 and f"failed to execute {argv[0]}:" in str(exc.details["stderr"]):
+            raise GridError(
+                "program_missing",
+                f"the program {argv[0]} is not installed",
+                tried=exc.tried,
+                remedy=missing_remedy(argv[0]),
+            ) from exc
+        if str(exc.details.get("stderr", "")).startswith("unshare: unshare failed"):
+            raise GridError(
+                "not_permitted",
+                "this host does not let us make namespaces",
+                tried=exc.tried,
+                remedy="Run as root (become: true)",
+            ) from exc
+        raise
+
+
+def missing_remedy(program: str) -> str:
+    """The remedy for a program that is not installed."""
+    package = _PACKAGES.get(program, program)
+    return f"Install the Debian package {package}, or run the playbook virtuoso.grid.setup on this host, which does"

@@ -1,28 +1,27 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Before and after, in the form that ``ansible-playbook --diff`` prints."""
+"""The entries of a module's ``diff``: what differs between two states, as ``ansible-playbook --diff`` prints it."""
 
 from __future__ import annotations
 
 import json
 import typing as t
 
-State = t.Optional[t.Mapping[str, t.Any]]
+State = t.Optional[t.Mapping[str, object]]
+"""An object's state by key, JSON values; ``None`` where the object doesn't exist."""
 
 
 def changed_keys(before: State, after: State) -> list[str]:
-    """The keys whose values differ, in alphabetical order; ``None`` counts as a state without keys."""
+    """The keys whose values differ, in alphabetical order (pure)."""
     old, new = before or {}, after or {}
     return sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
 
 
 def diff(header: str, before: State, after: State) -> dict[str, str]:
-    """One entry of a module's ``diff`` list: only what differs, as sorted JSON, so that the diff is short and stable.
+    """One entry of a module's ``diff`` list (pure): only what differs, as sorted JSON, so it is short and stable.
 
-    :param header: what it is about, for example ``machine web1``.
-    :param before: state now, ``None`` where the object doesn't exist.
-    :param after: state wanted, ``None`` where the object is to go.
+    :param header: the object, for example ``machine web1``.
     """
     keys = changed_keys(before, after)
 

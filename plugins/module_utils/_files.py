@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many files, links and directories of root's at once: each is there whole as it should be, or as it was."""
+"""Write, link and remove many files in one call, each atomically (the module ``files``), and remove directory trees."""
 
 from __future__ import annotations
 
@@ -10,13 +10,27 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 import typing as t
 
-Entry = t.Mapping[str, t.Any]
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+
+
+class Entry(t.TypedDict):
+    """A file, directory or link as it should be.
+
+    ``state``: ``file``, ``directory``, ``link`` or ``absent``. ``content``: a file's text, or a link's target; ``None``
+    for the others. ``mode``: permissions as four octal digits.
+    """
+
+    path: str
+    state: str
+    content: str
+    mode: str
 
 
 def order(entries: t.Sequence[Entry]) -> list[Entry]:
-    """Directories before what is in them, and last what goes (pure)."""
+    """The order of work: directories, the outer ones first, then files, then links, then removals (pure)."""
     rank = {"directory": 0, "file": 1, "link": 2, "absent": 3}
     return sorted(
         entries, key=lambda entry: (rank[entry["state"]], entry["path"] if entry["state"] == "directory" else "")
@@ -35,6 +49,7 @@ def _attributes_differ(found: os.stat_result, entry: Entry, owner: int) -> bool:
 
 
 def _row(entry: Entry, before: str, after: str) -> dict[str, str]:
+    """One entry of the module's ``diff``."""
     return {"before_header": entry["path"], "after_header": entry["path"], "before": before, "after": after}
 
 
@@ -86,7 +101,7 @@ def _write(path: str, content: bytes, mode: int, owner: int) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-            # The name must not become the file's before what is in it is on the disk.
+            # The content must be on the disk before the file has its final name.
             file.flush()
             os.fsync(file.fileno())
         os.chmod(new, mode)
@@ -106,7 +121,7 @@ def _link(entry: Entry, owner: int, check_mode: bool) -> dict[str, str] | None:
     if before == after:
         return None
     if not check_mode:
-        # As a file is: there is no moment without the one or the other.
+        # Renamed into place, as a file is: there is always the old one or the new one.
         new = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.new")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new)
@@ -129,9 +144,11 @@ def _absent(entry: Entry, check_mode: bool) -> dict[str, str] | None:
 
 
 def bring(entries: t.Sequence[Entry], *, check_mode: bool, owner: int = 0) -> tuple[list[str], list[dict[str, str]]]:
-    """Have everything as it should be; the paths that weren't, and what differed.
+    """Make everything as its entry says.
 
-    :raises OSError: with the path in it; those before it are done, and a second call goes on.
+    :param owner: numeric user and group that everything belongs to.
+    :returns: the paths that changed, and one ``diff`` entry for each.
+    :raises OSError: with the path in it. What comes before it is done; a second call continues.
     """
     changed, rows = [], []
     for entry in order(entries):
@@ -143,3 +160,52 @@ def bring(entries: t.Sequence[Entry], *, check_mode: bool, owner: int = 0) -> tu
             changed.append(entry["path"])
             rows.append(row)
     return changed, rows
+
+
+def remove_tree(tree: str) -> None:
+    """Remove a directory tree. A link, or nothing, is left alone.
+
+    :raises GridError: ``leftover_mounted`` where something is mounted in the tree: its files would be lost.
+    """
+    if not os.path.isdir(tree) or os.path.islink(tree):
+        return
+    for top, dirs, dummy in os.walk(tree):
+        for name in dirs:
+            full = os.path.join(top, name)
+            # os.walk doesn't follow links, but ismount does
+            if not os.path.islink(full) and os.path.ismount(full):
+                raise GridError(
+                    "leftover_mounted", f"something is mounted on {full}", remedy="Unmount it, then run the same again"
+                )
+    for attempt in range(10):
+        try:
+            return shutil.rmtree(tree)
+        except OSError:
+            # A program of a run that was killed may still write for a moment until the kernel has ended it
+            if attempt == 9:
+                raise
+            time.sleep(0.2)
+    return None
+
+
+def clear(directory: str, keep: str, before: float | None = None) -> bool:
+    """Remove everything in a directory except files whose names end in ``keep``.
+
+    :param before: remove those too that are older than this time (seconds since 1970).
+    :returns: whether anything was removed.
+    """
+    removed = False
+    try:
+        names = sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    for name in names:
+        path = os.path.join(directory, name)
+        if name.endswith(keep) and (before is None or os.lstat(path).st_mtime >= before):
+            continue
+        if os.path.isdir(path) and not os.path.islink(path):
+            remove_tree(path)
+        else:
+            os.unlink(path)
+        removed = True
+    return removed

@@ -1,13 +1,12 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names, digests and paths as this room, and those below it, accept them (pure)."""
+"""Which names, digests, paths and addresses are well-formed, and the errors for those that aren't (pure)."""
 
 from __future__ import annotations
 
 import posixpath
 import re
-import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 
@@ -30,29 +29,30 @@ FORMS: dict[str, tuple[str, str]] = {
 _COMPILED = {what: re.compile(pattern, re.ASCII) for what, (pattern, dummy) in FORMS.items()}
 
 
-def shorten(value: t.Any) -> str:
-    """A hostile value for an error's text: printable, at most 60 characters."""
+def shorten(value: object) -> str:
+    """An untrusted value for an error's text: printable, at most 60 characters."""
     text = str(value)
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
-def check(what: str, value: t.Any) -> str:
-    """``value`` if it is a well-formed ``what`` (a key of the table above). :raises GridError: ``invalid_<what>``."""
+def check(what: str, value: object) -> str:
+    """Return ``value`` if it is a well-formed ``what``, a key of ``FORMS``. :raises GridError: ``invalid_<what>``."""
     if not isinstance(value, str) or not _COMPILED[what].fullmatch(value):
         raise GridError(f"invalid_{what}", f"{shorten(value)} is not a valid {what}", remedy=f"Give {FORMS[what][1]}")
     return value
 
 
-def check_path(what: str, value: t.Any) -> str:
-    """``value`` if it is an absolute path in its shortest form, without ``..`` and control characters.
+def check_path(what: str, value: object) -> str:
+    """Return ``value`` if it is an absolute path in its shortest form, without ``..`` and control characters.
 
+    :param what: what the path is, for the error's text.
     :raises GridError: ``invalid_path``.
     """
-    good = isinstance(value, str) and 1 < len(value) <= 4096 and value.isprintable() and value.startswith("/")
-    if not good or value.startswith("//") or posixpath.normpath(value) != value:
-        raise GridError(
-            "invalid_path",
-            f"{what} {shorten(value)} is not an absolute path",
-            remedy="Give a path such as /srv/image.qcow2, without .. in it",
-        )
-    return t.cast(str, value)
+    if isinstance(value, str) and 1 < len(value) <= 4096 and value.isprintable() and value.startswith("/"):
+        if not value.startswith("//") and posixpath.normpath(value) == value:
+            return value
+    raise GridError(
+        "invalid_path",
+        f"{what} {shorten(value)} is not an absolute path",
+        remedy="Give a path such as /srv/image.qcow2, without .. in it",
+    )

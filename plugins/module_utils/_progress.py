@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a long work is doing now, as JSON lines in a file that another process can show."""
+"""Progress of a long operation: JSON lines in a file, which the controller reads and shows while a module runs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,32 @@ import time
 import typing as t
 
 QUIET_SECONDS = 2.0
-"""Work that takes no longer than this shows nothing."""
+"""Work that takes no longer shows no progress."""
 
 OWN = "/run/virtuoso-progress-"
-"""How a file begins that the controller named and nobody else knows; it goes with the process. Only root writes there,
-so nobody else can have put a link in its place."""
+"""How the path of a progress file begins that the controller chose. The file is removed when the process ends. Only
+root writes to /run, so nobody else can have put a link in the file's place."""
+
+
+class ProgressLine(t.TypedDict, total=False):
+    """A line of a progress file.
+
+    ``time``: seconds since 1970. ``name``: the object. ``stage``: what is done with it. The others may be missing:
+    ``done`` and ``total`` in bytes, ``command`` the program that a recipe runs.
+    """
+
+    time: float
+    name: str
+    stage: str
+    done: int
+    total: t.Optional[int]
+    command: str
 
 
 class Progress:
-    """Writes one line per stage; does nothing without a file, and never fails the work that it reports on.
+    """Writes one line per stage, see :class:`ProgressLine`. Without a file it does nothing; it never makes work fail.
 
-    A line is ``{"time": seconds since 1970, "name": ..., "stage": ..., "done": bytes, "total": bytes}``; ``done`` and
-    ``total`` are there where they are known. Work that ends within ``quiet`` seconds leaves no file, so that nobody has
-    to remove it.
+    Work that ends within ``quiet`` seconds leaves no file.
     """
 
     def __init__(self, path: str | None, name: str = "", *, interval: float = 0.5, quiet: float = 0.0) -> None:
@@ -39,24 +52,24 @@ class Progress:
             atexit.register(_remove, path)
 
     def about(self, name: str) -> Progress:
-        """The same file, lines about another object."""
+        """A reporter that writes to the same file about another object."""
         other = copy.copy(self)
         other.name, other._last = name, 0.0
         return other
 
-    def stage(self, stage: str, **facts: t.Any) -> None:
-        """A stage begins, or has got so far."""
+    def stage(self, stage: str, **facts: object) -> None:
+        """Report that a stage begins, or how far it is (``facts``)."""
         if self.path is None or time.monotonic() < self._loud:
             return
-        line = json.dumps({"time": round(time.time(), 3), "name": self.name, "stage": stage, **facts})
+        line: ProgressLine = {"time": round(time.time(), 3), "name": self.name, "stage": stage}
         try:
             with open(self.path, "a", encoding="utf-8") as stream:
-                stream.write(line + "\n")
+                stream.write(json.dumps({**line, **facts}) + "\n")
         except OSError:
             self.path = None
 
     def bytes(self, stage: str, done: int, total: int | None) -> None:
-        """Like :meth:`stage`, at most every ``interval`` seconds; the last one (``done == total``) always."""
+        """Report bytes done, at most every ``interval`` seconds; the last report (``done == total``) always."""
         now = time.monotonic()
         if now - self._last >= self.interval or done == total:
             self._last = now

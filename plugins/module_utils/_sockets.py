@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The TCP ports of this host as the kernel has them; proc_net_tcp in the kernel's documentation."""
+"""Which TCP ports of this host are listened on, and how many clients each has, read from /proc/net/tcp."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ _LISTENS, _ESTABLISHED = "0A", "01"
 
 
 class Socket(t.NamedTuple):
-    """What the kernel has of a TCP port: whether somebody listens, and how many are connected to it."""
+    """A TCP port: whether a program listens on it, and how many connections it has."""
 
     listens: bool
     clients: int
 
 
 def parse_sockets(*tables: str) -> dict[int, Socket]:
-    """TCP ports of this host in the texts of ``/proc/net/tcp`` and ``tcp6``."""
+    """TCP ports by number, from the texts of ``/proc/net/tcp`` and ``tcp6`` (pure).
+
+    Format: proc_net_tcp in the kernel's documentation.
+    """
     listening: set[int] = set()
     clients: dict[int, int] = {}
     for line in (line.split() for table in tables for line in table.splitlines()[1:]):
@@ -40,7 +43,7 @@ def parse_sockets(*tables: str) -> dict[int, Socket]:
 
 
 def tcp_ports() -> dict[int, Socket]:
-    """TCP ports of this host now."""
+    """TCP ports of this host by number, as they are now."""
     texts = []
     for table in _FILES:
         with contextlib.suppress(FileNotFoundError), open(table, encoding="ascii") as file:
@@ -49,7 +52,7 @@ def tcp_ports() -> dict[int, Socket]:
 
 
 def parse_ports(text: str) -> range:
-    """The option ``ports``, such as ``10809-10872``. :raises GridError: ``invalid_ports``."""
+    """Read a range of ports such as ``10809-10872``, both included. :raises GridError: ``invalid_ports``."""
     found = _PORTS.fullmatch(text)
     ports = range(int(found[1]), int(found[2]) + 1) if found else range(0)
     if not ports or ports[0] < 1024 or ports[-1] > 65535:

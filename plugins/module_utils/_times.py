@@ -1,26 +1,25 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Points in time and lengths of time as people write them, and as the store does: ISO 8601 in UTC, microseconds."""
+"""Times and durations as the store keeps them: points in time as ISO 8601 text in UTC, durations in microseconds."""
 
 from __future__ import annotations
 
 import datetime
 import re
-import typing as t
 from decimal import Decimal
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 
 FOREVER = "9999-12-31T23:59:59Z"
-"""The end of what has none; times are text that sorts, as in the store."""
+"""Stands for "no end". Times are compared as text, so this sorts after all others."""
 
 _UNITS = {"": 1, "us": 1, "ms": 1000, "s": 1000000}
 _DURATION = re.compile(r"\s*(\d{1,12}(?:\.\d{1,6})?)\s*([a-z]*)\s*", re.ASCII)
 
 
 def now() -> str:
-    """The time as the store writes it."""
+    """The current time, in the store's form."""
     return _text(datetime.datetime.now(datetime.timezone.utc))
 
 
@@ -29,21 +28,24 @@ def _text(time: datetime.datetime) -> str:
 
 
 def before(seconds: int, time: str) -> str:
-    """The time so many seconds before another one."""
+    """The point in time ``seconds`` before ``time``; not before the year 1."""
     try:
         return _text(datetime.datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ") - datetime.timedelta(seconds=seconds))
     except OverflowError:
         return "0001-01-01T00:00:00Z"
 
 
-def parse_time(value: t.Any, what: str = "time") -> str:
-    """A point in time such as ``2026-11-24T10:00:00Z``, in UTC where no other offset is given; whole seconds.
+def parse_time(value: object, what: str = "time") -> str:
+    """Read a point in time such as ``2026-11-24T10:00:00Z``; without an offset it is in UTC.
+
+    :param what: what the value is, for the error's text.
+    :returns: the same in UTC, whole seconds.
 
     :raises GridError: ``invalid_time``.
     """
     text = str(value).strip()
     try:
-        # Python before 3.11 knows offsets, but not the letter for none.
+        # Before 3.11 Python reads offsets, but not the letter Z.
         time = datetime.datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text)
         if time.tzinfo is None:
             time = time.replace(tzinfo=datetime.timezone.utc)
@@ -59,11 +61,15 @@ def parse_time(value: t.Any, what: str = "time") -> str:
         ) from exc
 
 
-def parse_duration(value: t.Any, what: str = "duration", *, minimum: int = 0, maximum: int = 10**12) -> int:
-    """Microseconds of a length of time such as ``100 ms``, ``0.5 s`` or a plain number of microseconds.
+def parse_microseconds(value: object, what: str = "duration", *, minimum: int = 0, maximum: int = 10**12) -> int:
+    """Read a duration such as ``100 ms``, ``0.5 s`` or a plain number of microseconds.
 
-    :raises GridError: ``invalid_duration`` for what is none, or is outside ``minimum`` to ``maximum`` (microseconds,
-        both allowed).
+    Durations in seconds, up to days, are read by ``_units.parse_duration``.
+
+    :param what: what the value is, for the error's text.
+    :returns: microseconds.
+    :raises GridError: ``invalid_duration`` for other text, or a value outside ``minimum`` to ``maximum`` (both in
+        microseconds, both allowed).
     """
     match = None if isinstance(value, bool) else _DURATION.fullmatch(str(value))
     factor = _UNITS.get(match.group(2)) if match else None

@@ -1,12 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sizes as people write them (``2 GiB``) and as programs count them (bytes)."""
+"""Sizes and durations as people write them (``2 GiB``, ``20 ms``) and as programs count them (bytes, seconds)."""
 
 from __future__ import annotations
 
 import re
-import typing as t
 from decimal import Decimal
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
@@ -22,12 +21,15 @@ _BY_LOWER = {unit.lower(): factor for unit, factor in UNITS.items()}
 _SIZE = re.compile(r"\s*(\d{1,20}(?:\.\d{1,9})?)\s*([A-Za-z]*)\s*", re.ASCII)
 
 
-def parse_size(value: t.Any, what: str = "size", *, minimum: int = 0, maximum: int = 2**63 - 1) -> int:
-    """Bytes of a size such as ``512 MiB``, ``2GiB``, ``1.5 TB`` or a plain number of bytes.
+def parse_size(value: object, what: str = "size", *, minimum: int = 0, maximum: int = 2**63 - 1) -> int:
+    """Read a size such as ``512 MiB``, ``2GiB``, ``1.5 TB`` or a plain number of bytes.
 
-    Units are the binary ones of IEC 80000-13 (KiB, MiB, GiB, TiB, PiB) and the decimal ones of SI (kB, MB, GB, TB,
-    PB), in any case. :raises GridError: ``invalid_size`` for text that is no size, a negative one, a fraction of a
-    byte, or one outside ``minimum`` to ``maximum`` (both in bytes, both allowed).
+    Units are binary (KiB, MiB, GiB, TiB, PiB; IEC 80000-13) or decimal (kB, MB, GB, TB, PB; SI), in any case.
+
+    :param what: what the value is, for the error's text.
+    :returns: bytes.
+    :raises GridError: ``invalid_size`` for other text, a fraction of a byte, or a size outside ``minimum`` to
+        ``maximum`` (both in bytes, both allowed).
     """
     match = None if isinstance(value, bool) else _SIZE.fullmatch(str(value))
     factor = _BY_LOWER.get(match.group(2).lower()) if match else None
@@ -48,7 +50,7 @@ def parse_size(value: t.Any, what: str = "size", *, minimum: int = 0, maximum: i
 
 
 def format_size(size: int | float) -> str:
-    """A size in bytes for people: ``1.5 GiB``, ``512 MiB``, ``17 B``; binary units, at most two decimals."""
+    """A size in bytes as text: ``1.5 GiB``, ``512 MiB``, ``17 B``; binary units, at most two decimals."""
     power = 0
     scaled = float(size)
     while abs(scaled) >= 1024 and power < len(_PREFIXES) - 1:
@@ -69,9 +71,11 @@ _SECONDS = {
 _DURATION = re.compile(r"\s*(\d{1,12}(?:\.\d{1,9})?)\s*([A-Za-zµ]*)\s*")
 
 
-def parse_duration(value: t.Any, what: str = "duration") -> float:
-    """Seconds of a time such as ``20 ms``, ``1.5 s``, ``2 h`` or a plain number of seconds; never negative.
+def parse_duration(value: object, what: str = "duration") -> float:
+    """Read a duration such as ``20 ms``, ``1.5 s``, ``2 h`` or a plain number of seconds.
 
+    :param what: what the value is, for the error's text.
+    :returns: seconds, not negative.
     :raises GridError: ``invalid_duration``.
     """
     match = None if isinstance(value, bool) else _DURATION.fullmatch(str(value))

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Wait for a condition with a deadline; done, wrong state and time-out are told apart."""
+"""Wait for a condition with a deadline: ``wait_for`` tells done, wrong state and time-out apart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = t.TypeVar("T")
 
 
 class Pending(Exception):
-    """Raised by a probe: not yet. Its text says what is there instead, and is told when time runs out."""
+    """Raised by a probe: not yet. Its text says what was seen instead; the time-out's error repeats it."""
 
 
 def wait_for(
@@ -28,14 +28,15 @@ def wait_for(
     remedy: str | None = None,
     clock: t.Callable[[], float] = time.monotonic,
 ) -> T:
-    """Call ``probe`` until it returns; its value is returned.
+    """Call ``probe`` until it returns, and return its value.
 
-    The probe raises :class:`Pending` while the state may still come, and any other error when it can't any more.
+    The probe raises :class:`Pending` while the state may still come, and any other error when it can't come any more.
 
     :param timeout: seconds; the probe runs at least once, and once more at the end.
     :param what: what is waited for, for the error's text.
-    :param wake: set by an event handler to have the probe called at once; ``interval`` seconds are the longest pause.
-    :raises GridError: ``timed_out``, with the last thing that the probe saw as ``last``.
+    :param wake: an event handler sets it to have the probe called at once.
+    :param interval: the longest pause between two calls, in seconds.
+    :raises GridError: ``timed_out``, with what the probe saw last as ``last``.
     """
     wake = wake or threading.Event()
     end = clock() + timeout

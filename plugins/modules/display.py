@@ -2,23 +2,23 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where machines' displays are, and what they show."""
+"""Module: addresses and screenshots of machines' displays."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: display
-short_description: Where machines' displays are and what they show
+short_description: Addresses and screenshots of machines' displays
 version_added: 0.1.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
   - Returns host and port of the displays of machines on a provider. The host is the provider's own loopback; reach it
     with C(ssh -L).
-  - With O(dest), takes a screenshot of each that runs and writes it to the controller. That is a reading, so it never
-    counts as a change.
+  - With O(dest), takes a screenshot of each machine that runs and writes it to the controller. This only reads, so it
+    never counts as a change.
 options:
   machines:
-    description: The machines, each by C(uuid) or C(name); other keys are not looked at.
+    description: The machines, each by C(uuid) or C(name); other keys are ignored.
     type: list
     elements: dict
     required: true
@@ -41,7 +41,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: See what two machines show
+- name: Take screenshots of two machines
   virtuoso.grid.display:
     machines:
       - name: web1
@@ -69,11 +69,11 @@ machines:
         O(dest), or while nothing is shown."
       type: dict
       returned: success
-    failed: {description: Present and true where this one failed., type: bool, returned: failure}
+    failed: {description: Present and true where this machine failed., type: bool, returned: failure}
     msg: {description: What is wrong and what to do., type: str, returned: failure}
     failure:
       description:
-        - The same for programs. Its C(code) is among C(machine_unknown), C(foreign_domain), C(invalid_...),
+        - The error for programs. Its C(code) is among C(machine_unknown), C(foreign_domain), C(invalid_...),
           C(screenshot_invalid), C(libvirt_error), C(libvirt_unreachable), C(io_error), C(disk_full).
       type: dict
       returned: failure
@@ -87,14 +87,14 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, 
 OPTIONS = {
     "argument_spec": {
         "machines": {"type": "list", "elements": "dict", "required": True},
-        # The action plugin writes there; here it only says that pictures are wanted.
+        # The action plugin writes there; here it only says that screenshots are wanted.
         "dest": {"type": "str"},
     }
 }
 
 
 def work(module: AnsibleModule) -> Result:
-    """The module's work; the action plugin of the same name turns pictures into files."""
+    """The module's work; the action plugin of the same name writes the pictures to files."""
     params = module.params
     pictures = bool(params["dest"]) and not module.check_mode
     return {"changed": False, "machines": displays(params["uri"], params["machines"], pictures)}

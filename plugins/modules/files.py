@@ -7,40 +7,38 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: files
-short_description: Have many small files of root's on a host, in one task
+short_description: Write many small files, directories and links in one task
 description:
-  - Writes files, makes directories and symbolic links, and removes what is to go, all of O(files) at once.
-    M(ansible.builtin.copy) in a loop starts several programs on the host for each file, which takes longer than all the
-    rest that the roles of this collection do there.
-  - Everything belongs to root. A file is replaced whole, or stays as it was. A symbolic link in a file's place is
-    replaced, not followed.
-  - Not for secrets. What is written is shown in diff mode, and in the log of whoever asks Ansible for its tasks'
-    arguments.
+  - Writes files, makes directories and symbolic links, and removes others, all in one task. M(ansible.builtin.copy) in
+    a loop starts several programs on the host for each file, which would take most of the time of the collection's
+    roles.
+  - Everything belongs to root. A file is replaced atomically. A symbolic link in a file's place is replaced, not
+    followed.
+  - Not for secrets. Content is shown in diff mode, and in logs of tasks' arguments.
 version_added: 0.2.0
 author: [virtuoso.grid contributors (@virtuoso-grid)]
 options:
   files:
-    description: What is to be there, or to go. Directories are made first, in the order of their paths; what goes does
-      so last.
+    description: The files, directories and links. Directories are made first, in the order of their paths; removals
+      come last.
     type: list
     elements: dict
     required: true
     suboptions:
       path:
-        description: Where it is.
+        description: The absolute path.
         type: path
         required: true
       state:
-        description: V(absent) removes a directory with all that is in it.
+        description: What is to be at the path. V(absent) removes a directory with everything in it.
         type: str
         default: file
         choices: [file, directory, link, absent]
       content:
-        description: What is in the file, as it is to be to the last character; or where the link leads. Needed with
-          V(file) and V(link).
+        description: The exact content of a file, or the target of a link. Required with V(file) and V(link).
         type: str
       mode:
-        description: Permissions as four octal digits. Files have V(0644), directories V(0755), where it is left out.
+        description: Permissions as four octal digits, by default V(0644) for files and V(0755) for directories.
         type: str
 extends_documentation_fragment:
   - virtuoso.grid.attributes
@@ -56,8 +54,10 @@ EXAMPLES = r"""
   virtuoso.grid.files:
     files:
       - {path: /usr/local/lib/example, state: directory}
-      - {path: /usr/local/lib/example/program.py, content: "{{ lookup('ansible.builtin.file', 'program.py', rstrip=false) }}"}
-      - {path: /etc/systemd/system/example.service, content: "{{ lookup('ansible.builtin.template', 'example.service.j2') }}"}
+      - path: /usr/local/lib/example/program.py
+        content: "{{ lookup('ansible.builtin.file', 'program.py', rstrip=false) }}"
+      - path: /etc/systemd/system/example.service
+        content: "{{ lookup('ansible.builtin.template', 'example.service.j2') }}"
       - {path: /usr/local/lib/example/old.py, state: absent}
 """
 
@@ -75,11 +75,11 @@ failure:
 """
 
 import re
-import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils import _files
-from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import Spec
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError, Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 
 FILE = {
@@ -89,7 +89,7 @@ FILE = {
     "mode": {"type": "str"},
 }
 NEEDED = [("state", "file", ("content",)), ("state", "link", ("content",))]
-OPTIONS = {
+OPTIONS: Spec = {
     "argument_spec": {
         "files": {"type": "list", "elements": "dict", "required": True, "options": FILE, "required_if": NEEDED}
     },
@@ -97,10 +97,15 @@ OPTIONS = {
 }
 
 
-def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
-    """All of them."""
-    entries = [
-        {**entry, "mode": entry["mode"] or ("0755" if entry["state"] == "directory" else "0644")}
+def work(module: AnsibleModule) -> Result:
+    """Check the entries, then make them all."""
+    entries: list[_files.Entry] = [
+        {
+            "path": entry["path"],
+            "state": entry["state"],
+            "content": entry["content"],
+            "mode": entry["mode"] or ("0755" if entry["state"] == "directory" else "0644"),
+        }
         for entry in module.params["files"]
     ]
     for entry in entries:

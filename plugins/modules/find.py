@@ -11,10 +11,10 @@ module: find
 short_description: Find hosts, networks, images, and sets of them
 version_added: 0.2.0
 description:
-  - Answers a question from the store of the information service, by conditions on each object, on sums over a set of
-    them, and on what must be the same or different within the set, until a deadline.
-  - The answer says whether it is complete, a random sample of valid answers, or cut by its deadline, and what it cost.
-    Each answer is valid.
+  - Answers a question from the store of the information service within a deadline. The question has conditions on each
+    object, on sums over a set of them, and on what must be the same or different within the set.
+  - The result says whether it is complete, a random sample of valid answers, or cut by the deadline, and what it took.
+    Each answer in it is valid.
 extends_documentation_fragment:
   - virtuoso.grid.attributes
   - virtuoso.grid.store
@@ -79,8 +79,8 @@ EXAMPLES = r"""
 RETURN = r"""
 found:
   description:
-    - The answers. Of single objects each is a mapping of its columns.
-    - Of sets each has RV(found[].members), a list of such mappings (with C(member), its name, where members have
+    - The answers. One about a single object is a mapping of its columns.
+    - One about a set has RV(found[].members), a list of such mappings (with C(member), its name, where members have
       names), and RV(found[].sum).
   returned: success
   type: list
@@ -97,7 +97,8 @@ found:
       returned: for sets
 answer:
   description: >-
-    V(complete) if all answers, or the first O(limit) in their order, are there; V(sample) if they were drawn; V(cut) if the deadline came first.
+    V(complete) if these are all answers, or the first O(limit) in their order; V(sample) if they were drawn at random;
+    V(cut) if the deadline ended the search.
   returned: success
   type: str
 more:
@@ -110,15 +111,16 @@ seed:
   type: int
 cost:
   description: >-
-    What it took, C(seconds), C(method), the number of C(statements), of C(rows) read, of C(draws), and of C(combinations), the sets there are before
-    conditions on sets, as far as they were counted; and whether the deadline passed (C(expired)), before which a sample may not have become as
-    large as O(limit).
+    What it took. C(seconds), C(method), the number of C(statements), of C(rows) read, of C(draws), and of
+    C(combinations), the sets before conditions on sets are checked, if they were counted; and whether the deadline
+    passed (C(expired)). A sample may then be smaller than O(limit).
   returned: success
   type: dict
 failure:
   description: >-
-    The error for programs. Its C(code) is one of V(unknown_kind), V(unknown_column), V(unknown_unit), V(unknown_site), V(invalid_condition),
-    V(invalid_value), V(invalid_question), V(impossible_sum), V(invalid_deadline), V(invalid_duration), V(sql_not_read_only), V(invalid_sql), or of the store.
+    The error for programs. Its C(code) is one of V(unknown_kind), V(unknown_column), V(unknown_unit), V(unknown_site),
+    V(invalid_condition), V(invalid_value), V(invalid_question), V(impossible_sum), V(invalid_deadline),
+    V(invalid_duration), V(sql_not_read_only), V(invalid_sql), or a code of the store's errors.
   returned: failure
   type: dict
 """
@@ -131,7 +133,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLL
 
 
 def work(module: AnsibleModule) -> Result:
-    """Ask."""
+    """Answer the question."""
     return {"changed": False, **find(Store(module.params["store"]), module.params)}
 
 

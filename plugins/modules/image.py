@@ -12,13 +12,13 @@ short_description: Make, capture, flatten, prune and remove images of a host's i
   them
 version_added: 0.1.0
 description:
-  - Has images in the store of the host that it runs on, from an empty disk, a file, a download or a list of packages.
+  - Makes images in the store of the host that it runs on, from an empty disk, a file, a download or a list of packages.
   - An image is a chain of layers and a manifest that gives it a name and a version. A layer is a qcow2 file with the
     blocks in which it differs from the layer below. It is named by a digest of what a guest sees of it, so that the
-    same content is the same layer on every host. Neither layers nor manifests ever change. Files appear under their
-    final name only when whole and verified; what an interrupted run left is resumed or removed by the next one. Two
-    runs at once for the same image make it once.
-  - Files and downloads are not trusted. Their format is what the entry says, never guessed; they are refused where they
+    same content is the same layer on every host. Neither layers nor manifests ever change. Files get their final names
+    only when they are whole and verified; the next run resumes or removes what an interrupted one left. Two runs at
+    once for the same image make it once.
+  - Files and downloads are not trusted. Their format is what the entry says, never guessed. They are refused if they
     name a backing file or an external data file, are encrypted, claim more than 64 TiB or are damaged.
   - A recipe of packages runs as root on the host while the image is built, and is trusted.
 author: virtuoso.grid contributors (@virtuoso-grid)
@@ -27,8 +27,8 @@ attributes:
   check_mode:
     support: full
     details:
-      - What a running machine's disk would become is not known before it is copied. Its entry is told as changed, with
-        a null C(digest) and, where none was asked for, C(version).
+      - The layer that a running machine's disk would become is not known before the disk is copied. The entry is
+        reported as changed, with a null C(digest) and, unless it was given, a null C(version).
   diff_mode:
     support: full
 requirements:
@@ -38,14 +38,12 @@ requirements:
 options:
   images:
     description:
-      - The images. Each is served for itself; one that fails does not keep the others from being made. Needed but for
-        O(state=pruned).
-      - C(name) is the image's name, C(version) its version, without which it is the first 12 digits of its recipe's
-        digest.
+      - The images. A failure affects only its own entry. Required except with O(state=pruned).
+      - C(name) is the image's name. C(version) is its version, by default the first 12 digits of its recipe's digest.
       - C(user) is the user to log in as, C(python) the Python interpreter in the image; both are kept in the manifest
         for the inventory.
-      - C(source) says what the image is made of, by its C(type). An entry with a C(version) or a C(digest) and without
-        a source is an image that must be there already.
+      - C(source) says what to make the image from; it has a C(type). Without a source, an entry with a C(version) or a
+        C(digest) is an image that must be there already.
       - C(blank) is an empty disk of C(size).
       - C(file) is the image file C(path) on the host, in C(format) V(qcow2) (the default) or V(raw).
       - C(url) is a download of C(url) with the mandatory C(checksum) V(sha256:...), in C(format).
@@ -53,35 +51,35 @@ options:
         C(mirrors), C(components), C(keep), C(files), C(commands), C(initramfs), C(modules) and C(cmdline). The file
         C(docs/images.md) of the collection describes it.
       - With O(state=captured) an entry has C(name), C(machine) (uuid or name of a machine on this host), and optionally
-        C(version), C(user) and C(python). Without C(version) it is the first 12 digits of the new layer's digest, so
-        that it follows from the content. C(user) and C(python) are the machine's where they are left out.
-      - With O(state=flattened) an entry has C(name), C(version), and optionally C(new_version), which otherwise is the
-        first 12 digits of the new layer's digest.
+        C(version), C(user) and C(python). C(version) is by default the first 12 digits of the new layer's digest, and
+        C(user) and C(python) are those of the machine.
+      - With O(state=flattened) an entry has C(name), C(version), and optionally C(new_version), by default the first 12
+        digits of the new layer's digest.
       - With O(state=rolled_back) an entry has C(machine), C(name) and C(version).
     type: list
     elements: dict
   state:
     description:
-      - V(present) has the images.
-      - V(absent) removes their names, and those of their layers that neither another image nor a machine's disk on this
-        host is made of. C(source) is then not needed; without C(version) all versions of the name go.
-      - V(captured) has the disks of machines on this host as versions. What differs from the layers that a disk lies on
-        becomes one new layer on them. Where nothing differs, and where the content is that of a version of the name
-        that is there, nothing is made. A C(version) that was captured from the same machine is there for good, and the
-        machine isn't looked at again. A stopped machine is read as it lies; a running one goes on, and QEMU copies its
-        disk as it was at one moment, with the file systems frozen for that moment if the guest's agent is there.
-      - V(flattened) has the content of a version with several layers as another version with one.
-      - V(pruned) removes layers that no image of this host, no machine's disk on this host, and none in O(in_use) is
-        made of. One that is just being sent to another host stays until the next time.
-      - V(rolled_back) has machines on a version of this host's store. The machine must be stopped. Its disk becomes a
-        new one on that version, not smaller than it was. Refused where the disk has content that no version in the
-        store has, unless O(discard) is set.
+      - V(present) makes the images that are missing.
+      - V(absent) removes them, with those of their layers that no other image and no machine's disk on this host uses.
+        C(source) is then not needed. Without C(version) all versions of the name are removed.
+      - V(captured) stores the disks of machines on this host as versions. The blocks that differ from the layers below
+        a disk become one new layer. Nothing is made if no block differs, or if a version of the name has this content
+        already. A C(version) that was captured from the same machine stays as it is, and the machine isn't read again.
+        A stopped machine's disk is read directly. A running machine keeps running, and QEMU copies its disk as it is at
+        one moment; the guest's agent, if there is one, freezes the file systems for that moment.
+      - V(flattened) stores the content of a version that has several layers as another version that has one.
+      - V(pruned) removes layers that are used neither by images or machines' disks of this host nor listed in
+        O(in_use). A layer that is being sent to another host stays until the next time.
+      - V(rolled_back) puts machines back on a version of this host's store. The machine must be stopped. It gets a new
+        disk on that version, not smaller than the old one. This is refused if the disk has content that no version in
+        the store has, unless O(discard) is set.
     type: str
     choices: [present, absent, captured, flattened, pruned, rolled_back]
     default: present
   in_use:
     description:
-      - Digests of layers that must not be pruned because machines on other hosts use them.
+      - Digests of layers that must not be pruned, because machines on other hosts use them.
       - M(virtuoso.grid.image_info) returns those of a host as RV(virtuoso.grid.image_info#module:used).
     type: list
     elements: str
@@ -95,12 +93,12 @@ options:
     type: int
     default: 3600
   progress_file:
-    description: A file on the host to which the progress of long work is appended, a line of JSON for each step.
+    description: A file on the host to which progress is appended as lines of JSON.
     type: path
 """
 
 EXAMPLES = r"""
-- name: Have an empty disk and a downloaded image
+- name: Make an empty disk and a downloaded image
   virtuoso.grid.image:
     images:
       - name: scratch
@@ -128,12 +126,12 @@ EXAMPLES = r"""
     images: [{name: scratch, version: "1"}]
     state: absent
 
-- name: Keep what was done to a machine as the next version of its image
+- name: Store a machine's disk as the next version of its image
   virtuoso.grid.image:
     state: captured
     images: [{name: web, machine: web1, version: "2"}]
 
-- name: Have that version as one layer
+- name: Flatten that version to one layer
   virtuoso.grid.image:
     state: flattened
     images: [{name: web, version: "2", new_version: 2-flat}]
@@ -166,8 +164,8 @@ images:
       returned: always
     actions:
       description: >-
-        What was done, of C(create), C(import), C(download), C(build), C(name), C(describe), C(remove), C(capture), C(flatten), C(roll back),
-        C(define).
+        What was done, of C(create), C(import), C(download), C(build), C(name), C(describe), C(remove), C(capture),
+        C(flatten), C(roll back), C(define).
       type: list
       elements: str
       returned: on success
@@ -205,7 +203,7 @@ images:
       type: str
       returned: on success, but for absent
     recipe_digest:
-      description: The digest of what the image is made of.
+      description: The digest of what the image is made from.
       type: str
       returned: on success, but for absent
     layers:
@@ -218,8 +216,8 @@ images:
       type: str
       returned: on success, captured and rolled_back
     consistent:
-      description: What was captured, V(stopped) a disk at rest, V(filesystems) one with frozen file systems, V(crash)
-        one as after a loss of power. Null where nothing was.
+      description: How consistent the captured disk is. V(stopped) is a disk of a stopped machine, V(filesystems) one
+        with frozen file systems, V(crash) one as after a loss of power. Null where nothing was captured.
       type: str
       returned: on success, captured
     disk:
@@ -249,12 +247,12 @@ images:
       type: dict
       returned: on failure
 removed_layers:
-  description: Digests of the layers that were removed, and names of files that belonged to none.
+  description: Digests of the layers that were removed, and names of other files in their directory.
   type: list
   elements: str
   returned: pruned
 kept_layers:
-  description: Those that nothing needs and that are just being sent to another host.
+  description: Layers that nothing needs and that are being sent to another host.
   type: list
   elements: str
   returned: pruned
@@ -265,22 +263,25 @@ freed:
 """
 
 import contextlib
+import functools
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import disk_errors
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.ensure import (
     ensure_absent,
     ensure_present,
     find_present,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import Manifest
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.flatten import ensure_flattened
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.prune import ensure_pruned
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.versions.machines import opened
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import QUIET_SECONDS, Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import disk_errors
 
 TRIED = {
     "present": "make the image",
@@ -310,14 +311,15 @@ ARGUMENTS = merge(
     },
 )
 
-Entry = t.Dict[str, t.Any]
-Serve = t.Callable[[Entry, Progress], Entry]
+Entry = t.Mapping[str, object]
+"""An item of O(images), not checked yet."""
+Serve = t.Callable[[Entry, Progress], Result]
 
 
 def handler(module: AnsibleModule, depot: Depot, stack: contextlib.ExitStack) -> Serve:
-    """What serves one entry."""
+    """The function that serves one entry in the wanted state."""
     state, check_mode = module.params["state"], module.check_mode
-    assumed: t.List[Entry] = []
+    assumed: t.List[Manifest] = []
     if state in ("captured", "rolled_back"):
         versions = stack.enter_context(opened(module.params, check_mode))
         return versions.captured if state == "captured" else versions.rolled_back
@@ -326,7 +328,7 @@ def handler(module: AnsibleModule, depot: Depot, stack: contextlib.ExitStack) ->
     if state == "flattened":
         return lambda entry, progress: ensure_flattened(depot, entry, progress, check_mode)
 
-    def present(entry: Entry, progress: Progress) -> Entry:
+    def present(entry: Entry, progress: Progress) -> Result:
         if entry.get("source") is None and (entry.get("digest") or entry.get("version") is not None):
             return find_present(depot, entry)
         return ensure_present(depot, entry, progress, check_mode, assumed)
@@ -334,8 +336,8 @@ def handler(module: AnsibleModule, depot: Depot, stack: contextlib.ExitStack) ->
     return present
 
 
-def work(module: AnsibleModule) -> Entry:
-    """Serve each image for itself."""
+def work(module: AnsibleModule) -> Result:
+    """Serve each entry by itself."""
     params = module.params
     depot = Depot(params["path"])
     progress = Progress(params["progress_file"], quiet=QUIET_SECONDS)
@@ -349,8 +351,8 @@ def work(module: AnsibleModule) -> Entry:
         images = []
         for entry in params["images"]:
             name = str(entry.get("name"))[:80]
-            one = progress.about(name)
-            images.append(attempt(name, lambda: serve(entry, one), kind="image", tried=TRIED[params["state"]]))
+            one = functools.partial(serve, entry, progress.about(name))
+            images.append(attempt(name, one, kind="image", tried=TRIED[params["state"]]))
     diffs = [found for found in (image.pop("diff", None) for image in images) if found]
     return {"changed": any(image["changed"] for image in images), "images": images, "diff": diffs}
 

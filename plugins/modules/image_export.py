@@ -8,23 +8,22 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_export
-short_description: Give layers of images to machines that page from them
+short_description: Export layers of images to machines that page from them
 version_added: 0.2.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - Exports layers, each with those below it, read-only by NBD over TLS. Both ends show certificates of the grid's
+  - Exports layers, each with those below it, read-only by NBD over TLS. Both ends have certificates of the grid's
     private authority.
   - On a host that has the layer, the export is a I(source). On a provider, with C(upstream), it is a I(pager), which
-    gives on what it gets from a source and keeps it in a cache; machines page from the pager of their provider. A pager
-    whose source is lost is given another.
-  - An export is a transient unit of systemd (C(virtuoso-export-*)) that runs QEMU's own program as a user of its own.
-    It goes on when the play ends, however that ends, and is gone after a reboot. V(absent) stops those to which nobody
-    is connected.
+    reads from a source and keeps what it has read in a cache. Machines page from the pager of their provider. A pager
+    that has lost its source can be given another.
+  - An export is a transient unit of systemd (C(virtuoso-export-*)) that runs a program of QEMU as a user of its own. It
+    stays when the play ends, and ends with a reboot. V(absent) stops exports that have no clients.
 options:
   state:
     description:
-      - V(present) has the layers exported.
-      - V(absent) stops the exports that nobody is connected to; one that is in use stays, which is no error.
+      - V(present) exports the layers.
+      - V(absent) stops exports that have no clients. One that is in use stays; that is not an error.
     type: str
     choices: [present, absent]
     default: present
@@ -32,16 +31,16 @@ options:
     description:
       - The exports, each a dictionary of C(digest), the topmost layer, and for a pager C(upstream), with C(host),
         C(port) and C(virtual_size) as this module returned them on the source.
-      - Without it, V(absent) looks at all exports of the host.
-      - With C(ahead), the dictionary that M(virtuoso.grid.image_transfer) takes as C(source), a pager that is started
-        is given at once what a boot of the image reads, while the play goes on. Where it isn't known what that is, the
-        disk's first 32 MiB.
+      - Without it, V(absent) covers all exports of the host.
+      - C(ahead) is a dictionary as M(virtuoso.grid.image_transfer) takes it for C(source). With it, a pager that is
+        started fetches at once what a boot of the image reads, while the play continues. If that isn't known, it
+        fetches the disk's first 32 MiB.
     type: list
     elements: dict
   learn:
     description:
-      - What boots read, each a dictionary of C(digest) and C(read) as this module returned it for a pager. It is kept
-        beside the layers that this host has, for whoever brings them ahead.
+      - What boots have read, each a dictionary of C(digest) and C(read) as this module returned it for a pager. It is
+        kept beside the layers that this host has, for C(ahead) of later pagers.
     type: list
     elements: dict
     default: []
@@ -58,7 +57,7 @@ options:
     type: path
     default: /etc/pki/qemu
   force:
-    description: Whether V(absent) stops exports that are in use, too. Machines that page from them pause.
+    description: Whether V(absent) also stops exports that are in use. Machines that page from them are paused.
     type: bool
     default: false
 requirements:
@@ -117,15 +116,15 @@ exports:
     host: {description: "O(address).", type: str, returned: success}
     port: {description: Its port., type: int, returned: success}
     virtual_size: {description: Bytes of the disk., type: int, returned: when O(state=present)}
-    clients: {description: "How many connections it has, when it was not stopped.", type: int, returned: when
+    clients: {description: "The number of clients, if it was not stopped for them.", type: int, returned: when
       O(state=absent)}
     read:
-      description: "What machines read through a pager that was stopped, in the order of the first reads: runs of blocks
-        of 64 KiB, each a number and how many."
+      description: "What machines have read through a stopped pager, in the order of the first reads: runs of blocks of
+        64 KiB, each the number of the first block and how many."
       type: list
       elements: list
       returned: where a pager was stopped
-    blocks: {description: "How many blocks a record has that was to be learnt.", type: int, returned: for O(learn)}
+    blocks: {description: "The number of blocks in the record.", type: int, returned: for O(learn)}
     failed: {description: Present and true where it failed., type: bool, returned: failure}
     msg: {description: What is wrong and what to do., type: str, returned: failure}
     failure:
@@ -137,10 +136,12 @@ exports:
       returned: failure
 """
 
+import functools
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, merge
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.paging.export import Exports
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.paging.plan import parse_export
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import check
@@ -163,17 +164,25 @@ OPTIONS = {
 }
 
 
-def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
-    """Have the exports, or not; each by itself."""
+def work(module: AnsibleModule) -> Result:
+    """Start or stop exports, and keep boot records; each by itself."""
     params = module.params
+    check_mode = module.check_mode
     exports = Exports(params["path"], params["tls_dir"], params["address"], parse_ports(params["ports"]))
     wanted = params["exports"]
+
+    def have(entry: t.Mapping[str, object]) -> Result:
+        return exports.have(parse_export(entry), check_mode)
+
+    def learn(entry: t.Mapping[str, object]) -> Result:
+        return exports.learn(check("digest", entry.get("digest")), entry.get("read"), check_mode)
+
     with exports.locked():
         if params["state"] == "present":
             results = [
                 attempt(
                     str(entry.get("digest"))[:80],
-                    lambda entry=entry: exports.have(parse_export(entry), module.check_mode),
+                    functools.partial(have, entry),
                     kind="layer",
                     tried="export it",
                 )
@@ -184,7 +193,7 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
             results = [
                 attempt(
                     unit.digest,
-                    lambda name=name, unit=unit: exports.drop(name, unit, params["force"], module.check_mode),
+                    functools.partial(exports.drop, name, unit, params["force"], check_mode),
                     kind="layer",
                     tried="stop its export",
                 )
@@ -194,9 +203,7 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
     results += [
         attempt(
             str(entry.get("digest"))[:80],
-            lambda entry=entry: exports.learn(
-                check("digest", entry.get("digest")), entry.get("read"), module.check_mode
-            ),
+            functools.partial(learn, entry),
             kind="layer",
             tried="keep what a boot of it reads",
         )

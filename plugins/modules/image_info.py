@@ -8,11 +8,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_info
-short_description: Tell what a host's image store holds
+short_description: List what a host's image store holds
 version_added: 0.1.0
 description:
-  - Lists the images with their versions, their layers, what machines use of them, and the space of the image store on
-    the host that it runs on.
+  - Lists the images with their versions, the layers, which of them machines use, and the free space, of the image store
+    on the host that it runs on.
 author: virtuoso.grid contributors (@virtuoso-grid)
 extends_documentation_fragment: [virtuoso.grid.depot, virtuoso.grid.attributes]
 attributes:
@@ -116,8 +116,8 @@ layers:
       type: int
       returned: always
     parent:
-      description: The digest of the layer below; null for the lowest, and for one whose index can't be read, of which a
-        warning tells.
+      description: The digest of the layer below. Null for the lowest, and for one whose index can't be read, which also
+        gives a warning.
       type: str
       returned: always
     virtual_size:
@@ -141,11 +141,10 @@ space:
 """
 
 import os
-import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError, Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import reference
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
@@ -153,8 +152,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_modu
 ARGUMENTS = merge(DEPOT, {"argument_spec": {"names": {"type": "list", "elements": "str"}}, "supports_check_mode": True})
 
 
-def about(module: AnsibleModule, depot: Depot, digest: str) -> t.Dict[str, t.Any]:
-    """What a layer's index says of it."""
+def about(module: AnsibleModule, depot: Depot, digest: str) -> Result:
+    """The parent and the disk's size of a layer, from its index."""
     try:
         index = depot.index(digest)
     except GridError as exc:
@@ -163,7 +162,7 @@ def about(module: AnsibleModule, depot: Depot, digest: str) -> t.Dict[str, t.Any
     return {"parent": index.parent, "virtual_size": index.virtual_size}
 
 
-def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
+def work(module: AnsibleModule) -> Result:
     """Read the store."""
     depot = Depot(module.params["path"])
     manifests, warnings = depot.read_manifests()

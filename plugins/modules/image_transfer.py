@@ -11,18 +11,16 @@ module: image_transfer
 short_description: Get images from another host's image store
 version_added: 0.1.0
 description:
-  - Has images in the store of the host that it runs on, the destination, which gets them itself from the source host
-    over SSH.
-  - Only what the destination lacks is sent, all in one connection. It knows what a layer consists of from the layer's
-    index, so blocks that other layers here have, in whatever place, are copied from those, and a new version costs what
-    is new in it.
-  - How the rest is sent is decided by measuring the link with its first half MiB. It is compressed by a compressor that
-    adapts its level to the link, and not at all where the link is faster.
-  - Each block is verified by its hash. A layer has its name only when it is whole, and an image's manifest is written
-    last. A transfer that was interrupted goes on when the module runs again, and only what is missing comes.
-  - Where the destination can't reach the source, the action plugin joins them through the controller's own connections
-    to both, which needs Ansible's C(ssh) connection. The data stay encrypted from end to end, and nothing of them lands
-    on the controller.
+  - Runs on the destination and gets images from the source's store into its own, directly over TLS or SSH.
+  - Only what the destination lacks is sent, over one connection. Blocks that any layer of the destination has already
+    are copied from there, so a new version of an image costs what is new in it.
+  - The module measures the link with the first half MiB, and then compresses or not, whichever is faster. The
+    compressor adapts its level to the link.
+  - Each block is verified by its hash. A layer gets its name only when it is whole, and an image's manifest is written
+    last. After an interruption the next run continues and gets only what is missing.
+  - Where the destination can't reach the source, the action plugin joins them through the controller's connections to
+    both, which needs Ansible's C(ssh) connection. The data stay encrypted from end to end, and none are stored on the
+    controller.
 author: virtuoso.grid contributors (@virtuoso-grid)
 extends_documentation_fragment: [virtuoso.grid.depot, virtuoso.grid.attributes]
 attributes:
@@ -58,7 +56,7 @@ options:
         type: path
         default: /var/lib/virtuoso
       identity_file:
-        description: The destination's private key for it.
+        description: The destination's private key for the source.
         type: path
         default: /etc/virtuoso/transfer_ed25519
       known_hosts_file:
@@ -66,20 +64,19 @@ options:
         type: path
         default: /etc/virtuoso/known_hosts
       name:
-        description: What messages call the source, by default O(source.host). It is the source's name in the inventory,
-          if it is to be reached through the controller.
+        description: How messages name the source, by default O(source.host). To reach it through the controller, this
+          must be its name in the inventory.
         type: str
       key_name:
         description: The name under which the source's host key is known, by default O(source.host).
         type: str
       tls_port:
-        description: The port at which the source gives images by TLS, which is tried first; V(0) where only SSH leads
-          to it.
+        description: The port at which the source sends images over TLS, which is tried first. V(0) uses SSH only.
         type: int
         default: 10808
       tls_dir:
-        description: The directory with the authority's certificate and the destination's own, under QEMU's names for
-          them.
+        description: The directory with the authority's certificate and the destination's own, under the names that QEMU
+          gives them.
         type: path
         default: /etc/pki/qemu
   images:
@@ -92,21 +89,20 @@ options:
     required: true
   bandwidth:
     description:
-      - The most that the transfer takes, bytes a second such as V(10 MiB), or a part of what the link gives such as
+      - The most that the transfer may use, in bytes a second such as V(10 MiB), or as a share of the link such as
         V(40 %).
-      - A part is kept to only while machines here boot from a pager of the image (M(virtuoso.grid.image_export)), where
-        there is one.
+      - If machines here page from the image (M(virtuoso.grid.image_export)), a share is a limit only while they boot.
       - No limit when left out.
     type: str
   route:
     description:
-      - V(direct) has the destination reach the source itself, V(relay) has it reach it through the controller.
-      - V(auto) tries the first, and the second where the source can't be reached.
+      - With V(direct) the destination connects to the source itself, with V(relay) through the controller.
+      - V(auto) tries V(direct), then V(relay) if the source can't be reached.
     type: str
     choices: [auto, direct, relay]
     default: auto
   progress_file:
-    description: A file on the host to which the progress of long work is appended, a line of JSON for each step.
+    description: A file on the host to which progress is appended as lines of JSON.
     type: path
 """
 
@@ -151,7 +147,7 @@ images:
       type: str
       returned: on success
     method:
-      description: C(none) where all layers were here, C(delta) where parts of them were, C(whole).
+      description: C(none) if all layers were here, C(delta) if parts of them were, otherwise C(whole).
       type: str
       returned: on success
     why:
@@ -167,15 +163,15 @@ images:
       type: str
       returned: on success
     link:
-      description: Bytes a second that the link was measured to take, null where it wasn't measured.
+      description: The measured speed of the link in bytes a second, null if it wasn't measured.
       type: int
       returned: on success
     transferred:
-      description: Bytes that came over the connection, before its encryption.
+      description: Bytes that came over the connection, without its encryption.
       type: int
       returned: on success
     content:
-      description: Bytes of the disk that they stand for.
+      description: Bytes of the disk that they held.
       type: int
       returned: on success
     copied:
@@ -195,7 +191,7 @@ images:
       type: str
       returned: when the action plugin ran
     seconds:
-      description: How long it took, verification included; 0 where nothing was to be done.
+      description: How long it took, with verification; 0 if nothing had to be done.
       type: float
       returned: on success
     msg:
@@ -209,12 +205,13 @@ images:
 """
 
 import contextlib
+import functools
 import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, merge
-from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError, Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import layer_file
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.link import Link
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.plan import (
@@ -256,8 +253,8 @@ ARGUMENTS = merge(
 
 
 def begin(path: str, source: Source, items: t.Iterable[Item]) -> t.Optional[Link]:
-    """The connection, where a layer isn't here; it is made while this process is still busy with itself. What fails is
-    told once it is needed."""
+    """Start to connect, if a layer is missing; the rest of this module is loaded meanwhile. An error is reported later,
+    when the connection is needed."""
     layers = os.path.join(path, "images", "layers")
     if all(os.path.exists(os.path.join(layers, layer_file(item.digest))) for item in items):
         return None
@@ -266,12 +263,12 @@ def begin(path: str, source: Source, items: t.Iterable[Item]) -> t.Optional[Link
     return None
 
 
-def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
-    """Get what is missing of all images at once, then tell of each."""
+def work(module: AnsibleModule) -> Result:
+    """Get the missing layers of all images, over one connection; the result of each."""
     params = module.params
     source = parse_source(params["source"])
     cap = parse_cap(params["bandwidth"])
-    outcomes: t.Dict[int, t.Any] = {}
+    outcomes: t.Dict[int, t.Union[Result, GridError]] = {}
     items: t.Dict[int, Item] = {}
     for number, entry in enumerate(params["images"]):
         try:
@@ -282,7 +279,7 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
         link = None if module.check_mode else begin(params["path"], source, items.values())
         if link is not None:
             stack.enter_context(link)
-        # Python reads these while the connection is made
+        # Loaded while the connection is made
         from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
         from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.fetch import Account, get, look
         from ansible_collections.virtuoso.grid.plugins.module_utils._progress import QUIET_SECONDS, Progress
@@ -293,22 +290,31 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
                 outcomes[number] = Account().result(look(depot, item), 0.0)
             except GridError as exc:
                 outcomes[number] = exc
-        due = [
-            number for number in items if not isinstance(outcomes[number], GridError) and outcomes[number]["actions"]
-        ]
+        due = [number for number in items if _actions(outcomes[number])]
         if due and not module.check_mode:
             progress = Progress(params["progress_file"], source.name, quiet=QUIET_SECONDS)
             outcomes.update(zip(due, get(depot, source, [items[number] for number in due], progress, cap, begun=link)))
-    return told(params, source, {number: item.digest for number, item in items.items()}, outcomes)
+    return results(params, source, {number: item.digest for number, item in items.items()}, outcomes)
 
 
-def told(
-    params: t.Mapping[str, t.Any], source: Source, digests: t.Mapping[int, str], outcomes: t.Mapping[int, t.Any]
-) -> t.Dict[str, t.Any]:
-    """The module's result of how each image came."""
+def _actions(outcome: t.Union[Result, GridError]) -> bool:
+    """Whether something has to be done for the image."""
+    return not isinstance(outcome, GridError) and bool(outcome["actions"])
+
+
+def results(
+    params: t.Mapping[str, t.Any],
+    source: Source,
+    digests: t.Mapping[int, str],
+    outcomes: t.Mapping[int, t.Union[Result, GridError]],
+) -> Result:
+    """The module's result.
+
+    :param digests: of the images' topmost layers. :param outcomes: result or error of each image.
+    """
     from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 
-    def tell(number: int) -> t.Dict[str, t.Any]:
+    def one(number: int) -> Result:
         outcome = outcomes[number]
         if isinstance(outcome, GridError):
             raise outcome
@@ -317,7 +323,7 @@ def told(
 
     names = [str(entry.get("name"))[:130] for entry in params["images"]]
     images = [
-        attempt(name, lambda number=number: tell(number), kind="image", tried=f"get it from {source.name}")
+        attempt(name, functools.partial(one, number), kind="image", tried=f"get it from {source.name}")
         for number, name in enumerate(names)
     ]
     diffs = [diff(f"image {image['name']}", None, {"digest": image["digest"]}) for image in images if image["changed"]]

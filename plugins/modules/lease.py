@@ -2,7 +2,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module: names and addresses of machines in a home's DHCP server."""
+"""Module: register machines with their names and addresses in a home's DHCP server."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ short_description: Names and addresses of machines in a home's DHCP server
 version_added: 0.2.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - Tells the DHCP server that the role R(virtuoso.grid.home,ansible_collections.virtuoso.grid.home_role) runs on a home
-    which machines there are, by their MAC addresses. Each gets its name in the home's DNS, and always the same address.
-  - Each entry is judged on its own. A bad one fails with the reason, the others are served. The server reads them
-    without being restarted.
+  - Registers machines, by their MAC addresses, in the DHCP server that the role
+    R(virtuoso.grid.home,ansible_collections.virtuoso.grid.home_role) runs on a home. Each gets its name in the home's
+    DNS, and always the same address.
+  - A failure affects only that entry. The server reads the entries without a restart.
 options:
   network:
     description: The network, as orders name it.
@@ -23,14 +23,13 @@ options:
     required: true
   machines:
     description:
-      - "The machines: C(uuid), C(name) and C(mac), and optionally the C(address) that it is to have; without it the
-        server chooses one."
+      - "The machines: C(uuid), C(name) and C(mac), and optionally C(address); without it the server chooses one."
       - With O(state=absent), C(uuid) is enough.
     type: list
     elements: dict
     required: true
   state:
-    description: Whether the machines are to be known there.
+    description: Whether the machines are to be registered.
     type: str
     choices: [present, absent]
     default: present
@@ -46,7 +45,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: A machine is web1 at home
+- name: Register a machine as web1 at its home
   virtuoso.grid.lease:
     network: lan
     machines:
@@ -71,27 +70,26 @@ machines:
       success}
     state: {description: V(present) or V(absent)., type: str, returned: success}
     mac: {description: Its MAC address., type: str, returned: when O(state=present)}
-    address: {description: "The address that is kept for it, V(none) where the server chooses.", type: str, returned:
-      when O(state=present)}
+    address: {description: "Its reserved address, V(none) where the server chooses.", type: str, returned: when
+      O(state=present)}
     failed: {description: Present and true where it failed., type: bool, returned: failure}
     msg: {description: What is wrong and what to do., type: str, returned: failure}
     failure:
       description:
-        - The same for programs. Its C(code) is among C(address_outside), C(address_taken), C(mac_taken), C(name_taken),
-          C(invalid_...).
-        - Of the module as a whole it is C(network_missing), C(no_dhcp_server) or C(dhcp_server_stopped).
+        - The error for programs. Its C(code) is among C(address_outside), C(address_taken), C(mac_taken),
+          C(name_taken), C(invalid_...).
+        - If the whole module fails it is C(network_missing), C(no_dhcp_server) or C(dhcp_server_stopped).
       type: dict
       returned: failure
 """
 
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import Spec
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import check_uuid
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.home.reservations import Home
-from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt, run_module
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt, run_module
 
-OPTIONS: t.Dict[str, t.Any] = {
+OPTIONS: Spec = {
     "argument_spec": {
         "network": {"type": "str", "required": True},
         "machines": {"type": "list", "elements": "dict", "required": True},
@@ -101,8 +99,8 @@ OPTIONS: t.Dict[str, t.Any] = {
 }
 
 
-def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
-    """Have the machines known, or not; each by itself."""
+def work(module: AnsibleModule) -> Result:
+    """Register the machines, or remove them."""
     home = Home(module.params["network"])
     with home.locked():
         there = home.reservations()
@@ -111,7 +109,7 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
         for entry in module.params["machines"]:
             name = str(entry.get("name") or entry.get("uuid"))[:80]
 
-            def doing(entry: t.Any = entry) -> t.Dict[str, t.Any]:
+            def doing(entry: Result = entry) -> Result:
                 if module.params["state"] == "present":
                     return home.reserve(entry, there, module.check_mode)
                 return home.release(check_uuid(entry.get("uuid")), there, module.check_mode)

@@ -2,26 +2,26 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module: which address a machine has at its home."""
+"""Module: the addresses of machines at their home."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: lease_info
-short_description: Which addresses machines have at their home
+short_description: Addresses of machines at their home
 version_added: 0.2.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - Looks at the leases of the home's DHCP server, where the role
-    R(virtuoso.grid.home,ansible_collections.virtuoso.grid.home_role) runs it, and at the home's neighbour table, which
-    has machines that got their address elsewhere and have spoken with the home.
+  - Reads the leases of the home's DHCP server, where the role
+    R(virtuoso.grid.home,ansible_collections.virtuoso.grid.home_role) runs it, and the home's neighbour table, which has
+    machines that got their address elsewhere and have talked to the home.
 options:
   network:
     description: The network, as orders name it.
     type: str
     required: true
   macs:
-    description: MAC addresses of machines; all that are known where it is left out.
+    description: MAC addresses of machines; by default all that are known.
     type: list
     elements: str
   wait:
@@ -51,7 +51,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 leases:
-  description: What is known, by MAC address; machines that have no address are not in it.
+  description: The known addresses, by MAC address; machines without an address are left out.
   returned: success
   type: dict
   sample: {"72:4e:0a:31:c2:5d": {address: 192.168.77.50, name: web1, source: lease}}
@@ -62,13 +62,12 @@ missing:
   elements: str
 """
 
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import Spec
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.home.reservations import Home
-from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
 
-OPTIONS: t.Dict[str, t.Any] = {
+OPTIONS: Spec = {
     "argument_spec": {
         "network": {"type": "str", "required": True},
         "macs": {"type": "list", "elements": "str"},
@@ -78,8 +77,8 @@ OPTIONS: t.Dict[str, t.Any] = {
 }
 
 
-def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
-    """Look, and wait."""
+def work(module: AnsibleModule) -> Result:
+    """The module's work."""
     home, macs = Home(module.params["network"]), module.params["macs"]
     wanted = None if macs is None else [mac.lower() for mac in macs]
     found = home.addresses() if wanted is None else home.wait(wanted, module.params["wait"])

@@ -2,7 +2,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Machines on a provider: defined, changed, started, stopped, removed."""
+"""Module: define, change, start, stop and remove machines on a provider."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ short_description: Define, change, start, stop and remove machines on a provider
 version_added: 0.1.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - Brings machines to what was ordered. Takes a list, opens one connection to libvirt, waits on its events, and returns
-    a result per machine. One that fails does not keep the others from being served; the task fails when all are done.
-  - What can change while a machine runs changes at once. What can't is kept for its next start and returned in
-    RV(machines[].pending). What can't change at all is an error. RV(machines[].changes) tells of each field when it
-    changes; C(docs/machines.md) has the table. No disk is ever made anew or shrunk, and what others put into a domain
+  - Makes machines what was ordered. Takes a list, opens one connection to libvirt, waits on its events, and returns a
+    result per machine. A failure affects only that machine; the task fails when all are done.
+  - What can change while a machine runs changes at once. Other changes wait for its next start and are returned in
+    RV(machines[].pending). A change that is impossible is an error. RV(machines[].changes) says of each field when it
+    changes; C(docs/machines.md) has the table. No disk is ever recreated or shrunk, and what others added to a domain
     stays.
-  - Can be run again after it was interrupted, at whatever point.
+  - Can be run again after an interruption at any point.
 options:
   state:
     description:
       - V(present) defines the machine and leaves its power as it is; a new one stays off.
-      - V(running) starts or resumes it. A hibernated one goes on where it was, and its guest is told the time where its
+      - V(running) starts or resumes it. A hibernated machine goes on where it was, and its guest's clock is set if its
         agent answers.
-      - V(paused) has the guest stand still; one that is off is started so.
-      - V(hibernated) keeps the guest's memory and the state of its devices in a compressed file beside its disk, and
-        ends its run. One that is off has none, and stays as it is, which is told in RV(machines[].ignored).
-      - V(rebooted) asks the guest to reboot and waits until it did; V(reset) presses the reset button. Both are a
+      - V(paused) pauses the guest; a machine that is off is started paused.
+      - V(hibernated) writes the guest's memory and the state of its devices to a compressed file beside its disk, and
+        ends its run. A machine that is off has no memory and stays off, which RV(machines[].ignored) reports.
+      - V(rebooted) asks the guest to reboot and waits until it has; V(reset) presses the reset button. Both are a
         change at every run.
       - V(stopped) asks the guest to shut down, by its agent or else by the power button, and waits until it is off.
-      - V(restarted) does that and starts it again, so that pending changes take effect; one that is off is started.
-        This is a change at every run.
+      - V(restarted) does the same and starts it again, so that pending changes take effect; a machine that is off is
+        started. This is a change at every run.
       - V(absent) turns it off at once and removes it with its disk.
     type: str
     choices: [present, running, paused, stopped, restarted, rebooted, reset, hibernated, absent]
@@ -43,29 +43,29 @@ options:
     type: bool
     default: false
   discard:
-    description: Whether a hibernated machine may lose what it had in memory. It then begins with its disk as after a
-      loss of power.
+    description: Whether a hibernated machine may lose its memory. It then starts with its disk as after a loss of
+      power.
     type: bool
     default: false
   grow_filesystem:
     description:
-      - Whether the root file system of a running guest follows its disk when that grows. Its agent does it, with
-        C(growpart) and C(resize2fs), C(xfs_growfs) or C(btrfs). Where no agent answers, it grows at the guest's next
-        boot, if its image does so, which is told in RV(machines[].ignored).
+      - Whether the root file system of a running guest grows with its disk. The guest's agent does that, with
+        C(growpart) and C(resize2fs), C(xfs_growfs) or C(btrfs). If no agent answers, it grows at the guest's next boot
+        if its image does so, which RV(machines[].ignored) reports.
     type: bool
     default: false
     version_added: 0.2.0
   timeout:
     description:
-      - Seconds to wait for a guest to shut down, to give back processors, memory or a card or to take memory, and for
+      - Seconds to wait for a guest to shut down, to release processors, memory or a card or to take memory, and for
         another run that works on the same machine.
     type: int
     default: 120
   parallel:
     description:
-      - How many machines are started or asked to stop at a time; without it, as many as the host has processors, and at
+      - How many machines are started or asked to stop at a time; by default as many as the host has processors, and at
         least two.
-      - Any number of guests is waited for at a time. Guests run when all machines of the list are started, so that
+      - Any number of guests may be waited for at a time. Guests run when all machines of the list are started, so that
         their boots don't slow down the start of the others.
     type: int
   virtualization:
@@ -84,8 +84,9 @@ options:
     type: str
   display_passwords:
     description:
-      - Passwords of displays, by uuid; 1 to 8 characters, as VNC looks at no more. A changed one takes effect at once.
-      - The display of a machine that is not in it keeps the password that it has, or none.
+      - Passwords of displays, by uuid; 1 to 8 characters, because VNC uses no more. A new password takes effect at
+        once.
+      - The display of a machine that is left out keeps its password, or has none.
     type: dict
   machines:
     description:
@@ -95,14 +96,13 @@ options:
         C(memory_max), C(extra_networks), C(boot), C(autostart), C(description) with the meaning that they have in an
         order, and C(generation), C(site), C(provider), C(user) (the image's login user) and C(python) (its
         interpreter)."
-      - C(mtu) is what the machine's network carries; its guest is told of it by its network card. C(mtus) is the same
-        of its C(extra_networks), by their names.
-      - With C(exists) the machine was seen here before. If nothing of it is left, that is an error
-        (C(machine_vanished)), and no empty disk takes its place.
-      - "With C(paging), the result of M(virtuoso.grid.image_export) on this host, a machine whose image is not here is
-        made all the same: it pages from that export. When it is run again with the image here, its disk is moved to the
-        image while the guest runs (action C(settle)). With another C(paging) meanwhile it is moved to that
-        (C(repoint))."
+      - C(mtu) is the MTU of the machine's network, which its guest learns from its network card. C(mtus) has those of
+        its C(extra_networks), by their names.
+      - C(exists) says that the machine was seen here before. If nothing of it is left, that is an error
+        (C(machine_vanished)); no empty disk takes its place.
+      - "With C(paging), the result of M(virtuoso.grid.image_export) on this host, a machine is made although its image
+        is not here: it pages from that export. A later run, with the image here, moves its disk to the image while the
+        guest runs (action C(settle)). One with another C(paging) moves it to that export (C(repoint))."
       - Each entry is checked by itself.
     type: list
     elements: dict
@@ -139,7 +139,7 @@ EXAMPLES = r"""
         memory: 512 MiB
         network: virtuoso
 
-- name: Keep a machine's memory in a file, and end its run; with state running it goes on from there
+- name: Hibernate a machine; with state running it goes on where it was
   virtuoso.grid.machine:
     state: hibernated
     machines:
@@ -167,7 +167,7 @@ machines:
       type: str
       returned: always
     uuid:
-      description: Its uuid, V(none) where it was named only and is not there.
+      description: Its uuid, V(none) where only a name was given and the machine is not there.
       type: str
       returned: always
     changed:
@@ -183,7 +183,7 @@ machines:
     changes:
       description:
         - Each field that changed, with its value C(before) and C(after), and C(when) it takes effect, V(live), V(next
-          start), or V(now) where the machine doesn't run. Of a display's password no value is told.
+          start), or V(now) where the machine doesn't run. A display's password is shown without values.
       type: list
       elements: dict
       returned: success
@@ -194,7 +194,7 @@ machines:
       type: str
       returned: success
     restart_required:
-      description: Whether RV(machines[].pending) has anything.
+      description: Whether any change is in RV(machines[].pending).
       type: bool
       returned: success
     pending:
@@ -221,8 +221,7 @@ machines:
       type: str
       returned: success
     clock_set:
-      description: Whether the guest was told the time after it was woken from hibernation; V(none) where it wasn't
-        woken.
+      description: Whether the guest's clock was set after it was woken from hibernation; V(none) where it wasn't woken.
       type: bool
       returned: success
     failed:
@@ -235,7 +234,7 @@ machines:
       returned: failure
     failure:
       description:
-        - The same for programs. Its C(code) is among C(agent_failed), C(cannot_change), C(cannot_shrink),
+        - The error for programs. Its C(code) is among C(agent_failed), C(cannot_change), C(cannot_shrink),
           C(depot_missing), C(disk_conflict), C(disk_failed), C(disk_invalid), C(disk_missing), C(disk_too_small),
           C(duplicate_machine), C(foreign_domain), C(guest_refused), C(hibernation_failed), C(hibernation_foreign),
           C(hibernation_invalid), C(hibernation_stale), C(image_missing), C(invalid_...), C(io_error),

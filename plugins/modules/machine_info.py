@@ -2,20 +2,20 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the machines on a provider are, and where they can be reached."""
+"""Module: the facts of the machines on a provider, and their addresses."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: machine_info
-short_description: What the machines on a provider are and where they can be reached
+short_description: Facts and addresses of the machines on a provider
 version_added: 0.1.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - The truth about a provider's machines, from its libvirt, with all that the store needs to be rebuilt.
-  - Addresses are those of the machine's network card, from its guest agent; where that isn't there, from the DHCP
-    server of its libvirt network; from the host's neighbour table; from its home (O(leases)); else it is the one that
-    it was ordered with. They come from the guest and are checked to be addresses.
+  - Returns the facts of a provider's machines from its libvirt, with all that is needed to rebuild the store.
+  - Addresses are those of the machine's network card. They come from the first of these that has any; its guest agent,
+    the DHCP server of its libvirt network, the host's neighbour table, its home (O(leases)), its order. Guests can
+    influence them, so they are checked to be addresses.
 options:
   machines:
     description: Uuids or names of the machines; all domains on the provider where it is left out.
@@ -23,18 +23,18 @@ options:
     elements: str
   wait_for_address:
     description:
-      - Seconds to wait until every running machine has an address; V(0) does not wait.
-      - A machine that has none by then fails with C(no_address); its facts are returned all the same.
+      - Seconds to wait until every running machine has an address; with V(0) there is no wait.
+      - A machine without one by then fails with C(no_address); its facts are returned nevertheless.
     type: int
     default: 0
   leases:
     description:
-      - What homes say of machines' addresses, by MAC address, as M(virtuoso.grid.lease_info) returns it. It counts
-        where nothing here knows better.
+      - Addresses of machines at their homes, by MAC address, as M(virtuoso.grid.lease_info) returns them. They are used
+        where nothing on the provider has an address.
     type: dict
     default: {}
   usage_window:
-    description: Seconds in which to watch what the running machines use, all at once; V(0) does not.
+    description: Seconds in which to measure what the running machines use, all at once; V(0) for no measurement.
     type: float
     default: 0
 attributes:
@@ -63,7 +63,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 machines:
-  description: The machines, in the order in which they were asked for, or by name. Sizes are bytes.
+  description: The machines, in the order of O(machines), or sorted by name. Sizes are bytes.
   returned: always
   type: list
   elements: dict
@@ -72,28 +72,28 @@ machines:
     uuid: {description: Uuid., type: str, returned: always}
     state: {description: "V(running), V(paused), V(hibernated), V(stopped) or V(absent).", type: str, returned: always}
     foreign:
-      description: Whether it is a domain that is not the collection's; only the fields above are returned then.
+      description: Whether it is a domain that is not the collection's; it has only the fields above.
       type: bool
       returned: always
     owner: {description: Who ordered it., type: str, returned: when it is there}
     image: {description: C(name) and C(digest) of its image., type: dict, returned: when it is there}
     vcpus: {description: Virtual processors., type: int, returned: when it is there}
     memory: {description: Memory., type: int, returned: when it is there}
-    vcpus_max: {description: "To how many they can grow while it runs.", type: int, returned: when it is there}
-    memory_max: {description: "To how much memory it can grow beyond that of its start while it runs, or V(none).",
-      type: int, returned: when it is there}
+    vcpus_max: {description: "To how many processors it can grow while it runs.", type: int, returned: when it is there}
+    memory_max: {description: "To how much memory it can grow while it runs, or V(none).", type: int, returned: when it
+      is there}
     disk: {description: Virtual size of its disk., type: int, returned: when it is there}
     pages:
-      description: The export from which it pages, as C(host), C(port) and C(export), V(none) where its disk lies on
-        layers that are here.
+      description: The export that it pages from, as C(host), C(port) and C(export); V(none) where its disk is on layers
+        on this host.
       type: dict
       returned: when it is there
     memory_file: {description: "C(path) and C(size) of the file with a hibernated machine's memory, or V(none).", type:
       dict, returned: when it is there}
     paused_reason:
       description:
-        - Why it is paused, V(user), V(no_space), V(io_error) or V(other). One that pages and has an V(io_error) has
-          lost its source; it fails with C(source_lost).
+        - Why it is paused, V(user), V(no_space), V(io_error) or V(other). A machine that pages and has an V(io_error)
+          has lost its source; it fails with C(source_lost).
       type: str
       returned: when it is there
     cpu_shares: {description: "Its weight among the machines, V(none) for the host's default.", type: int, returned:
@@ -101,34 +101,34 @@ machines:
     cpu_limit: {description: "C(quota) microseconds that each virtual CPU may use in each C(period), or V(none).", type:
       dict, returned: when it is there}
     disk_io:
-      description: The most that it may read and write in a second (C(read_bytes), C(write_bytes), C(read_iops),
-        C(write_iops)), or V(none).
+      description: Limits of its disk in a second (C(read_bytes), C(write_bytes), C(read_iops), C(write_iops)), or
+        V(none).
       type: dict
       returned: when it is there
     ordered:
-      description: What was ordered of its provider's resources, C(vcpus), C(memory), and of C(performance) what was
-        said.
+      description: What was ordered of its provider's resources, C(vcpus), C(memory), and the fields of C(performance)
+        that were ordered.
       type: dict
       returned: when it is there
       sample: {vcpus: 1, memory: 536870912, reservation: {period: 100000, slice: 25000}}
     given:
-      description: What libvirt has set of them, as it says (C(vcpus), C(memory), C(cpu_shares), C(cpu_limit),
+      description: What libvirt has set of these resources (C(vcpus), C(memory), C(cpu_shares), C(cpu_limit),
         C(disk_io)); V(none) where it doesn't run.
       type: dict
       returned: when it is there
     usage:
       description:
-        - What it got of them in O(usage_window), V(none) without one or where it doesn't run. C(cpu) is CPU time in
-          percent of one processor, QEMU's own work included; C(cpu_ceiling) is the most that its processors and
-          RV(machines[].cpu_limit) allow its guest; C(disk) has bytes a second, C(read) and C(write); C(window) is in
-          seconds.
+        - What it used of these resources in O(usage_window); V(none) without a window or where it doesn't run. C(cpu)
+          is CPU time in percent of one processor, including QEMU's own work; C(cpu_ceiling) is the most that its
+          processors and RV(machines[].cpu_limit) allow its guest; C(disk) has bytes a second, C(read) and C(write);
+          C(window) is in seconds.
       type: dict
       returned: when it is there
       sample: {cpu: 24.8, cpu_ceiling: 25.0, disk: {read: 0, write: 4096}, window: 2.001}
     snapshots:
       description:
-        - Its snapshots, the oldest first, each with C(name), C(created), C(description), whether it has its C(memory),
-          and C(memory_size) of that file.
+        - Its snapshots, the oldest first, each with C(name), C(created), C(description), C(memory) (whether the guest's
+          memory is kept), and C(memory_size) of that file.
       type: list
       elements: dict
       returned: when it is there
@@ -149,18 +149,18 @@ machines:
     tags: {description: Its tags., type: list, elements: str, returned: when it is there}
     user: {description: Login user of its image., type: str, returned: when it is there}
     python: {description: Interpreter in its image., type: str, returned: when it is there}
-    packages: {description: Packages that it was told to install at its first start., type: list, elements: str,
+    packages: {description: Packages that it installs at its first start., type: list, elements: str,
       returned: when it is there}
-    users: {description: Users that it was told to make at its first start., type: list, elements: dict, returned: when
+    users: {description: Users that it makes at its first start., type: list, elements: dict, returned: when
       it is there}
     machine_type: {description: QEMU's machine type., type: str, returned: when it is there}
     virtualization: {description: V(kvm) or V(qemu)., type: str, returned: when it is there}
     restart_required: {description: Whether changes wait for its next start., type: bool, returned: when it is there}
     pending: {description: "These changes, each as the value now and then.", type: dict, returned: when it is there}
-    failed: {description: Present and true where it has no address in time or lost what it pages from., type: bool,
-      returned: failure}
+    failed: {description: Present and true where it has no address in time or lost the export that it pages from., type:
+      bool, returned: failure}
     msg: {description: What is wrong., type: str, returned: failure}
-    failure: {description: "The same for programs; its C(code) is C(no_address) or C(source_lost).", type: dict,
+    failure: {description: "The error for programs; its C(code) is C(no_address) or C(source_lost).", type: dict,
       returned: failure}
 """
 

@@ -2,54 +2,52 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Snapshots of machines on a provider: taken, reverted to, deleted."""
+"""Module: take, revert to and delete snapshots of machines on a provider."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: machine_snapshot
-short_description: Snapshots of machines on a provider, taken, reverted to and deleted
+short_description: Take, revert to and delete snapshots of machines on a provider
 version_added: 0.2.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - A snapshot keeps a machine's disk as it is at one moment, in the disk's own file, and with O(memory) what its guest
-    has in memory as well. Takes a list, opens one connection to libvirt, and returns a result per machine. One that
-    fails does not keep the others from being served.
-  - Which snapshots there are is told by M(virtuoso.grid.machine_info).
-  - A machine with snapshots can't move to another provider, nor roll back to a version of its image. Its disk can grow,
-    be captured, and the machine be hibernated. When it is removed, its snapshots go with it.
-  - What a run that was killed left of a snapshot is no snapshot, and is removed by the next run that takes or deletes
-    it.
+  - A snapshot keeps a machine's disk as it is at one moment, in the disk's own file, and with O(memory) the guest's
+    memory as well. Takes a list, opens one connection to libvirt, and returns a result per machine. A failure affects
+    only that machine.
+  - M(virtuoso.grid.machine_info) lists the snapshots of machines.
+  - A machine with snapshots can't move to another provider or roll back to a version of its image. Its disk can grow
+    and be captured, and the machine can be hibernated. Removing it removes its snapshots.
+  - What a killed run left of a snapshot doesn't count as one. The next run that takes or deletes it removes that.
 options:
   state:
     description:
-      - V(present) takes the snapshot where the machine hasn't one of that name. Its guest runs on, with O(memory) it
-        stands still while the memory is written.
+      - V(present) takes the snapshot if the machine has none of that name. Its guest runs on; with O(memory) it is
+        paused while the memory is written.
       - V(absent) deletes it.
-      - V(reverted) has the machine as it was then, which is a change at every run. What it is now is lost. With its
+      - V(reverted) returns the machine to the snapshot, which is a change at every run. Its state now is lost. With
         memory, the guest goes on where it was; without, a running machine is started again from its disk. Its
-        definition for the next start stays as it is, and its disk is as large as it was then.
+        definition for the next start stays as it is, and its disk has the size that it had then.
     type: str
     choices: [present, absent, reverted]
     default: present
   snapshot:
     description:
-      - Name of the snapshot; 1 to 63 of the letters a to z, large or small, digits and C(. _ -), and none of C(. -)
-        first.
-      - Only with O(all) it is left out.
+      - Name of the snapshot; 1 to 63 letters (a to z, A to Z), digits and C(. _ -), not beginning with C(.) or C(-).
+      - Leave it out only with O(all).
     type: str
   all:
     description: Whether to delete all snapshots of the machines, with O(state=absent).
     type: bool
   memory:
     description:
-      - Whether to keep what the guest has in memory. Its machine must run, or be paused.
-      - Without it the disk is kept as after a loss of power, or, where the guest's agent answers, with its file systems
-        at rest.
+      - Whether to keep the guest's memory. The machine must be running or paused.
+      - Without it the disk is kept as after a loss of power, or, if the guest's agent answers, with its file systems
+        frozen.
     type: bool
     default: false
   description:
-    description: What M(virtuoso.grid.machine_info) shows beside the name of a snapshot that is taken now.
+    description: Description of a snapshot that is taken, which M(virtuoso.grid.machine_info) shows.
     type: str
   machines:
     description: The machines, each by C(uuid) or C(name).
@@ -85,21 +83,21 @@ EXAMPLES = r"""
       - name: web1
       - name: web2
 
-- name: With what the guest has in memory
+- name: With the guest's memory
   virtuoso.grid.machine_snapshot:
     snapshot: in-flight
     memory: true
     machines:
       - name: web1
 
-- name: Back
+- name: Revert to the snapshot
   virtuoso.grid.machine_snapshot:
     state: reverted
     snapshot: before-upgrade
     machines:
       - name: web1
 
-- name: No snapshot any more, so that the machine can move
+- name: Delete all snapshots, so that the machine can move
   virtuoso.grid.machine_snapshot:
     state: absent
     all: true
@@ -128,20 +126,20 @@ machines:
     snapshots: {description: Names of all its snapshots afterwards., type: list, elements: str, returned: success}
     consistent:
       description:
-        - What the disk is like in a snapshot that was taken now. V(stopped) of a machine that was off; V(frozen) where
-          the agent had its file systems at rest; V(memory) with the memory that belongs to it; V(crash) as after a loss
-          of power. V(none) where none was taken.
+        - The state of the disk in a snapshot that was taken. V(stopped) for a machine that was off; V(frozen) where the
+          agent froze its file systems; V(memory) with the memory that belongs to it; V(crash) as after a loss of power.
+          V(none) where none was taken.
       type: str
       returned: success
     clock_set:
-      description: Whether the guest was told the time after it was reverted to a snapshot with memory, else V(none).
+      description: Whether the guest's clock was set after it was reverted to a snapshot with memory, else V(none).
       type: bool
       returned: success
     failed: {description: Present and true where this machine failed., type: bool, returned: failure}
     msg: {description: What is wrong and what to do., type: str, returned: failure}
     failure:
       description:
-        - The same for programs. Its C(code) is among C(disk_failed), C(disk_full), C(disk_inactive), C(disk_missing),
+        - The error for programs. Its C(code) is among C(disk_failed), C(disk_full), C(disk_inactive), C(disk_missing),
           C(duplicate_machine), C(foreign_domain), C(guest_frozen), C(hibernation_foreign), C(hibernation_invalid),
           C(invalid_machine), C(invalid_snapshot), C(libvirt_...), C(machine_busy), C(machine_hibernated),
           C(machine_pages), C(machine_unknown), C(no_memory_to_keep), C(snapshot_differs), C(snapshot_failed),

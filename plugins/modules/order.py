@@ -12,8 +12,8 @@ short_description: Order machines, change orders, cancel orders
 version_added: 0.1.0
 description:
   - Checks each entry of a list of wanted machines and writes the orders to the store of the information service.
-  - Each machine gets its reference at once, its uuid as a URN. It is a I(future) until it exists.
-  - Each entry is judged on its own. A bad one fails with the reason, the others are served.
+  - Each machine gets its reference, its uuid as a URN, at once. It is a I(future) until it exists.
+  - A bad entry fails with the reason, and doesn't affect the others.
   - A machine that is no longer in the list keeps its order. Only O(state=absent) cancels one.
 extends_documentation_fragment:
   - virtuoso.grid.attributes
@@ -33,12 +33,12 @@ options:
     elements: raw
     required: true
   owner:
-    description: Owner of machines that don't tell one of their own.
+    description: Owner of machines that have none of their own.
     type: str
   images:
     description:
       - Names of the images that can be ordered, C(name) or C(name@version). An order of another name fails.
-      - If left out, names of images are not checked. Images ordered by digest never are.
+      - By default names of images are not checked. Images ordered by digest never are.
     type: list
     elements: str
   state:
@@ -118,8 +118,8 @@ machines:
       returned: success
     state:
       description: >-
-        V(future) until room is held for it, V(placed) until it exists, then what was last seen of it (V(running), V(stopped), V(paused),
-        V(hibernated), V(absent)); V(absent) after its order was cancelled.
+        V(future) until room is held for it, V(placed) until it exists, then the state that was last seen (V(running),
+        V(stopped), V(paused), V(hibernated), V(absent)); V(absent) after its order was cancelled.
       type: str
       returned: success
     spec:
@@ -131,11 +131,11 @@ machines:
       type: dict
       returned: success
     provider:
-      description: The provider that it is on, or that room is held on, or V(null).
+      description: The provider that it is on, or that holds room for it, or V(null).
       type: str
       returned: success
     generation:
-      description: Counts the times that the machine was moved; the copy with the highest counts.
+      description: The number of times that the machine was moved. The copy with the highest one is the true one.
       type: int
       returned: success
     msg:
@@ -144,8 +144,9 @@ machines:
       returned: failure
     failure:
       description: >-
-        The error for programs. Its C(code) is one of V(invalid_order), V(invalid_name), V(invalid_size) and others named after the field,
-        V(reserved_name), V(duplicate_name), V(name_taken), V(unknown_image), V(cannot_change), V(not_owner), V(machine_exists).
+        The error for programs. Its C(code) is one of V(invalid_order), V(invalid_name), V(invalid_size) and others
+        named after the field, V(reserved_name), V(duplicate_name), V(name_taken), V(unknown_image), V(cannot_change),
+        V(not_owner), V(machine_exists).
       type: dict
       returned: failure
 """
@@ -168,7 +169,7 @@ ARGUMENTS = {
 
 
 def work(module: AnsibleModule) -> Result:
-    """Order or cancel."""
+    """Order machines, or cancel orders."""
     options = module.params
     store = Store(options["store"])
     with store.reading(empty_if_missing=True) if module.check_mode else store.writing() as connection:

@@ -2,13 +2,13 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module: what is known of ordered machines."""
+"""Module: list ordered machines, with what the store knows of them."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: order_info
-short_description: Return what is known of ordered machines
+short_description: List ordered machines
 version_added: 0.1.0
 description:
   - Reads machines from the store of the information service, futures as well as machines that exist.
@@ -32,16 +32,17 @@ options:
     elements: str
   select:
     description:
-      - Which machines a play is about, as a person says it. V(all), or names as a list or separated by commas; empty
-        where O(limit) alone says it.
-      - A name that nobody ordered is an error, with C(failure.code) V(machine_unknown); so is to say nothing at all,
-        with V(nothing_chosen).
+      - Which machines a play is about. V(all), or names as a list or separated by commas. Empty if O(limit) alone
+        chooses them.
+      - A name that nobody ordered is an error, with C(failure.code) V(machine_unknown). If neither this nor O(limit)
+        names any, the error is V(nothing_chosen).
       - Excludes O(names) and O(uuids).
     type: raw
     version_added: 0.2.0
   limit:
     description:
-      - Only machines that are among these, or whose provider is; C(ansible_play_hosts_all) of a play that was limited.
+      - Names of hosts. Only machines that are among them, or whose provider is, are listed. Give
+        C(ansible_play_hosts_all) in a play that was limited.
       - Excludes O(names) and O(uuids).
     type: list
     elements: str
@@ -98,8 +99,8 @@ machines:
       type: str
       returned: always
     state:
-      description: V(future), V(placed), or what was last seen of it (V(running), V(stopped), V(paused), V(hibernated),
-        V(absent)).
+      description: V(future), V(placed), or the state that was last seen (V(running), V(stopped), V(paused),
+        V(hibernated), V(absent)).
       type: str
       returned: always
     spec:
@@ -107,7 +108,7 @@ machines:
       type: dict
       returned: always
     provider:
-      description: The provider that it is on, or that room is held on, or V(null).
+      description: The provider that it is on, or that holds room for it, or V(null).
       type: str
       returned: always
     site:
@@ -115,7 +116,7 @@ machines:
       type: str
       returned: always
     generation:
-      description: Counts the times that the machine was moved.
+      description: The number of times that the machine was moved.
       type: int
       returned: always
     image:
@@ -158,12 +159,12 @@ machines:
 """
 
 import os
-import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import STORE, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import choosing, views
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import listing
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.records import MachineRow
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, Result, run_module
 
 ARGUMENTS = {
@@ -179,11 +180,11 @@ ARGUMENTS = {
 
 
 def work(module: AnsibleModule) -> Result:
-    """Read."""
+    """Read the machines."""
     store, names, uuids = (module.params[name] for name in ("store", "names", "uuids"))
     path = listing.file_of(store, os.getcwd()) if names is None and uuids is None else None
     listed = listing.read(path) if path else None
-    rows = listed[0] if listed else _asked(store, names, uuids)
+    rows = listed[0] if listed else _queried(store, names, uuids)
     machines = [views.machine_view(row) for row in rows]
     return {
         "changed": False,
@@ -191,9 +192,9 @@ def work(module: AnsibleModule) -> Result:
     }
 
 
-def _asked(store: str, names: list[str] | None, uuids: list[str] | None) -> list[dict[str, t.Any]]:
-    """The rows by way of the database library, which takes longer to load than it takes to list a file of SQLite
-    without it."""
+def _queried(store: str, names: list[str] | None, uuids: list[str] | None) -> list[MachineRow]:
+    """The rows, read with SQLAlchemy. It is imported here because loading it takes longer than reading a file without
+    it."""
     from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
     from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 

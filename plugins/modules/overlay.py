@@ -7,26 +7,27 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: overlay
-short_description: Bring a host to its part of the networks
+short_description: Apply a host's part of the networks
 description:
   - Makes bridges, links, forwarding entries and rules on a host as the filter P(virtuoso.grid.overlay_plan#filter)
-    planned them, and removes those that it made before and that are not planned any more. What others made is left
-    alone.
-  - It is one transaction. Where a step fails the host goes back to the part before. So it does by itself where
-    O(state=confirmed) doesn't come within O(rollback) seconds, because the controller has lost its way to the host.
-  - The role P(virtuoso.grid.overlay#role) installs what it needs and calls it in the right order.
+    planned them, and removes those that it made earlier and that are no longer planned. It leaves everything else on
+    the host alone.
+  - A change is one transaction. If a step fails, the host goes back to the part before. The host also goes back by
+    itself unless the module is called with O(state=confirmed) within O(rollback) seconds. So a change that cuts off the
+    controller is undone.
+  - The role P(virtuoso.grid.overlay#role) installs what the module needs and calls it in the right order.
 version_added: 0.2.0
 author: [virtuoso.grid contributors (@virtuoso-grid)]
 options:
   state:
     description:
-      - V(present) brings the host to O(part), V(absent) to none.
-      - V(prepared) makes the keys of the SSH links in O(part) that begin here, and nothing else.
-      - V(confirmed) says that the controller still reaches the host.
-      - V(followed) changes the host's part to where O(machines) are now, and are no more (O(macs)); before a machine
-        starts or moves.
-      - V(announced) tells the network where the machines with O(macs) are, those that are here; after a machine has
-        started or moved.
+      - V(present) applies O(part), V(absent) removes everything.
+      - V(prepared) makes the keys that the links in O(part) need on this host, and changes nothing else.
+      - V(confirmed) keeps the last change, because the controller still reaches the host.
+      - V(followed) updates the host's part for machines that start or move (O(machines)) and for machines that no
+        longer exist (O(macs)). Use it before a machine starts or moves.
+      - V(announced) announces on the network those machines with O(macs) that are on this host. Use it after a machine
+        has started or moved.
     type: str
     default: present
     choices: [present, absent, prepared, confirmed, followed, announced]
@@ -34,36 +35,37 @@ options:
     description: The host's part, as planned.
     type: dict
   name:
-    description: What the part of the others calls this host; needed with V(followed).
+    description: The name of this host in the parts of the others. Required with V(followed).
     type: str
   machines:
-    description: Machines that come or move.
+    description: Machines that start or move.
     type: list
     elements: dict
     default: []
     suboptions:
       provider:
-        description: The host that they are on from now on.
+        description: The host that the machine is on from now on.
         type: str
         required: true
       network:
-        description: Their network.
+        description: Its network.
         type: str
         required: true
       mac:
-        description: Their MAC address.
+        description: Its MAC address.
         type: str
         required: true
   macs:
-    description: MAC addresses of machines to announce, or of machines that are gone.
+    description: MAC addresses of machines to announce, or of machines that no longer exist.
     type: list
     elements: str
     default: []
   uri:
-    description: Of a provider's libvirt, where the networks are defined for machines. Without it libvirt is left alone.
+    description: Connection URI of a provider's libvirt, to define the networks there for machines. Without it libvirt
+      is left alone.
     type: str
   rollback:
-    description: Seconds after which an unconfirmed change is undone. V(0) for never.
+    description: Seconds after which an unconfirmed change is undone. With V(0) it never is.
     type: int
     default: 60
 extends_documentation_fragment:
@@ -79,22 +81,22 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Bring the host to its part
+- name: Apply the host's part
   virtuoso.grid.overlay:
     part: "{{ plan.phases[0][inventory_hostname] }}"
 
-- name: Keep it
+- name: Keep the change
   virtuoso.grid.overlay:
     state: confirmed
 
-- name: A machine is to move to provider2
+- name: Prepare for a machine that moves to provider2
   virtuoso.grid.overlay:
     state: followed
     name: "{{ inventory_hostname }}"
     machines:
       - {provider: provider2, network: lan, mac: "02:00:00:00:00:01"}
 
-- name: Take it away
+- name: Remove all networks from the host
   virtuoso.grid.overlay:
     state: absent
 """
@@ -106,15 +108,15 @@ actions:
   type: list
   elements: str
 part:
-  description: The part that the host has now.
+  description: The host's part after the change.
   returned: when O(state) is V(present), V(absent) or V(followed)
   type: dict
 unconfirmed:
-  description: Whether the host goes back to the part before unless O(state=confirmed) comes.
+  description: Whether the host goes back to the part before unless O(state=confirmed) follows.
   returned: when O(state) is V(present) or V(absent)
   type: bool
 keys:
-  description: Public keys of the SSH links that begin here, by device, and C(wireguard).
+  description: Public keys by device, of the links whose SSH client is this host, and of C(wireguard).
   returned: when O(state=prepared)
   type: dict
 failure:
@@ -128,11 +130,13 @@ failure:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import Spec
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.guests import follow
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site import part as site
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 
-OPTIONS = {
+OPTIONS: Spec = {
     "argument_spec": {
         "state": {
             "type": "str",
@@ -160,20 +164,20 @@ OPTIONS = {
 }
 
 
-def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
-    """One of the states."""
+def work(module: AnsibleModule) -> Result:
+    """Bring the host to the wanted state."""
     params, check_mode = module.params, module.check_mode
     if params["state"] == "prepared":
         found, made = site.keys(params["part"], check_mode)
         return {"changed": made, "keys": found, "actions": ["make keys"] if made else []}
     if params["state"] == "confirmed":
-        # Part of the same change: it has been told of already.
+        # Not a change of its own: the change that it confirms was reported already.
         return {"changed": False, "actions": [] if check_mode or not site.confirm() else ["confirm"]}
     if params["state"] == "announced":
-        told = [] if check_mode else site.announce(site.current(), set(params["macs"]))
-        return {"changed": False, "actions": [f"announce {mac}" for mac in told]}
+        announced = [] if check_mode else site.announce(site.current(), set(params["macs"]))
+        return {"changed": False, "actions": [f"announce {mac}" for mac in announced]}
     if params["state"] == "followed":
-        # It touches no link, so there is no way back to the controller to be lost.
+        # It changes no link, so the controller can't be cut off.
         return site.bring(
             follow(site.current(), params["name"], params["machines"], params["macs"]),
             check_mode=check_mode,
@@ -181,15 +185,15 @@ def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
         )
     part = params["part"] if params["state"] == "present" else {}
     result = site.bring(part, check_mode=check_mode, rollback=params["rollback"])
-    # Also where a play before this one was cut off.
+    # An earlier run that was cut off may have left an unconfirmed change as well.
     result["unconfirmed"] = site.unconfirmed()
     if params["uri"]:
         from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site import libvirt_networks
 
-        bridges = {network["name"]: network["bridge"] for network in result["part"]["networks"]}
+        bridges = {network["name"]: network["bridge"] for network in part.get("networks") or []}
         steps = libvirt_networks.bring(params["uri"], bridges, check_mode)
-        result["actions"] += steps
-        result["changed"] = result["changed"] or bool(steps)
+        actions = t.cast("list[str]", result["actions"]) + steps
+        return {**result, "actions": actions, "changed": bool(actions)}
     return result
 
 

@@ -9,25 +9,27 @@ DOCUMENTATION = r"""
 module: overlay_info
 short_description: A host's networks, links and traffic
 description:
-  - Tells a host's part of the overlay, how its links are and why each has its transport, and who sent how much to whom.
+  - Returns a host's part of the overlay, the state of its links and why each has its transport, and who sent how much
+    to whom.
 version_added: 0.2.0
 author: [virtuoso.grid contributors (@virtuoso-grid)]
 options:
   mark:
-    description: Begin to count anew, after what has been counted was read.
+    description: Whether to reset the counters after they were read.
     type: bool
     default: false
   names:
-    description: Names of machines by their MAC addresses, as M(virtuoso.grid.order_info) knows them from the store.
+    description: Names of machines by MAC address, as M(virtuoso.grid.order_info) returns them.
     type: dict
     default: {}
   kernel:
-    description: Find out as well which transports can be had here, by making and removing an interface.
+    description: Whether to find out which transports the host can use, by making and removing an interface.
     type: bool
     default: false
   needs:
     description:
-      - Names of Debian packages. Tells as well which of them are installed, and what else there is of what links need.
+      - Names of Debian packages. With this option the module also returns which of them are installed, and what else
+        the host has of what links need.
     type: list
     elements: str
 extends_documentation_fragment:
@@ -49,7 +51,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 part:
-  description: What the host was brought to last.
+  description: The part that was applied last.
   returned: success
   type: dict
 links:
@@ -57,25 +59,25 @@ links:
     - Its links, each with C(device), C(network), C(peer), C(role), C(transport), C(reason), C(state), and C(rx_bytes),
       C(tx_bytes), C(rx_packets), C(tx_packets).
     - A host's end of an EVPN network has C(peer=*), C(vni), C(peers), C(sessions) (C(peer), C(address), C(state),
-      C(seconds) of each BGP session of its own), C(vteps) (the hosts that it floods to), and C(macs) (each MAC address
-      that BGP told of, with its C(vtep)).
+      C(seconds) of each of its BGP sessions), C(vteps) (the hosts that it floods to), and C(macs) (each MAC address
+      that BGP has announced, with its C(vtep)).
   returned: success
   type: list
   elements: dict
 traffic:
   description:
-    - Bytes and packets of each pair of MAC addresses, C(source) and C(destination), counted where the sender is; with
-      C(source_name) and C(destination_name), nothing where O(names) has none. Pairs that were silent for an hour are
+    - C(bytes) and C(packets) of each pair of MAC addresses, C(source) and C(destination), counted on the sender's host;
+      with C(source_name) and C(destination_name), null if O(names) has none. Pairs that were silent for an hour are
       forgotten.
   returned: success
   type: list
   elements: dict
 kernel:
-  description: For each transport nothing, or why it can't be had.
+  description: For each transport null, or why it can't be used.
   returned: when O(kernel) is true
   type: dict
 needs:
-  description: What there is of what links need.
+  description: What the host has of what links need.
   returned: when O(needs) is given
   type: dict
   contains:
@@ -84,20 +86,20 @@ needs:
       type: list
       elements: str
     account:
-      description: Whether the account of the SSH taps is there, and as it should be.
+      description: Whether the account of the SSH taps is as it should be.
       type: bool
     penalties:
-      description: Whether the SSH server makes whoever fails often wait; nothing where there is no SSH server.
+      description: Whether the SSH server delays clients that fail often. Null if there is no SSH server.
       type: bool
 since:
-  description: When counting began, if O(mark) was used since the host's last boot.
+  description: When the counters were reset with O(mark), if they were since the host's last boot.
   returned: success
   type: str
 """
 
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import Spec
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import matrix
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site import needs, traffic
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site import part as site
@@ -105,7 +107,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site.probe 
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import now
 
-OPTIONS = {
+OPTIONS: Spec = {
     "argument_spec": {
         "mark": {"type": "bool", "default": False},
         "names": {"type": "dict", "default": {}},
@@ -116,11 +118,17 @@ OPTIONS = {
 }
 
 
-def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
-    """Look, then mark where asked to."""
+def work(module: AnsibleModule) -> Result:
+    """Read everything, then reset the counters if asked to."""
     part = site.current()
     pairs = matrix.named(traffic.matrix(), module.params["names"])
-    result = {"changed": False, "part": part, "links": traffic.links(part), "traffic": pairs, "since": traffic.since()}
+    result: Result = {
+        "changed": False,
+        "part": part,
+        "links": traffic.links(part),
+        "traffic": pairs,
+        "since": traffic.since(),
+    }
     if module.params["kernel"]:
         result["kernel"] = kernel()
     if module.params["needs"] is not None:

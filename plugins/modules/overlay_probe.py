@@ -7,18 +7,18 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: overlay_probe
-short_description: Find out what passes between hosts
+short_description: Probe the network between hosts
 description:
-  - Tries UDP both ways, TCP to the others' SSH servers, how large packets may be and how long they take; and what the
-    kernel here can do.
-  - It has to run on all hosts at the same time, for they answer each other; the role P(virtuoso.grid.overlay#role) sees
-    to that.
+  - Tries UDP in both directions and TCP to the others' SSH servers, measures how large packets can be and how long a
+    round trip takes, and tries which transports the kernel supports.
+  - It must run on all hosts at the same time, because they answer each other. The role P(virtuoso.grid.overlay#role)
+    does that.
   - Changes nothing.
 version_added: 0.2.0
 author: [virtuoso.grid contributors (@virtuoso-grid)]
 options:
   name:
-    description: What the others call this host.
+    description: The name of this host for the others.
     type: str
     required: true
   peers:
@@ -40,11 +40,11 @@ options:
         type: int
         default: 22
   seconds:
-    description: How long to wait for hosts that aren't heard.
+    description: How long to wait for hosts that don't answer.
     type: float
     default: 6
   port:
-    description: UDP port of the probing.
+    description: The UDP port to probe with.
     type: int
     default: 4788
 extends_documentation_fragment:
@@ -74,22 +74,21 @@ probe:
   type: dict
   contains:
     name: {description: "O(name).", type: str, returned: always}
-    kernel: {description: "For each transport that needs the kernel, nothing or why it can't be.", type: dict, returned:
-      always}
+    kernel: {description: "For each transport that needs the kernel null, or why it can't be used.", type: dict,
+      returned: always}
     addresses: {description: IPv4 addresses of this host., type: list, returned: always}
     host_key: {description: Public key of the SSH server here., type: str, returned: always}
     paths:
       description:
-        - For each other host C(udp_in), C(udp_out), C(ssh) (whether it passes), C(ssh_trouble), C(rtt) in seconds,
-          C(path_mtu) in bytes.
+        - For each other host whether UDP comes (C(udp_in)) and goes (C(udp_out)), whether its SSH server answers
+          (C(ssh)) or why not (C(ssh_trouble)), C(rtt) in seconds, C(path_mtu) in bytes.
       type: dict
       returned: always
 """
 
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import Spec
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError, Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.site.probe import probe
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import run_module
 
@@ -98,7 +97,7 @@ PEER = {
     "address": {"type": "str", "required": True},
     "port": {"type": "int", "default": 22},
 }
-OPTIONS = {
+OPTIONS: Spec = {
     "argument_spec": {
         "name": {"type": "str", "required": True},
         "peers": {"type": "list", "elements": "dict", "required": True, "options": PEER},
@@ -110,8 +109,8 @@ OPTIONS = {
 _HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
 
 
-def work(module: AnsibleModule) -> t.Dict[str, t.Any]:
-    """Probe, also in check mode: it changes nothing."""
+def work(module: AnsibleModule) -> Result:
+    """Probe; also in check mode, because it changes nothing."""
     params = module.params
     try:
         found = probe(params["name"], params["peers"], seconds=params["seconds"], port=params["port"])

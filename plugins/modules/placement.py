@@ -11,20 +11,19 @@ module: placement
 short_description: Choose a provider for each machine and hold room for it there
 version_added: 0.1.0
 description:
-  - Chooses, among the given providers, one that can hold each machine, and says of every other why it can't.
+  - Chooses, among the given providers, one that can hold each machine, and gives the reason why others can't.
   - A provider can hold a machine if it is reachable, has the image's architecture, has the machine's network active, is
     at the site and has the features that were ordered, has what the machine must be with and nothing that it must be
     apart from, can admit its reservation, and has memory, CPU and disk free, less what is held for machines placed
     there by this and other plays and what is reserved.
   - An owner can't get more than his quota (module M(virtuoso.grid.quota)).
-  - A first answer is there at once; until the deadline it is improved. That reads one state of the store and excludes
-    nobody. Then, in one transaction, what still fits is held in the store and the rest is chosen anew, so that two
-    plays at once can't promise the same memory twice.
-  - What is chosen is held until the machine is seen on its provider, or its order is cancelled, or O(hold) seconds have
-    passed.
+  - A first answer is found at once and improved until the deadline. That reads one state of the store and locks
+    nothing. Then, in one transaction, the module holds what still fits and chooses again for the rest, so that two
+    plays at a time can't promise the same memory twice.
+  - Room is held until the machine is seen on its provider, or its order is cancelled, or O(hold) seconds have passed.
   - A machine that exists stays where it is. If its provider is not reachable in this run, it fails and is not moved,
     because it may be running there.
-  - The same input and seed give the same answer, unless the clock cut the search short (RV(solver.cut)).
+  - The same input and seed give the same answer, unless the deadline ended the search (RV(solver.cut)).
 extends_documentation_fragment:
   - virtuoso.grid.attributes
   - virtuoso.grid.store
@@ -43,8 +42,7 @@ options:
         returned it.
       - In check mode the uuid may be V(null).
       - The goal V(balance) evens out what providers have allocated, V(pack) fills the fullest first, V(price) and
-        V(interactivity) take the provider with the least C(price) or C(latency), and balance where providers don't
-        tell.
+        V(interactivity) take the provider with the least C(price) or C(latency). Without these they are V(balance).
     type: list
     elements: raw
     required: true
@@ -52,7 +50,7 @@ options:
     description:
       - The providers, each a mapping of C(name), C(site), and what the module M(virtuoso.grid.provider_info) returned
         of it, or C(unreachable=true) and the C(reason). C(price) (a number), C(latency) (a number, or a mapping from
-        home to number), C(features) (a list) and C(speed) (bytes a second with which images come) may be added.
+        home to number), C(features) (a list) and C(speed) (bytes per second at which images arrive) may be added.
     type: list
     elements: raw
     required: true
@@ -75,8 +73,8 @@ options:
     default: 1.0
   reservation_bound:
     description:
-      - Which part of a provider's CPUs may be reserved, above 0 and up to 1. A reservation is admitted if at every
-        moment of it the sum of slice divided by period on the provider stays within its number of CPUs times this.
+      - Which part of a provider's CPUs may be reserved, above 0 and up to 1. A reservation is admitted if, at every
+        moment of it, the sum of slice divided by period on the provider is at most its number of CPUs times this.
     type: float
     default: 0.9
   hold:
@@ -84,8 +82,7 @@ options:
     type: int
     default: 86400
   within:
-    description: Seconds to look for a better answer than the first one. Only used where there is something to choose
-      for several machines.
+    description: Seconds to improve the first answer. Only used if there is something to choose for several machines.
     type: float
     default: 5.0
   seed:
@@ -94,14 +91,14 @@ options:
     default: 0
   solver:
     description:
-      - V(auto) lets OR-Tools' CP-SAT improve the answer where it is installed in the Python that runs the module, and
-        else does without it as V(local).
+      - V(auto) improves the answer by OR-Tools' CP-SAT if it is installed in the Python that runs the module, and else
+        like V(local).
       - V(local) is a local search; V(greedy) keeps the first answer.
     type: str
     choices: [auto, local, greedy]
     default: auto
   homes:
-    description: The home of each owner, by which latencies count that providers tell by home.
+    description: The home of each owner. It selects the latency of providers that have one by home.
     type: dict
     default: {}
 author:
@@ -178,13 +175,14 @@ machines:
       returned: failure
     failure:
       description: >-
-        The error for programs. Its C(code) is one of V(no_provider) (with C(reasons)), V(provider_unreachable), V(several_copies),
-        V(quota_exceeded), V(impossible_affinity), V(affinity_unknown), V(disk_too_small), V(not_ordered), V(duplicate_name),
-        V(invalid_order), V(invalid_goal), V(invalid_size), V(invalid_vcpus), V(invalid_reservation), V(invalid_duration), V(invalid_time).
+        The error for programs. Its C(code) is one of V(no_provider) (with C(reasons)), V(provider_unreachable),
+        V(several_copies), V(quota_exceeded), V(impossible_affinity), V(affinity_unknown), V(disk_too_small),
+        V(not_ordered), V(duplicate_name), V(invalid_order), V(invalid_goal), V(invalid_size), V(invalid_vcpus),
+        V(invalid_reservation), V(invalid_duration), V(invalid_time).
       type: dict
       returned: failure
 solver:
-  description: How the answer came about.
+  description: How the answer was found.
   returned: always
   type: dict
   contains:
@@ -193,9 +191,9 @@ solver:
     greedy: {description: Cost of the first answer in points; see docs/placement.md., type: float, returned: always}
     cost: {description: Cost of this answer., type: float, returned: always}
     optimal: {description: Whether CP-SAT has proven that there is no better one., type: bool, returned: always}
-    gap: {description: "How far from the best one it is at most, as a part of its cost; V(none) where that isn't
+    gap: {description: "The most that it can be worse than the best answer, as a part of its cost; V(none) if that isn't
       known.", type: float, returned: always}
-    cut: {description: Whether the deadline cut the search short; another run may then have another answer., type: bool,
+    cut: {description: Whether the deadline ended the search; another run may then have another answer., type: bool,
       returned: always}
 machine_type:
   description: The newest C(pc-q35) machine type that all reachable providers share, or V(null).
@@ -209,10 +207,10 @@ import dataclasses
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import STORE, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.exact import available
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.cp_sat import available
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.holding import place, propose
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.inputs import read_request
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import newest_machine_type
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.reading import read_request
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, Result, run_module
 
 ARGUMENTS = {
@@ -235,14 +233,14 @@ ARGUMENTS = {
 
 
 def work(module: AnsibleModule) -> Result:
-    """Place: search on one state of the store, then hold."""
+    """Search on one state of the store, then hold room in a transaction."""
     check, request = module.check_mode, read_request(module.params)
     store = Store(module.params["store"])
     if not check:
         with store.writing():
-            pass  # makes a store, or brings an older one up to date, which a reader can't
+            pass  # creates or migrates the store, which a reader can't do
     with store.reading(empty_if_missing=check) as connection:
-        proposal, told = propose(connection, request, check=check)
+        proposal, report = propose(connection, request, check=check)
         if check:
             machines, diffs = place(connection, request, check=True, proposal=proposal)
     if not check:
@@ -252,7 +250,7 @@ def work(module: AnsibleModule) -> Result:
         "changed": any(machine["changed"] for machine in machines),
         "machines": machines,
         "machine_type": newest_machine_type(request.providers),
-        "solver": {**dataclasses.asdict(told), "library": available()},
+        "solver": {**dataclasses.asdict(report), "library": available()},
         "diff": diffs,
     }
 

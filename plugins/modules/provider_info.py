@@ -2,22 +2,22 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a provider is and has left."""
+"""Module: the facts and the free resources of a provider."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: provider_info
-short_description: What a provider is and what it has left
+short_description: Facts and free resources of a provider
 version_added: 0.1.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - The facts of a provider that placement needs, read through one connection to its libvirt.
+  - Returns the facts of a provider that placement needs, read through one connection to its libvirt.
 options:
   probe:
     description:
-      - Whether to try KVM with a guest instead of telling what was found when the provider was set up. Takes up to ten
-        seconds where KVM is there and broken.
+      - Whether to try KVM with a guest instead of returning what was found when the provider was set up. Takes up to
+        ten seconds where KVM is present and broken.
     type: bool
     default: false
   peers:
@@ -53,7 +53,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Look at the provider
+- name: Read the provider's facts
   virtuoso.grid.provider_info:
   register: looked
 """
@@ -75,10 +75,10 @@ provider:
     memory_allocated: {description: Sum of the largest memory of all domains defined on it., type: int, returned:
       always}
     disk: {description: Size of the depot's file system., type: int, returned: always}
-    disk_free: {description: What is free of it., type: int, returned: always}
+    disk_free: {description: Free space of the depot's file system., type: int, returned: always}
     disk_allocated: {description: Sum of the virtual sizes of the machines' disks., type: int, returned: always}
     virtualization: {description: V(kvm) or V(qemu)., type: str, returned: always}
-    kvm_reason: {description: Why., type: str, returned: always}
+    kvm_reason: {description: The reason for RV(provider.virtualization)., type: str, returned: always}
     machine_types: {description: "QEMU's q35 machine types, oldest first.", type: list, elements: str, returned: always,
       sample: [pc-q35-7.1, pc-q35-7.2]}
     libvirt_version: {description: Version of libvirt., type: str, returned: always, sample: 9.0.0}

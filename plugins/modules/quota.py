@@ -2,32 +2,32 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module: what owners may have."""
+"""Module: set quotas, what owners may have in total."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: quota
-short_description: What owners may have in all
+short_description: Set what owners may have in total
 version_added: 0.1.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - Sets how many machines, virtual CPUs, and how much memory and disk an owner's machines may have in all, placed or
-    existing.
-  - The module M(virtuoso.grid.placement) refuses what would exceed it. What an owner has already stays his, whatever
-    the quota says later.
+  - Sets how many machines, how many virtual CPUs, and how much memory and disk the machines of an owner may have in
+    total. Placed and existing machines count.
+  - The module M(virtuoso.grid.placement) refuses what would exceed a quota. What an owner has already stays his, even
+    if the quota is lowered.
 options:
   quotas:
     description:
       - The quotas, each a mapping of C(owner), and any of C(vcpus), C(memory), C(disk), C(machines). What is left out
         has no bound.
-      - The owner V(*) stands for all who have no quota of their own.
+      - The owner V(*) means every owner without a quota of his own.
       - With O(state=absent) only the owner counts.
     type: list
     elements: raw
     required: true
   state:
-    description: Whether these quotas are to hold or to go.
+    description: Whether to set or to remove these quotas.
     type: str
     choices: [present, absent]
     default: present
@@ -62,7 +62,7 @@ quotas:
   contains:
     name: {description: The owner as given., type: str, returned: always}
     owner: {description: The owner., type: str, returned: success}
-    changed: {description: Whether his quota became another one., type: bool, returned: always}
+    changed: {description: Whether his quota changed., type: bool, returned: always}
     msg: {description: What is wrong., type: str, returned: failure}
     failure:
       description: The error for programs. Its C(code) is one of V(invalid_quota), V(invalid_owner), V(invalid_size).

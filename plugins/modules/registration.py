@@ -8,15 +8,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: registration
-short_description: Bring the information service up to what was seen of hosts and machines
+short_description: Update the information service with what was seen of hosts and machines
 version_added: 0.1.0
 description:
   - Writes providers and homes with what they reported, and machines with what was seen of them, to the store.
   - A future machine that was seen on a provider exists from then on.
-  - A machine that the store doesn't know, because the store was lost, gets its row and its order back from what its
-    provider tells. Domains that were not made by this collection (C(foreign)) are passed over, unless their provider is
-    among O(complete).
-  - Each entry is judged on its own. A bad one fails with the reason, the others are written.
+  - If the store was lost, a machine gets its row and its order back from what its provider reports. Domains that were
+    not made by this collection (C(foreign)) are ignored, unless their provider is among O(complete).
+  - A bad entry fails with the reason, and doesn't affect the others.
 extends_documentation_fragment:
   - virtuoso.grid.attributes
   - virtuoso.grid.store
@@ -50,17 +49,17 @@ options:
     default: []
   complete:
     description:
-      - Names of providers of which O(machines) has all, as M(virtuoso.grid.machine_info) returns it without being asked
-        for some.
-      - A machine that should be there and was seen nowhere is marked V(vanished). What is foreign there is noted in the
-        store, and marked as missing once it isn't there any more. Nothing is deleted.
+      - Names of providers of which O(machines) has all machines, as M(virtuoso.grid.machine_info) returns them by
+        default.
+      - A machine that should be there and was seen nowhere is marked V(vanished). Foreign domains there are written to
+        the store, and marked as missing when they are gone. Nothing is deleted.
     type: list
     elements: str
     default: []
   samples:
     description:
       - Measurements, each a mapping of C(object), the name or uuid of a site, host or machine; C(peer), another one,
-        for what lies between two; C(metric), for example V(latency), in seconds; C(value); and C(time), ISO 8601 in
+        for a measurement between two; C(metric), for example V(latency), in seconds; C(value); and C(time), ISO 8601 in
         UTC, by default now.
     type: list
     elements: raw
@@ -68,9 +67,9 @@ options:
   networks:
     description:
       - All networks of the overlay, each a mapping of C(name), C(home) (the name of a host), C(vni), C(mtu) and
-        C(sites); what is left out stays as it is. The inventory reaches the machines of a network through its home, if
-        that is registered (O(providers)).
-      - Those that the store has beside them are deleted. Without it they stay.
+        C(sites). A field that is left out keeps its value.
+      - The inventory reaches the machines of a network through its home, if that is registered (O(providers)).
+      - Networks of the store that are not in the list are deleted. Without the list they stay.
     type: list
     elements: dict
   links:
@@ -113,7 +112,7 @@ providers:
       type: str
       returned: always
     changed:
-      description: Whether anything but measurements and times changed.
+      description: Whether anything except measurements and times changed.
       type: bool
       returned: always
     actions:
@@ -145,13 +144,13 @@ machines:
       type: str
       returned: success
     changed:
-      description: Whether anything but times changed.
+      description: Whether anything except times changed.
       type: bool
       returned: always
     actions:
       description: >-
-        V(exist) for a future that exists now, V(move), V(update), V(rebuild) for one that the store didn't know, V(return) for one that
-        had vanished, or nothing.
+        V(exist) for a future that exists now, V(move), V(update), V(rebuild) for one that the store didn't know,
+        V(return) for one that had vanished, or nothing.
       type: list
       elements: str
       returned: success
@@ -161,8 +160,8 @@ machines:
       returned: failure
     failure:
       description: >-
-        The error for programs. Its C(code) is one of V(invalid_name), V(invalid_uuid), V(invalid_state), V(invalid_host),
-        V(unknown_provider), V(name_taken), V(reserved_name), V(several_copies), V(stale_copy).
+        The error for programs. Its C(code) is one of V(invalid_name), V(invalid_uuid), V(invalid_state),
+        V(invalid_host), V(unknown_provider), V(name_taken), V(reserved_name), V(several_copies), V(stale_copy).
       type: dict
       returned: failure
 vanished:
@@ -194,7 +193,7 @@ vanished:
       elements: str
       returned: always
 foreign:
-  description: Domains on providers among O(complete) that are not the collection's, with C(state) beside.
+  description: Domains on providers among O(complete) that are not the collection's; each has its C(state) too.
   returned: always
   type: list
   elements: dict
@@ -205,12 +204,12 @@ samples:
   type: list
   elements: dict
 networks:
-  description: One dictionary a network of the overlay, C(name), C(changed), C(actions).
+  description: One dictionary for each network of the overlay, with C(name), C(changed) and C(actions).
   type: list
   elements: dict
   returned: when O(networks) was given
 links:
-  description: One dictionary a link of the overlay, as in RV(networks).
+  description: One dictionary for each link of the overlay, as in RV(networks).
   type: list
   elements: dict
   returned: when O(links) was given
@@ -259,7 +258,7 @@ ARGUMENTS = {
 
 
 def work(module: AnsibleModule) -> Result:
-    """Register."""
+    """Write what was seen."""
     return register(module.params["store"], module.params, check_mode=module.check_mode)
 
 

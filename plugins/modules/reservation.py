@@ -2,7 +2,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module: reserve CPU and memory on providers for a time to come."""
+"""Module: reserve CPU and memory on providers for a future time."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ short_description: Reserve CPU and memory on a provider for a time
 version_added: 0.1.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
-  - Reserves, on a provider, from one time to another, a slice of CPU time in each period, and memory, for an owner's
-    machines to come.
-  - It is admitted only if at every moment of it the sum of slice divided by period on the provider stays within its
+  - Reserves a slice of CPU time in each period, and memory, on a provider, from one time to another, for machines that
+    an owner is going to order.
+  - It is admitted only if, at every moment of it, the sum of slice divided by period on the provider is at most its
     number of CPUs times O(reservation_bound), the reserved memory fits into the provider, and what is placed there
     leaves room for it.
-  - What is reserved is not free for others from the moment of the admission on. It is used up by whatever the owner has
-    on that provider.
+  - From its admission on, others can't use what is reserved. Whatever the owner has on that provider uses it up.
   - The reservation of one machine is a field of its order instead, C(performance.reservation).
 options:
   reservations:
     description:
       - The reservations, each a mapping of C(owner), C(provider), C(from) and C(to) (ISO 8601), C(period) and C(slice)
-        (for example V(100 ms) and V(20 ms)), and optionally C(cpus), on how many CPUs such slices are wanted, and
-        C(memory).
-      - Owner, provider, C(from) and C(to) tell which one is meant; with O(state=absent) only they count.
+        (for example V(100 ms) and V(20 ms)), and optionally C(cpus), the number of CPUs on which to reserve such
+        slices, and C(memory).
+      - Owner, provider, C(from) and C(to) identify a reservation; with O(state=absent) only they count.
     type: list
     elements: raw
     required: true
   state:
-    description: Whether these reservations are to hold or to go.
+    description: Whether to make or to give up these reservations.
     type: str
     choices: [present, absent]
     default: present
@@ -98,12 +97,13 @@ reservations:
     provider: {description: Where it is., type: str, returned: success}
     from: {description: Its beginning., type: str, returned: success}
     to: {description: Its end., type: str, returned: success}
-    changed: {description: "Whether it was admitted, changed or given up now.", type: bool, returned: always}
+    changed: {description: "Whether it was admitted, changed or given up.", type: bool, returned: always}
     msg: {description: What is wrong., type: str, returned: failure}
     failure:
       description: >-
-        The error for programs. Its C(code) is one of V(reservation_refused), V(reservation_over), V(unknown_provider), V(provider_unmeasured),
-        V(invalid_reservation), V(invalid_owner), V(invalid_duration), V(invalid_time), V(invalid_size).
+        The error for programs. Its C(code) is one of V(reservation_refused), V(reservation_over), V(unknown_provider),
+        V(provider_unmeasured), V(invalid_reservation), V(invalid_owner), V(invalid_duration), V(invalid_time),
+        V(invalid_size).
       type: dict
       returned: failure
 """
@@ -111,7 +111,7 @@ reservations:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import STORE, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.reading import read_rules
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.inputs import read_rules
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.reservations import serve
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import CONTROLLER, Result, run_module
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import now
@@ -131,7 +131,7 @@ ARGUMENTS = {
 
 
 def work(module: AnsibleModule) -> Result:
-    """Admit the reservations."""
+    """Admit or give up the reservations."""
     options, check, store = module.params, module.check_mode, Store(module.params["store"])
     rules, absent = read_rules(options), options["state"] == "absent"
     with store.reading(empty_if_missing=True) if check else store.writing() as connection:

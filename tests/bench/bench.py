@@ -2,7 +2,7 @@
 """Run the benchmarks beside their peers, print a table, write build/bench.json.
 
 Usage: bench.py [--without-lab] [AREA]. An area is a module of this folder with a function ``measure() -> list of Row``,
-and, where a part of it needs no lab, ``measure_without_lab()``.
+and, if a part of it needs no lab, ``measure_without_lab()``. What :mod:`choice` doesn't know is an error.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import choice
 from measure import Row
 
 HERE = Path(__file__).resolve().parent
@@ -22,7 +23,7 @@ AREAS = ("machines", "images", "placement", "information", "overlay", "migration
 
 
 def ratio(row: Row, rows: list[Row]) -> str:
-    """How many times our own value this one is, for the same area, case and metric."""
+    """This value divided by ours, of the same area, case and metric; empty if there is none."""
     own = [
         other
         for other in rows
@@ -34,7 +35,7 @@ def ratio(row: Row, rows: list[Row]) -> str:
 
 
 def show(rows: list[Row]) -> None:
-    """The table: one line a measurement, with its ratio to ours."""
+    """Print the table: one line for each measurement, with its ratio to ours."""
     head = ("AREA", "CASE", "WHO", "METRIC", "VALUE", "RATIO TO OURS")
     cells = [
         (row["area"], row["case"], row["who"], row["metric"], f"{row['value']:.2f} {row['unit']}", ratio(row, rows))
@@ -46,21 +47,23 @@ def show(rows: list[Row]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Measure the areas asked for, or all."""
+    """Measure the areas asked for, or all; returns the exit status."""
     function = "measure_without_lab" if "--without-lab" in arguments else "measure"
     wanted = [argument for argument in arguments if argument != "--without-lab"] or list(AREAS)
-    unknown = sorted(set(wanted) - set(AREAS))
-    if unknown:
-        print(f"bench: no area {', '.join(unknown)}; there are: {', '.join(AREAS)}", file=sys.stderr)
+    try:
+        choice.check_areas(wanted, AREAS)
+        modules = {area: importlib.import_module(area) for area in wanted}
+        areas = choice.areas_to_measure({area: getattr(module, "CASES", ()) for area, module in modules.items()})
+    except choice.UnknownChoice as exc:
+        print(f"bench: {exc}", file=sys.stderr)
         return 2
-    # Whoever ends it early ends it with what it cleans up: a lab whose cards were left without offload is slow for all
-    # that comes after.
+    # Clean up when terminated: a lab whose interfaces are left without offload is slow for everything afterwards.
     signal.signal(signal.SIGTERM, lambda *dummy: sys.exit(143))
     rows: list[Row] = []
-    for area in wanted:
+    for area in areas:
         begin = time.monotonic()
         print(f"bench: {area}...", flush=True)
-        rows += getattr(importlib.import_module(area), function)()
+        rows += getattr(modules[area], function)()
         print(f"bench: {area} took {time.monotonic() - begin:.0f} s", flush=True)
     OUTPUT.parent.mkdir(exist_ok=True)
     OUTPUT.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

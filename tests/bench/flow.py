@@ -102,5 +102,5 @@ if __name__ == "__main__":
     elif sys.argv[1] == "serve":
         serve(sys.argv[2], int(sys.argv[3]))
     else:
-        for _connection in range(int(sys.argv[5])):
+        for dummy in range(int(sys.argv[5])):
             print(json.dumps(send(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))))

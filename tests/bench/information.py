@@ -54,7 +54,7 @@ def measure_without_lab() -> list[Row]:
 
 
 def synthetic_store(machines: int, path: Path) -> Path:
-    """A store of a synthetic grid, made anew: a file of another version or half a file would measure something else."""
+    """A new store of a synthetic grid. An old file could be incomplete, or have another version."""
     from synthetic import Grid
 
     for file in path.parent.glob(f"{path.name}*"):
@@ -67,7 +67,7 @@ def synthetic_store(machines: int, path: Path) -> Path:
 
 
 def plain(value: t.Any) -> t.Any:
-    """What ansible-inventory printed, without its marks of what is unsafe."""
+    """What ansible-inventory printed, without its marks of unsafe values."""
     if isinstance(value, dict):
         return (
             value["__ansible_unsafe"]
@@ -91,13 +91,13 @@ def list_inventory(source: Path, output: Path, **environment: str) -> float:
 
 
 def same_hosts(listed: Path, folder: Path) -> dict[str, tuple[Path, dict[str, str]]]:
-    """The hosts that ours listed, as the floor's and as an INI file."""
-    told = json.loads(listed.read_text(encoding="utf-8"))
+    """The hosts that our inventory listed, as the floor's file and as an INI file."""
+    content_of = json.loads(listed.read_text(encoding="utf-8"))
     groups: dict[str, list[str]] = {}
-    for group, content in told.items():
+    for group, content in content_of.items():
         for host in content.get("hosts", ()) if group != "_meta" else ():
             groups.setdefault(host, []).append(group)
-    hosts = {host: plain(variables) for host, variables in told["_meta"]["hostvars"].items()}
+    hosts = {host: plain(variables) for host, variables in content_of["_meta"]["hostvars"].items()}
     ready = [
         {"name": host, "groups": groups.get(host, []), "variables": variables} for host, variables in hosts.items()
     ]
@@ -137,7 +137,7 @@ def inventories(hosts: int, rounds: int) -> list[Row]:
     seconds: dict[str, list[float]] = {who: [] for who in ways}
     for number in range(rounds):
         for who, (source, environment) in ways.items():
-            if who == "INI" and number:  # ten times slower than the others: once is enough to see it
+            if who == "INI" and number:  # ten times slower than the others, so once is enough
                 continue
             seconds[who].append(list_inventory(source, folder / f"{who}.json", **environment))
     expected = {host: plain(variables) for host, variables in hostvars(folder / "virtuoso.json").items()}
@@ -151,10 +151,10 @@ def inventories(hosts: int, rounds: int) -> list[Row]:
 
 def hostvars(path: Path) -> dict[str, t.Any]:
     """Variables of each host in a list, without the file that each came from."""
-    told = json.loads(path.read_text(encoding="utf-8"))["_meta"]["hostvars"]
+    listed = json.loads(path.read_text(encoding="utf-8"))["_meta"]["hostvars"]
     return {
         host: {name: value for name, value in variables.items() if name not in ("inventory_file", "inventory_dir")}
-        for host, variables in told.items()
+        for host, variables in listed.items()
     }
 
 
@@ -180,7 +180,7 @@ AND site.name = 'site03' AND host.memory >= 1073741824 AND host.cpus >= 4 ORDER 
 
 
 def one_host(path: Path) -> list[Row]:
-    """One host by three conditions, the least that will do, beside hand-written SQL on the same file."""
+    """The smallest host that meets three conditions, beside hand-written SQL on the same file."""
     from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.answer import find
     from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
@@ -212,9 +212,11 @@ def one_host(path: Path) -> list[Row]:
 
 EXACT_JOIN = """
 SELECT count(*) FROM interface ia
-JOIN interface ib ON ib.network = ia.network AND ib.host > ia.host JOIN interface ic ON ic.network = ia.network AND ic.host > ib.host
+JOIN interface ib ON ib.network = ia.network AND ib.host > ia.host
+JOIN interface ic ON ic.network = ia.network AND ic.host > ib.host
 JOIN interface id ON id.network = ia.network AND id.host > ic.host
-JOIN host a ON a.uuid = ia.host JOIN host b ON b.uuid = ib.host JOIN host c ON c.uuid = ic.host JOIN host d ON d.uuid = id.host
+JOIN host a ON a.uuid = ia.host JOIN host b ON b.uuid = ib.host
+JOIN host c ON c.uuid = ic.host JOIN host d ON d.uuid = id.host
 WHERE a.memory + b.memory + c.memory + d.memory BETWEEN 536870912 AND 1073741824
 """
 
@@ -234,14 +236,14 @@ def exact_join(path: Path) -> tuple[float, bool]:
 
 
 def check_sets(path: Path, found: list[dict[str, t.Any]], size: int) -> None:
-    """Each answer by itself, from the rows: so many different machines that exist, on one network, with the sum in its
-    bounds."""
+    """Check each answer against the rows: so many different machines on one network, with the sum within its bounds."""
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     for answer in found:
         uuids = [member["uuid"] for member in answer["members"]]
         marks = ",".join("?" * len(uuids))
         rows = connection.execute(
-            f"SELECT h.memory, i.network FROM host h JOIN interface i ON i.host = h.uuid WHERE h.kind = 'machine' AND h.uuid IN ({marks})",
+            "SELECT h.memory, i.network FROM host h JOIN interface i ON i.host = h.uuid "
+            f"WHERE h.kind = 'machine' AND h.uuid IN ({marks})",
             uuids,
         ).fetchall()
         total = sum(memory for memory, dummy in rows)
@@ -256,7 +258,7 @@ def check_sets(path: Path, found: list[dict[str, t.Any]], size: int) -> None:
 
 
 def sets(path: Path) -> list[Row]:
-    """The set question for two to six machines, in turn; beside the exact join for four, with a limit."""
+    """The question for sets of two to six machines, in turn; beside the exact join for four, which has a time limit."""
     from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.answer import find
     from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
@@ -282,7 +284,7 @@ def sets(path: Path) -> list[Row]:
     took, ended = exact_join(path)
     who = "the exact join" if ended else "the exact join, not done"
     rows.append(row(f"find 4 machines on one network, {MACHINES} machines, within 1 s", who, "time", took))
-    # A few milliseconds apart: on a busy machine the first is mostly what else runs there.
+    # They are a few milliseconds apart: on a busy machine the time mostly shows what else runs there.
     for metric, each in (("growth of time", seconds), ("growth of processor time", work)):
         growth = statistics.median(each[max(SIZES)]) / statistics.median(each[min(SIZES)]) - 1
         rows.append(row("find: from 2 to 6 machines in a set", "virtuoso", metric, growth * 100, "%"))

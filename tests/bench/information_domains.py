@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An inventory of many defined domains on a lab provider: ours from the store that ``refresh`` filled, beside a plugin
-that asks libvirt.
+"""Inventories of many defined domains on a lab provider: ours from the store that ``refresh`` filled, and a plugin that
+asks libvirt.
 
 The domains have no disks and are never started. They carry the metadata that machines of the collection have.
 """
@@ -26,7 +26,7 @@ ADDRESS = "198.18.0.21"
 
 
 def domain(number: int) -> dict[str, str]:
-    """Name, uuid and XML of a machine that is only defined."""
+    """Name, uuid and XML of a machine that is defined and never started."""
     from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
 
     name, own = f"benchdomain{number:03}", str(uuid.uuid4())
@@ -68,8 +68,8 @@ print(time.monotonic() - begin, hosts)
 
 
 def read_inventory(source: str) -> float:
-    """Seconds that Ansible, once loaded, takes to read an inventory: what a play waits for, without the program's start
-    and the list's printing."""
+    """Seconds that Ansible takes to read an inventory once it is loaded. A play waits for this; starting the program
+    and printing the list don't count."""
     environment = {**os.environ, "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true"}
     done = subprocess.run(
         [sys.executable, "-c", _READ, source],
@@ -86,7 +86,7 @@ def read_inventory(source: str) -> float:
 
 def measure() -> list[Row]:
     """Seconds of ``ansible-inventory --list`` and of reading alone, medians, with an empty inventory as the floor; and
-    of looking at the provider, once."""
+    of one refresh."""
     folder = WORK / "domains"
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.glob("grid.db*"):
@@ -95,7 +95,7 @@ def measure() -> list[Row]:
     (folder / "domains.json").write_text(json.dumps(domains), encoding="utf-8")
     (folder / "grid.yml").write_text("plugin: virtuoso.grid.grid\nstore: grid.db\n", encoding="utf-8")
     lab = CHECKOUT / "build" / "lab"
-    # libvirt's ssh transport takes no file of known hosts of its own, only another command.
+    # The ssh transport of libvirt has no option for a file of known hosts, only one for the command.
     ssh = folder / "ssh"
     ssh.write_text(
         f'#!/bin/sh\nexec ssh -o UserKnownHostsFile={lab}/known_hosts -o StrictHostKeyChecking=yes "$@"\n',
@@ -121,15 +121,15 @@ def measure() -> list[Row]:
             for who, file in sources.items():
                 seconds[who].append(list_inventory(folder / file, folder / f"{who}.json"))
                 reading[who].append(read_inventory(str(folder / file)))
-                told = json.loads((folder / f"{who}.json").read_text(encoding="utf-8"))["_meta"]["hostvars"]
-                if who != "floor" and sum(name.startswith("benchdomain") for name in told) != DOMAINS:
+                listed = json.loads((folder / f"{who}.json").read_text(encoding="utf-8"))["_meta"]["hostvars"]
+                if who != "floor" and sum(name.startswith("benchdomain") for name in listed) != DOMAINS:
                     raise SystemExit(f"bench: {who} doesn't list {DOMAINS} domains")
     finally:
         play("information_undefine", **shared)
     case = f"inventory --list, {DOMAINS} defined domains on a lab provider"
     middle = {who: statistics.median(values) for who, values in seconds.items()}
     rows = [row(case, who, "time", value) for who, value in middle.items()]
-    # Ansible's own start and printing are most of ours: nobody's can be below the floor.
+    # Most of the time is Ansible's own start and printing: nothing can be below the floor.
     return [
         *rows,
         *(

@@ -9,13 +9,14 @@ least that can be had by hand: it checks nothing, tells nothing and changes what
 
 from __future__ import annotations
 
-import os
 import statistics
 import typing as t
 import uuid
 
+import choice
 from measure import Row, play
 
+CASES = ("change", "power", "snapshot-memory", "snapshot-stopped")
 MACHINES = 20
 SNAPSHOTS = 10
 ROUNDS = 3
@@ -69,8 +70,7 @@ def _stopped(shared: t.Mapping[str, t.Any]) -> list[Row]:
 
 
 def measure() -> list[Row]:
-    """Seconds of plays, medians of three rounds. Those cases whose names begin with a word of ``CASE``, separated by
-    commas."""
+    """Seconds of plays, medians of three rounds."""
     names = [f"bench{number:02}" for number in range(1, MACHINES + 1)]
     shared = {
         "bench_machines": [{"name": name, "uuid": str(uuid.uuid4())} for name in names],
@@ -82,11 +82,10 @@ def measure() -> list[Row]:
         "snapshot-memory": lambda: _snapshots(shared, True),
         "snapshot-stopped": lambda: _stopped(shared),
     }
-    chosen = [case for case in cases if case.startswith(tuple(os.environ.get("CASE", "").split(",")))]
     play("machines_prepare", **shared)
     try:
         play("life_power_virtuoso", bench_state="paused", bench_create=True, **shared)
-        return [row for case in chosen for row in cases[case]()]
+        return [row for case in choice.chosen(CASES) for row in cases[case]()]
     finally:
         play("life_snapshot_remove", **shared)
         play("machines_remove", **shared)

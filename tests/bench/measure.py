@@ -20,7 +20,8 @@ LAB = CHECKOUT / "tests" / "lab" / "lab.py"
 
 
 class Row(t.TypedDict):
-    """One measurement; ``who`` is ``virtuoso``, the peer's name, or ``floor``, what nothing on top of Ansible can beat."""
+    """One measurement; ``who`` is ``virtuoso``, the peer's name, or ``floor``, what nothing on top of Ansible can
+    beat."""
 
     area: str
     case: str

@@ -16,10 +16,12 @@ import statistics
 import subprocess
 import typing as t
 
+import choice
 from measure import CHECKOUT, INVENTORY, Row, on, timed
 
 SOURCE, TARGET = "provider1", "provider2"
 ADDRESSES = {SOURCE: "198.18.0.21", TARGET: "198.18.0.22"}
+CASES = ("one live", "ten live", "hibernated")
 DEPOT = "/var/lib/virtuoso/machines"
 DIR = CHECKOUT / "build" / "bench-migration"
 KEY = "/root/bench-migration"
@@ -165,13 +167,10 @@ class Meter:
 
 
 def measure() -> list[Row]:
-    """All cases, or those whose names begin with a word of ``CASE``, separated by commas: one live, ten live,
-    hibernated (one)."""
-    wanted = tuple(os.environ.get("CASE", "").split(","))
+    """The chosen cases."""
+    wanted = choice.chosen(CASES)
     meters = [
-        meter
-        for meter in (Meter("one live", NAMES[:1], ROUNDS), Meter("ten live", NAMES, 1))
-        if meter.case.startswith(wanted)
+        meter for meter in (Meter("one live", NAMES[:1], ROUNDS), Meter("ten live", NAMES, 1)) if meter.case in wanted
     ]
     asleep = Meter("hibernated", NAMES[:1], 1)
     rows: list[Row] = []
@@ -186,7 +185,7 @@ def measure() -> list[Row]:
             meter.run("virsh --copy-storage-inc --tls", lambda some=some: virsh(some, "--copy-storage-inc --tls"), True)
             meter.run("virsh --copy-storage-all", lambda some=some: virsh(some, "--copy-storage-all"), True)
             rows += meter.rows
-        if asleep.case.startswith(wanted):
+        if asleep.case in wanted:
             asleep.run("virtuoso", lambda: move(NAMES[:1], TARGET, "hibernated"), False)
             asleep.run("by hand", lambda: by_hand(NAMES[0]), True, files=False)
             rows += asleep.rows

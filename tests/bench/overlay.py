@@ -25,6 +25,7 @@ import time
 import typing as t
 from pathlib import Path
 
+import choice
 import overlay_ways as ways
 from measure import CHECKOUT, LAB, Row, on, play
 
@@ -48,14 +49,14 @@ VNET = 1.6
 """A round trip over VNET as a multiple of the physical path's, as its authors measured it."""
 GOAL = 0.95
 KINDS = ("vxlan", "wireguard", "ssh")
+CASES = (*KINDS, *(f"connect {count} sites" for count in SITES))
 SPACES = {ways.OURS: "virtuoso", ways.BY_HAND: "made by hand"}
 NETWORKS = (("bare lab network", False), ("WAN 100 Mbit/s 20 ms", True))
 
 
 def wanted(case: str) -> bool:
-    """Whether the case is to be measured: all are, or those that begin with a word of the variable CASE, separated by
-    commas."""
-    return case.startswith(tuple(os.environ.get("CASE", "").split(",")))
+    """Whether the case is to be measured."""
+    return case in choice.chosen(CASES)
 
 
 def bridge_name(network: str) -> str:
@@ -200,7 +201,10 @@ def connect(table: Table) -> None:
 
 
 def _inventory(hosts: t.Mapping[str, str], directory: str) -> Path:
-    common = f"-o 'UserKnownHostsFile=\"{LAB.parents[2] / 'build/lab/known_hosts'}\"' -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
+    common = (
+        f"-o 'UserKnownHostsFile=\"{LAB.parents[2] / 'build/lab/known_hosts'}\"' -o "
+        f"StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
+    )
     variables = {
         "ansible_user": "root",
         "ansible_python_interpreter": "/usr/bin/python3",
@@ -252,7 +256,10 @@ def _by_hand(hosts: t.Mapping[str, str]) -> float:
     begin = time.monotonic()
     on(centre[0], "ip link add benchbr type bridge; ip link set benchbr up")
     for number, (name, address) in enumerate(leaves, start=1):
-        link = "ip link add benchv{0} type vxlan id {1} remote {2} dstport 8472; ip link set benchv{0} mtu 1450 master benchbr up"
+        link = (
+            "ip link add benchv{0} type vxlan id {1} remote {2} dstport 8472; ip link set benchv{0} mtu 1450 "
+            "master benchbr up"
+        )
         on(centre[0], link.format(number, 7000 + number, address))
         on(
             name,

@@ -71,7 +71,8 @@ def uninstall() -> None:
     on(FAR, f"rm -f {KEY} {KEY}.pub /root/bench_flow.py")
     on(
         NEAR,
-        "sed -i '/ bench$/d' .ssh/authorized_keys; rm -f /etc/ssh/sshd_config.d/bench.conf /root/bench_flow.py; systemctl reload ssh",
+        "sed -i '/ bench$/d' .ssh/authorized_keys; rm -f /etc/ssh/sshd_config.d/bench.conf /root/bench_flow.py; "
+        "systemctl reload ssh",
     )
 
 
@@ -84,7 +85,8 @@ def plugged(bridges: t.Mapping[str, str], mtu: int, space: str = OURS) -> t.Iter
             on(
                 host,
                 f"set -e; ip netns add {space}; ip link add {cable} type veth peer name eth0 netns {space};"
-                f"ip link set {cable} mtu {mtu} master {bridge} up; ip netns exec {space} ip link set eth0 mtu {mtu} up;"
+                f"ip link set {cable} mtu {mtu} master {bridge} up; ip netns exec {space} ip link set eth0 mtu "
+                f"{mtu} up;"
                 f"ip netns exec {space} ip addr add {INNER[host]}/24 dev eth0; ip netns exec {space} ip link set lo up",
             )
         yield
@@ -92,7 +94,8 @@ def plugged(bridges: t.Mapping[str, str], mtu: int, space: str = OURS) -> t.Iter
         for host in bridges:
             on(
                 host,
-                f"ip netns pids {space} 2>/dev/null | xargs -r kill; ip netns del {space} 2>/dev/null; ip link del {cable} 2>/dev/null; true",
+                f"ip netns pids {space} 2>/dev/null | xargs -r kill; ip netns del {space} 2>/dev/null; ip link "
+                f"del {cable} 2>/dev/null; true",
             )
 
 
@@ -187,7 +190,8 @@ def _bridge(host: str, name: str, mtu: int) -> str:
 
 @contextlib.contextmanager
 def hand_made(kind: str, mtu: int) -> t.Iterator[None]:
-    """A tunnel between bridges `benchbr`, made as a knowing person would: `vxlan`, `wireguard` (VXLAN inside) or `ssh`."""
+    """A tunnel between bridges `benchbr`, made as a knowing person would: `vxlan`, `wireguard` (VXLAN inside) or
+    `ssh`."""
     try:
         for host in ADDRESSES:
             on(host, "set -e;" + _bridge(host, "benchbr", mtu))
@@ -204,7 +208,8 @@ def _vxlan(mtu: int) -> None:
     for host, other in ((NEAR, FAR), (FAR, NEAR)):
         on(
             host,
-            f"ip link add benchvx type vxlan id 7777 remote {ADDRESSES[other]} dstport 8472; ip link set benchvx mtu {mtu} master benchbr up",
+            f"ip link add benchvx type vxlan id 7777 remote {ADDRESSES[other]} dstport 8472; ip link set "
+            f"benchvx mtu {mtu} master benchbr up",
         )
 
 
@@ -215,20 +220,33 @@ def _wireguard(mtu: int) -> None:
         for host in ADDRESSES
     }
     for host, other in ((NEAR, FAR), (FAR, NEAR)):
-        begin = "ip link add benchwg type wireguard 2>/dev/null || systemd-run -q --unit=bench-tunnel wireguard-go -f benchwg;"
+        begin = (
+            "ip link add benchwg type wireguard 2>/dev/null || systemd-run -q --unit=bench-tunnel "
+            "wireguard-go -f benchwg;"
+        )
         begin += "for n in $(seq 50); do wg show benchwg >/dev/null 2>&1 && break; sleep 0.1; done;"
         peer = f"peer {public[other]} endpoint {ADDRESSES[other]}:51821 allowed-ips {inner[other]}/32"
-        up = f"wg set benchwg listen-port 51821 private-key /root/.bench_wg {peer}; ip addr add {inner[host]}/24 dev benchwg;"
+        up = (
+            f"wg set benchwg listen-port 51821 private-key /root/.bench_wg {peer}; ip addr add "
+            f"{inner[host]}/24 dev benchwg;"
+        )
         up += f"ip link set benchwg mtu {mtu + 50} up;"
-        inside = f"ip link add benchvx type vxlan id 7777 remote {inner[other]} dstport 8472; ip link set benchvx mtu {mtu} master benchbr up"
+        inside = (
+            f"ip link add benchvx type vxlan id 7777 remote {inner[other]} dstport 8472; ip link set "
+            f"benchvx mtu {mtu} master benchbr up"
+        )
         on(host, begin + up + inside)
 
 
 def _ssh(mtu: int) -> None:
-    options = "-o Tunnel=ethernet -o ExitOnForwardFailure=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ServerAliveInterval=5"
+    options = (
+        "-o Tunnel=ethernet -o ExitOnForwardFailure=yes -o StrictHostKeyChecking=no -o "
+        "UserKnownHostsFile=/dev/null -o ServerAliveInterval=5"
+    )
     on(
         FAR,
-        f"systemd-run -q --unit=bench-tunnel ssh -N -i {KEY} {options} -c aes128-gcm@openssh.com -w 77:77 root@{ADDRESSES[NEAR]}",
+        f"systemd-run -q --unit=bench-tunnel ssh -N -i {KEY} {options} -c aes128-gcm@openssh.com -w 77:77 "
+        f"root@{ADDRESSES[NEAR]}",
     )
     end = time.monotonic() + 20
     for host in ADDRESSES:

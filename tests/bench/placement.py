@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Placing and rebalancing a synthetic grid, beside Ganeti's hail and hbal; needs no lab.
 
-Everybody gets the same providers and machines, made from a seed. One yardstick judges all answers: the score that
-``hbal -l 0`` prints of an allocation, less is better; it is the sum of weighted standard deviations of what nodes have,
-and what both of Ganeti's programs minimise themselves. Ours is told the same weights. ``hail`` places the whole batch
-in one request; ``hbal`` and ours may move as many machines.
+All get the same providers and machines, made from a seed. All answers are compared by the score that ``hbal -l 0``
+prints of an allocation; less is better. It is a sum of weighted standard deviations of the nodes' resources, which both
+of Ganeti's programs minimize. Ours gets the same weights. ``hail`` places the whole batch in one request; ``hbal`` and
+ours may move the same number of machines.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from measure import CHECKOUT, Row
 
 sys.path.insert(0, str(CHECKOUT / "build" / "collections"))
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement import exact, search  # noqa: E402
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement import cp_sat, improvement  # noqa: E402
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Board, Past  # noqa: E402
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.greedy import bundles, settle  # noqa: E402
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Rules, Use  # noqa: E402
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.problem import Problem, State, Weights, read  # noqa: E402
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.rebalance import rebalance  # noqa: E402
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import bundles, settle  # noqa: E402
 
 SEED = 1
 WITHIN = 10.0
 BOUND_SECONDS = 30.0
 PATIENCE = 90.0
-"""Seconds after which a peer is not waited for any longer."""
+"""Seconds after which a peer is stopped."""
 
 MIB = 2**20
 MEMORY, RESERVE, CPUS, OVERCOMMIT = 64 * 1024, 512, 16, 16.0
-# hbal weighs the memory's and the ratio of virtual to real CPUs once; the machines, whose load it takes for equal, four
-# times.
+# hbal gives weight 1 to memory and to the ratio of virtual to real CPUs, and 4 to the number of machines, whose load it
+# assumes to be equal.
 WEIGHTS = Weights(memory=MEMORY / (MEMORY - RESERVE), cpus=OVERCOMMIT, machines=4.0)
 
 # machines, providers, moves when rebalancing; hbal takes 45 s a move for the last
@@ -81,7 +81,8 @@ def as_text(names: list[str], machines: list[Machine], where: t.Mapping[str, str
         if machine.name in where:
             used[where[machine.name]] += machine.memory
     nodes = [
-        f"{name}|{MEMORY}|{RESERVE}|{MEMORY - RESERVE - used[name]}|1024000|1024000|{CPUS}|{'N' if number else 'M'}|group-uuid|1||N|0|1|1.0"
+        f"{name}|{MEMORY}|{RESERVE}|{MEMORY - RESERVE - used[name]}|1024000|1024000|{CPUS}|{'N' if number else 'M'}"
+        "|group-uuid|1||N|0|1|1.0"
         for number, name in enumerate(names)
     ]
     instances = [
@@ -94,8 +95,8 @@ def as_text(names: list[str], machines: list[Machine], where: t.Mapping[str, str
 
 
 def run(argv: list[str], text: str, stdin: str = "") -> tuple[str | None, float]:
-    """A program of Ganeti's with the grid in a file for ``{}``; its output, ``None`` if it took too long, and its
-    seconds."""
+    """Run a program of Ganeti's, with the path of a file with the grid for ``{}``. Returns its output, ``None`` if it
+    took too long, and its seconds."""
     with tempfile.NamedTemporaryFile("w", suffix=".data", encoding="ascii") as file:
         file.write(text)
         file.flush()
@@ -123,12 +124,12 @@ def score(names: list[str], machines: list[Machine], where: t.Mapping[str, str])
         r"Initial score: ([0-9.]+)|Cluster is already well balanced \(initial score ([0-9.e-]+)", output or ""
     )
     if found is None:
-        raise SystemExit(f"bench: hbal tells no score:\n{output}")
+        raise SystemExit(f"bench: hbal prints no score:\n{output}")
     return float(found.group(1) or found.group(2))
 
 
 def hail(names: list[str], machines: list[Machine]) -> tuple[dict[str, str] | None, float]:
-    """hail's allocation of the whole batch, ``None`` if it gave none in time."""
+    """hail's allocation of the whole batch, ``None`` if it found none in time; and its seconds."""
     instances = [
         {
             "type": "allocate",
@@ -168,7 +169,7 @@ def hail(names: list[str], machines: list[Machine]) -> tuple[dict[str, str] | No
 def hbal(
     names: list[str], machines: list[Machine], where: t.Mapping[str, str], moves: int
 ) -> tuple[dict[str, str] | None, int, float]:
-    """hbal's allocation after at most so many moves, and how many machines moved."""
+    """hbal's allocation after at most so many moves, the number of machines that moved, and its seconds."""
     output, seconds = run(["hbal", "-t", "{}", "-l", str(moves)], as_text(names, machines, where))
     if output is None:
         return None, 0, seconds
@@ -189,17 +190,17 @@ RULES = Rules(host_reserve=RESERVE * MIB, cpu_overcommit=OVERCOMMIT)
 
 
 def problem_of(demands: list[Demand], providers: list[Provider]) -> tuple[Problem, dict[str, int]]:
-    """The same as numbers, and the providers' numbers."""
+    """The grid as a problem, and the number of each provider in it."""
     board = Board(demands, providers, Past(), RULES)
     given = read(board, demands, bundles(demands, board, settle(demands, board)), WEIGHTS)
     return given, {name: number for number, name in enumerate(board.accounts)}
 
 
 def gap(given: Problem, where: t.Sequence[int]) -> float:
-    """How far our answer is at most from the best, by CP-SAT's own bound, as a part of its objective (the sum of
+    """The most that our answer can be worse than the best, by CP-SAT's bound, as a part of its objective (the sum of
     squared shares)."""
     state = State(given, where)
-    found = exact.solve_part(
+    found = cp_sat.solve_part(
         state,
         range(len(given.rooms)),
         range(len(given.items)),
@@ -222,13 +223,13 @@ def placed(number: int, rooms: int) -> list[Row]:
     demands, providers = ours(names, machines)
     case = f"place {number} machines on {rooms} providers"
     begin = time.monotonic()
-    answers, told = search.place(demands, providers, Past(), RULES, within=WITHIN, seed=SEED, weights=WEIGHTS)
+    answers, report = improvement.place(demands, providers, Past(), RULES, within=WITHIN, seed=SEED, weights=WEIGHTS)
     seconds = time.monotonic() - begin
     where = {demand.name: answer.provider for demand, answer in zip(demands, answers) if answer.provider}
     given, numbers = problem_of(demands, providers)
     rows = [
         row(case, "virtuoso", "score", score(names, machines, where), ""),
-        row(case, "virtuoso", "time", seconds, f"s ({told.engine})"),
+        row(case, "virtuoso", "time", seconds, f"s ({report.engine})"),
         row(
             case,
             "virtuoso",

@@ -63,7 +63,8 @@ def test_snapshots(provider):
     # What a run that was killed left: a snapshot of the disk without its entry
     directory = f"{provider.path}/machines/{wanted[1]['uuid']}"
     provider.shell(
-        f"qemu-img snapshot -c t {directory}/disk.qcow2; mkdir {directory}/snapshots; touch {directory}/snapshots/t.save"
+        f"qemu-img snapshot -c t {directory}/disk.qcow2; mkdir {directory}/snapshots; touch "
+        f"{directory}/snapshots/t.save"
     )
     assert only(provider.snapshot(["it-p"], snapshot="t"))["actions"] == ["drop t", "take t"]
     assert provider.shell(f"ls {directory}").split() == ["disk.qcow2", "seed.iso"]
@@ -165,7 +166,8 @@ def test_what_goes_with_snapshots_and_what_does_not(provider):
     assert '"snapshots": 1' in json.dumps(look)
     assert only(provider.snapshot(["it-v"], "reverted", snapshot="s"))["state"] == "stopped"
     provider.shell(
-        f"qemu-io -f qcow2 -c 'read -P 1 1M 64k' {bench.disk('it-v')} && qemu-img check -q -f qcow2 {bench.disk('it-v')}"
+        f"qemu-io -f qcow2 -c 'read -P 1 1M 64k' {bench.disk('it-v')} && qemu-img check -q -f qcow2 "
+        f"{bench.disk('it-v')}"
     )
     assert provider.snapshot(["it-v"], snapshot="../x")["failure"]["code"] == "invalid_snapshot"
     # The bench has other images than the other tests.

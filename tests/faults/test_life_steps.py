@@ -86,7 +86,8 @@ def wrong(names, act, ends=None, repeats=False, fails=None):
         expected = (fails or {}).get(name)
         if [codes(each)[number] for each in (said, done, again)] != [expected] * 3:
             found.append(
-                f"{name}: {[(codes(each)[number], each['machines'][number].get('msg')) for each in (said, done, again)]}"
+                f"{name}: "
+                f"{[(codes(each)[number], each['machines'][number].get('msg')) for each in (said, done, again)]}"
             )
         elif expected is None:
             if told(said, number) != told(done, number):

@@ -131,7 +131,8 @@ def test_a_rebooted_provider_comes_back_and_a_second_run_changes_nothing(overlay
     lab("reboot", "provider2")
     begin = time.monotonic()
     plugging = (
-        f"test -d /sys/class/net/{BRIDGE} && ip link add vhit0 type veth peer name vhit1 && ip link set vhit0 master {BRIDGE} up"
+        f"test -d /sys/class/net/{BRIDGE} && ip link add vhit0 type veth peer name vhit1 && ip link set vhit0 "
+        f"master {BRIDGE} up"
         " && ip addr add 198.18.77.9/24 dev vhit1 && ip link set vhit1 up && echo done"
     )
     until("the bridge", lambda: on_host("provider2", plugging, check=False).strip() == "done", deadline=10)

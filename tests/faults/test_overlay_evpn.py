@@ -293,7 +293,8 @@ def test_nothing_of_it_stays_on_any_host(overlay):
 def test_an_frr_of_somebody_elses_is_left_alone(overlay):
     on_host(
         "provider1",
-        f"cp -p /etc/frr/frr.conf /root/it_frr.conf; printf '{FOREIGN}' >>/etc/frr/frr.conf; md5sum /etc/frr/* >/root/it_frr.md5",
+        f"cp -p /etc/frr/frr.conf /root/it_frr.conf; printf '{FOREIGN}' >>/etc/frr/frr.conf; md5sum /etc/frr/* "
+        f">/root/it_frr.md5",
     )
     try:
         run = overlay.start(**EVPN).wait()

@@ -197,13 +197,15 @@ def test_a_guest_can_not_take_anothers_address_nor_reach_the_host():
     ping = "ip netns exec it-faults ping -c1 -W1"
     try:
         shell(
-            f"ip netns add it-faults; ip link add {device} type veth peer name e0 netns it-faults; ip -n it-faults link set e0 address {mac} up;"
+            f"ip netns add it-faults; ip link add {device} type veth peer name e0 netns it-faults; ip -n "
+            f"it-faults link set e0 address {mac} up;"
             f"ip -n it-faults addr add 198.18.0.250/24 dev e0; ip link set {device} master {BRIDGE} up"
         )
         # The host's own address is in the guest's network, and yet nobody answers.
         assert "0 received" in shell(f"{ping} 198.18.0.21; true")
         shell(
-            f"ip -n it-faults link set e0 down; ip -n it-faults link set e0 address {other} up; {ping} 198.18.0.77; true"
+            f"ip -n it-faults link set e0 down; ip -n it-faults link set e0 address {other} up; {ping} "
+            f"198.18.0.77; true"
         )
         counted = shell("nft list chain bridge virtuoso_traffic guarded")
         assert int(counted.split("packets ")[1].split()[0]) > 0

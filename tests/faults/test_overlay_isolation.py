@@ -36,7 +36,8 @@ def _join(host, network):
         host,
         f"set -e; ip netns add {space}; ip link add vh{space}0 type veth peer name e0 netns {space};"
         f"ip link set vh{space}0 mtu 1400 master {model.bridge_name(network)} up;"
-        f"ip -n {space} link set e0 mtu 1400 address 02:00:5e:00:53:{number:02x} up; ip -n {space} addr add 198.18.78.{number}/24 dev e0",
+        f"ip -n {space} link set e0 mtu 1400 address 02:00:5e:00:53:{number:02x} up; ip -n {space} addr add "
+        f"198.18.78.{number}/24 dev e0",
     )
 
 

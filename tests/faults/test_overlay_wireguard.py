@@ -88,7 +88,8 @@ def test_the_private_key_is_in_its_file_only(overlay):  # pylint: disable=unused
         )
         elsewhere = on_host(
             host,
-            "cat /etc/virtuoso/overlay/part.json /etc/virtuoso/overlay/wireguard.conf; ps -ww -eo args; journalctl -o cat -n 2000",
+            "cat /etc/virtuoso/overlay/part.json /etc/virtuoso/overlay/wireguard.conf; ps -ww -eo args; "
+            "journalctl -o cat -n 2000",
         )
         assert secret not in elsewhere and secret not in json.dumps(overlay.grid.rows("SELECT * FROM link"))
 

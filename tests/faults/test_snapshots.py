@@ -73,7 +73,8 @@ def test_names_that_are_allowed_and_what_the_disk_says_is_not_trusted(provider):
     provider.shell(f"qemu-io -f qcow2 -c 'read -P 4 {OFF} 64k' {disk}")
     # Whoever writes the disk's file may write any name into it.
     provider.shell(
-        f"mkdir {directory(provider, machine)}/snapshots; touch {directory(provider, machine)}/kept.save; qemu-img snapshot -c ../kept {disk}"
+        f"mkdir {directory(provider, machine)}/snapshots; touch {directory(provider, machine)}/kept.save; "
+        f"qemu-img snapshot -c ../kept {disk}"
     )
     assert not provider.snapshot(["it-p"], "absent", all=True)["machines"][0].get("failed")
     assert left(provider, machine) == {"kept.save"}
@@ -108,7 +109,8 @@ def test_two_plays_at_once(provider):
     place = int(machine["uuid"].replace("-", "")[:15], 16)
     lock = f"import fcntl; f = open('{provider.path}/machines/.lock', 'ab'); fcntl.lockf(f, fcntl.LOCK_EX, 1, {place})"
     provider.shell(
-        f'nohup python3 -c "{lock}; print(flush=True); import time; time.sleep(60)" >/tmp/it-lock 2>&1 & echo $! >/tmp/it-lock.pid; '
+        f'nohup python3 -c "{lock}; print(flush=True); import time; time.sleep(60)" >/tmp/it-lock 2>&1 & echo '
+        f"$! >/tmp/it-lock.pid; "
         "for i in $(seq 100); do [ -s /tmp/it-lock ] && break; sleep 0.1; done"
     )
     assert codes(provider.snapshot(["it-c"], snapshot="a", timeout=1)) == ["machine_busy"]
@@ -170,7 +172,8 @@ def test_the_past_does_not_bring_old_limits_back(provider):
     again = only(provider.run(wanted, "paused", display_passwords=new))
     assert not again["changed"] and not again["pending"], again
     told = provider.shell(
-        "virsh schedinfo it-c; virsh blkdeviotune it-c vda; virsh desc it-c; virsh dumpxml --security-info it-c | grep -e passwd -e shares"
+        "virsh schedinfo it-c; virsh blkdeviotune it-c vda; virsh desc it-c; virsh dumpxml --security-info it-c "
+        "| grep -e passwd -e shares"
     )
     assert (
         "of today" in told

@@ -121,7 +121,8 @@ class Provider:
         self.clean()
         layers = f"{self.path}/images/layers"
         xml = (
-            f"<network><name>{self.network}</name><forward mode='nat'/><bridge name='virtest0'/><ip address='198.18.201.1' netmask='255.255.255.0'>"
+            f"<network><name>{self.network}</name><forward mode='nat'/><bridge name='virtest0'/><ip "
+            f"address='198.18.201.1' netmask='255.255.255.0'>"
             "<dhcp><range start='198.18.201.10' end='198.18.201.250'/></dhcp></ip></network>"
         )
         lines = [
@@ -133,13 +134,16 @@ class Provider:
             file = f"{layers}/{digest.replace(':', '-')}.qcow2"
             sector = getattr(guests, name)()[:512].hex()
             lines.append(
-                f"python3 -c 'import sys; sys.stdout.buffer.write(bytes.fromhex(\"{sector}\"))' >{layers}/raw && truncate -s 2M {layers}/raw"
+                f"python3 -c 'import sys; sys.stdout.buffer.write(bytes.fromhex(\"{sector}\"))' >{layers}/raw "
+                f"&& truncate -s 2M {layers}/raw"
             )
             lines.append(
-                f"qemu-img convert -f raw -O qcow2 {layers}/raw {file} && rm {layers}/raw && chgrp virtuoso {file} && chmod 0640 {file}"
+                f"qemu-img convert -f raw -O qcow2 {layers}/raw {file} && rm {layers}/raw && chgrp virtuoso "
+                f"{file} && chmod 0640 {file}"
             )
         lines.append(
-            f"printf '%s' \"{xml}\" >{self.path}/net.xml && virsh -q net-define {self.path}/net.xml && virsh -q net-start {self.network}"
+            f"printf '%s' \"{xml}\" >{self.path}/net.xml && virsh -q net-define {self.path}/net.xml && virsh -q "
+            f"net-start {self.network}"
         )
         self.shell("set -e\n" + "\n".join(lines))
 
@@ -155,8 +159,8 @@ class Provider:
         self.shell(
             "for name in $(virsh list --all --name); do if virsh dumpxml $name | grep -q -e '"
             + self.path
-            + "' -e virtuoso-test-foreign; then virsh -q destroy $name; virsh -q undefine --managed-save --snapshots-metadata $name; fi; done 2>/dev/null;"
-            + f"rm -rf {self.path}/machines; true"
+            + "' -e virtuoso-test-foreign; then virsh -q destroy $name; virsh -q undefine --managed-save "
+            "--snapshots-metadata $name; fi; done 2>/dev/null;" + f"rm -rf {self.path}/machines; true"
         )
 
     def domains(self, field: str = "name") -> list[str]:

@@ -156,13 +156,13 @@ class Overlay:
 
 
 CLEAN = f"""
-for unit in $(systemctl list-units --all --plain --no-legend 'virtuoso-overlay-[sfw]*' 'virtuoso-home*' | cut -d ' ' -f 1); do
-    systemctl disable --now $unit
-done
+systemctl list-units --all --plain --no-legend 'virtuoso-overlay-[sfw]*' 'virtuoso-home*' | cut -d ' ' -f 1 |
+    while read -r unit; do systemctl disable --now $unit </dev/null; done
 rm -rf /etc/virtuoso/overlay/part*.json /etc/virtuoso/overlay/ssh/* /etc/virtuoso/overlay/authorized_keys
 rm -rf /etc/virtuoso/overlay/wireguard.* /etc/virtuoso/overlay/frr.conf
 rm -rf /etc/virtuoso/home/{NETWORK} /var/lib/virtuoso-home/{NETWORK}.leases
-for link in $(ip -br link | grep -oE '^(vb|ve|vt|vw|vh|vl|tap)[0-9a-f]+|^vwg0|^vhit0|^{LAN}'); do ip link delete $link; done
+ip -br link | grep -oE '^(vb|ve|vt|vw|vh|vl|tap)[0-9a-f]+|^vwg0|^vhit0|^{LAN}' |
+    while read -r link; do ip link delete $link; done
 nft list tables | grep virtuoso_ | while read -r line; do nft delete $line; done
 rm -f {KEY} /root/it_frames.py /run/virtuoso-overlay.*
 """
@@ -200,7 +200,10 @@ class Pinging:
         # The last column of the only raw socket: what it had no room for.
         dropped = 'tail -n +2 /proc/net/raw | sed "s/.* //"'
         seen = 'sed -n "s/.*seq=\\([0-9]*\\).*/\\1/p" /tmp/ping.txt | sort -n'
-        command = f"{dropped} >/tmp/ping.dropped; kill -INT $(cat /tmp/ping.pid); sleep 0.3; cat /tmp/ping.dropped; {seen}; rm /tmp/ping.*"
+        command = (
+            f"{dropped} >/tmp/ping.dropped; kill -INT $(cat /tmp/ping.pid); sleep 0.3; cat "
+            f"/tmp/ping.dropped; {seen}; rm /tmp/ping.*"
+        )
         dropped, self._text = self._overlay.inside(self._name, command).split("\n", 1)
         self._dropped = int(dropped)
 
@@ -221,9 +224,15 @@ def plug(host: str) -> None:
     At home it may get one in the same network as the LAN's bridge: Linux would then answer for each of the two by both
     (arp_ignore in ip-sysctl).
     """
-    apart = f"for each in vhit1 {LAN}; do [ ! -e /proc/sys/net/ipv4/conf/$each ] || echo 1 >/proc/sys/net/ipv4/conf/$each/arp_ignore; done"
+    apart = (
+        f"for each in vhit1 {LAN}; do [ ! -e /proc/sys/net/ipv4/conf/$each ] || echo 1 "
+        f">/proc/sys/net/ipv4/conf/$each/arp_ignore; done"
+    )
     mac = f"02:00:5e:00:54:{HOSTS.index(host):02x}"
-    make = f"ip link add vhit0 type veth peer name vhit1 address {mac}; ip link set vhit0 master {BRIDGE} up; ip link set vhit1 up; {apart}"
+    make = (
+        f"ip link add vhit0 type veth peer name vhit1 address {mac}; ip link set vhit0 master {BRIDGE} up; "
+        f"ip link set vhit1 up; {apart}"
+    )
     on_host(host, f"ip link show vhit0 >/dev/null 2>&1 || {{ {make}; }}")
 
 

@@ -108,7 +108,8 @@ def test_what_a_killed_run_left(provider):
     assert provider.info(["it-c"])[0]["state"] == "hibernated"
     step(provider, wanted, "hibernated", ["compress memory"], "hibernated")
     provider.shell(
-        f"zstd -q -d {directory}/memory.zst -o /tmp/it-c.save && virsh restore --paused /tmp/it-c.save; rm /tmp/it-c.save"
+        f"zstd -q -d {directory}/memory.zst -o /tmp/it-c.save && virsh restore --paused /tmp/it-c.save; rm "
+        f"/tmp/it-c.save"
     )
     step(provider, wanted, "running", ["resume"], "running")
     assert count(provider) >= before and provider.shell(f"ls {directory}").split() == ["disk.qcow2", "seed.iso"]

@@ -124,7 +124,8 @@ def test_a_password_is_set_and_changed_without_a_restart(provider):
 
 
 FOREIGN = (
-    "<domain type='qemu'><name>{}</name><uuid>{}</uuid><description>virtuoso-test-foreign</description><memory>16384</memory>"
+    "<domain "
+    "type='qemu'><name>{}</name><uuid>{}</uuid><description>virtuoso-test-foreign</description><memory>16384</memory>"
     "<os><type machine='pc'>hvm</type></os></domain>"
 )
 
@@ -274,7 +275,8 @@ done
 @pytest.mark.each
 @pytest.mark.parametrize("state", ["running", "absent"])
 def test_killed_anywhere_the_next_run_finishes(provider, state):
-    """SIGKILL at moments spread over the whole run: nothing is defined without its disk, and the same command finishes."""
+    """SIGKILL at moments spread over the whole run: nothing is defined without its disk, and the same command
+    finishes."""
     wanted = [provider.machine(f"it-{number}") for number in range(4)]
     killed = 0
     for delay in (0.2, 0.5, 0.9, 1.4):

@@ -48,7 +48,8 @@ def test_machines_get_their_addresses_and_names_at_home_and_reach_each_other(ove
         assert answer == overlay.addresses[name]
         page = on_host(
             HOME,
-            f"python3 -c \"import urllib.request; print(urllib.request.urlopen('http://{overlay.addresses[name]}/', timeout=10).read())\"",
+            f'python3 -c "import urllib.request; '
+            f"print(urllib.request.urlopen('http://{overlay.addresses[name]}/', timeout=10).read())\"",
         )
         assert f"<h1>{name}</h1>" in page
     for here, there in (names, names[::-1]):
@@ -60,8 +61,10 @@ def test_machines_get_their_addresses_and_names_at_home_and_reach_each_other(ove
 
 
 RESOLVE = (
-    "import socket,sys,struct; q=struct.pack('!6H',7,256,1,0,0,0)+b''.join(bytes([len(p)])+p.encode() for p in sys.argv[1].split('.'))+b'\\0\\0\\1\\0\\1'; "
-    "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(5); s.sendto(q,(sys.argv[2],53)); print('.'.join(map(str,s.recv(512)[-4:])))"
+    "import socket,sys,struct; q=struct.pack('!6H',7,256,1,0,0,0)+b''.join(bytes([len(p)])+p.encode() for p in "
+    "sys.argv[1].split('.'))+b'\\0\\0\\1\\0\\1'; "
+    "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(5); s.sendto(q,(sys.argv[2],53)); "
+    "print('.'.join(map(str,s.recv(512)[-4:])))"
 )
 
 

@@ -33,7 +33,10 @@ def address(host):
 @pytest.fixture(scope="module", name="image")
 def _image():
     # Behind the boot sector 2 MiB that are not zeros
-    make = f"import sys; sys.stdout.buffer.write(bytes.fromhex('{guests.reading()[:512].hex()}') + bytes(range(256)) * 8190)"
+    make = (
+        f"import sys; sys.stdout.buffer.write(bytes.fromhex('{guests.reading()[:512].hex()}') + "
+        f"bytes(range(256)) * 8190)"
+    )
     shell(SERVER, f'python3 -c "{make}" >{RAW} && truncate -s 2M {RAW}')
     made = task(
         SERVER,
@@ -128,7 +131,8 @@ class Paged:
             xml = self.provider.shell(f"virsh dumpxml {flags} it-paged")
             assert "nbd" not in xml and layer in xml and f"{directory}/disk.qcow2" in xml and "mirror" not in xml
         self.provider.shell(
-            f"qemu-img compare -U -f qcow2 -F qcow2 {directory}/disk.qcow2 {layer} && qemu-img check -q -U {directory}/disk.qcow2"
+            f"qemu-img compare -U -f qcow2 -F qcow2 {directory}/disk.qcow2 {layer} && qemu-img check -q -U "
+            f"{directory}/disk.qcow2"
         )
         return True
 
@@ -187,10 +191,12 @@ def test_what_a_boot_reads_comes_ahead_and_is_taken_from_there(paged):
     job = f"{path}/images/.staging/get-{digest[len('sha256:') :][:32]}"
     until("the run that brought it has ended", lambda: not shell_(f"ls {job}.lock 2>/dev/null || true"), deadline=20)
     task(SERVER, "virtuoso.grid.image_export", {"state": "absent", "force": True, "exports": [{"digest": digest}]})
-    node = f"driver=nbd,server.type=inet,server.host={paged.here},server.port={paged.pager['port']},export={digest},tls-creds=t"
+    node = f"driver=nbd,server.type=inet,server.host={paged.here},server.port={paged.pager['port']}"
+    node += f",export={digest},tls-creds=t"
     tls = "--object tls-creds-x509,id=t,endpoint=client,dir=/etc/pki/qemu"
     read = shell_(
-        f"timeout 20 qemu-img convert {tls} --image-opts -O raw {node} /tmp/it-read && sha256sum </tmp/it-read; rm -f /tmp/it-read"
+        f"timeout 20 qemu-img convert {tls} --image-opts -O raw {node} /tmp/it-read && sha256sum </tmp/it-read; "
+        f"rm -f /tmp/it-read"
     )
     assert read.split()[0] == shell(SERVER, f"sha256sum <{RAW}").split()[0]
     paged.transfer()
@@ -264,7 +270,8 @@ def test_the_source_alone_is_lost_and_another_holder_takes_its_place(paged_once,
 
 @pytest.mark.skipif(not OF_THE_LAB, reason="the controller's way to libvirt on both hosts is the lab's")
 def test_a_live_migration_meanwhile(paged_once, other_provider):
-    """As docs/paging.md has it: with the overlay alone; the target pages from the first provider's pager, and settles."""
+    """As docs/paging.md has it: with the overlay alone; the target pages from the first provider's pager, and
+    settles."""
     paged_once.run()
     here, there = paged_once.provider, other_provider
     directory = f"{here.path}/machines/{paged_once.entry(False)['uuid']}"
@@ -273,7 +280,8 @@ def test_a_live_migration_meanwhile(paged_once, other_provider):
     ]
     seed = here.shell(f"gzip -c {directory}/seed.iso | base64 -w0")
     there.shell(
-        f"mkdir -p {directory} && cd {directory} && qemu-img create -q -f qcow2 -u -b '{backing}' -F raw disk.paging.qcow2 2M && "
+        f"mkdir -p {directory} && cd {directory} && qemu-img create -q -f qcow2 -u -b '{backing}' -F raw "
+        f"disk.paging.qcow2 2M && "
         f"echo {seed} | base64 -d | gunzip >seed.iso && chmod 0711 .. . && chown libvirt-qemu *"
     )
     wanted = (
@@ -316,7 +324,8 @@ def test_killed_while_the_disk_moves(paged_once):
     directory = f"{paged_once.provider.path}/machines/{paged_once.entry(False)['uuid']}"
     paged_once.provider.shell(
         f"set -e; qemu-img create -q -f qcow2 -u -b {directory}/seed.iso -F raw {directory}/disk.qcow2 2M;"
-        f"virsh -q blockcopy it-paged vda {directory}/disk.qcow2 --format qcow2 --shallow --reuse-external --transient-job"
+        f"virsh -q blockcopy it-paged vda {directory}/disk.qcow2 --format qcow2 --shallow --reuse-external "
+        f"--transient-job"
     )
     assert paged_once.run(paging=False)["actions"] == ["settle"] and paged_once.settled()
     # After the change-over and before the last of it

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Images on their way between hosts: whole, as deltas, killed and resumed, two at once, relayed, and what can go wrong."""
+"""Images on their way between hosts: whole, as deltas, killed and resumed, two at once, relayed, and what can go
+wrong."""
 
 from __future__ import annotations
 
@@ -142,7 +143,8 @@ def test_who_gives_images_by_tls_is_nobody_in_particular(target, images):
         until("some of it", lambda: target.came() >= MIB or running.done(), 60, 0.1)
         who = on_host(
             SERVER,
-            "for each in $(pgrep -f 'send.py --tls'); do grep -E '^(Uid|Gid|CapEff|NoNewPrivs)' /proc/$each/status; id -u virtuoso; done",
+            "for each in $(pgrep -f 'send.py --tls'); do grep -E '^(Uid|Gid|CapEff|NoNewPrivs)' "
+            "/proc/$each/status; id -u virtuoso; done",
         )
         assert running.result()["transport"] == "tls"
     lines = who.split("\n")
@@ -266,11 +268,13 @@ def damaged(image: Row, script: str) -> t.Iterator[None]:
         ("printf x | dd of=$layer.index bs=1 seek=5000 conv=notrunc status=none", "layer_corrupted"),
         # what the file says of itself is never asked: a disk of 16 EiB, a backing file
         (
-            "printf '\\377\\377\\377\\377\\377\\377\\377\\377' | dd of=$layer.qcow2 bs=1 seek=24 conv=notrunc status=none",
+            "printf '\\377\\377\\377\\377\\377\\377\\377\\377' | dd of=$layer.qcow2 bs=1 seek=24 conv=notrunc "
+            "status=none",
             None,
         ),
         (
-            "printf '\\0\\0\\0\\0\\0\\0\\0\\160\\0\\0\\0\\13/etc/passwd' | dd of=$layer.qcow2 bs=1 seek=8 conv=notrunc status=none",
+            "printf '\\0\\0\\0\\0\\0\\0\\0\\160\\0\\0\\0\\13/etc/passwd' | dd of=$layer.qcow2 bs=1 seek=8 "
+            "conv=notrunc status=none",
             None,
         ),
     ],
@@ -343,7 +347,8 @@ def test_more_than_may_at_a_time_wait_for_their_turn(images):
                     int(
                         on_host(
                             SERVER,
-                            "grep -c virtuoso-transfer/.slot /proc/locks; lslocks -no PATH | grep -c '[.]slot-' || true",
+                            "grep -c virtuoso-transfer/.slot /proc/locks; lslocks -no PATH | grep -c '[.]slot-' "
+                            "|| true",
                         ).split()[-1]
                     )
                     == 4

@@ -22,13 +22,15 @@ class Bench:
         self.provider = provider
         self.path = provider.path
         provider.shell(
-            f"rm -rf {self.path}/images/layers/* {self.path}/images/manifests {self.path}/images/.staging; chmod 0755 {self.path}/images/layers"
+            f"rm -rf {self.path}/images/layers/* {self.path}/images/manifests {self.path}/images/.staging; "
+            f"chmod 0755 {self.path}/images/layers"
         )
         raw = f"{self.path}/base.raw"
         sector = guests.polite()[:512].hex()
         # Beside the boot sector something in the middle, so that there is content to keep and content to blank
         provider.shell(
-            f"python3 -c \"f = open('{raw}', 'wb'); f.write(bytes.fromhex('{sector}')); f.seek({MIB}); f.write(b'base' * 40000); f.truncate(4 * {MIB})\""
+            f"python3 -c \"f = open('{raw}', 'wb'); f.write(bytes.fromhex('{sector}')); f.seek({MIB}); "
+            f"f.write(b'base' * 40000); f.truncate(4 * {MIB})\""
         )
         source = {"type": "file", "path": raw, "format": "raw"}
         self.base = only(self.image([{"name": "base", "version": "1", "user": "root", "source": source}], "present"))

@@ -108,7 +108,10 @@ def test_a_lost_store_is_rebuilt_from_what_runs(grid: Grid):
     names, machines = grid.names(2), two_machines(grid)
     for machine, row in zip(machines, grid.rows("SELECT memory FROM host WHERE kind = 'machine' ORDER BY name")):
         machine["memory"] = str(row["memory"])
-    told = "SELECT uuid, name, state, cpus, memory, disk, address, generation FROM host WHERE kind = 'machine' ORDER BY name"
+    told = (
+        "SELECT uuid, name, state, cpus, memory, disk, address, generation FROM host WHERE kind = 'machine' "
+        "ORDER BY name"
+    )
     reserved = "SELECT machine, provider, cpu_period_us, cpu_slice_us, memory FROM reservation ORDER BY machine"
     on = (
         "SELECT m.name AS machine, p.name AS provider FROM virtualization v JOIN host m ON m.uuid = v.virtual "

@@ -197,7 +197,7 @@ def admitted(host: Host) -> bool:
 def remove(name: str, volumes: list[str]) -> None:
     """Remove a container, whatever is left of it, and the named volumes given."""
     _restore_namespaces(podman("inspect", name, check=False).stderr)
-    for _attempt in range(2):
+    for dummy in range(2):
         done = podman("rm", "--force", "--time", "0", name, check=False)
         if podman("container", "exists", name, check=False).returncode != 0:
             break

@@ -36,8 +36,10 @@ def lack(got: int, hosts: int, limit: str) -> str | None:
     why = f"{hosts} hosts need {need}" if hosts else f"the hosts need {need} to start a service again"
     enough = max(_ENOUGH, 2 * int(limit))
     return (
-        f"root has {got} inotify instances left of {SYSCTL} = {limit}, and {why}: libvirtd would hang at its first connection. "
-        f"Raise the limit: sysctl -w {SYSCTL}={enough} (and write it to a file in /etc/sysctl.d to keep it), or remove other containers; then run again."
+        f"root has {got} inotify instances left of {SYSCTL} = {limit}, and {why}: libvirtd would hang at its "
+        f"first connection. "
+        f"Raise the limit: sysctl -w {SYSCTL}={enough} (and write it to a file in /etc/sysctl.d to keep it), or "
+        f"remove other containers; then run again."
     )
 
 

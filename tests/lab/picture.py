@@ -58,7 +58,8 @@ def screen(row: dict[str, t.Any], left: float, top: float) -> tuple[str, float]:
     content = base64.b64encode(data).decode("ascii")
     return (
         f'<text x="{left}" y="{top + 14}" fill="#9aa5b1">{title}</text>'
-        f'<image x="{left}" y="{top + LINE}" width="{SCREEN}" height="{tall:.0f}" href="data:image/png;base64,{content}"/>'
+        f'<image x="{left}" y="{top + LINE}" width="{SCREEN}" height="{tall:.0f}" '
+        f'href="data:image/png;base64,{content}"/>'
         f'<rect x="{left}" y="{top + LINE}" width="{SCREEN}" height="{tall:.0f}" fill="none" stroke="#52606d"/>',
         tall + LINE,
     )
@@ -77,7 +78,8 @@ def main() -> int:
         left += SCREEN + MARGIN
     width = max(left, 2 * MARGIN + CHAR * max(map(len, lines)))
     text = "".join(
-        f'<text x="{MARGIN}" y="{MARGIN + LINE * number + 14}" fill="{"#9aa5b1" if number == 0 else "#f5f7fa"}">{escape(line)}</text>'
+        f'<text x="{MARGIN}" y="{MARGIN + LINE * number + 14}" '
+        f'fill="{"#9aa5b1" if number == 0 else "#f5f7fa"}">{escape(line)}</text>'
         for number, line in enumerate(lines)
     )
     TARGET.write_text(

@@ -39,19 +39,20 @@ debian_packages() {
         --no-install-recommends $missing
 }
 
-virtual_environment() {
-    key=$({ wanted requirements/runtime.txt; wanted requirements/dev.txt; "$python" -V; } | digest)
-    venv=$cache/venv-$key
+# environment NAME REQUIREMENTS LINK [MORE]: a virtual environment in the cache, and LINK to it. MORE: what its key depends on beside that.
+environment() {
+    key=$({ for file in $2 ${4:-}; do wanted "$file"; done; "$python" -V; } | digest)
+    venv=$cache/$1-$key
     if [ ! -e "$venv/.complete" ]; then
         say "virtual environment: making $venv"
         rm -rf "$venv"
         "$python" -m venv "$venv"
-        logged "$venv/bin/python" -m pip install -q --no-input --disable-pip-version-check -r requirements/dev.txt
+        logged "$venv/bin/python" -m pip install -q --no-input --disable-pip-version-check -r "$2"
         touch "$venv/.complete"
     else
-        say "virtual environment: there"
+        say "virtual environment: $1 is there"
     fi
-    [ "$(readlink .venv || true)" = "$venv" ] || { rm -rf .venv && ln -s "$venv" .venv; }
+    [ "$(readlink "$3" || true)" = "$venv" ] || { rm -rf "$3" && ln -s "$venv" "$3"; }
 }
 
 collections() {
@@ -94,5 +95,7 @@ debian_packages
 exec 9>"$cache/.lock"
 flock 9
 : >"$log"
-virtual_environment
+environment venv requirements/dev.txt .venv requirements/runtime.txt
 collections
+# What checks the archive before it is published: only where it is asked for (make lint)
+[ "${1:-}" != publish ] || environment publish requirements/publish.txt build/publish

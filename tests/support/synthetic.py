@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import uuid
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import schema, writing
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
 GIB, MIB = 2**30, 2**20
@@ -39,7 +39,7 @@ class Grid:
         """A random uuid of this grid's own."""
         return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
 
-    def _provider(self, number: int) -> record.Row:
+    def _provider(self, number: int) -> writing.Row:
         cpus, memory = self.random.choice((8, 16, 32, 64)), self.random.choice((16, 64, 128, 256)) * GIB
         return {
             **{
@@ -65,7 +65,7 @@ class Grid:
             **{"disk_free": 900 * GIB, "disk_allocated": 0, "price": round(self.random.random(), 3)},
         }
 
-    def _machine(self, number: int) -> record.Row:
+    def _machine(self, number: int) -> writing.Row:
         provider = self.random.choice(self.providers)
         network = self.random.choice(self.networks)
         mac = "52:54:00:" + ":".join(f"{self.random.randrange(256):02x}" for dummy in range(3))
@@ -106,7 +106,7 @@ class Grid:
             },
         }
 
-    def _order(self, row: record.Row) -> record.Row:
+    def _order(self, row: writing.Row) -> writing.Row:
         spec = {
             **{
                 "owner": row["_owner"],
@@ -139,11 +139,11 @@ class Grid:
         store = Store(location)
         with store.writing() as connection:
             for kind, table, rows in (("site", schema.SITE, self.sites), ("network", schema.NETWORK, self.networks)):
-                record.add_objects(connection, kind, rows)
-                record.insert(connection, table, rows)
-            record.add_objects(connection, "layer", [{"uuid": self.layer}])
-            record.insert(connection, schema.LAYER, [{"uuid": self.layer, "digest": _DIGEST, "size": 400 * MIB}])
-            record.add_objects(connection, "image", [{"uuid": self.image}])
+                writing.add_objects(connection, kind, rows)
+                writing.insert(connection, table, rows)
+            writing.add_objects(connection, "layer", [{"uuid": self.layer}])
+            writing.insert(connection, schema.LAYER, [{"uuid": self.layer, "digest": _DIGEST, "size": 400 * MIB}])
+            writing.add_objects(connection, "image", [{"uuid": self.image}])
             image = {
                 "uuid": self.image,
                 "name": "debian-12",
@@ -151,15 +151,15 @@ class Grid:
                 "digest": _DIGEST,
                 "virtual_size": 2 * GIB,
             }
-            record.insert(connection, schema.IMAGE, [image])
-            record.insert(connection, schema.IMAGE_LAYER, [{"image": self.image, "position": 0, "layer": self.layer}])
-            record.add_hosts(connection, self.providers)
-            record.add_hosts(
+            writing.insert(connection, schema.IMAGE, [image])
+            writing.insert(connection, schema.IMAGE_LAYER, [{"image": self.image, "position": 0, "layer": self.layer}])
+            writing.add_hosts(connection, self.providers)
+            writing.add_hosts(
                 connection, [{name: value for name, value in row.items() if name[0] != "_"} for row in self.machines]
             )
-            record.insert(connection, schema.ORDERS, [self._order(row) for row in self.machines])
+            writing.insert(connection, schema.ORDERS, [self._order(row) for row in self.machines])
             made_of = (("provider", "_provider"), ("image", None))
-            record.insert(
+            writing.insert(
                 connection,
                 schema.VIRTUALIZATION,
                 [
@@ -171,6 +171,6 @@ class Grid:
             plugs = [
                 {"host": row["uuid"], "network": row["_network"]["uuid"], "mac": row["_mac"]} for row in self.machines
             ]
-            record.insert(connection, schema.INTERFACE, plugs)
-            record.insert(connection, schema.FUTURES, self.futures)
+            writing.insert(connection, schema.INTERFACE, plugs)
+            writing.insert(connection, schema.FUTURES, self.futures)
         return store

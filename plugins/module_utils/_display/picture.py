@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Pictures: what QEMU writes, as PNG, with the standard library only (pure)."""
+"""Converts a screenshot as QEMU writes it to PNG, with the standard library only (pure)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _from_ppm(match: re.Match[bytes], data: bytes) -> Picture:
 
 
 def to_png(data: bytes) -> Picture:
-    """A picture in PNG or binary PPM as PNG.
+    """Convert a picture in PNG or binary PPM to PNG.
 
     :raises GridError: ``screenshot_invalid``.
     """

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One moment of a running machine's disk, as a file: libvirt's backup, which QEMU writes while the guest runs on."""
+"""A copy of a running machine's disk as it is at one moment: libvirt's backup job, written while the guest runs on."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import xml.etree.ElementTree as ET
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, monitor
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Domain
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Events, libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
-Told = t.Callable[[int, int], None]
+Progress = t.Callable[[int, int], None]
+"""Called with the bytes that are copied, and all that are to be."""
 
 _AGENT_PATIENCE = 5
 _ABORT_PATIENCE = 60
@@ -40,14 +42,17 @@ def description(domain: ET.Element, path: str) -> str:
 
 
 def targets(text: str) -> list[str]:
-    """The files that a backup under way writes, by the XML that libvirt tells of it (pure)."""
+    """The files that a running backup writes, by libvirt's XML of it (pure)."""
     return [target.get("file", "") for target in ET.fromstring(text).findall("disks/disk/target")]
 
 
-def copy(domain: t.Any, events: Events, path: str, timeout: float, agent: bool, told: Told | None = None) -> str:
-    """Have the root disk as it is now as the qcow2 file ``path``, while the guest runs.
+def copy(
+    domain: Domain, events: Events, path: str, timeout: float, agent: bool, progress: Progress | None = None
+) -> str:
+    """Copy the root disk as it is now to the qcow2 file ``path``, while the guest runs.
 
-    :param agent: whether the guest's agent is there, which freezes the file systems for the moment that is copied.
+    :param timeout: seconds.
+    :param agent: whether the guest's agent answers; it then freezes the file systems for the moment that is copied.
     :returns: ``filesystems`` where they were frozen, else ``crash``.
     :raises GridError: ``capture_failed``, ``capture_unsupported``, ``machine_busy``, ``guest_frozen``, ``timed_out``.
     """
@@ -56,7 +61,7 @@ def copy(domain: t.Any, events: Events, path: str, timeout: float, agent: bool, 
             _begin(domain, path)
         try:
             wait_for(
-                lambda: _look(domain, told),
+                lambda: _look(domain, progress),
                 timeout,
                 what="the copy of the running disk",
                 wake=wake,
@@ -68,7 +73,7 @@ def copy(domain: t.Any, events: Events, path: str, timeout: float, agent: bool, 
     return "filesystems" if held else "crash"
 
 
-def _begin(domain: t.Any, path: str) -> None:
+def _begin(domain: Domain, path: str) -> None:
     text = description(domain_xml.parse(domain.XMLDesc(0)), path)
     monitor.activate(domain)
     try:
@@ -92,7 +97,7 @@ def _begin(domain: t.Any, path: str) -> None:
         raise
 
 
-def _look(domain: t.Any, told: Told | None) -> None:
+def _look(domain: Domain, progress: Progress | None) -> None:
     """:raises Pending: while the job goes on."""
     try:
         stats = domain.jobStats(0)
@@ -103,8 +108,8 @@ def _look(domain: t.Any, told: Told | None) -> None:
     kind = stats.get("type", 0)
     if kind in (libvirt.VIR_DOMAIN_JOB_BOUNDED, libvirt.VIR_DOMAIN_JOB_UNBOUNDED):
         done, total = stats.get("disk_processed", 0), stats.get("disk_total", 0)
-        if told is not None and total:
-            told(done, total)
+        if progress is not None and total:
+            progress(done, total)
         raise Pending(f"{done} of {total} bytes copied")
     if kind != libvirt.VIR_DOMAIN_JOB_COMPLETED:
         raise _failed(stats.get("errmsg") or "the job was ended")
@@ -118,8 +123,8 @@ def _failed(why: str) -> GridError:
     )
 
 
-def abort(domain: t.Any) -> None:
-    """End a backup and wait until QEMU has let go of its file. Does nothing where there is none."""
+def abort(domain: Domain) -> None:
+    """End a backup and wait until QEMU has closed its file. Does nothing where there is none."""
 
     def probe() -> None:
         try:
@@ -134,8 +139,8 @@ def abort(domain: t.Any) -> None:
         wait_for(probe, _ABORT_PATIENCE, what="the end of the backup")
 
 
-def abandoned(domain: t.Any, directory: str) -> bool:
-    """Whether a backup into this directory is under way that a killed run has begun."""
+def abandoned(domain: Domain, directory: str) -> bool:
+    """Whether a backup into this directory still runs that a killed run began."""
     try:
         text = domain.backupGetXMLDesc(0)
     except libvirt.libvirtError:
@@ -144,11 +149,13 @@ def abandoned(domain: t.Any, directory: str) -> bool:
 
 
 @contextlib.contextmanager
-def frozen(domain: t.Any, agent: bool, patience: int = _AGENT_PATIENCE) -> t.Iterator[bool]:
-    """Hold the guest's writes while the body runs, if its agent can; whether they are held.
+def frozen(domain: Domain, agent: bool, patience: int = _AGENT_PATIENCE) -> t.Iterator[bool]:
+    """Freeze the guest's file systems while the body runs, if its agent can; yields whether they are frozen.
 
-    A guest that doesn't do it in time may do it later, so it is thawed in any case; so is one that a killed run left
-    frozen.
+    A guest that doesn't freeze them in time may do so later, so it is thawed in any case. So is one that a killed run
+    left frozen.
+
+    :param patience: seconds for the agent to answer.
     """
     if not agent:
         yield False
@@ -166,7 +173,7 @@ def frozen(domain: t.Any, agent: bool, patience: int = _AGENT_PATIENCE) -> t.Ite
         _thaw(domain, held)
 
 
-def _thaw(domain: t.Any, held: bool) -> None:
+def _thaw(domain: Domain, held: bool) -> None:
     def probe() -> None:
         try:
             domain.fsThaw()

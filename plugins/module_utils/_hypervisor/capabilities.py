@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a host can do: whether KVM works, and the facts that placement needs."""
+"""What a host can do: whether KVM works on it, and the facts that placement needs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ import typing as t
 import xml.etree.ElementTree as ET
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Connect
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
     libvirt,
     state_word,
     translated,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import DomainName, HostFacts, HostLayer
 
 RECORD = "/etc/virtuoso/virtualization"
 """Where the role ``provider`` keeps what a trial found: ``kvm`` or ``qemu``."""
@@ -36,7 +38,7 @@ _TRIAL_SECONDS = 10
 
 
 class Virtualization(t.NamedTuple):
-    """``kind`` is kvm or qemu, which is QEMU's own slow emulation; ``reason`` says why, for people."""
+    """``kind`` is kvm, or qemu for QEMU's own slow emulation; ``reason`` says why, for people."""
 
     kind: str
     reason: str
@@ -50,8 +52,8 @@ def cpu_flags(cpuinfo: str) -> set[str]:
 
 
 def _cheap() -> Virtualization:
-    """Without starting anything. A stock kernel can hang on a /dev/kvm that no processor feature stands behind: flags
-    come first."""
+    """What can be seen without starting anything. The processor's flags come first: without them, opening /dev/kvm can
+    hang a stock kernel."""
     with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
         flags = cpu_flags(file.read())
     if not flags & {"vmx", "svm"}:
@@ -125,10 +127,10 @@ def machine_types(capabilities: str, architecture: str = "x86_64") -> list[str]:
     """The versioned q35 machine types in libvirt's capabilities, oldest first (pure)."""
     arches = ET.fromstring(capabilities).iterfind(f"guest/arch[@name='{architecture}']")
     names = {
-        machine.text
+        name
         for arch in arches
-        for machine in arch.iter("machine")
-        if (machine.text or "").startswith("pc-q35-")
+        for name in (machine.text or "" for machine in arch.iter("machine"))
+        if name.startswith("pc-q35-")
     }
     return sorted(
         names, key=lambda name: [int(part) if part.isdigit() else 0 for part in name[len("pc-q35-") :].split(".")]
@@ -140,17 +142,18 @@ def _version(number: int) -> str:
 
 
 def meminfo(text: str) -> dict[str, int]:
-    """``/proc/meminfo`` in bytes (pure)."""
+    """The fields of ``/proc/meminfo`` in bytes (pure)."""
     fields = (line.split() for line in text.splitlines())
     return {field[0].rstrip(":"): int(field[1]) * 1024 for field in fields if len(field) == 3}
 
 
-def _domains(conn: t.Any) -> tuple[list[dict[str, t.Any]], int, int]:
-    """The grid's machines, and the sums of memory and processors of all domains, whosever they are; all in one call."""
+def _domains(conn: Connect) -> tuple[list[DomainName], int, int]:
+    """The grid's machines, and the sums of memory (bytes) and processors of all domains; one call for all."""
     which = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_BALLOON | libvirt.VIR_DOMAIN_STATS_VCPU
-    machines, memory, cpus = [], 0, 0
+    machines: list[DomainName] = []
+    memory, cpus = 0, 0
     for domain, stats in conn.getAllDomainStats(which, 0):
-        # What it has, not what it could be given while it runs: that is nobody's until it is ordered.
+        # What it has, not what it could be given while it runs: that is free until it is ordered.
         memory += stats.get("balloon.current", stats.get("balloon.maximum", 0)) * 1024
         cpus += stats.get("vcpu.current", stats.get("vcpu.maximum", 0))
         try:
@@ -163,8 +166,8 @@ def _domains(conn: t.Any) -> tuple[list[dict[str, t.Any]], int, int]:
     return sorted(machines, key=lambda machine: machine["name"]), memory, cpus
 
 
-def images(path: str) -> list[dict[str, t.Any]]:
-    """The layers in a depot, each with the references of the images made of it."""
+def images(path: str) -> list[HostLayer]:
+    """The layers in a depot, each with the references of the images that it is the topmost layer of."""
     names: dict[str, set[str]] = {}
     for layer in glob.glob(os.path.join(glob.escape(path), "images", "layers", "sha256-*.qcow2")):
         names[os.path.basename(layer)[: -len(".qcow2")].replace("-", ":", 1)] = set()
@@ -175,15 +178,15 @@ def images(path: str) -> list[dict[str, t.Any]]:
             reference = f"{content['name']}@{content['version']}"
             layers = [str(layer) for layer in content["layers"]]
         except (OSError, ValueError, KeyError, TypeError):
-            # A manifest that can't be read names nothing; the module image_info tells what is wrong with it.
+            # A manifest that can't be read names nothing; the module image_info reports it.
             continue
         if layers and all(layer in names for layer in layers):
             names[layers[-1]].add(reference)
     return [{"digest": digest, "names": sorted(names[digest])} for digest in sorted(names)]
 
 
-def facts(conn: t.Any) -> dict[str, t.Any]:
-    """What libvirt and the kernel say of the host; sizes in bytes."""
+def facts(conn: Connect) -> HostFacts:
+    """What libvirt and the kernel say of the host."""
     with open("/proc/meminfo", encoding="ascii") as file:
         memory = meminfo(file.read())
     with translated("ask libvirt what is on the host"):

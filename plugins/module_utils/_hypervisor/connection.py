@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One connection to a host's libvirt, its events, and its errors as typed ones."""
+"""The connection to a host's libvirt, its events, and its errors as typed ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import threading
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Connect, Domain
 
 try:
     import libvirt
@@ -27,7 +28,10 @@ _KEEPALIVE = (5, 3)
 
 
 def state_word(number: int) -> str:
-    """``running``, ``paused`` or ``stopped``; a guest that is shutting down still runs, one that crashed is stopped."""
+    """``running``, ``paused`` or ``stopped`` for a ``virDomainState``.
+
+    A guest that is shutting down still runs; one that crashed is stopped.
+    """
     return _STATES.get(number, "running")
 
 
@@ -69,11 +73,12 @@ def to_grid_error(exc: Exception) -> GridError:
 
 @contextlib.contextmanager
 def translated(tried: str | None = None) -> t.Iterator[None]:
-    """Errors of libvirt and of the operating system raised inside come out as :class:`GridError`."""
+    """Turn errors of libvirt and of the operating system that are raised inside into :class:`GridError`."""
     try:
         yield
     except GridError as exc:
-        raise exc.on(tried=tried)
+        exc.on(tried=tried)
+        raise
     except OSError as exc:
         raise to_grid_error(exc).on(tried=tried) from exc
     except Exception as exc:
@@ -83,7 +88,7 @@ def translated(tried: str | None = None) -> t.Iterator[None]:
 
 
 class EventLoop:
-    """libvirt's default event loop in a daemon thread. To be started before the connection is opened."""
+    """libvirt's default event loop in a daemon thread. Start it before the connection is opened."""
 
     def __init__(self) -> None:
         libvirt.virEventRegisterDefaultImpl()
@@ -96,7 +101,7 @@ class EventLoop:
             libvirt.virEventRunDefaultImpl()
 
     def close(self) -> None:
-        """Let the thread end: a timer of no delay wakes it."""
+        """End the thread: a timer without delay wakes it."""
         self._stop.set()
         libvirt.virEventAddTimeout(0, lambda *dummy: None, None)
         self._thread.join(2)
@@ -106,9 +111,9 @@ _ANY = "*"
 
 
 class Events:
-    """Wakes those who wait for a machine whenever libvirt tells a change of it. Thread-safe."""
+    """Wakes what waits for a machine whenever libvirt reports a change of it. Thread-safe."""
 
-    def __init__(self, conn: t.Any) -> None:
+    def __init__(self, conn: Connect) -> None:
         self._conn = conn
         self._lock = threading.Lock()
         self._waiting: dict[str, set[threading.Event]] = {}
@@ -123,30 +128,31 @@ class Events:
             libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED,
         )
         self._reboots: dict[str, int] = {}
-        self._registered = [conn.domainEventRegisterAny(None, number, self._told, None) for number in ids]
+        self._registered = [conn.domainEventRegisterAny(None, number, self._notify, None) for number in ids]
         self._registered.append(
             conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._rebooted, None)
         )
 
-    def _told(self, _conn: t.Any, domain: t.Any, *_rest: t.Any) -> None:
+    def _notify(self, _conn: Connect, domain: Domain, *_rest: object) -> None:
         uuid = domain.UUIDString()
         with self._lock:
             for wake in (*self._waiting.get(uuid, ()), *self._waiting.get(_ANY, ())):
                 wake.set()
 
-    def _rebooted(self, conn: t.Any, domain: t.Any, *dummy: t.Any) -> None:
+    def _rebooted(self, conn: Connect, domain: Domain, *dummy: object) -> None:
         with self._lock:
             self._reboots[domain.UUIDString()] = self._reboots.get(domain.UUIDString(), 0) + 1
-        self._told(conn, domain)
+        self._notify(conn, domain)
 
     def reboots(self, uuid: str) -> int:
-        """How often the machine began anew, without being started, since this connection was opened."""
+        """How often the machine rebooted since this connection was opened."""
         with self._lock:
             return self._reboots.get(uuid, 0)
 
     @contextlib.contextmanager
     def of(self, uuid: str = _ANY) -> t.Iterator[threading.Event]:
-        """An event that is set at each change of the machine, or, without ``uuid``, of any; for ``wait_for(wake=...)``."""
+        """An event that is set at each change of the machine, or, without ``uuid``, of any machine; for
+        ``wait_for(wake=...)``."""
         wake = threading.Event()
         with self._lock:
             self._waiting.setdefault(uuid, set()).add(wake)
@@ -157,17 +163,22 @@ class Events:
                 self._waiting[uuid].discard(wake)
 
     def close(self) -> None:
-        """Ask for no more events."""
+        """Stop receiving events."""
         for number in self._registered:
             with contextlib.suppress(libvirt.libvirtError):
                 self._conn.domainEventDeregisterAny(number)
 
 
 class Hypervisor(t.NamedTuple):
-    """An open connection: ``conn`` is libvirt's own object, ``events`` is ``None`` where they were not asked for."""
+    """An open connection to libvirt, and its events; ``None`` where it was opened without them."""
 
-    conn: t.Any
+    conn: Connect
     events: t.Optional[Events]
+
+
+def events_of(hypervisor: Hypervisor) -> Events:
+    """The events of a connection that was opened with them."""
+    return t.cast(Events, hypervisor.events)
 
 
 def _require() -> None:
@@ -182,7 +193,7 @@ def _require() -> None:
 
 @contextlib.contextmanager
 def connect(uri: str, *, events: bool = False) -> t.Iterator[Hypervisor]:
-    """Open libvirt at ``uri``; with ``events`` also its event loop, keep-alive and life-cycle events.
+    """Open libvirt at ``uri``; with ``events`` also its event loop, keep-alive and :class:`Events`.
 
     :raises GridError: ``library_missing``, ``libvirt_unreachable``.
     """
@@ -191,7 +202,7 @@ def connect(uri: str, *, events: bool = False) -> t.Iterator[Hypervisor]:
     libvirt.registerErrorHandler(lambda *dummy: None, None)
     loop = EventLoop() if events else None
     try:
-        conn = libvirt.open(uri)
+        conn: Connect = libvirt.open(uri)
     except libvirt.libvirtError as exc:
         if loop:
             loop.close()

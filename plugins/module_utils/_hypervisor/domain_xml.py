@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A machine as libvirt's domain XML, and back (pure).
 
-A domain is written from nothing only when it is defined for the first time. Later changes edit the tree that libvirt
-has, so that what others put there, and this collection doesn't manage, stays.
+A domain is written anew only when it is defined for the first time. Later changes edit the tree that libvirt has, so
+that what others added, and this collection doesn't manage, stays.
 """
 
 from __future__ import annotations
@@ -13,51 +13,51 @@ import typing as t
 import xml.etree.ElementTree as ET
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import disk_io, hardware, metadata
-
-Model = t.Dict[str, t.Any]
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import (
+    CpuLimit,
+    Display,
+    DomainModel,
+    Export,
+    Metadata,
+    NewDomain,
+)
 
 FIELDS = (
     *("vcpus", "vcpus_max", "memory", "memory_max", "network", "extra_networks", "boot", "display", "display_password"),
     *("cpu_shares", "cpu_limit", "disk_io", "description"),
 )
-"""What this collection manages in a domain beside its metadata."""
+"""The fields that this collection manages in a domain beside its metadata, in the order in which they are edited."""
 
 ROOT_DISK = "vda"
 SEED_DISK = "vdb"
 AGENT_CHANNEL = "org.qemu.guest_agent.0"
 LOOPBACK = "127.0.0.1"
 guest_device = hardware.guest_device
+_sub = hardware.sub
 
 
-def _sub(parent: ET.Element, tag: str, text: str | None = None, **attributes: str) -> ET.Element:
-    child = ET.SubElement(parent, tag, attributes)
-    child.text = text
-    return child
+def _backing(disk: ET.Element, layers: t.Sequence[str], pages: Export | None = None) -> None:
+    """Name the whole chain below a disk, nearest first, so that QEMU doesn't follow a layer's own backing file.
 
-
-def _backing(disk: ET.Element, layers: t.Sequence[str], pages: Model | None = None) -> None:
-    """The chain below a disk, nearest first, told in full: what a layer says of a backing file of its own is not
-    followed.
-
-    :param pages: the export that the disk pages from instead: ``host``, ``port``, ``export``.
+    :param pages: the export that the disk pages from instead.
     """
     if pages is not None:
         disk = _sub(disk, "backingStore", type="network")
         _sub(disk, "format", type="raw")
         source = _sub(disk, "source", protocol="nbd", name=pages["export"], tls="yes")
         _sub(source, "host", name=pages["host"], port=str(pages["port"]))
-        # A pager that is started again is waited for; libvirt before 10 drops this, and the guest pauses.
+        # Wait for a pager that is started again; libvirt before 10 drops this, and the guest pauses.
         _sub(source, "reconnect", delay="10")
     for path in layers:
         disk = _sub(disk, "backingStore", type="file")
         _sub(disk, "format", type="qcow2")
-        # A layer belongs to many: libvirt must not make it the property of one machine's process.
+        # Many machines share a layer: libvirt must not change its owner for one of them.
         _sub(_sub(disk, "source", file=path), "seclabel", model="dac", relabel="no")
     _sub(disk, "backingStore")
 
 
 def _disk(
-    devices: ET.Element, kind: str, path: str, target: str, layers: t.Sequence[str] = (), pages: Model | None = None
+    devices: ET.Element, kind: str, path: str, target: str, layers: t.Sequence[str] = (), pages: Export | None = None
 ) -> None:
     disk = _sub(devices, "disk", type="file", device="disk")
     driver = _sub(disk, "driver", name="qemu", type=kind)
@@ -67,7 +67,7 @@ def _disk(
     if target == SEED_DISK:
         _sub(disk, "readonly")
         return
-    # On a full host the guest pauses and can be resumed; it would take the error for a broken disk otherwise.
+    # On a full host the guest pauses and can be resumed; otherwise it would see a broken disk.
     driver.attrib.update(discard="unmap", error_policy="stop")
 
 
@@ -80,7 +80,7 @@ def _graphics(devices: ET.Element, password: str | None) -> None:
     _sub(_sub(devices, "video"), "model", type="vga", vram="16384", heads="1", primary="yes")
 
 
-def _platform(domain: ET.Element, wanted: Model) -> None:
+def _platform(domain: ET.Element, wanted: NewDomain) -> None:
     boot = _sub(domain, "os")
     _sub(boot, "type", "hvm", arch=wanted.get("architecture") or "x86_64", machine=wanted["machine_type"])
     features = _sub(domain, "features")
@@ -97,13 +97,13 @@ def _platform(domain: ET.Element, wanted: Model) -> None:
     _sub(clock, "timer", name="hpet", present="no")
     for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
         _sub(domain, event, action)
-    # A guest that suspends itself could not be woken by anybody.
+    # Nobody could wake a guest that suspends itself.
     power = _sub(domain, "pm")
     _sub(power, "suspend-to-mem", enabled="no")
     _sub(power, "suspend-to-disk", enabled="no")
 
 
-def _devices(domain: ET.Element, wanted: Model) -> None:
+def _devices(domain: ET.Element, wanted: NewDomain) -> None:
     devices = _sub(domain, "devices")
     _disk(devices, "qcow2", wanted["disk_path"], ROOT_DISK, wanted["layers"], wanted.get("pages"))
     _disk(devices, "raw", wanted["seed_path"], SEED_DISK)
@@ -128,19 +128,14 @@ def _devices(domain: ET.Element, wanted: Model) -> None:
     _sub(devices, "memballoon", model="virtio")
 
 
-def title(values: metadata.Metadata) -> str:
-    """A domain's title: what ``virsh list --title`` shows."""
+def title(values: Metadata) -> str:
+    """A domain's title, which ``virsh list --title`` shows."""
     return metadata.clean(f"{values['name']} ({values['owner']})")
 
 
-def build(wanted: Model, values: metadata.Metadata) -> ET.Element:
+def build(wanted: NewDomain, values: Metadata) -> ET.Element:
     """The ``<domain>`` element of a machine that is not defined yet.
 
-    :param wanted: ``vcpus``, ``vcpus_max`` (or ``None``), ``memory`` (bytes), ``memory_max`` (or ``None``),
-        ``cpu_shares`` and ``cpu_limit`` (or ``None``), ``network``, ``mac``, ``cards`` (those on other networks),
-        ``boot``, ``description``, ``display``, ``display_password``, ``virtualization`` (kvm, qemu), ``machine_type``,
-        ``disk_path``, ``seed_path``, ``layers`` (paths of what the disk is an overlay on, nearest first), ``pages``
-        (the export that it is an overlay on).
     :param values: its metadata.
     """
     domain = ET.Element("domain", type=wanted["virtualization"])
@@ -148,8 +143,7 @@ def build(wanted: Model, values: metadata.Metadata) -> ET.Element:
     _sub(domain, "uuid", values["uuid"])
     _sub(domain, "title", title(values))
     metadata.put(domain, values)
-    if wanted.get("description"):
-        _sub(domain, "description", wanted["description"])
+    _set_description(domain, wanted.get("description"))
     hardware.set_vcpus(domain, wanted["vcpus"], wanted.get("vcpus_max") or hardware.default_vcpus_max(wanted["vcpus"]))
     if wanted.get("cpu_shares") is not None:
         _sub(_sub(domain, "cputune"), "shares", str(wanted["cpu_shares"]))
@@ -191,24 +185,24 @@ def _root(domain: ET.Element) -> ET.Element | None:
     return domain.find(f"devices/disk/target[@dev='{ROOT_DISK}']/..")
 
 
-def _pages(domain: ET.Element) -> Model | None:
+def _pages(domain: ET.Element) -> Export | None:
     disk = _root(domain)
     source = disk.find("backingStore/source[@protocol='nbd']") if disk is not None else None
     host = source.find("host") if source is not None else None
     if source is None or host is None:
         return None
-    return {"host": host.get("name"), "port": int(host.get("port", "0")), "export": source.get("name")}
+    return {"host": host.get("name", ""), "port": int(host.get("port", "0")), "export": source.get("name", "")}
 
 
 def mirror(domain: ET.Element) -> bool | None:
-    """Whether the copy of a running machine's disk to another file has caught up; ``None`` where there is no copy."""
+    """Whether the copy of a running machine's disk to another file has caught up; ``None`` where no copy runs."""
     disk = _root(domain)
     found = disk.find("mirror") if disk is not None else None
     return None if found is None else found.get("ready") == "yes"
 
 
-def copy_target(path: str, layers: t.Sequence[str], pages: Model | None) -> str:
-    """The XML of the file that a running machine's disk is to move to, for ``virDomainBlockCopy``."""
+def copy_target(path: str, layers: t.Sequence[str], pages: Export | None) -> str:
+    """The XML of the file that a running machine's disk is copied to, for ``virDomainBlockCopy``."""
     disk = ET.Element("disk", type="file")
     _sub(disk, "driver", type="qcow2")
     _sub(disk, "source", file=path)
@@ -216,25 +210,19 @@ def copy_target(path: str, layers: t.Sequence[str], pages: Model | None) -> str:
     return ET.tostring(disk, encoding="unicode")
 
 
-def set_disk(domain: ET.Element, path: str, layers: t.Sequence[str], pages: Model | None) -> None:
-    """Have the root disk be another file on another chain."""
+def set_disk(domain: ET.Element, path: str, layers: t.Sequence[str], pages: Export | None) -> None:
+    """Name another file, on another chain, as the root disk."""
     disk = _root(domain)
     if disk is None:
         return
-    disk.find("source").set("file", path)
+    hardware.child(disk, "source").set("file", path)
     for old in disk.findall("backingStore"):
         disk.remove(old)
     _backing(disk, layers, pages)
 
 
-def read(domain: ET.Element) -> Model:
-    """What libvirt has, in the terms of :data:`FIELDS`, what :func:`hardware.read` knows beside them, and ``mac``,
-    ``machine_type``, ``virtualization``, ``disk_path``, ``pages``.
-
-    ``disk_io`` has the limits of the disk, ``None`` where there is none. ``cpu_limit`` is ``{period, quota}`` of each
-    virtual CPU, in microseconds. It, ``cpu_shares`` and ``display_password`` are ``None`` where the domain says nothing
-    of them.
-    """
+def read(domain: ET.Element) -> DomainModel:
+    """A domain as libvirt has it."""
     interface = _interface(domain)
     vnc = _vnc(domain)
     shares = domain.findtext("cputune/shares")
@@ -257,46 +245,45 @@ def read(domain: ET.Element) -> Model:
 
 
 def chain(domain: ET.Element) -> list[str]:
-    """The files that the domain names below its disk, the nearest first; none where it leaves that to the disk's file."""
-    disk = domain.find(f"devices/disk/target[@dev='{ROOT_DISK}']/..")
+    """The files that the domain names below its disk, the nearest first; empty where the disk's own file says so."""
+    disk = _root(domain)
     sources = disk.findall(".//backingStore/source") if disk is not None else []
     return [source.get("file", "") for source in sources]
 
 
 def set_chain(domain: ET.Element, layers: t.Sequence[str] | None) -> None:
-    """Name the files below the disk, the nearest first; ``None`` leaves it to what the disk's file says."""
-    disk = domain.find(f"devices/disk/target[@dev='{ROOT_DISK}']/..")
+    """Name the files below the disk, the nearest first; ``None`` leaves that to the disk's own file."""
+    disk = _root(domain)
+    if disk is None:
+        return
     for old in disk.findall("backingStore"):
         disk.remove(old)
     if layers is not None:
         _backing(disk, layers)
 
 
-def _limit(domain: ET.Element) -> dict[str, int] | None:
-    """A period alone limits nothing, nor does a quota below 1: libvirt tells both of a machine whose limit was lifted."""
+def _limit(domain: ET.Element) -> CpuLimit | None:
+    """A period alone limits nothing, nor does a quota below 1. libvirt has both where a limit was lifted."""
     quota = int(domain.findtext("cputune/quota", "0"))
     # libvirt's own default period
     return {"period": int(domain.findtext("cputune/period", "100000")), "quota": quota} if quota > 0 else None
 
 
-def _set_limit(domain: ET.Element, limit: t.Mapping[str, int] | None) -> None:
+def _set_limit(domain: ET.Element, limit: CpuLimit | None) -> None:
     if limit is not None:
-        for tag in ("period", "quota"):
-            _set_text(domain, f"cputune/{tag}", str(limit[tag]))
+        _set_text(domain, "cputune/period", str(limit["period"]))
+        _set_text(domain, "cputune/quota", str(limit["quota"]))
         return
-    tune = domain.find("cputune")
-    for tag in ("period", "quota"):
-        for old in tune.findall(tag) if tune is not None else ():
+    for tune in domain.findall("cputune"):
+        for old in (*tune.findall("period"), *tune.findall("quota")):
             tune.remove(old)
 
 
 def _set_text(domain: ET.Element, path: str, text: str) -> None:
-    parent = domain
-    *holders, last = path.split("/")
-    for tag in (*holders, last):
-        child = parent.find(tag)
-        parent = child if child is not None else ET.SubElement(parent, tag)
-    parent.text = text
+    element = domain
+    for tag in path.split("/"):
+        element = hardware.child(element, tag)
+    element.text = text
 
 
 def _memory_max(domain: ET.Element, most: int | None) -> None:
@@ -320,18 +307,20 @@ def _set_description(domain: ET.Element, text: str | None) -> None:
 
 def _set_network(domain: ET.Element, network: str) -> None:
     interface = _interface(domain)
-    source = interface.find("source") if interface is not None else None
+    if interface is None:
+        return
+    source = interface.find("source")
     if source is not None:
         source.attrib.clear()
         source.set("network", network)
         interface.set("type", "network")
-    mac = _attribute(interface.find("mac"), "address") if interface is not None else None
+    mac = _attribute(interface.find("mac"), "address")
     if mac is not None and interface.find("target") is None:
         _sub(interface, "target", dev=guest_device(mac))
 
 
 def _set_display(domain: ET.Element, display: str) -> None:
-    devices = domain.find("devices")
+    devices = hardware.child(domain, "devices")
     for tag in ("graphics", "video"):
         for old in devices.findall(tag):
             devices.remove(old)
@@ -345,6 +334,7 @@ def _set_password(domain: ET.Element, password: str) -> None:
         vnc.set("passwd", password)
 
 
+# Any, because each takes the value of its own field
 _SETTERS: dict[str, t.Callable[[ET.Element, t.Any], None]] = {
     "vcpus": hardware.set_vcpus,
     "vcpus_max": _vcpus_max,
@@ -362,31 +352,33 @@ _SETTERS: dict[str, t.Callable[[ET.Element, t.Any], None]] = {
 }
 
 
-def edit(domain: ET.Element, changes: t.Mapping[str, t.Any]) -> None:
-    """Change the given :data:`FIELDS` in a ``<domain>`` element, in their order, and nothing else.
+def edit(domain: ET.Element, changes: t.Mapping[str, object]) -> None:
+    """Change the given :data:`FIELDS` in a ``<domain>`` element and nothing else.
 
-    :param changes: values as :func:`read` has them, but of ``extra_networks``, which come with their cards' MAC
-        addresses.
+    :param changes: values as :func:`read` has them; those of ``extra_networks`` are :class:`records.Card` by network.
     """
     for field in FIELDS:
         if field in changes:
             _SETTERS[field](domain, changes[field])
 
 
-def put_metadata(domain: ET.Element, values: metadata.Metadata) -> None:
+def put_metadata(domain: ET.Element, values: Metadata) -> None:
     """Set the machine's metadata and the title made of it."""
     metadata.put(domain, values)
     _set_text(domain, "title", title(values))
 
 
 def graphics_with_password(domain: ET.Element, password: str) -> str:
-    """The display's XML of a running domain with another password, for ``virDomainUpdateDeviceFlags``."""
+    """The XML of a running domain's display with another password, for ``virDomainUpdateDeviceFlags``."""
     _set_password(domain, password)
-    return ET.tostring(_vnc(domain), encoding="unicode")
+    display = _vnc(domain)
+    if display is None:
+        raise ValueError("the domain has no display")
+    return ET.tostring(display, encoding="unicode")
 
 
-def display_of(domain: ET.Element) -> dict[str, t.Any]:
-    """``{type, host, port}`` of the display; ``port`` is ``None`` while the machine doesn't run."""
+def display_of(domain: ET.Element) -> Display:
+    """A domain's display."""
     vnc = _vnc(domain)
     if vnc is None:
         return {"type": "none", "host": None, "port": None}
@@ -395,7 +387,7 @@ def display_of(domain: ET.Element) -> dict[str, t.Any]:
 
 
 def agent_connected(domain: ET.Element) -> bool:
-    """Whether a running guest has opened the agent's channel."""
+    """Whether a running guest's agent has opened its channel."""
     return any(
         target.get("name") == AGENT_CHANNEL and target.get("state") == "connected"
         for target in domain.findall("devices/channel/target")

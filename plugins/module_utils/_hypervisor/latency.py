@@ -1,8 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How far other hosts are: the time of a TCP handshake with a port that is open anyway, which is one round trip and
-needs no privilege."""
+"""Latency to other hosts: the time of a TCP handshake with an open port.
+
+A handshake is one round trip and, unlike ICMP, needs no privilege.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,14 @@ import socket
 import time
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import Latency
+
 TRIES = 3
 TIMEOUT = 3.0
 
 
 def round_trip(address: str, port: int, timeout: float = TIMEOUT, tries: int = TRIES) -> float | None:
-    """Seconds of the shortest of several handshakes, without the look-up of the name; ``None`` if none came about."""
+    """Seconds of the shortest of several handshakes, without the look-up of the name; ``None`` if all failed."""
     times = []
     try:
         family, kind, protocol, dummy, target = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
@@ -34,9 +38,16 @@ def round_trip(address: str, port: int, timeout: float = TIMEOUT, tries: int = T
     return min(times, default=None)
 
 
-def latencies(peers: t.Sequence[t.Mapping[str, t.Any]]) -> list[dict[str, t.Any]]:
-    """``site`` and ``seconds`` of each peer that answered, of several at one site the nearest. Each has ``site``,
-    ``address`` and ``port``."""
+class Peer(t.TypedDict):
+    """A host at another site."""
+
+    site: str
+    address: str
+    port: t.Optional[int]
+
+
+def latencies(peers: t.Sequence[Peer]) -> list[Latency]:
+    """The latency to each site of which a peer answered, by its nearest peer; sorted by site. Port 22 by default."""
     if not peers:
         return []
     with concurrent.futures.ThreadPoolExecutor(min(32, len(peers))) as pool:

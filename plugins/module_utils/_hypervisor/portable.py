@@ -11,22 +11,21 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.domain_x
 
 
 def name_disk(domain: ET.Element, path: str) -> None:
-    """Have the root disk be another file; the chain below it stays as it is told."""
+    """Name another file as the root disk; the chain below it stays."""
     source = domain.find(f"devices/disk/target[@dev='{ROOT_DISK}']/../source")
     if source is not None:
         source.set("file", path)
 
 
 def drop_implicit(domain: ET.Element) -> None:
-    """What newer libvirts write of a machine's chip set, and older ones don't know though their QEMU has it: q35's
-    watchdog."""
-    devices = domain.find("devices")
-    for watchdog in domain.findall("devices/watchdog[@model='itco']"):
-        devices.remove(watchdog)
+    """Drop q35's own watchdog: newer libvirts write it, older ones refuse it although their QEMU has it."""
+    for devices in domain.findall("devices"):
+        for watchdog in devices.findall("watchdog[@model='itco']"):
+            devices.remove(watchdog)
 
 
 def replace_prefix(domain: ET.Element, old: str, new: str) -> None:
-    """Files of disks, and of what they lie on, below the directory ``old`` are below ``new``."""
+    """Replace the directory ``old`` by ``new`` in the paths of disks and of the files below them."""
     for source in domain.findall("devices/disk//source"):
         path = source.get("file", "")
         if path.startswith(f"{old}/"):

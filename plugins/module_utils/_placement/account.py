@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is free on one provider, now and where reservations say so at every later moment (pure)."""
+"""The account of one provider: what is free on it now, and what can be reserved at any later moment (pure)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model imp
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
 
 _SLACK = 1e-9
-"""Rates are fractions: a sum that is the bound but for rounding is the bound."""
+"""Rates are fractions: a sum may exceed its bound by so much, because of rounding."""
 
 
 class Account:
-    """What is free on one provider, with what is held on it: machines that are placed there but not defined yet."""
+    """What is free on one provider, minus what is held on it for machines that are placed there but not defined yet."""
 
     def __init__(self, provider: Provider, rules: Rules) -> None:
         self.provider = provider
         self.rules = rules
         self._held: dict[str, Use] = {}
-        self._layers: dict[str, tuple[int, int]] = {}  # of each layer still to come: machines that need it, bytes
+        self._layers: dict[
+            str, tuple[int, int]
+        ] = {}  # by digest, of layers still to come: number of machines that need it, bytes
         self.sums = Use(0, 0, 0)
         self._slots: dict[str, Slot] = {}
         self._floors: list[Slot] = []
@@ -30,9 +32,10 @@ class Account:
     def hold(
         self, key: str, use: Use, *, owner: str | None = None, whole: Use | None = None, slot: Slot | None = None
     ) -> None:
-        """Count a machine; one that is counted already is counted anew.
+        """Count a machine. If it is counted already, its new use replaces the old one.
 
-        :param use: what it takes that the provider's own measurements don't have. :param whole: all that it takes.
+        :param use: what it takes that the provider's own measurements don't include.
+        :param whole: all that it takes; ``use`` by default.
         """
         self.release(key)
         self._held[key] = use
@@ -45,7 +48,7 @@ class Account:
             self._layers[use.digest or ""] = (users + 1, size)
 
     def release(self, key: str) -> Use | None:
-        """Count the machine no longer; returns what was held for it."""
+        """Stop counting a machine; returns what was held for it."""
         use = self._held.pop(key, None)
         self._owners.pop(key, None)
         self._slots.pop(key, None)
@@ -58,14 +61,14 @@ class Account:
         return use
 
     def reserve(self, slot: Slot) -> None:
-        """Count a reservation: a machine's, or as a floor what an owner has reserved for machines to come."""
+        """Count a reservation, of a machine or as an owner's floor."""
         if slot.key is None:
             self._floors.append(slot)
         else:
             self._slots[slot.key] = slot
 
     def withdraw(self, slot: Slot) -> None:
-        """Count an owner's reservation no longer."""
+        """Stop counting an owner's floor."""
         self._floors.remove(slot)
 
     def _sum(self, use: Use, sign: int, layers: int) -> None:
@@ -76,7 +79,7 @@ class Account:
 
     @property
     def keys(self) -> t.AbstractSet[str]:
-        """The machines that are, or are held, on the provider."""
+        """The keys of machines that are on the provider or held there."""
         return self._held.keys() | self.provider.machines
 
     @property
@@ -95,20 +98,22 @@ class Account:
 
     @property
     def coming(self) -> t.AbstractSet[str]:
-        """The digests of layers that will be brought for what is held."""
+        """The digests of layers that will be transferred for what is held."""
         return self._layers.keys()
 
     def has_image(self, use: Use) -> bool:
-        """Whether the image needn't be brought: it lies there, or comes for another machine."""
+        """Whether the image needn't be transferred: the provider has it, or gets it for another machine."""
         return not use.digest or use.digest in self.provider.digests or use.digest in self._layers
 
     def _layer_bytes(self, use: Use) -> int:
-        """What the image's layer would add now."""
+        """The bytes that the image's layer would add now."""
         return 0 if self.has_image(use) else use.layer_size
 
     def _kept(self, owner: str | None, more: Use) -> Use:
-        """What is still kept for owners with floors, at the worst moment, once ``owner`` takes ``more``: a floor is
-        used up by whatever its owner has on the provider."""
+        """What is still kept for owners with floors, at the worst moment, after ``owner`` takes ``more``.
+
+        Whatever an owner has on the provider uses up his floor.
+        """
         if not self._floors:
             return Use(0, 0, 0)
         cpus, memory = [0], [0]
@@ -130,8 +135,12 @@ class Account:
         return Use(sum(use.cpus for use in uses) + more.cpus, sum(use.memory for use in uses) + more.memory, 0)
 
     def free(self, owner: str | None = None, more: Use = Use(0, 0, 0)) -> Use:
-        """What can be had: the lesser of what is available now and of what isn't promised, for guests take their memory
-        and disk only as they touch it; without what others hold and without what is kept for owners with reservations.
+        """What a machine of this owner can get.
+
+        Guests take memory and disk only as they touch them, so this is the lesser of what is free now and what isn't
+        promised, minus what is held and what is kept for owners with floors.
+
+        :param more: what the owner is about to take, which uses up his floor.
         """
         provider, rules, sums, kept = self.provider, self.rules, self.sums, self._kept(owner, more)
         memory = min(
@@ -148,7 +157,7 @@ class Account:
         )
 
     def share(self, use: Use) -> float:
-        """How full the provider would be with ``use``: the larger of its shares of memory and CPU, 1 is full."""
+        """How full the provider would be with ``use``: the larger one of its shares of memory and CPU; 1 is full."""
         provider, rules = self.provider, self.rules
         memory = (provider.memory_allocated + self.sums.memory + use.memory) / max(
             1.0, provider.memory * rules.memory_overcommit
@@ -157,7 +166,7 @@ class Account:
         return max(memory, cpus)
 
     def lack(self, use: Use, owner: str | None = None) -> str | None:
-        """What there isn't enough of, in words; ``None`` if ``use`` fits. What isn't asked for isn't judged."""
+        """What there isn't enough of, in words; ``None`` if ``use`` fits. What isn't needed isn't checked."""
         free = self.free(owner, use)
         disk = use.disk + self._layer_bytes(use)
         if use.memory and use.memory > free.memory:
@@ -171,7 +180,7 @@ class Account:
 
     @property
     def reservable(self) -> float:
-        """How many CPUs reservations may take in all.
+        """The number of CPUs that may be reserved in total.
 
         One processor meets every deadline under earliest-deadline-first up to a utilisation of 1 (C. L. Liu, J. W.
         Layland, Scheduling algorithms for multiprogramming in a hard-real-time environment, J. ACM 20 (1), 1973,
@@ -183,14 +192,14 @@ class Account:
 
     @property
     def pledgeable(self) -> int:
-        """Bytes of memory that reservations may take in all: they are not overcommitted."""
+        """The bytes of memory that may be reserved in total. Reservations are never overcommitted."""
         return self.provider.memory - self.rules.host_reserve
 
     def refuse(self, wanted: Slot) -> str | None:
-        """Why a reservation can't be admitted: at some moment of it there would be too many; ``None`` if it can."""
+        """Why a reservation can't be admitted: too much would be reserved at some moment of it. ``None`` if it can."""
         others = [slot for slot in self.slots if slot.key is None or slot.key != wanted.key]
         overlapping = [slot for slot in others if slot.begin < wanted.end and wanted.begin < slot.end]
-        # Sums only grow where one begins.
+        # The sums can only grow when a reservation begins.
         for moment in sorted({wanted.begin, *(max(slot.begin, wanted.begin) for slot in overlapping)}):
             now = [slot for slot in overlapping if slot.at(moment)]
             rate, memory = pledged([*now, wanted])
@@ -205,7 +214,7 @@ class Account:
 
 
 def pledged(slots: t.Iterable[Slot]) -> tuple[float, int]:
-    """CPUs and bytes of memory that reservations take at one moment; an owner's machines use up his floors."""
+    """CPUs and bytes of memory that reservations take at one moment. An owner's machines use up his floors."""
     sums: dict[tuple[str | None, bool], tuple[float, int]] = {}
     for slot in slots:
         rate, memory = sums.get((slot.owner, slot.key is None), (0.0, 0))

@@ -1,8 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All that a choice is judged by: the providers' accounts, who is where, who must be with whom, what owners may have
-(pure)."""
+"""The board: accounts of providers, places of machines, affinities and quotas; and what fits where (pure)."""
 
 from __future__ import annotations
 
@@ -17,42 +16,38 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._units import format
 
 UNREACHABLE = "is not reachable in this run"
 NO_NETWORK = "has no active network"
-"""How the reason of a provider without the machine's network begins."""
+"""The beginning of the reason against a provider without the machine's network."""
 
 ANYBODY = "*"
-"""The owner of the quota for those who have none of their own; no owner is called so."""
+"""The owner of the quota for those who have none of their own. No owner can have this name."""
 
 Held = t.Mapping[str, t.Mapping[str, Use]]
+"""What machines take, by the name of their provider and their key."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Quota:
-    """What an owner's machines may have in all, placed or existing; ``None`` is no bound."""
+    """What an owner's machines, placed or existing, may have in total; ``None`` is no bound."""
 
     vcpus: int | None = None
-    memory: int | None = None
-    disk: int | None = None
+    memory: int | None = None  # bytes
+    disk: int | None = None  # bytes
     machines: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Past:
-    """What is known before anything is chosen.
+    """What is known before anything is chosen."""
 
-    ``held``: what each placed machine takes, by provider's name and machine's key. ``stored``: what each machine that
-    exists already takes, as last seen. ``others``: the placed machines that aren't to be placed now. ``slots``:
-    admitted reservations by provider's name. ``quotas``: by owner.
-    """
-
-    held: Held = dataclasses.field(default_factory=dict)
-    stored: t.Mapping[str, Use] = dataclasses.field(default_factory=dict)
-    others: t.Sequence[Demand] = ()
-    slots: t.Mapping[str, t.Sequence[Slot]] = dataclasses.field(default_factory=dict)
-    quotas: t.Mapping[str, Quota] = dataclasses.field(default_factory=dict)
+    held: Held = dataclasses.field(default_factory=dict)  # what each placed machine takes
+    stored: t.Mapping[str, Use] = dataclasses.field(default_factory=dict)  # of existing machines as last seen, by key
+    others: t.Sequence[Demand] = ()  # placed machines that are not to be placed now
+    slots: t.Mapping[str, t.Sequence[Slot]] = dataclasses.field(default_factory=dict)  # by the name of the provider
+    quotas: t.Mapping[str, Quota] = dataclasses.field(default_factory=dict)  # by owner
 
 
 class Board:
-    """The state that placing changes."""
+    """What a choice depends on, and what it changes."""
 
     def __init__(self, demands: t.Sequence[Demand], providers: t.Sequence[Provider], past: Past, rules: Rules) -> None:
         self.rules = rules
@@ -82,8 +77,7 @@ class Board:
             sums[index] += amount
 
     def over_quota(self, *demands: Demand) -> GridError | None:
-        """The error if an owner would have more than he may with his ``demands``; what he has already is never taken
-        from him."""
+        """The error if an owner would exceed his quota with these demands. What he has already stays his."""
         owner = demands[0].owner
         quota = self.past.quotas.get(owner or "", self.past.quotas.get(ANYBODY))
         if quota is None:
@@ -100,8 +94,10 @@ class Board:
             if allowed is not None and more_of_it and has + more_of_it > allowed:
                 return GridError(
                     "quota_exceeded",
-                    f"{owner} may have {show(allowed)} ({field}), has {show(has)} and would get {show(more_of_it)} more",
-                    remedy="Order less, retire a machine of this owner, or raise the quota (module virtuoso.grid.quota)",
+                    f"{owner} may have {show(allowed)} ({field}), "
+                    f"has {show(has)} and would get {show(more_of_it)} more",
+                    remedy="Order less, retire a machine of this owner, "
+                    "or raise the quota (module virtuoso.grid.quota)",
                     owner=owner,
                     field=field,
                     allowed=allowed,
@@ -112,7 +108,9 @@ class Board:
 
     def hold(self, demand: Demand, name: str, more: Use | None = None) -> None:
         """Put a machine on a provider.
-        :param more: what it takes beyond what the provider has measured; all of it by default."""
+
+        :param more: what it takes beyond what the provider has measured; everything by default.
+        """
         known = self.whole.get(demand.key)
         use = demand.use if known is None else demand.use.beyond(known)
         self._charge(demand.owner, use, 1 if known is None else 0)
@@ -123,14 +121,17 @@ class Board:
         )
 
     def release(self, demand: Demand, name: str) -> None:
-        """Take a machine off that :meth:`hold` put there for the first time."""
+        """Undo :meth:`hold` for a machine that was nowhere before."""
         use = self.whole.pop(demand.key)
         self._charge(demand.owner, Use(-use.cpus, -use.memory, -use.disk), -1)
         del self.places[demand.key]
         self.accounts[name].release(demand.key)
 
     def barred(self, name: str, demand: Demand) -> str | None:
-        """The one reason that has nothing to do with room why this provider can't hold the machine, or ``None``."""
+        """Why this provider can't hold the machine, whatever is free there; ``None`` if nothing bars it.
+
+        :raises GridError: ``impossible_affinity``.
+        """
         provider = self.providers[name]
         if not provider.reachable:
             return f"{UNREACHABLE}: {provider.trouble}" if provider.trouble else UNREACHABLE
@@ -150,6 +151,7 @@ class Board:
         return self._bound(name, demand)
 
     def _bound(self, name: str, demand: Demand) -> str | None:
+        """Why affinities keep the machine from this provider."""
         bonds = self.bonds
         if demand.key not in bonds.together and demand.key not in bonds.apart:
             return None
@@ -163,8 +165,10 @@ class Board:
         return None
 
     def unfit(self, name: str, demand: Demand) -> str | None:
-        """The one reason why this provider can't hold the machine, or ``None``.
-        :raises GridError: ``impossible_affinity``."""
+        """Why this provider can't hold the machine, the first reason that is found; ``None`` if it can.
+
+        :raises GridError: ``impossible_affinity``.
+        """
         account = self.accounts[name]
         reason = self.barred(name, demand) or account.lack(demand.use, demand.owner)
         if reason is None and demand.slot is not None:
@@ -172,7 +176,7 @@ class Board:
         return reason
 
     def unfit_all(self, name: str, bundle: t.Sequence[Demand]) -> str | None:
-        """The same for machines that must be together; the board is afterwards as before."""
+        """The same for machines that must be together. The board doesn't change."""
         if len(bundle) == 1:
             return self.unfit(name, bundle[0])
         placed: list[Demand] = []

@@ -1,10 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which machines must share a provider, and which must not (pure).
+"""Affinity: which machines must share a provider, and which must not (pure).
 
-Both are taken from either side: a machine that is placed already and wants another one apart keeps it away. Only an
-owner's own machines count, so that nobody's order restricts another's.
+Both work in either direction: a machine that is placed already keeps away another one that it must be apart from. Only
+machines of the same owner count, so nobody's order restricts the orders of others.
 """
 
 from __future__ import annotations
@@ -20,31 +20,30 @@ TAG = "tag:"
 
 @dataclasses.dataclass(frozen=True)
 class Bonds:
-    """By a machine's key: all that must be on its provider (itself included), all that mustn't, and why its wish is
-    impossible."""
+    """Affinities by the machine's key."""
 
-    together: t.Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
-    apart: t.Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+    together: t.Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)  # must share its provider
+    apart: t.Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)  # must not
     names: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
-    errors: t.Mapping[str, GridError] = dataclasses.field(default_factory=dict)
+    errors: t.Mapping[str, GridError] = dataclasses.field(default_factory=dict)  # why its affinity can't be met
 
 
 class _Directory:
-    """An owner's machines by name and by tag."""
+    """The machines of each owner, by name and by tag."""
 
-    def __init__(self, people: t.Iterable[Demand]) -> None:
+    def __init__(self, machines: t.Iterable[Demand]) -> None:
         self._keys: dict[tuple[str | None, str], list[str]] = {}
-        for each in people:
+        for each in machines:
             for term in (each.name, *(TAG + tag for tag in each.tags)):
                 self._keys.setdefault((each.owner, term), []).append(each.key)
 
-    def meant(self, who: Demand, term: str) -> list[str]:
-        """The keys of the machines, other than ``who``, that the term names."""
-        return [key for key in self._keys.get((who.owner, term), ()) if key != who.key]
+    def meant(self, machine: Demand, term: str) -> list[str]:
+        """The keys of other machines of the same owner that the term names."""
+        return [key for key in self._keys.get((machine.owner, term), ()) if key != machine.key]
 
 
 def _components(keys: t.Iterable[str], edges: t.Iterable[tuple[str, str]]) -> dict[str, frozenset[str]]:
-    """What is joined by edges, by each member's key."""
+    """The connected component of each key."""
     of = {key: [key] for key in keys}
     for one, other in edges:
         if of[one] is not of[other]:
@@ -75,12 +74,12 @@ def _impossible(text: str, names: t.Iterable[str]) -> GridError:
 
 
 def tie(demands: t.Sequence[Demand], others: t.Iterable[Demand] = ()) -> Bonds:
-    """The bonds between machines to be placed and those that are placed (``others``)."""
-    people = {each.key: each for each in (*others, *demands)}
-    wishing = [each for each in people.values() if each.affinity or each.anti_affinity]
+    """The affinities between machines to be placed and others, which are placed already."""
+    machines = {each.key: each for each in (*others, *demands)}
+    wishing = [each for each in machines.values() if each.affinity or each.anti_affinity]
     if not wishing:
         return Bonds()
-    directory, errors, wanted = _Directory(people.values()), {}, {demand.key for demand in demands}
+    directory, errors, wanted = _Directory(machines.values()), {}, {demand.key for demand in demands}
     edges, fences = [], []
     for each in wishing:
         for term in sorted(each.affinity):
@@ -89,34 +88,35 @@ def tie(demands: t.Sequence[Demand], others: t.Iterable[Demand] = ()) -> Bonds:
             if not meant and not term.startswith(TAG) and term != each.name and each.key in wanted:
                 errors[each.key] = _unknown(each, term)
         fences += [(each.key, key) for term in sorted(each.anti_affinity) for key in directory.meant(each, term)]
-    together = _components(people, edges)
+    together = _components(machines, edges)
     apart: dict[str, set[str]] = {}
     for one, other in fences:
         if together[one] is together[other]:
-            names = sorted((people[one].name, people[other].name))
+            names = sorted((machines[one].name, machines[other].name))
             text = f"{' and '.join(names)} must be on one provider and must not"
-            # An error of its own for each: it will be told of the machine that has it.
+            # An error for each, because each machine's result adds its own context to it.
             errors.update({key: _impossible(text, names) for key in together[one] & wanted if key not in errors})
         for key, far in ((one, other), (other, one)):
             apart.setdefault(key, set()).add(far)
     return Bonds(
         {key: members for key, members in together.items() if len(members) > 1},
         {key: frozenset(far) for key, far in apart.items()},
-        {key: each.name for key, each in people.items()},
+        {key: each.name for key, each in machines.items()},
         errors,
     )
 
 
 def check_places(bonds: Bonds, key: str, places: t.Mapping[str, str]) -> str | None:
-    """The provider on which a machine must be, because what it is bound to is there; ``None`` where it is free.
+    """The provider that a machine must be on because others that it must be with are there; ``None`` if it is free.
 
-    :param places: the provider of each machine that is placed, by key. :raises GridError: ``impossible_affinity``.
+    :param places: the provider of each placed machine, by key.
+    :raises GridError: ``impossible_affinity``.
     """
     members = sorted(member for member in bonds.together.get(key, ()) if member != key and member in places)
     there = {places[member]: member for member in members}
     if len(there) > 1:
-        told = " and ".join(f"{bonds.names[member]} is on {name}" for name, member in sorted(there.items()))
+        where = " and ".join(f"{bonds.names[member]} is on {name}" for name, member in sorted(there.items()))
         raise _impossible(
-            f"it must be with machines on different providers: {told}", [bonds.names[member] for member in members]
+            f"it must be with machines on different providers: {where}", [bonds.names[member] for member in members]
         )
     return next(iter(there), None)

@@ -1,12 +1,12 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Placement on the store: what is held is read, and what is chosen is held, in the caller's one writing transaction.
+"""Placement on the store: holds are read, and what is chosen is held, in one writing transaction of the caller.
 
-A hold is a future machine's row in ``virtualization``: it counts until the machine is cancelled, retired or seen on its
-provider, or until it has expired. Searching takes seconds and excludes nobody: :func:`propose` reads one state of the
-store, and
-:func:`place` takes from the proposal what still fits when its turn has come, and chooses anew for the rest.
+A hold is the row of a future machine in ``virtualization``. It counts until the machine is cancelled, retired or seen
+on its provider, or until it expires. The search takes seconds and must not block other plays: :func:`propose` reads one
+state of the store without a lock; then :func:`place` takes what still fits of the proposal, and chooses anew for the
+rest.
 """
 
 from __future__ import annotations
@@ -22,12 +22,22 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._information.registr
     places_of,
     shown_name,
 )
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement import search
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.known import PLACED, Known, read_known
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema, writing
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.records import (
+    MachineRow,
+    NewImage,
+    ReservationColumns,
+)
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement import improvement
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.greedy import Answer, solve
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.inputs import (
+    Image,
+    Request,
+    read_demand,
+    read_image,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Slot
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.reading import Request, read_demand, read_image
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import Answer, solve
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.stored import PLACED, Known, read_known
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt
 
 if t.TYPE_CHECKING:
@@ -36,15 +46,26 @@ if t.TYPE_CHECKING:
 
 @dataclasses.dataclass
 class _Batch:
-    """The entries as far as they could be read, by position, and a result for each entry."""
+    """The entries of a request: those that could be read, and a result for each."""
 
     known: Known
-    demands: dict[int, Demand]
+    demands: dict[int, Demand]  # by position, counted from 1
+    images: dict[int, Image]  # likewise
     results: list[Result]
 
     @property
     def wanted(self) -> list[Demand]:
         return list(self.demands.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Choice:
+    """A machine, what the store knows of it (nothing in check mode before it is ordered), and where it is to be."""
+
+    demand: Demand
+    row: MachineRow | None
+    provider: str
+    image: Image
 
 
 def _try(name: str, work: t.Callable[[], Result]) -> Result:
@@ -55,11 +76,14 @@ def _read(connection: sa.Connection, request: Request, *, check: bool) -> _Batch
     known = read_known(connection, hold=request.hold, now=request.now)
     places = places_of(given.get("name") if isinstance(given, t.Mapping) else None for given in request.machines)
     demands: dict[int, Demand] = {}
+    images: dict[int, Image] = {}
     begun = known.begun(request.now)
 
-    def read(position: int, given: t.Any) -> Result:
+    def read(position: int, given: object) -> Result:
         demand = read_demand(given, known.rows, check=check, homes=request.homes, begun=begun)
         check_twice(places[demand.name])
+        if isinstance(given, t.Mapping):
+            images[position] = read_image(given)
         demands[position] = demand
         return {}
 
@@ -67,14 +91,14 @@ def _read(connection: sa.Connection, request: Request, *, check: bool) -> _Batch
     results = [
         _try(shown_name(given, position), functools.partial(read, position, given)) for position, given in entries
     ]
-    return _Batch(known, demands, results)
+    return _Batch(known, demands, images, results)
 
 
-def propose(connection: sa.Connection, request: Request, *, check: bool) -> tuple[dict[str, str], search.Told]:
-    """A provider for each machine, by its key, and how that was found; writes nothing, and may take ``within`` seconds."""
+def propose(connection: sa.Connection, request: Request, *, check: bool) -> tuple[dict[str, str], improvement.Report]:
+    """A provider for each machine, by its key, and how it was found. Writes nothing; may take ``within`` seconds."""
     batch = _read(connection, request, check=check)
     past = batch.known.past({demand.key for demand in batch.wanted})
-    answers, told = search.place(
+    answers, report = improvement.place(
         batch.wanted,
         request.providers,
         past,
@@ -83,10 +107,10 @@ def propose(connection: sa.Connection, request: Request, *, check: bool) -> tupl
         seed=request.seed,
         library=request.library,
     )
-    return {demand.key: answer.provider for demand, answer in zip(batch.wanted, answers) if answer.provider}, told
+    return {demand.key: answer.provider for demand, answer in zip(batch.wanted, answers) if answer.provider}, report
 
 
-def _result(demand: Demand, answer: Answer, sites: t.Mapping[str, str | None], row: query.Row | None) -> Result:
+def _result(demand: Demand, answer: Answer, sites: t.Mapping[str, str | None], row: MachineRow | None) -> Result:
     if answer.error is not None:
         raise answer.error
     moved = demand.at != answer.provider or bool(row and row["provider"] != answer.provider)
@@ -104,10 +128,12 @@ def _result(demand: Demand, answer: Answer, sites: t.Mapping[str, str | None], r
 def place(
     connection: sa.Connection, request: Request, *, check: bool, proposal: t.Mapping[str, str] | None = None
 ) -> tuple[list[Result], list[dict[str, str]]]:
-    """Choose a provider for each machine and hold its room there; what can't be placed fails on its own. Returns
-    results and diffs.
+    """Choose a provider for each machine and hold room for it there. A machine that can't be placed fails alone.
 
-    :param check: choose only. :param proposal: as :func:`propose` returns it.
+    Returns results and diffs.
+
+    :param check: choose only, write nothing.
+    :param proposal: as :func:`propose` returns it.
     """
     batch = _read(connection, request, check=check)
     known, results = batch.known, batch.results
@@ -121,74 +147,69 @@ def place(
         answer, row = answers[position], known.rows.get(demand.key)
         results[position - 1] = _try(demand.name, functools.partial(_result, demand, answer, sites, row))
         if answer.provider is not None:
-            chosen.append((demand, row, answer.provider))
+            chosen.append(_Choice(demand, row, answer.provider, batch.images[position]))
     if not check:
-        images = [read_image(request.machines[position - 1]) for position in batch.demands]
-        _hold(connection, known, chosen, {image["digest"]: image for image in images if image.get("digest")}, request)
+        _hold(connection, known, chosen, request)
     diffs = []
-    for demand, row, provider in chosen:
-        before, after = {"provider": row["provider"] if row else None}, {"provider": provider}
+    for choice in chosen:
+        before, after = {"provider": choice.row["provider"] if choice.row else None}, {"provider": choice.provider}
         if before != after:
-            diffs.append(diff(f"place of machine {demand.name}", before, after))
+            diffs.append(diff(f"place of machine {choice.demand.name}", before, after))
     return results, diffs
-
-
-_Chosen = t.Sequence[t.Tuple[Demand, t.Optional[query.Row], str]]
 
 
 def _ensure_providers(
     connection: sa.Connection, providers: t.Sequence[Provider], names: set[str]
 ) -> dict[str, tuple[str, str | None]]:
-    """uuid and site's uuid of each named provider; those that the store doesn't have are made."""
-    sites = record.ensure_sites(connection, [provider.site for provider in providers])
+    """uuid and site's uuid of each named provider; missing ones are created."""
+    sites = writing.ensure_sites(connection, [provider.site for provider in providers])
     site_of = {provider.name: sites.get(provider.site or "") for provider in providers}
     hosts = {row["name"]: row["uuid"] for row in query.hosts(connection, names=names)}
-    new = [
-        {"uuid": record.new_uuid(), "name": name, "kind": "provider", "site": site_of[name]}
-        for name in sorted(names - set(hosts))
-    ]
-    record.add_hosts(connection, new)
-    hosts.update({row["name"]: row["uuid"] for row in new})
+    new = {name: writing.new_uuid() for name in sorted(names - set(hosts))}
+    writing.add_hosts(
+        connection,
+        [{"uuid": uuid, "name": name, "kind": "provider", "site": site_of[name]} for name, uuid in new.items()],
+    )
+    hosts.update(new)
     return {name: (hosts[name], site_of[name]) for name in names}
 
 
-def _hold(
-    connection: sa.Connection,
-    known: Known,
-    chosen: _Chosen,
-    images: t.Mapping[str, t.Mapping[str, t.Any]],
-    request: Request,
-) -> None:
-    """Write what was chosen, and what each future machine will take; writes nothing that is written already."""
-    hosts = _ensure_providers(connection, request.providers, {choice[2] for choice in chosen})
-    image_uuids = record.ensure_images(
-        connection, [dict(images[choice[0].use.digest]) for choice in chosen if choice[0].use.digest]
-    )
+def _new_image(image: Image) -> NewImage:
+    if image.digest is None:
+        return {}
+    return {"digest": image.digest, "name": image.name, "size": image.size, "virtual_size": image.virtual_size}
+
+
+def _hold(connection: sa.Connection, known: Known, chosen: t.Sequence[_Choice], request: Request) -> None:
+    """Write what was chosen, and what each future machine will take. Rows that are right already are not written."""
+    hosts = _ensure_providers(connection, request.providers, {choice.provider for choice in chosen})
+    image_uuids = writing.ensure_images(connection, [_new_image(choice.image) for choice in chosen])
     events = []
-    for demand, row, provider in chosen:
+    for choice in chosen:
+        row, provider, use = choice.row, choice.provider, choice.demand.use
         if row is None:
             continue
         uuid, site = hosts[provider]
         if row["provider"] != provider:
-            record.set_constituent(connection, row["uuid"], "provider", uuid)
-            record.update(connection, schema.HOST, row["uuid"], {"site": site})
+            writing.set_constituent(connection, row["uuid"], "provider", uuid)
+            writing.update(connection, schema.HOST, row["uuid"], {"site": site})
         if row["provider"] != provider or row["uuid"] in known.expired:
             events.append((row["uuid"], PLACED, {"provider": provider}))
         if row["future"]:
-            image = image_uuids.get(demand.use.digest or "")
+            image = image_uuids.get(use.digest or "")
             if image != row["image_uuid"]:
-                record.set_constituent(connection, row["uuid"], "image", image)
-            if row["disk"] != demand.use.disk:
-                record.update(connection, schema.HOST, row["uuid"], {"disk": demand.use.disk})
+                writing.set_constituent(connection, row["uuid"], "image", image)
+            if row["disk"] != use.disk:
+                writing.update(connection, schema.HOST, row["uuid"], {"disk": use.disk})
     _admit(connection, known, chosen, {name: uuid for name, (uuid, dummy) in hosts.items()}, request.now)
-    record.add_events(connection, events)
+    writing.add_events(connection, events)
 
 
-def _row_of(slot: Slot, provider: str) -> query.Row:
+def columns_of(slot: Slot) -> ReservationColumns:
+    """A reservation as columns of the store, all but its provider."""
     return {
         "machine": slot.key,
         "owner": slot.owner or "",
-        "provider": provider,
         "cpu_period_us": slot.period,
         "cpu_slice_us": slot.slice,
         "memory": slot.memory,
@@ -197,26 +218,31 @@ def _row_of(slot: Slot, provider: str) -> query.Row:
     }
 
 
-def _admit(connection: sa.Connection, known: Known, chosen: _Chosen, hosts: t.Mapping[str, str], now: str) -> None:
-    """The reservations of these machines become what their orders say now."""
+def _admit(
+    connection: sa.Connection, known: Known, chosen: t.Iterable[_Choice], hosts: t.Mapping[str, str], now: str
+) -> None:
+    """Write the reservations that the orders of these machines ask for now.
+
+    :param hosts: uuids of providers by name.
+    """
     have = {row["machine"]: row for row in known.reservations if row["machine"]}
     gone, new = [], []
-    for demand, row, provider in chosen:
-        if row is None:
+    for choice in chosen:
+        if choice.row is None:
             continue
-        wanted = _row_of(demand.slot, hosts[provider]) if demand.slot else None
-        old = have.get(demand.key)
-        same = (
-            old is not None
-            and wanted is not None
-            and all(
-                old["provider_uuid" if column == "provider" else column] == value for column, value in wanted.items()
-            )
-        )
-        if old is not None and not same:
+        slot, provider, old = choice.demand.slot, hosts[choice.provider], have.get(choice.demand.key)
+        wanted = columns_of(slot) if slot else None
+        if old is not None and wanted is not None and old["provider_uuid"] == provider and _contains(old, wanted):
+            continue
+        if old is not None:
             gone.append(old["uuid"])
-        if wanted is not None and not same:
-            new.append({"uuid": record.new_uuid(), **wanted, "state": "admitted", "created": now})
-    record.delete(connection, gone)
-    record.add_objects(connection, "reservation", new)
-    record.insert(connection, schema.RESERVATION, new)
+        if wanted is not None:
+            more = {"uuid": writing.new_uuid(), "provider": provider, "state": "admitted", "created": now}
+            new.append({**wanted, **more})
+    writing.delete(connection, gone)
+    writing.add_objects(connection, "reservation", new)
+    writing.insert(connection, schema.RESERVATION, new)
+
+
+def _contains(row: t.Mapping[str, object], columns: t.Mapping[str, object]) -> bool:
+    return all(row[column] == value for column, value in columns.items())

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What placement reckons with: bounds, machines to be placed, providers as measured (pure)."""
+"""The records of placement: rules, what a machine takes, reservations, demands, providers (pure)."""
 
 from __future__ import annotations
 
@@ -12,34 +12,32 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import FOREVER
 
 ARCHITECTURE = "x86_64"
-"""What an image is made for that doesn't say it."""
+"""The architecture of an image that doesn't name one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """Bounds: bytes of memory left to each provider itself, how much more than it has a provider may promise of CPUs,
-    memory and disk, and which part of its CPUs may be reserved."""
+    """What a provider may promise."""
 
-    host_reserve: int = 256 * 2**20
-    cpu_overcommit: float = 16.0
-    memory_overcommit: float = 1.0
-    disk_overcommit: float = 1.0
-    reservation_bound: float = 0.9
+    host_reserve: int = 256 * 2**20  # bytes of memory that are left to the provider itself
+    cpu_overcommit: float = 16.0  # virtual CPUs for each CPU
+    memory_overcommit: float = 1.0  # bytes for each byte
+    disk_overcommit: float = 1.0  # bytes for each byte
+    reservation_bound: float = 0.9  # the part of the CPUs that may be reserved
 
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """What a machine takes: CPUs, bytes of memory, bytes of disk, and its image's layer (counted once a provider, if
-    not there)."""
+    """What a machine takes of a provider."""
 
-    cpus: int
-    memory: int
-    disk: int
-    digest: str | None = None
-    layer_size: int = 0
+    cpus: int  # virtual CPUs
+    memory: int  # bytes
+    disk: int  # bytes, without its image's layer
+    digest: str | None = None  # of its image's layer, which machines of a provider share
+    layer_size: int = 0  # bytes
 
     def beyond(self, other: Use) -> Use:
-        """How much more this is than ``other``; its layer is there already."""
+        """How much more this is than ``other``; the layer doesn't count."""
         return Use(max(0, self.cpus - other.cpus), max(0, self.memory - other.memory), max(0, self.disk - other.disk))
 
     def __bool__(self) -> bool:
@@ -48,41 +46,40 @@ class Use:
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """A reservation on a provider: ``slice`` of CPU time in each ``period`` (microseconds, of all its virtual CPUs
-    together) and bytes of memory, from ``begin`` until before ``end``. ``key`` is its machine's; one without a machine
-    is its owner's floor there."""
+    """A reservation on a provider. One without a machine is a floor: it is kept for its owner's machines to come."""
 
-    key: str | None
+    key: str | None  # of its machine
     owner: str | None
-    period: int
-    slice: int
-    memory: int
+    period: int  # microseconds
+    slice: int  # microseconds of CPU time in each period, of all its virtual CPUs together
+    memory: int  # bytes
     begin: str
-    end: str = FOREVER
+    end: str = FOREVER  # excluded
 
     @property
     def rate(self) -> float:
-        """How many CPUs it takes."""
+        """The number of CPUs that it takes."""
         return self.slice / self.period if self.period else 0.0
 
     def at(self, time: str) -> bool:
-        """Whether it holds at this time."""
+        """Whether it is in force at this time."""
         return self.begin <= time < self.end
 
 
 @dataclasses.dataclass(frozen=True)
 class Demand:
-    """A machine to be placed, or placed already. ``key`` is its uuid (its name before it has one), ``at`` the provider
-    that the store has for it. ``affinity`` and ``anti_affinity`` are names of machines and ``tag:<tag>``, of the same
-    owner."""
+    """A machine to be placed, or placed already.
+
+    ``affinity`` and ``anti_affinity`` are names of machines and ``tag:<tag>``, of the same owner.
+    """
 
     name: str
-    key: str
+    key: str  # its uuid; made from its name before it has one
     use: Use
     architecture: str = ARCHITECTURE
     network: str | None = None
     goal: str = "balance"
-    at: str | None = None
+    at: str | None = None  # name of the provider that the store has for it
     exists: bool = False
     owner: str | None = None
     site: str | None = None
@@ -91,22 +88,19 @@ class Demand:
     affinity: frozenset[str] = frozenset()
     anti_affinity: frozenset[str] = frozenset()
     slot: Slot | None = None
-    home: str | None = None
+    home: str | None = None  # name of its owner's home
     extra_networks: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True)
 class Provider:
-    """A provider as it measured itself, sizes in bytes. ``networks`` is ``None`` where it doesn't list them; without
-    ``measured`` nothing is known of it. ``trouble`` is why it is not reachable. ``machines`` are the uuids of those
-    defined on it, which its allocations include. ``latency`` is one number, or one by home; ``speed`` is how many bytes
-    a second images come with."""
+    """A provider as it measured itself, sizes in bytes."""
 
     name: str
     site: str | None = None
     reachable: bool = True
-    trouble: str | None = None
-    measured: bool = True
+    trouble: str | None = None  # why it is not reachable
+    measured: bool = True  # False: it did not report all of the counts below
     architecture: str = ARCHITECTURE
     cpus: int = 0
     cpus_allocated: int = 0
@@ -116,25 +110,25 @@ class Provider:
     disk: int = 0
     disk_free: int = 0
     disk_allocated: int = 0
-    digests: frozenset[str] = frozenset()
-    networks: frozenset[str] | None = None
-    machines: frozenset[str] = frozenset()
-    running: frozenset[str] = frozenset()
+    digests: frozenset[str] = frozenset()  # of the layers that it has
+    networks: frozenset[str] | None = None  # None: it doesn't list them
+    machines: frozenset[str] = frozenset()  # uuids of those defined on it, which its allocations include
+    running: frozenset[str] = frozenset()  # uuids
     machine_types: frozenset[str] = frozenset()
     features: frozenset[str] = frozenset()
     price: float | None = None
-    latency: float | t.Mapping[str, float] | None = None
-    speed: float = 100e6
+    latency: float | t.Mapping[str, float] | None = None  # one number, or one by home
+    speed: float = 100e6  # bytes per second at which images arrive
 
     def latency_to(self, home: str | None) -> float | None:
-        """The latency to a home, or the one that is the same to all; ``None`` where it isn't known."""
+        """The latency to a home; ``None`` if it isn't known."""
         if isinstance(self.latency, t.Mapping):
             return self.latency.get(home or "")
         return self.latency
 
 
 def newest_machine_type(providers: t.Iterable[Provider]) -> str | None:
-    """The newest ``pc-q35`` machine type that all reachable providers have, so that machines can move between them."""
+    """The newest ``pc-q35`` machine type that all reachable providers have; with it machines can move between them."""
     types = [provider.machine_types for provider in providers if provider.reachable and provider.measured]
     versions = {}
     for name in frozenset.intersection(*types) if types else ():

@@ -1,14 +1,13 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is left to choose, as numbers: groups of machines, what each would cost on each provider, and a state that moves
-change (pure).
+"""Placement as an optimization problem: items (machines that stay together), rooms (providers), costs (pure).
 
-The cost is in points. A machine whose goal is price or interactivity costs up to ``FIRST`` for the provider that is
-worst for it; bringing an image costs ``SECOND`` a second; a provider that only machines to be packed would need costs
-``OPENING``; and ``EVEN`` times the number of providers weighs how uneven the shares of memory and CPU are, as a sum of
-standard deviations. So price and latency come first, then evenness, and an image's place decides between what is nearly
-as even.
+The cost is in points. A machine whose goal is price or interactivity costs up to ``FIRST`` on the provider that is
+worst for it. Transferring an image costs ``SECOND`` for each second. An idle provider that only machines with the goal
+``pack`` would use costs ``OPENING``. Unevenness is the sum of the standard deviations of the shares of memory and CPU;
+it costs ``EVEN`` times the number of providers. So price and latency come first, then evenness, and where images are
+decides between answers that are almost equally even.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ import math
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Board
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.greedy import goal_value
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import told
 
 UNPLACED, FIRST, OPENING, EVEN, SECOND = 1e9, 1e7, 1e6, 1e5, 100.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """How much the standard deviations of the providers' shares of memory and CPU, and of their numbers of machines,
-    count."""
+    """The weights of the standard deviations of the providers' shares of memory and CPU, and of their numbers of
+    machines."""
 
     memory: float = 1.0
     cpus: float = 1.0
@@ -36,43 +35,40 @@ class Weights:
 
 @dataclasses.dataclass
 class Item:
-    """Machines that go to one provider together; ``keys`` are theirs. ``rates`` are reserved CPUs and memory by moment,
-    ``cost`` the points of the providers that may hold it, by their number; ``alike`` is equal where items may stand for
-    each other, ``fence`` the keys of what can't share a provider, its own included."""
+    """Machines that go to one provider together; sizes in bytes."""
 
-    keys: tuple[str, ...]
+    keys: tuple[str, ...]  # of the machines
     cpus: int
     memory: int
     disk: int
-    layers: tuple[tuple[str, int], ...]
-    rates: tuple[tuple[int, float, int], ...]
-    cost: dict[int, float]
-    packed: bool
-    fence: frozenset[str]
-    alike: t.Any = None
+    layers: tuple[tuple[str, int], ...]  # digest and size
+    rates: tuple[tuple[int, float, int], ...]  # number of a moment, CPUs and memory that are reserved then
+    cost: dict[int, float]  # points, by the number of each room that may hold it
+    packed: bool  # whether the goal of all machines is pack
+    fence: frozenset[str]  # keys of machines that can't share a room, its own included; empty if there are none
+    alike: t.Hashable = None  # equal for items that can replace each other
 
 
 @dataclasses.dataclass
 class Room:
-    """One provider: what is free, what is used already, all that it has, the layers on it, and what reservations leave
-    by moment."""
+    """A provider; sizes in bytes."""
 
     name: str
-    cpus: int
-    memory: int
-    disk: int
-    used: tuple[float, float, float]
-    total: tuple[float, float, float]
-    layers: frozenset[str]
-    idle: bool
-    speed: float
-    rates: list[float]
-    pledges: list[int]
+    cpus: int  # free
+    memory: int  # free
+    disk: int  # free
+    used: tuple[float, float, float]  # memory, CPUs, machines
+    total: tuple[float, float, float]  # memory and CPUs that may be promised, and 1
+    layers: frozenset[str]  # digests
+    idle: bool  # whether there is no machine on it
+    speed: float  # bytes per second at which images arrive
+    rates: list[float]  # CPUs that can still be reserved, by the number of a moment
+    pledges: list[int]  # memory that can still be reserved, by the number of a moment
 
 
 @dataclasses.dataclass
 class Problem:
-    """Items, rooms, and the weights of evenness (memory, CPU, machines); all zero where nothing is to be even."""
+    """Items, rooms, and the weights of evenness (memory, CPU, machines), all zero if every machine is packed."""
 
     items: list[Item]
     rooms: list[Room]
@@ -80,9 +76,9 @@ class Problem:
 
 
 def _goal_costs(board: Board, demand: Demand) -> dict[str, float]:
-    """Points of each provider that isn't barred, by how far it is from the best for the machine's goal."""
+    """The points of each provider that isn't barred: the distance to the best one for the machine's goal."""
     names = [name for name in board.accounts if board.barred(name, demand) is None]
-    values = {name: told(board.providers[name], demand) for name in names}
+    values = {name: goal_value(board.providers[name], demand) for name in names}
     known = [value for value in values.values() if value is not None]
     least, span = min(known, default=0.0), (max(known, default=0.0) - min(known, default=0.0)) or 1.0
     matters = demand.goal in ("price", "interactivity") and bool(known)
@@ -91,19 +87,20 @@ def _goal_costs(board: Board, demand: Demand) -> dict[str, float]:
 
 
 class _Reader:
-    """Makes a problem of a board on which what stays has been settled."""
+    """Turns a settled board into a problem."""
 
     def __init__(self, board: Board, demands: t.Sequence[Demand], wanted: t.Sequence[t.Sequence[int]]) -> None:
         self.board = board
         self.demands = demands
         self.numbers = {name: number for number, name in enumerate(board.accounts)}
         self.wanted = wanted
-        self._costs: dict[t.Any, dict[str, float]] = {}
+        self._costs: dict[t.Hashable, dict[str, float]] = {}
         slots = [slot for account in board.accounts.values() for slot in account.slots]
         slots += [demand.slot for bundle in wanted for demand in (demands[index] for index in bundle) if demand.slot]
         self.moments = sorted({slot.begin for slot in slots})
 
     def costs(self, demand: Demand) -> dict[str, float]:
+        """The points of a machine by provider; computed once for machines that are alike."""
         bonds = self.board.bonds
         if demand.key in bonds.together or demand.key in bonds.apart:
             return _goal_costs(self.board, demand)
@@ -121,6 +118,7 @@ class _Reader:
         return self._costs[kind]
 
     def item(self, bundle: t.Sequence[int]) -> Item:
+        """A bundle as an item."""
         demands = [self.demands[index] for index in bundle]
         keys = tuple(demand.key for demand in demands)
         costs = [self.costs(demand) for demand in demands]
@@ -161,9 +159,9 @@ class _Reader:
         return item
 
     def room(self, name: str) -> Room:
+        """A provider as a room."""
         account, provider, rules = self.board.accounts[name], self.board.providers[name], self.board.rules
         free = account.free()
-        # What is promised is what isn't free of all that may be promised.
         whole = (provider.memory * rules.memory_overcommit, provider.cpus * rules.cpu_overcommit, 1.0)
         used = (
             provider.memory_allocated + account.sums.memory,
@@ -190,7 +188,7 @@ class _Reader:
 def read(
     board: Board, demands: t.Sequence[Demand], wanted: t.Sequence[t.Sequence[int]], weights: Weights = Weights()
 ) -> Problem:
-    """The problem of placing ``wanted`` (see :func:`solver.bundles`) on a settled board."""
+    """The problem of placing ``wanted`` (see :func:`greedy.bundles`) on a settled board."""
     reader = _Reader(board, demands, wanted)
     items = [reader.item(bundle) for bundle in wanted]
     even = not all(item.packed for item in items)
@@ -202,7 +200,7 @@ def read(
 
 
 class State:
-    """Which room each item is in (-1: none), and its cost, both kept while items move."""
+    """The room of each item (-1: none), and the cost, which is updated as items move."""
 
     def __init__(self, problem: Problem, where: t.Sequence[int]) -> None:
         self.problem = problem
@@ -222,7 +220,7 @@ class State:
                 self.put(number, room)
 
     def fits(self, number: int, target: int) -> bool:
-        """Whether the item, which is elsewhere, fits into the room."""
+        """Whether an item that is not in the room fits into it."""
         item, free = self.problem.items[number], self.free[target]
         if target not in item.cost or (item.cpus and item.cpus > free[0]) or (item.memory and item.memory > free[1]):
             return False
@@ -265,7 +263,7 @@ class State:
                 self.linear += sign * SECOND * size / room.speed
 
     def _opening(self, target: int) -> float:
-        """What it costs that an idle room is needed for machines to be packed alone."""
+        """The points of a room that was idle and is now used by packed machines only."""
         items = self.problem.items
         alone = (
             self.problem.rooms[target].idle
@@ -275,7 +273,7 @@ class State:
         return OPENING if alone else 0.0
 
     def put(self, number: int, target: int) -> None:
-        """Put an item that is nowhere into a room."""
+        """Put an item that is in no room into one."""
         self.linear -= self._opening(target) + UNPLACED
         self._shift(number, target, 1)
         self.inside[target].add(number)
@@ -293,7 +291,7 @@ class State:
         return source
 
     def bringing(self, number: int, target: int) -> float:
-        """The points of bringing the item's images to the room, if nothing else there needs them."""
+        """The points of transferring the item's images to the room, if nothing else there needs them."""
         room = self.problem.rooms[target]
         sizes = (size for digest, size in self.problem.items[number].layers if digest not in room.layers)
         return SECOND * sum(sizes) / room.speed
@@ -305,7 +303,7 @@ class State:
         return math.sqrt(max(0.0, self.squares[index] / rooms - mean * mean))
 
     def net(self, number: int, other: int | None = None) -> tuple[int, int, int]:
-        """Memory, CPUs and machines that go the one way when the item moves, or is exchanged with another one."""
+        """Memory, CPUs and machines that its room loses when the item moves, or is exchanged with another one."""
         item = self.problem.items[number]
         if other is None:
             return item.memory, item.cpus, len(item.keys)
@@ -313,7 +311,7 @@ class State:
         return item.memory - back.memory, item.cpus - back.cpus, len(item.keys) - len(back.keys)
 
     def uneven(self, source: int = 0, target: int = 0, net: tuple[int, int, int] | None = None) -> float:
-        """The weighted sum of standard deviations; with ``net`` as it would be once that has gone from ``source`` to
+        """The weighted sum of the standard deviations; with ``net``, after that much has moved from ``source`` to
         ``target``."""
         rooms, problem, total = max(1, len(self.problem.rooms)), self.problem, 0.0
         for index, weight in enumerate(problem.weights):
@@ -334,5 +332,5 @@ class State:
 
     @property
     def cost(self) -> float:
-        """All points."""
+        """The total cost in points."""
         return self.linear + EVEN * len(self.problem.rooms) * self.uneven()

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What owners may have in all: checked, compared with what the store says, written."""
+"""Quotas, what owners may have in total: read from options, compared with the store, written."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import schema, writing
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import check_text, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import ANYBODY, Quota
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.known import quotas
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.stored import quotas
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
 
@@ -24,16 +24,16 @@ if t.TYPE_CHECKING:
 _COUNTS, _SIZES = ("vcpus", "machines"), ("memory", "disk")
 
 
-def _count(value: t.Any, field: str) -> int:
+def _count(value: object, field: str) -> int:
     if isinstance(value, bool) or not str(value).isascii() or not str(value).isdigit() or int(str(value)[:12]) >= 2**31:
         raise GridError(
             "invalid_quota", f"{field} {shorten(value)} is not a number", remedy="Give a whole number from 0"
         )
-    return int(value)
+    return int(str(value))
 
 
-def read_quota(given: t.Any, *, absent: bool) -> tuple[str, Quota]:
-    """An owner, or ``*`` for those without a quota of their own, and what he may have.
+def read_quota(given: object, *, absent: bool) -> tuple[str, Quota]:
+    """An owner, or ``*`` for those without a quota of their own, and the quota.
 
     :raises GridError: ``invalid_quota``, ``invalid_owner``, ``invalid_size``.
     """
@@ -50,13 +50,13 @@ def read_quota(given: t.Any, *, absent: bool) -> tuple[str, Quota]:
 
 
 def serve(
-    connection: sa.Connection, entries: t.Sequence[t.Any], *, absent: bool, check: bool
+    connection: sa.Connection, entries: t.Sequence[object], *, absent: bool, check: bool
 ) -> tuple[list[Result], list[dict[str, str]]]:
     """Set or remove quotas; a bad entry fails alone. Returns results and diffs."""
     have = quotas(connection)
     diffs: list[dict[str, str]] = []
 
-    def one(given: t.Any) -> Result:
+    def one(given: object) -> Result:
         owner, wanted = read_quota(given, absent=absent)
         before, after = have.get(owner), None if absent else wanted
         if before == after:
@@ -65,7 +65,7 @@ def serve(
         if not check:
             connection.execute(table.delete().where(table.c.owner == owner))
             if after is not None:
-                record.insert(connection, table, [{"owner": owner, **dataclasses.asdict(after)}])
+                writing.insert(connection, table, [{"owner": owner, **dataclasses.asdict(after)}])
         if after is None:
             have.pop(owner)
         else:

@@ -1,11 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A more even allocation with a bounded number of moves (pure).
+"""Rebalancing: a more even allocation with a limited number of moves (pure).
 
-Each machine that ends elsewhere is one move. Choosing the best single move, and then the next best, gets stuck where
-two machines should change places; here all moves are chosen together, by annealing, and put into an order in which each
-fits when its turn comes.
+Each machine that ends up on another provider is one move. Choosing the best single move again and again gets stuck
+where two machines should change places. Here all moves are chosen together, by simulated annealing, and then put into
+an order in which each fits when its turn comes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.problem import Problem, State
 
 Move = t.Tuple[int, int]
-"""The number of an item and the number of the room that it goes to."""
+"""The number of an item, and the number of the room that it moves to."""
 
 STEPS = 200000
 
 
 class _Plan:
-    """A state, and which items are away from home."""
+    """A state, and the items that are not in their original room (their home)."""
 
     def __init__(self, problem: Problem, current: t.Sequence[int], most: int) -> None:
         self.state = State(problem, current)
@@ -32,6 +32,7 @@ class _Plan:
         self.away: list[int] = []
 
     def move(self, number: int, target: int) -> None:
+        """Move an item."""
         if self.state.where[number] != self.home[number]:
             self.away.remove(number)
         self.state.take(number)
@@ -40,7 +41,7 @@ class _Plan:
             self.away.append(number)
 
     def trade(self, number: int, other: int) -> None:
-        """Two items change places; nothing needs to fit in between."""
+        """Exchange two items; they needn't fit together in between."""
         room, there = self.state.where[number], self.state.where[other]
         for each in (number, other):
             if self.state.where[each] != self.home[each]:
@@ -52,13 +53,13 @@ class _Plan:
                 self.away.append(each)
 
     def allowed(self, number: int, target: int) -> bool:
-        """Whether the item may go there without one move too many."""
+        """Whether the item may move there without exceeding the number of moves."""
         new = self.state.where[number] == self.home[number] and target != self.home[number]
         return not new or len(self.away) < self.most
 
 
 def _first(plan: _Plan, movable: t.Sequence[int]) -> bool:
-    """Make the best single move that there is; ``False`` if none makes it better."""
+    """Make the best single move; ``False`` if no move is an improvement."""
     state, best = plan.state, None
     least = state.uneven() - 1e-12
     for number in movable:
@@ -80,8 +81,8 @@ def _accepts(plan: _Plan, after: float, dice: random.Random, heat: float) -> boo
 
 
 def _trade(plan: _Plan, dice: random.Random, heat: float) -> None:
-    """Another item of its home goes instead of one that is away, or two that are away change places: no move more, none
-    less."""
+    """Exchange an item that is away with another one that is away, or with one that is still in its home. The number of
+    moves stays the same."""
     state = plan.state
     number = dice.choice(plan.away)
     room = state.where[number]
@@ -111,7 +112,7 @@ def _trade(plan: _Plan, dice: random.Random, heat: float) -> None:
 
 
 def _step(plan: _Plan, dice: random.Random, movable: t.Sequence[int], heat: float) -> None:
-    """One attempt: a trade, or an item moves; where that would be one move too many, another one goes home for it."""
+    """One attempt: a trade, or a move of an item. If that were a move too many, another item goes home."""
     state, back = plan.state, None
     if plan.away and dice.random() < 0.6:
         _trade(plan, dice, heat)
@@ -124,7 +125,7 @@ def _step(plan: _Plan, dice: random.Random, movable: t.Sequence[int], heat: floa
     if not plan.allowed(number, target):
         back = dice.choice(plan.away)
         there = state.where[back]
-        # Most of these make it worse by far: only a look first.
+        # Most of these are much worse: estimate first.
         if state.uneven(source, target, state.net(number)) > state.uneven() + 20 * heat and dice.random() < 0.9:
             return
         if not state.fits(back, plan.home[back]):
@@ -142,7 +143,7 @@ def _step(plan: _Plan, dice: random.Random, movable: t.Sequence[int], heat: floa
 
 
 def _ordered(problem: Problem, current: t.Sequence[int], wanted: t.Mapping[int, int]) -> list[Move]:
-    """The moves in an order in which each fits; those that only fit by a detour are left out."""
+    """The moves in an order in which each fits. Moves that would need a detour are left out."""
     state, waiting, moves = State(problem, current), dict(wanted), []
     while waiting:
         able = [number for number, target in waiting.items() if state.fits(number, target)]
@@ -160,11 +161,11 @@ def _ordered(problem: Problem, current: t.Sequence[int], wanted: t.Mapping[int, 
 def rebalance(
     problem: Problem, current: t.Sequence[int], max_moves: int, *, seed: int = 0, steps: int = STEPS
 ) -> list[Move]:
-    """At most ``max_moves`` moves to a more even allocation, in an order in which each fits; none if there is nothing
-    to gain.
+    """At most ``max_moves`` moves to a more even allocation, in an order in which each fits; none if there is no
+    improvement.
 
     :param current: the room of each item.
-    :param steps: how much is tried; the same input and seed have the same answer.
+    :param steps: the number of attempts; the same input and seed have the same answer.
     """
     plan, dice = _Plan(problem, current, max_moves), random.Random(seed)
     movable = [number for number, item in enumerate(problem.items) if len(item.cost) > 1]
@@ -172,11 +173,11 @@ def rebalance(
         return []
     start = plan.state.uneven()
     pairs = sum(len(problem.items[number].cost) for number in movable)
-    # The best single moves first, as far as looking at all of them doesn't take more than the annealing.
+    # The best single moves first, as long as trying all of them takes no longer than the annealing.
     while len(plan.away) < max_moves and pairs * (len(plan.away) + 1) <= steps * 2 and _first(plan, movable):
         pass
     best, answer = plan.state.uneven(), list(plan.state.where)
-    # About what one machine more or less on a provider makes.
+    # About the difference that one machine on a provider makes.
     heat = start / max(1, len(problem.rooms)) / 4
     for step in range(steps):
         _step(plan, dice, movable, heat * (1 - step / steps) ** 2)

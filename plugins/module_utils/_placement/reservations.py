@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What owners have reserved on providers for machines to come: admitted or refused, written."""
+"""Reservations of owners on providers, for machines to come: read from options, admitted or refused, written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema, writing
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.records import ReservationRow
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import (
     check_text,
     parse_reservation,
@@ -18,9 +19,10 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec i
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.account import Account
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Board
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.known import Known, read_known, slot_of_row
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.holding import columns_of
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.inputs import read_provider
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Rules, Slot
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.reading import read_provider
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.stored import Known, read_known, slot_of_row
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size, parse_size
 
@@ -31,9 +33,8 @@ _FIELDS = ("owner", "provider", "period", "slice", "cpus", "memory", "from", "to
 _MOST_CPUS = 4096
 
 
-def read_reservation(given: t.Any, *, absent: bool) -> tuple[str, Slot]:
-    """The provider and what is reserved there; ``from`` and ``to`` are needed, period and slice only where something is
-    to be reserved.
+def read_reservation(given: object, *, absent: bool) -> tuple[str, Slot]:
+    """The name of the provider and what is reserved there. A reservation to be given up needs no period and slice.
 
     :raises GridError: ``invalid_reservation``, ``invalid_owner``, and as :func:`parse_reservation`.
     """
@@ -67,7 +68,7 @@ def read_reservation(given: t.Any, *, absent: bool) -> tuple[str, Slot]:
 
 
 class _Ledger:
-    """The providers as the store knows them, with all that is held and reserved."""
+    """The providers as the store knows them, with everything that is held and reserved on them."""
 
     def __init__(self, connection: sa.Connection, known: Known, rules: Rules) -> None:
         self.known = known
@@ -80,7 +81,7 @@ class _Ledger:
                 defined.setdefault(row["provider"], set()).add(uuid)
         self.board = Board((), providers, known.past(()), rules)
         for name, account in self.board.accounts.items():
-            # What exists is in the provider's own measurements.
+            # What exists is included in the provider's own measurements.
             for uuid in defined.get(name, ()):
                 whole = known.uses[uuid]
                 account.hold(
@@ -88,7 +89,10 @@ class _Ledger:
                 )
 
     def account(self, name: str) -> Account:
-        """A provider's account. :raises GridError: ``unknown_provider``, ``provider_unmeasured``."""
+        """A provider's account.
+
+        :raises GridError: ``unknown_provider``, ``provider_unmeasured``.
+        """
         account = self.board.accounts.get(name)
         if account is None:
             raise GridError(
@@ -105,14 +109,18 @@ class _Ledger:
         return account
 
     def admit(self, name: str, slot: Slot) -> None:
-        """Count the reservation. :raises GridError: ``reservation_refused``."""
+        """Count the reservation.
+
+        :raises GridError: ``reservation_refused``, and as :meth:`account`.
+        """
         account = self.account(name)
         reason = account.refuse(slot)
         if reason is None:
             account.reserve(slot)
             free = account.free()
             if free.memory < 0:
-                reason = f"needs {format_size(slot.memory)} of memory, {format_size(max(0, free.memory + slot.memory))} are not taken"
+                left = format_size(max(0, free.memory + slot.memory))
+                reason = f"needs {format_size(slot.memory)} of memory, {left} are not taken"
             elif free.cpus < 0:
                 reason = f"needs {slot.rate:.3g} CPUs, which what runs there leaves no room for"
             if reason is not None:
@@ -127,18 +135,30 @@ class _Ledger:
             )
 
 
-def _same_time(row: query.Row, name: str, slot: Slot) -> bool:
+def _same_time(row: ReservationRow, name: str, slot: Slot) -> bool:
     mine = row["machine"] is None and row["provider"] == name and row["owner"] == slot.owner
     return mine and (row["begin"], row["end"]) == (slot.begin, slot.end)
 
 
-def _shown(slot: Slot | None) -> dict[str, t.Any] | None:
+def _shown(slot: Slot | None) -> dict[str, int] | None:
     return None if slot is None else {"period": slot.period, "slice": slot.slice, "memory": slot.memory}
+
+
+def _write(connection: sa.Connection, old: ReservationRow | None, new: ReservationRow | None) -> None:
+    """Replace a reservation."""
+    rows = [] if new is None else [{**_columns(new), "provider": new["provider_uuid"]}]
+    writing.delete(connection, [old["uuid"]] if old else [])
+    writing.add_objects(connection, "reservation", rows)
+    writing.insert(connection, schema.RESERVATION, rows)
+
+
+def _columns(row: ReservationRow) -> dict[str, object]:
+    return {column: value for column, value in row.items() if column != "provider_uuid"}
 
 
 def serve(
     connection: sa.Connection,
-    entries: t.Sequence[t.Any],
+    entries: t.Sequence[object],
     rules: Rules,
     *,
     absent: bool,
@@ -146,62 +166,60 @@ def serve(
     hold: int,
     now: str,
 ) -> tuple[list[Result], list[dict[str, str]]]:
-    """Reserve, change or give up; what can't be admitted fails alone. Returns results and diffs."""
+    """Reserve, change or give up; what can't be admitted fails alone. Returns results and diffs.
+
+    :param check: decide only, write nothing.
+    :param hold: seconds for which room is held for a future machine.
+    """
     ledger = _Ledger(connection, read_known(connection, hold=hold, now=now), rules)
     rows = list(ledger.known.reservations)
     diffs: list[dict[str, str]] = []
 
-    def one(given: t.Any) -> Result:
-        name, slot = read_reservation(given, absent=absent)
+    def replace(name: str, old: Slot | None, new: Slot | None) -> None:
+        """Count the new reservation instead of the old one. If it is refused, the old one counts as before."""
+        if new is not None and new.end <= now:
+            raise GridError(
+                "reservation_over", f"it would have ended at {new.end}", remedy="Give a time in to that is to come"
+            )
         account = ledger.account(name)
-        row = next((row for row in rows if _same_time(row, name, slot)), None)
-        old = slot_of_row(row) if row else None
-        told = {"owner": slot.owner, "provider": name, "from": slot.begin, "to": slot.end}
-        if old == (None if absent else slot):
-            return {**told, "uuid": row["uuid"] if row else None}
         if old is not None:
             account.withdraw(old)
-        new = None
-        if not absent:
-            if slot.end <= now:
-                raise GridError(
-                    "reservation_over", f"it would have ended at {slot.end}", remedy="Give a time in to that is to come"
-                )
-            try:
-                ledger.admit(name, slot)
-            except GridError:
-                if old is not None:
-                    account.reserve(old)
-                raise
+        if new is None:
+            return
+        try:
+            ledger.admit(name, new)
+        except GridError:
+            if old is not None:
+                account.reserve(old)
+            raise
+
+    def one(given: object) -> Result:
+        name, slot = read_reservation(given, absent=absent)
+        ledger.account(name)
+        row = next((row for row in rows if _same_time(row, name, slot)), None)
+        old, wanted = slot_of_row(row) if row else None, None if absent else slot
+        about = {"owner": slot.owner, "provider": name, "from": slot.begin, "to": slot.end}
+        if old == wanted:
+            return {**about, "uuid": row["uuid"] if row else None}
+        replace(name, old, wanted)
+        new: ReservationRow | None = None
+        if wanted is not None:
             new = {
-                "uuid": record.new_uuid(),
-                "machine": None,
-                "owner": slot.owner,
-                "provider": ledger.uuids[name],
-                "cpu_period_us": slot.period,
-                "cpu_slice_us": slot.slice,
-                "memory": slot.memory,
-                "begin": slot.begin,
-                "end": slot.end,
+                **columns_of(wanted),
+                "uuid": writing.new_uuid(),
+                "provider": name,
+                "provider_uuid": ledger.uuids[name],
                 "state": "admitted",
                 "created": now,
             }
+            rows.append(new)
         if row is not None:
             rows.remove(row)
-        if new is not None:
-            rows.append({**new, "provider": name})
         if not check:
-            record.delete(connection, [row["uuid"]] if row else [])
-            record.add_objects(connection, "reservation", [new] if new else [])
-            record.insert(connection, schema.RESERVATION, [new] if new else [])
-        diffs.append(
-            diff(
-                f"reservation of {slot.owner} on {name} from {slot.begin} to {slot.end}",
-                _shown(old),
-                _shown(None if absent else slot),
-            )
-        )
-        return {**told, "uuid": new["uuid"] if new and not check else None, "changed": True}
+            _write(connection, row, new)
+        subject = f"reservation of {slot.owner} on {name} from {slot.begin} to {slot.end}"
+        diffs.append(diff(subject, _shown(old), _shown(wanted)))
+        return {**about, "uuid": new["uuid"] if new and not check else None, "changed": True}
 
     return [
         attempt(f"entry {position}", functools.partial(one, given), kind="reservation", tried="admit the reservation")

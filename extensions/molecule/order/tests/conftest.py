@@ -28,7 +28,8 @@ def rows(build):
 def orders(rows):
     """Each ordered machine's uuid, owner and specification, by name."""
     found = rows(
-        "SELECT host.name, host.uuid, host.state, orders.owner, orders.spec, orders.generation FROM orders JOIN host USING (uuid)"
+        "SELECT host.name, host.uuid, host.state, orders.owner, orders.spec, orders.generation FROM orders JOIN "
+        "host USING (uuid)"
     )
     return {row["name"]: dict(row, spec=json.loads(row["spec"])) for row in found}
 

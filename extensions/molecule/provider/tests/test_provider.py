@@ -124,7 +124,10 @@ def test_certificates_are_good_for_libvirt_over_tls(host, connect, over_tls):
 def export(host):
     """A disk that QEMU's own user exports over TLS."""
     creds = "tls-creds-x509,id=tls,endpoint=server,dir=/etc/pki/qemu,verify-peer=on"
-    nbd = f"qemu-nbd --object {creds} --tls-creds tls --persistent --read-only --export-name disk --format raw --port 10809 /var/tmp/mol.raw"
+    nbd = (
+        f"qemu-nbd --object {creds} --tls-creds tls --persistent --read-only --export-name disk --format raw "
+        f"--port 10809 /var/tmp/mol.raw"
+    )
     host.check_output("truncate --size 1M /var/tmp/mol.raw && chmod 0644 /var/tmp/mol.raw")
     host.check_output(f"systemd-run --collect --unit=mol-export --property=User=libvirt-qemu {nbd}")
     host.check_output("for i in $(seq 50); do ss -Htln 'sport = 10809' | grep -q . && exit 0; sleep 0.1; done; exit 1")
@@ -150,7 +153,8 @@ def test_qemu_need_not_search_for_a_prime_before_it_answers_by_tls(host):
     spoiled = "d=$(mktemp -d) && cp /etc/pki/qemu/* $d && echo none >$d/dh-params.pem"
     creds = "--object tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,dir=$d"
     run = host.run(
-        f"{spoiled} && truncate --size 1M $d/disk && qemu-img info {creds} --image-opts driver=raw,file.filename=$d/disk; c=$?; rm -rf $d; exit $c"
+        f"{spoiled} && truncate --size 1M $d/disk && qemu-img info {creds} --image-opts "
+        f"driver=raw,file.filename=$d/disk; c=$?; rm -rf $d; exit $c"
     )
     assert run.rc != 0 and "DH" in run.stderr
 

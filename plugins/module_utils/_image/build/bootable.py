@@ -1,10 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A bootable disk out of a tree, a kernel and an initramfs: no loop device, no mount, no device mapper.
+"""Makes a bootable disk from a tree, a kernel and an initramfs, without loop devices, mounts or the device mapper.
 
-The disk has an MBR with the Syslinux boot code, a FAT partition with Syslinux, the kernel and the initramfs, and an ext4
-partition with the tree. Every part is written into one sparse file at its offset.
+The disk has an MBR with the Syslinux boot code, a FAT partition with Syslinux, the kernel and the initramfs, and an
+ext4 partition with the tree. Every part is written into one sparse file at its offset.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import os
 import typing as t
 import uuid
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._command import bound_command
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import tool
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
 
 MIB = 2**20
@@ -24,12 +24,12 @@ BOOT_LABEL = "BOOT"
 MBR_CODE = ("/usr/lib/syslinux/mbr/mbr.bin", "/usr/lib/SYSLINUX/mbr.bin", "/usr/share/syslinux/mbr.bin")
 MBR_CODE_SIZE = 440  # the partition table and the disk's signature follow
 
-# RFC 9562, section 5.5: identifiers that follow from what they name. The root file system's follows from the recipe.
+# The name space of the root file systems' UUIDs, which are computed from the recipe's digest (RFC 9562, section 5.5).
 _ROOT = uuid.UUID("3b0dd7a1-55a4-4be5-9f5e-5a5b5a9f4f0e")
 
 
 class Layout(t.NamedTuple):
-    """Where the parts of a disk lie, in bytes, all whole MiB."""
+    """The partitions of a disk: offsets and sizes in bytes, all whole MiB."""
 
     size: int
     boot_start: int
@@ -39,15 +39,15 @@ class Layout(t.NamedTuple):
 
 
 def plan_layout(size: int, boot_content: int, tree_content: int) -> Layout:
-    """Offsets for a disk of ``size`` bytes (pure).
+    """Lay out a disk of ``size`` bytes (pure).
 
-    The boot partition has room for the files of one kernel twice, so that a newer one can be put beside them.
+    The boot partition has room for two kernels, so that a newer one can be put beside the first.
 
     :raises GridError: ``image_too_small`` where the content doesn't fit, with the smallest size that may.
     """
     boot = max(16 * MIB, _up(2 * boot_content + 4 * MIB))
     root_start = MIB + boot
-    # An ext4 file system costs inodes, a journal and bitmaps beside the files
+    # Beside the files, ext4 needs space for inodes, a journal and bitmaps
     needed = root_start + _up(tree_content + tree_content // 10 + 16 * MIB)
     if size < needed:
         raise GridError(
@@ -64,7 +64,7 @@ def _up(size: int) -> int:
 
 
 def root_uuid(recipe_digest: str) -> str:
-    """The identifier of the root file system of images of one recipe (pure)."""
+    """The UUID of the root file system of a recipe's images (pure)."""
     return str(uuid.uuid5(_ROOT, recipe_digest))
 
 
@@ -86,7 +86,7 @@ def boot_menu(root: str, cmdline: str) -> str:
 
 
 def tree_size(tree: str) -> int:
-    """Bytes that the files of a tree take in blocks of 4 KiB."""
+    """Bytes of the files of a tree, each rounded up to blocks of 4 KiB."""
     total = 0
     for top, dirs, files in os.walk(tree):
         total += sum(_up4(os.lstat(os.path.join(top, name)).st_size) for name in files) + 4096 * (len(dirs) + 1)
@@ -98,25 +98,35 @@ def _up4(size: int) -> int:
 
 
 def make_disk(
-    target: str, work: str, *, size: int, tree: str, kernel: str, initramfs: str, root: str, cmdline: str, progress: Progress
+    target: str,
+    work: str,
+    *,
+    size: int,
+    tree: str,
+    kernel: str,
+    initramfs: str,
+    root: str,
+    cmdline: str,
+    progress: Progress,
 ) -> None:
     """Write the disk as a sparse raw file.
 
-    :param target: the file to be made. :param work: a directory for small files. :param root: the root file system's uuid.
+    :param target: the file to make. :param work: a directory for small files.
+    :param root: the UUID of the root file system. :param cmdline: of the kernel.
     :raises GridError: ``image_too_small``, ``disk_failed``, ``program_missing``.
     """
     layout = plan_layout(size, os.path.getsize(kernel) + os.path.getsize(initramfs), tree_size(tree))
     progress.stage("disk")
     with open(target, "wb") as stream:
         stream.truncate(layout.size)
-    tool(
+    bound_command(
         ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", target],
         input=partition_table(layout).encode(),
         code="disk_failed",
     )
     _write_boot_code(target)
     _fill_boot(target, work, layout, {"vmlinuz": kernel, "initrd.img": initramfs}, boot_menu(root, cmdline))
-    tool(
+    bound_command(
         ["mke2fs", "-q", "-F", "-t", "ext4", "-m", "1", "-L", "root", "-U", root, "-d", tree]
         + [
             "-E",
@@ -136,7 +146,8 @@ def _write_boot_code(target: str) -> None:
         raise GridError(
             "program_missing",
             "the boot code of Syslinux is not installed",
-            remedy="Install the Debian package syslinux-common, or run the playbook virtuoso.grid.setup on this host, which does",
+            remedy="Install the Debian package syslinux-common, or run the playbook virtuoso.grid.setup on this host, "
+            "which does",
         )
     with open(path, "rb") as source, open(target, "r+b") as stream:
         stream.write(source.read(MBR_CODE_SIZE))
@@ -148,7 +159,7 @@ def _fill_boot(target: str, work: str, layout: Layout, files: t.Mapping[str, str
     with open(config, "w", encoding="ascii") as stream:
         stream.write(menu)
     quiet = {"MTOOLS_SKIP_CHECK": "1"}
-    tool(
+    bound_command(
         [
             "mformat",
             "-i",
@@ -169,5 +180,5 @@ def _fill_boot(target: str, work: str, layout: Layout, files: t.Mapping[str, str
         code="disk_failed",
     )
     for name, path in {**files, "syslinux.cfg": config}.items():
-        tool(["mcopy", "-i", at, path, f"::/{name}"], env=quiet, code="disk_failed")
-    tool(["syslinux", "--install", "--offset", str(layout.boot_start), target], env=quiet, code="disk_failed")
+        bound_command(["mcopy", "-i", at, path, f"::/{name}"], env=quiet, code="disk_failed")
+    bound_command(["syslinux", "--install", "--offset", str(layout.boot_start), target], env=quiet, code="disk_failed")

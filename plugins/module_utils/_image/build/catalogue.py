@@ -1,7 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One entry of the catalogue: what an image is made of and what it is called, checked and canonical (pure but for one stat)."""
+"""Checks one entry of the catalogue of images: what an image is called and what it is made from.
+
+Pure, except that the size and time of a source that is a file are looked up.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,54 @@ import stat
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.recipe import Recipe, parse_recipe
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.header import FORMATS, MAX_VIRTUAL_SIZE
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.recipe import parse_recipe
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import recipe_digest, version_of
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import check, check_path, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
 
-Source = t.Dict[str, t.Any]
+
+class BlankSource(t.TypedDict):
+    """An empty disk; ``size`` in bytes, whole MiB."""
+
+    type: t.Literal["blank"]
+    size: int
+
+
+class FileSource(t.TypedDict):
+    """A file of the image server; ``format`` is ``qcow2`` or ``raw``."""
+
+    type: t.Literal["file"]
+    path: str
+    format: str
+
+
+class UrlSource(t.TypedDict):
+    """A file from the network; ``checksum`` is ``sha256:`` and its digits."""
+
+    type: t.Literal["url"]
+    url: str
+    checksum: str
+    format: str
+
+
+class PackagesSource(Recipe):
+    """A recipe."""
+
+    type: t.Literal["packages"]
+
+
+Source = t.Union[BlankSource, FileSource, UrlSource, PackagesSource]
 
 BUILDER = 1
-"""Raised when the builder makes something else of the same recipe, so that images are built anew under another version."""
+"""To be raised when the builder makes something else from the same recipe. Images then get another version."""
 
 MIB = 2**20
 _FIELDS = ("name", "version", "user", "python", "source")
 
 
 class Wanted(t.NamedTuple):
-    """An image as it should be."""
+    """An image as it should be. ``recipe_digest`` is the digest of what it is made from."""
 
     name: str
     version: str
@@ -36,7 +70,7 @@ class Wanted(t.NamedTuple):
     recipe_digest: str
 
 
-def parse_entry(entry: t.Mapping[str, t.Any]) -> Wanted:
+def parse_entry(entry: t.Mapping[str, object]) -> Wanted:
     """Read one item of the module's ``images``.
 
     :raises GridError: ``invalid_image`` for wrong fields; ``invalid_name``, ``invalid_size``... for wrong values;
@@ -63,32 +97,41 @@ def parse_entry(entry: t.Mapping[str, t.Any]) -> Wanted:
     )
 
 
-def parse_source(source: t.Any) -> Source:
-    """Read an image's ``source``; every field of its type is there, sizes in bytes."""
-    kinds: dict[str, t.Callable[[dict[str, t.Any]], Source]] = {
+def stated_size(source: Source) -> int | None:
+    """The size of the disk in bytes, where the source says it."""
+    return source["size"] if source["type"] == "blank" or source["type"] == "packages" else None
+
+
+def parse_source(source: object) -> Source:
+    """Read an image's ``source``. :raises GridError: ``invalid_source``, ``invalid_recipe``, ``invalid_size``..."""
+    kinds: dict[str, t.Callable[[t.Mapping[str, object]], Source]] = {
         "blank": _blank,
         "file": _file,
         "url": _url,
-        "packages": parse_recipe,
+        "packages": lambda given: {"type": "packages", **parse_recipe(given)},
     }
-    kind = source.get("type") if isinstance(source, t.Mapping) else None
+    given = source if isinstance(source, t.Mapping) else {}
+    kind = given.get("type")
     if not isinstance(kind, str) or kind not in kinds:
         raise GridError(
             "invalid_source",
             f"the image's source has no known type: {shorten(kind)}",
             remedy=f"Give source.type, one of {', '.join(kinds)}",
         )
-    rest = {key: value for key, value in source.items() if key != "type" and value is not None}
-    return {"type": kind, **kinds[kind](rest)}
+    rest = {key: value for key, value in given.items() if key != "type" and value is not None}
+    return kinds[kind](rest)
 
 
-def _fields(kind: str, given: t.Mapping[str, t.Any], needed: t.Sequence[str], allowed: t.Sequence[str] = ()) -> None:
+def _fields(kind: str, given: t.Mapping[str, object], needed: t.Sequence[str], allowed: t.Sequence[str] = ()) -> None:
     missing = [key for key in needed if key not in given]
     unknown = sorted(str(key) for key in set(given) - {*needed, *allowed})
     if missing:
         remedy = f"A source of type {kind} takes {', '.join([*needed, *allowed])}"
         if missing == ["checksum"]:
-            remedy = "Give checksum: sha256:..., as the image's publisher tells it; nothing from the network is used without one"
+            remedy = (
+                "Give checksum: sha256:..., as the image's publisher tells it; "
+                "nothing from the network is used without one"
+            )
         raise GridError("invalid_source", f"{missing[0]} of the image's source is missing", remedy=remedy)
     if unknown:
         raise GridError(
@@ -98,48 +141,53 @@ def _fields(kind: str, given: t.Mapping[str, t.Any], needed: t.Sequence[str], al
         )
 
 
-def _format(given: t.Mapping[str, t.Any]) -> str:
+def _format(given: t.Mapping[str, object]) -> str:
     value = given.get("format", "qcow2")
-    if value not in FORMATS:
+    if not isinstance(value, str) or value not in FORMATS:
         raise GridError(
             "invalid_source",
             f"format {shorten(value)} is not known",
             remedy=f"Give one of {', '.join(FORMATS)}; convert other formats first",
         )
-    return t.cast(str, value)
+    return value
 
 
-def _blank(given: dict[str, t.Any]) -> Source:
+def _blank(given: t.Mapping[str, object]) -> BlankSource:
     _fields("blank", given, ["size"])
     size = parse_size(given["size"], "size of the image", minimum=MIB, maximum=MAX_VIRTUAL_SIZE)
-    return {"size": -(-size // MIB) * MIB}
+    return {"type": "blank", "size": -(-size // MIB) * MIB}
 
 
-def _file(given: dict[str, t.Any]) -> Source:
+def _file(given: t.Mapping[str, object]) -> FileSource:
     _fields("file", given, ["path"], ["format"])
-    return {"path": check_path("source", given["path"]), "format": _format(given)}
+    return {"type": "file", "path": check_path("source", given["path"]), "format": _format(given)}
 
 
-def _url(given: dict[str, t.Any]) -> Source:
+def _url(given: t.Mapping[str, object]) -> UrlSource:
     _fields("url", given, ["url", "checksum"], ["format"])
-    return {"url": check("url", given["url"]), "checksum": check("digest", given["checksum"]), "format": _format(given)}
+    return {
+        "type": "url",
+        "url": check("url", given["url"]),
+        "checksum": check("digest", given["checksum"]),
+        "format": _format(given),
+    }
 
 
-def _identity(source: Source) -> dict[str, t.Any]:
-    """What makes two sources the same: for packages also the builder, for a file its length and time of change."""
+def _identity(source: Source) -> t.Mapping[str, object]:
+    """What tells two sources apart: of packages also the builder, of a file its length and time of change."""
     if source["type"] == "packages":
         return {**source, "builder": BUILDER}
     if source["type"] == "file":
         facts = file_facts(source["path"])
         return {**source, "length": facts.st_size, "changed": facts.st_mtime_ns}
     if source["type"] == "url":
-        # The checksum says what it is; the same from another mirror is the same
-        return {key: source[key] for key in ("type", "checksum", "format")}
+        # The checksum identifies it, whichever mirror it comes from.
+        return {"type": source["type"], "checksum": source["checksum"], "format": source["format"]}
     return source
 
 
 def file_facts(path: str) -> os.stat_result:
-    """:raises GridError: ``source_missing`` where ``path`` is not a file that can be read."""
+    """The status of a source's file. :raises GridError: ``source_missing`` where it is not a file that can be read."""
     try:
         facts = os.stat(path)
     except OSError as exc:

@@ -1,32 +1,31 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image from the network: streamed into the staging directory, resumed after an interruption, never used unverified."""
+"""Downloads an image into the staging directory, resumes after an interruption, and verifies its checksum."""
 
 from __future__ import annotations
 
 import http.client
 import os
-import typing as t
 import urllib.error
 
 from ansible.module_utils.urls import open_url
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import check_space
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import file_digest
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import check_space
 
 SILENCE = 60
-"""Seconds without a byte after which a server counts as gone."""
+"""Seconds without a byte after which the server counts as gone."""
 
 _BLOCK = 2**18
 
 
 def fetch(url: str, checksum: str, target: str, progress: Progress) -> None:
-    """Make ``target`` the content of ``url``, whose SHA-256 is ``checksum`` (``sha256:...``).
+    """Download ``url`` to ``target`` and verify its SHA-256, ``checksum`` (``sha256:...``).
 
-    What ``target`` has already, from an earlier try, is not fetched again where the server can go on in the middle. A file
-    with another checksum is removed.
+    What an earlier try has left in ``target`` isn't fetched again where the server supports ranges. A file with another
+    checksum is removed.
 
     :raises GridError: ``source_unreachable``, ``source_missing``, ``checksum_mismatch``, ``disk_full``.
     """
@@ -40,7 +39,8 @@ def fetch(url: str, checksum: str, target: str, progress: Progress) -> None:
         raise GridError(
             "checksum_mismatch",
             f"{url} has the checksum {found}, not {checksum}; it was not used",
-            remedy="See that the address is right and that the checksum is the publisher's; if both are, don't trust the server",
+            remedy="See that the address is right and that the checksum is the publisher's; "
+            "if both are, don't trust the server",
             url=url,
             expected=checksum,
             found=found,
@@ -50,7 +50,7 @@ def fetch(url: str, checksum: str, target: str, progress: Progress) -> None:
 def _stream(url: str, there: int, target: str, progress: Progress) -> None:
     headers = {"Range": f"bytes={there}-"} if there else {}
     try:
-        # A redirection may lead to http and https only: urllib refuses others
+        # urllib follows redirections to http and https only.
         response = open_url(
             url, headers=headers, timeout=SILENCE, follow_redirects="safe", decompress=False, http_agent="virtuoso.grid"
         )
@@ -69,12 +69,15 @@ def _stream(url: str, there: int, target: str, progress: Progress) -> None:
                 done += len(block)
                 progress.bytes("download", done, total)
     except urllib.error.HTTPError as exc:
-        if exc.code == 416:  # what is there is not the beginning of what the server has
+        if exc.code == 416:  # the server's file is shorter than what is there
             os.unlink(target)
             return _stream(url, 0, target, progress)
         code = "source_missing" if exc.code in (401, 403, 404, 410) else "source_unreachable"
         raise GridError(
-            code, f"the server answered {exc.code} to {url}", remedy="Correct the address, or try again later", status=exc.code
+            code,
+            f"the server answered {exc.code} to {url}",
+            remedy="Correct the address, or try again later",
+            status=exc.code,
         ) from exc
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as exc:
         raise unreachable(url, exc) from exc
@@ -83,8 +86,8 @@ def _stream(url: str, there: int, target: str, progress: Progress) -> None:
     return None
 
 
-def unreachable(url: str, why: t.Any) -> GridError:
-    """The error for a server that doesn't answer, or stopped to."""
+def unreachable(url: str, why: object) -> GridError:
+    """The error for a server that doesn't answer, or has stopped to."""
     return GridError(
         "source_unreachable",
         f"{url} could not be fetched: {str(why)[:300]}",

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bring an image store to what is wanted: decide, then do."""
+"""The states ``present`` and ``absent`` of the module ``image``: decide what an image needs, then make or remove it."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ import os
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
-from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import disk_errors
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError, Result
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.catalogue import (
+    Wanted,
+    parse_entry,
+    stated_size,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.raw_disk import make
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot, taken
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.catalogue import Wanted, parse_entry
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import Manifest, reference
-from ansible_collections.virtuoso.grid.plugins.module_utils._names import check, shorten
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import disk_errors
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.add_layer import layer_of_raw, manifest_of
-
-Result = t.Dict[str, t.Any]
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot, taken
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import Manifest, Named, reference
+from ansible_collections.virtuoso.grid.plugins.module_utils._names import check, shorten
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 
 VERBS = {"blank": "create", "file": "import", "url": "download", "packages": "build"}
 
 
 def decide(wanted: Wanted, found: Manifest | None, complete: bool, same: Manifest | None) -> list[str]:
-    """What is to be done for an image (pure).
+    """The action that an image needs (pure).
 
     :param found: the manifest of its name and version. :param complete: whether the layers of ``found`` are there.
-    :param same: a manifest of any name that was made from the same recipe and is complete.
-    :returns: nothing; ``create``, ``import``, ``download`` or ``build``; ``name`` to name what is there; ``describe`` where only
-        user or interpreter differ.
+    :param same: a complete manifest of any name that was made from the same recipe.
+    :returns: nothing; ``create``, ``import``, ``download`` or ``build``; ``name`` where only the manifest is missing;
+        ``describe`` where only user or interpreter differ.
     :raises GridError: ``version_taken``.
     """
     if found is not None and found["recipe_digest"] != wanted.recipe_digest:
@@ -41,24 +43,28 @@ def decide(wanted: Wanted, found: Manifest | None, complete: bool, same: Manifes
 
 
 def ensure_present(
-    depot: Depot, entry: t.Mapping[str, t.Any], progress: Progress, check_mode: bool, assumed: list[Manifest] | None = None
+    depot: Depot,
+    entry: t.Mapping[str, object],
+    progress: Progress,
+    check_mode: bool,
+    assumed: list[Manifest] | None = None,
 ) -> Result:
-    """Have one image; the result of one entry, with ``diff``.
+    """Make one image if it is missing; the entry's result, with ``diff``.
 
-    :param assumed: in check mode, manifests that earlier entries of the same task would have made; the entry's own is added.
+    :param assumed: in check mode, the manifests that earlier entries of the same task would have made. The entry's own
+        is added; what isn't known of it beforehand is empty or 0.
     """
     wanted = parse_entry(entry)
     assumed = [] if assumed is None else assumed
     actions, manifest = _look(depot, wanted, assumed)
     before = shown(depot.manifest(wanted.name, wanted.version))
     if actions and check_mode:
-        unknown = {"layers": [None], "size": None, "virtual_size": wanted.source.get("size")}
-        assumed.append({**unknown, **(manifest or {}), **_named(wanted)})
+        assumed.append(_renamed(manifest or _unknown(wanted), wanted))
     elif actions:
         with disk_errors(depot.images):
             depot.prepare()
             with depot.job(_job(wanted)) as work:
-                # Another run may have made it while this one waited for the lock
+                # Another run may have made it while this one waited for the lock.
                 actions, manifest = _look(depot, wanted, [])
                 if actions:
                     manifest = _do(depot, wanted, actions[0], manifest, work, progress)
@@ -66,7 +72,9 @@ def ensure_present(
         **_result(depot, wanted, manifest),
         "changed": bool(actions),
         "actions": actions,
-        "diff": diff(f"image {reference(wanted.name, wanted.version)}", before, shown(_named(wanted))) if actions else None,
+        "diff": diff(f"image {reference(wanted.name, wanted.version)}", before, shown(named(wanted)))
+        if actions
+        else None,
     }
 
 
@@ -75,8 +83,10 @@ def _job(wanted: Wanted) -> str:
 
 
 def _look(depot: Depot, wanted: Wanted, assumed: t.Sequence[Manifest]) -> tuple[list[str], Manifest | None]:
-    """What to do, and the manifest to start from: the image's own, or one of the same recipe."""
-    found = next((item for item in reversed(assumed) if (item["name"], item["version"]) == (wanted.name, wanted.version)), None)
+    """The action, and the manifest to start from: the image's own, or one of the same recipe."""
+    found = next(
+        (item for item in reversed(assumed) if (item["name"], item["version"]) == (wanted.name, wanted.version)), None
+    )
     complete = found is not None
     if found is None:
         found = depot.manifest(wanted.name, wanted.version)
@@ -88,8 +98,8 @@ def _look(depot: Depot, wanted: Wanted, assumed: t.Sequence[Manifest]) -> tuple[
     return decide(wanted, found, complete, same), found if complete else same
 
 
-def _named(wanted: Wanted) -> Manifest:
-    """What a manifest says that doesn't come from its layers."""
+def named(wanted: Wanted) -> Named:
+    """What the image's manifest says that doesn't follow from its layers (pure)."""
     return {
         "name": wanted.name,
         "version": wanted.version,
@@ -99,44 +109,70 @@ def _named(wanted: Wanted) -> Manifest:
     }
 
 
+def _unknown(wanted: Wanted) -> Manifest:
+    """The manifest of an image that isn't made in check mode."""
+    return {
+        **named(wanted),
+        "layers": [],
+        "virtual_size": stated_size(wanted.source) or 0,
+        "size": 0,
+        "created": None,
+    }
+
+
+def _renamed(known: Manifest, wanted: Wanted) -> Manifest:
+    """A manifest of the same layers under the wanted name."""
+    return {
+        **named(wanted),
+        "layers": known["layers"],
+        "virtual_size": known["virtual_size"],
+        "size": known["size"],
+        "created": known["created"],
+    }
+
+
 def _do(depot: Depot, wanted: Wanted, action: str, known: Manifest | None, work: str, progress: Progress) -> Manifest:
     if action in ("describe", "name"):
-        manifest = {**t.cast(Manifest, known), **_named(wanted)}
-        depot.commit(manifest, {})
-        return manifest
+        renamed = _renamed(t.cast(Manifest, known), wanted)
+        depot.commit(renamed, {})
+        return renamed
     disk = make(wanted, work, progress)
     digest, made, index = layer_of_raw(disk, work, {}, None, progress)
     os.unlink(disk)
-    manifest = manifest_of(_named(wanted), [digest], index.virtual_size, os.path.getsize(made.path))
+    manifest = manifest_of(named(wanted), [digest], index.virtual_size, os.path.getsize(made.path))
     depot.commit(manifest, {digest: made})
     progress.stage("done")
     return manifest
 
 
 def _result(depot: Depot, wanted: Wanted, manifest: Manifest | None) -> Result:
-    digest = manifest["layers"][-1] if manifest else None
+    digest = manifest["layers"][-1] if manifest and manifest["layers"] else None
     return {
         "reference": reference(wanted.name, wanted.version),
         "version": wanted.version,
         "digest": digest,
         "layers": manifest["layers"] if digest and manifest else None,
         "path": depot.layer_path(digest) if digest else None,
-        "virtual_size": manifest["virtual_size"] if manifest else wanted.source.get("size"),
-        "size": manifest["size"] if manifest else None,
+        "virtual_size": manifest["virtual_size"] or None if manifest else stated_size(wanted.source),
+        "size": manifest["size"] or None if manifest else None,
         "user": wanted.user,
         "python": wanted.python,
         "recipe_digest": wanted.recipe_digest,
     }
 
 
-def find_present(depot: Depot, entry: t.Mapping[str, t.Any]) -> Result:
-    """An image that must be there already, because the entry doesn't say what to make it from.
+def find_present(depot: Depot, entry: t.Mapping[str, object]) -> Result:
+    """The result for an image that must be there already, because the entry doesn't say what to make it from.
 
     :param entry: ``name`` with ``version``, or ``digest``. :raises GridError: ``image_unknown``.
     """
     name, version, digest = entry.get("name"), entry.get("version"), entry.get("digest")
     for manifest in depot.read_manifests()[0]:
-        match = manifest["layers"][-1] == digest if digest else (manifest["name"], manifest["version"]) == (name, str(version))
+        match = (
+            manifest["layers"][-1] == digest
+            if digest
+            else (manifest["name"], manifest["version"]) == (name, str(version))
+        )
         if match and depot.complete(manifest):
             found = manifest["layers"][-1]
             return {
@@ -145,7 +181,11 @@ def find_present(depot: Depot, entry: t.Mapping[str, t.Any]) -> Result:
                 "digest": found,
                 "layers": manifest["layers"],
                 "path": depot.layer_path(found),
-                **{key: manifest[key] for key in ("virtual_size", "size", "user", "python", "recipe_digest")},
+                "virtual_size": manifest["virtual_size"],
+                "size": manifest["size"],
+                "user": manifest["user"],
+                "python": manifest["python"],
+                "recipe_digest": manifest["recipe_digest"],
                 "changed": False,
                 "actions": [],
                 "diff": None,
@@ -157,13 +197,15 @@ def find_present(depot: Depot, entry: t.Mapping[str, t.Any]) -> Result:
     )
 
 
-def shown(manifest: Manifest | None) -> Result | None:
+def shown(manifest: Named | None) -> Result | None:
     """What a diff shows of a manifest."""
-    return None if manifest is None else {key: manifest[key] for key in ("recipe_digest", "user", "python")}
+    if manifest is None:
+        return None
+    return {"recipe_digest": manifest["recipe_digest"], "user": manifest["user"], "python": manifest["python"]}
 
 
-def ensure_absent(depot: Depot, entry: t.Mapping[str, t.Any], check_mode: bool) -> Result:
-    """Have no image of this name and version, or of this name where no version is given. Layers in use stay."""
+def ensure_absent(depot: Depot, entry: t.Mapping[str, object], check_mode: bool) -> Result:
+    """Remove the image of this name and version, or all versions where none is given. Layers in use stay."""
     name = check("name", entry.get("name"))
     version = None if entry.get("version") is None else check("version", str(entry["version"]))
     manifests, dummy = depot.read_manifests()

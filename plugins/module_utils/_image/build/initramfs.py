@@ -1,10 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The first file system of a booting machine: the distribution's own, or a minimal one that is made here.
+"""Makes the initramfs of an image: the distribution's own, or a minimal one.
 
-The minimal one is a static busybox, the kernel modules that reach the disk, and a script that grows the root partition to
-the end of the disk, mounts it and goes there.
+The minimal one is a static busybox, the kernel modules that the disk needs, and a script that grows the root partition
+to the end of the disk, mounts it and switches to it.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import os
 import stat
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._command import bound_command
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.recipe import Recipe
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import tool
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.tree import resolve, run_in
 
 BUSYBOX = "/bin/busybox"
 
 # The root partition is the second of the partition table: its start and length are two little-endian 32-bit numbers at
-# 446 + 16 + 8. Its length is written anew where the disk has become longer; nothing is mounted from the disk at that time.
+# 446 + 16 + 8. The length is rewritten where the disk has grown; nothing of the disk is mounted at that time.
 INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -74,13 +74,14 @@ exec switch_root /root "$init"
 """
 
 Entry = t.Tuple[str, int, bytes]
-"""A file of the archive: path without a leading slash, mode with its type bits, content or a link's target."""
+"""A file of the archive: path without a leading slash, mode with type bits, content or a link's target."""
 
 
 def make_initramfs(recipe: Recipe, tree: str, release: str, target: str) -> str:
-    """Make the initramfs of the kernel ``release``; the path of the file on this host is returned.
+    """Make the initramfs of the kernel ``release``.
 
-    :param target: where a minimal one is written; the distribution's lies in the tree.
+    :param target: a path for a minimal one; the distribution's lies in the tree.
+    :returns: the path of the initramfs on this host.
     :raises GridError: ``recipe_command_failed``, ``recipe_has_no_initramfs``, ``recipe_has_no_busybox``,
         ``recipe_has_no_module``.
     """
@@ -97,7 +98,7 @@ def make_initramfs(recipe: Recipe, tree: str, release: str, target: str) -> str:
     plain = target + ".cpio"
     with open(plain, "wb") as stream:
         stream.write(archive(entries(recipe, tree, release)))
-    tool(["zstd", "-q", "-f", "-19", "-T0", plain, "-o", target])
+    bound_command(["zstd", "-q", "-f", "-19", "-T0", plain, "-o", target])
     os.unlink(plain)
     return target
 
@@ -128,15 +129,16 @@ def _read(tree: str, path: str, code: str) -> bytes:
         raise GridError(
             code,
             f"a minimal initramfs needs {path} in the image, which is not there",
-            remedy="Have busybox-static and a kernel in the recipe's packages, run busybox depmod in its commands, and keep both",
+            remedy="Have busybox-static and a kernel in the recipe's packages, run busybox depmod in its commands, "
+            "and keep both",
         ) from exc
 
 
 def needed_modules(names: t.Sequence[str], modules_dep: str) -> list[str]:
-    """The files of the named modules after those that they need, in the order in which they are to be loaded (pure).
+    """The files of the named modules and of those that they need, in the order of loading (pure).
 
-    :param modules_dep: text of depmod's file: ``path: path of what it needs, nearest first``.
-    :raises GridError: ``recipe_has_no_module``. A module that is built into the kernel has no file: leave it out.
+    :param modules_dep: the text of depmod's file: ``path: paths of the modules it needs, nearest first``.
+    :raises GridError: ``recipe_has_no_module``, also for a module that is built into the kernel: it has no file.
     """
     needs: dict[str, list[str]] = {}
     by_name: dict[str, str] = {}
@@ -153,7 +155,7 @@ def needed_modules(names: t.Sequence[str], modules_dep: str) -> list[str]:
                 f"the kernel has no module {name}",
                 remedy="Correct the recipe's modules; leave out what is built into the kernel",
             )
-        # depmod lists everything that is needed, the one to be loaded first last
+        # depmod lists all that are needed, the one to be loaded first at the end
         for file in [*reversed(needs[wanted]), wanted]:
             if file not in order:
                 order.append(file)
@@ -161,7 +163,7 @@ def needed_modules(names: t.Sequence[str], modules_dep: str) -> list[str]:
 
 
 def archive(files: t.Iterable[Entry]) -> bytes:
-    """A cpio archive in the kernel's format "newc", owned by root, without times.
+    """A cpio archive in the kernel's format "newc"; files belong to root and have no times (pure).
 
     Format: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
     """

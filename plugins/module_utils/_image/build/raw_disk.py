@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a source to a whole raw disk with holes, which becomes a layer."""
+"""Makes a raw, sparse disk from an image's source: empty, a file, a download or packages. It then becomes a layer."""
 
 from __future__ import annotations
 
@@ -9,36 +9,43 @@ import os
 import shutil
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import check_space
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._files import remove_tree
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import bootable
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import header, qemu_img
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import PART
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.catalogue import Wanted, file_facts
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.catalogue import (
+    PackagesSource,
+    UrlSource,
+    Wanted,
+    file_facts,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.download import fetch
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.initramfs import make_initramfs
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._removal import remove_tree
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import check_space
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.tree import make_tree
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import header, qemu_img
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import PART
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 
-# A tree and its file system lie on the disk at the same time, with the downloaded packages
+# The tree, its file system and the downloaded packages are on the disk at the same time.
 _SPACE_FOR_PACKAGES = 256 * 2**20
 
 
 def make(wanted: Wanted, work: str, progress: Progress) -> str:
-    """Make the image's disk, a sparse raw file, in the directory ``work`` and return its path.
+    """Make the image's disk, a sparse raw file, in the directory ``work``.
 
-    :raises GridError: what the sources' functions raise.
+    :returns: its path.
+    :raises GridError: those of the sources' functions.
     """
     target = os.path.join(work, "disk.raw")
     source = wanted.source
-    makers: dict[str, t.Callable[[], None]] = {
-        "blank": lambda: _blank(target, source["size"]),
-        "file": lambda: import_file(source["path"], source["format"], target, progress),
-        "url": lambda: _from_url(source, work, target, progress),
-        "packages": lambda: _from_packages(wanted, work, target, progress),
-    }
-    makers[source["type"]]()
+    if source["type"] == "blank":
+        _blank(target, source["size"])
+    elif source["type"] == "file":
+        import_file(source["path"], source["format"], target, progress)
+    elif source["type"] == "url":
+        _from_url(source, work, target, progress)
+    else:
+        _from_packages(source, wanted.recipe_digest, work, target, progress)
     return target
 
 
@@ -48,19 +55,20 @@ def _blank(target: str, size: int) -> None:
 
 
 def import_file(path: str, image_format: str, target: str, progress: Progress) -> None:
-    """Judge an untrusted image and write it anew.
+    """Check an untrusted image and convert it to a raw disk.
 
-    :raises GridError: those of :func:`header.judge`; ``image_unreadable``; ``image_changed`` where the file is being written to.
+    :raises GridError: those of :func:`header.judge`; ``image_unreadable``; ``image_changed`` where something writes to
+        the file meanwhile.
     """
     progress.stage("inspect")
     before = file_facts(path)
     head = _head(path)
     size = header.judge(head, before.st_size, image_format)
     facts = qemu_img.info(path, image_format)
-    agree(facts, image_format, t.cast(int, size))
+    agree(facts, image_format, size)
     if image_format == "qcow2":
         refuse_corrupt(qemu_img.check(path))
-    # The raw disk, and the layer beside it
+    # For the raw disk, and for the layer that is made from it.
     check_space(os.path.dirname(target), min(before.st_blocks * 512, before.st_size) * 2, "the image")
     progress.stage("convert")
     qemu_img.convert(path, image_format, target)
@@ -80,8 +88,12 @@ def _head(path: str) -> bytes:
         return stream.read(header.HEAD_SIZE)
 
 
-def agree(facts: t.Mapping[str, t.Any], image_format: str, size: int) -> None:
-    """Two readers must see the same image (pure). :raises GridError: ``image_unreadable``, ``image_has_backing_file``."""
+def agree(facts: t.Mapping[str, object], image_format: str, size: int) -> None:
+    """Require that qemu-img sees the same image as :mod:`header` (pure).
+
+    :param facts: the answer of ``qemu-img info``. :param size: bytes of the disk.
+    :raises GridError: ``image_unreadable``, ``image_has_backing_file``.
+    """
     if any(key in facts for key in ("backing-filename", "full-backing-filename")):
         raise GridError(
             "image_has_backing_file",
@@ -96,8 +108,8 @@ def agree(facts: t.Mapping[str, t.Any], image_format: str, size: int) -> None:
         )
 
 
-def refuse_corrupt(found: t.Mapping[str, t.Any]) -> None:
-    """Judge what qemu-img check found (pure). :raises GridError: ``image_damaged``."""
+def refuse_corrupt(found: t.Mapping[str, object]) -> None:
+    """Refuse an image in which ``qemu-img check`` found errors (pure). :raises GridError: ``image_damaged``."""
     wrong = {key: found[key] for key in ("corruptions", "check-errors") if found.get(key)}
     if wrong:
         raise GridError(
@@ -107,16 +119,15 @@ def refuse_corrupt(found: t.Mapping[str, t.Any]) -> None:
         )
 
 
-def _from_url(source: dict[str, t.Any], work: str, target: str, progress: Progress) -> None:
+def _from_url(source: UrlSource, work: str, target: str, progress: Progress) -> None:
     download = os.path.join(work, "download" + PART)
     fetch(source["url"], source["checksum"], download, progress)
     import_file(download, source["format"], target, progress)
     os.unlink(download)
 
 
-def _from_packages(wanted: Wanted, work: str, target: str, progress: Progress) -> None:
+def _from_packages(recipe: PackagesSource, digest: str, work: str, target: str, progress: Progress) -> None:
     check_space(work, _SPACE_FOR_PACKAGES, "building the image")
-    recipe = wanted.source
     tree, kernel = (os.path.join(work, name) for name in ("tree", "vmlinuz"))
     umask = os.umask(0o022)
     try:
@@ -132,7 +143,7 @@ def _from_packages(wanted: Wanted, work: str, target: str, progress: Progress) -
             tree=tree,
             kernel=kernel,
             initramfs=initramfs,
-            root=bootable.root_uuid(wanted.recipe_digest),
+            root=bootable.root_uuid(digest),
             cmdline=recipe["cmdline"],
             progress=progress,
         )

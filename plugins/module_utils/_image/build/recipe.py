@@ -1,10 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The language in which an image made of packages is described: checked, and brought into one canonical form (pure).
+"""Checks a recipe, the description of an image made from packages, and brings it into one canonical form (pure).
 
-A recipe is its author's programme and is trusted to run as root in the image's tree while it is built; it is checked so
-that a slip of the pen is told before minutes of work, and so that no value can mean an option or a shell command.
+A recipe is trusted: its commands run as root in the image's tree while it is built. It is checked so that a mistake is
+reported before minutes of work, and so that no value can be taken for an option or a shell command.
 """
 
 from __future__ import annotations
@@ -16,15 +16,52 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import check, check_path, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
 
-Recipe = t.Dict[str, t.Any]
-
 MIB = 2**20
+
+
+class RecipeFile(t.TypedDict):
+    """A file that the recipe writes into the tree; ``mode`` is its permissions as a number."""
+
+    path: str
+    content: str
+    mode: int
+
+
+class Recipe(t.TypedDict):
+    """A checked recipe. ``size`` is the disk's in bytes, whole MiB; ``keep`` has patterns of :func:`kept`; ``commands``
+    are argument lists."""
+
+    suite: str
+    variant: str
+    size: int
+    packages: t.List[str]
+    mirrors: t.List[str]
+    components: t.List[str]
+    keep: t.List[str]
+    files: t.List[RecipeFile]
+    commands: t.List[t.List[str]]
+    initramfs: str
+    modules: t.List[str]
+    cmdline: str
+
+
 SIZE_RANGE = (32 * MIB, 2 * 2**40)  # an MBR counts sectors in 32 bits
 
-VARIANTS = ("extract", "custom", "essential", "apt", "required", "minbase", "buildd", "important", "debootstrap", "standard")
+VARIANTS = (
+    "extract",
+    "custom",
+    "essential",
+    "apt",
+    "required",
+    "minbase",
+    "buildd",
+    "important",
+    "debootstrap",
+    "standard",
+)
 INITRAMFS = ("distribution", "minimal")
 
-FIELDS: dict[str, t.Any] = {
+FIELDS: dict[str, t.Union[str, t.List[str], None]] = {
     "suite": None,
     "variant": "minbase",
     "size": None,
@@ -38,15 +75,15 @@ FIELDS: dict[str, t.Any] = {
     "modules": [],
     "cmdline": "rw console=tty1 console=ttyS0",
 }
-"""The fields of a recipe and their defaults; ``None`` where one must be given."""
+"""The fields of a recipe and their defaults; ``None`` for fields that are required."""
 
-# Not kept on a disk, or links to such a place: a file put there would be lost or land somewhere else.
+# Not on the disk, or links to such a place: a file put there would be lost, or end up somewhere else.
 _VOLATILE = ("/proc", "/sys", "/dev", "/run", "/tmp", "/var/run", "/var/lock")
 _MODE = re.compile(r"0?[0-7]{3}|0?[0-7]{4}", re.ASCII)
 
 
-def parse_recipe(given: t.Mapping[str, t.Any]) -> Recipe:
-    """Every field of ``FIELDS``, checked; ``size`` in bytes, whole MiB; ``mode`` of files as an integer.
+def parse_recipe(given: t.Mapping[str, object]) -> Recipe:
+    """Check a recipe and fill in the defaults.
 
     :raises GridError: ``invalid_recipe``, ``invalid_size``, ``invalid_path``, ``invalid_package``...
     """
@@ -54,51 +91,62 @@ def parse_recipe(given: t.Mapping[str, t.Any]) -> Recipe:
     missing = sorted(key for key, default in FIELDS.items() if default is None and given.get(key) is None)
     if unknown or missing:
         what = f"unknown field {shorten(unknown[0])}" if unknown else f"{missing[0]} is missing"
-        raise GridError("invalid_recipe", f"in the recipe, {what}", remedy=f"The fields of a recipe are: {', '.join(FIELDS)}")
+        raise GridError(
+            "invalid_recipe", f"in the recipe, {what}", remedy=f"The fields of a recipe are: {', '.join(FIELDS)}"
+        )
     recipe = {key: default if given.get(key) is None else given[key] for key, default in FIELDS.items()}
-    for key, default in FIELDS.items():
-        if isinstance(default, list) or key == "packages":
-            _check_list(key, recipe[key])
+    lists = {
+        key: _list(key, recipe[key])
+        for key, default in FIELDS.items()
+        if isinstance(default, list) or key == "packages"
+    }
     size = parse_size(recipe["size"], "size of the image", minimum=SIZE_RANGE[0], maximum=SIZE_RANGE[1])
     return {
         "suite": check("suite", recipe["suite"]),
         "variant": _choice("variant", recipe["variant"], VARIANTS),
         "size": -(-size // MIB) * MIB,
-        "packages": [check("package", name) for name in recipe["packages"]],
-        "mirrors": [check("mirror", mirror) for mirror in recipe["mirrors"]],
-        "components": [check("module", component) for component in recipe["components"]],
-        "keep": [_check_pattern(pattern) for pattern in recipe["keep"]],
-        "files": [_parse_file(entry) for entry in recipe["files"]],
-        "commands": [_parse_command(argv) for argv in recipe["commands"]],
+        "packages": [check("package", name) for name in lists["packages"]],
+        "mirrors": [check("mirror", mirror) for mirror in lists["mirrors"]],
+        "components": [check("module", component) for component in lists["components"]],
+        "keep": [_check_pattern(pattern) for pattern in lists["keep"]],
+        "files": [_parse_file(entry) for entry in lists["files"]],
+        "commands": [_parse_command(argv) for argv in lists["commands"]],
         "initramfs": _choice("initramfs", recipe["initramfs"], INITRAMFS),
-        "modules": [check("module", name) for name in recipe["modules"]],
+        "modules": [check("module", name) for name in lists["modules"]],
         "cmdline": check("cmdline", recipe["cmdline"]),
     }
 
 
-def _check_list(key: str, value: t.Any) -> None:
+def _list(key: str, value: object) -> list[object]:
     if not isinstance(value, list) or len(value) > 2000:
         raise GridError(
-            "invalid_recipe", f"{key} of the recipe is not a list of at most 2000 items", remedy=f"Write {key} as a YAML list"
+            "invalid_recipe",
+            f"{key} of the recipe is not a list of at most 2000 items",
+            remedy=f"Write {key} as a YAML list",
         )
+    return value
 
 
-def _choice(what: str, value: t.Any, choices: t.Sequence[str]) -> str:
-    if value not in choices:
-        raise GridError("invalid_recipe", f"{what} {shorten(value)} is not known", remedy=f"Give one of {', '.join(choices)}")
-    return t.cast(str, value)
+def _choice(what: str, value: object, choices: t.Sequence[str]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        raise GridError(
+            "invalid_recipe", f"{what} {shorten(value)} is not known", remedy=f"Give one of {', '.join(choices)}"
+        )
+    return value
 
 
-def _check_pattern(value: t.Any) -> str:
-    # The stars would be lost on a path's check; they stand for ordinary characters of it.
+def _check_pattern(value: object) -> str:
+    # Stars stand for ordinary characters of a path, so it is checked with such characters in their place.
     check_path("keep", value.replace("*", "x") if isinstance(value, str) else value)
     return t.cast(str, value)
 
 
-def _parse_file(entry: t.Any) -> dict[str, t.Any]:
+def _parse_file(entry: object) -> RecipeFile:
     if not isinstance(entry, t.Mapping) or not {"path", "content"} <= set(entry) <= {"path", "content", "mode"}:
         raise GridError(
-            "invalid_recipe", f"{shorten(entry)} is not a file of a recipe", remedy="Give each file as {path, content, mode}"
+            "invalid_recipe",
+            f"{shorten(entry)} is not a file of a recipe",
+            remedy="Give each file as {path, content, mode}",
         )
     path = check_path("file", entry["path"])
     if any(path == place or path.startswith(place + "/") for place in _VOLATILE):
@@ -114,7 +162,7 @@ def _parse_file(entry: t.Any) -> dict[str, t.Any]:
             f"the content of file {path} is not text of at most 1 MiB",
             remedy="Give text; put larger files into a package",
         )
-    # YAML reads 0644 without quotes as the number 420
+    # YAML reads 0644 without quotes as the number 420.
     if not isinstance(mode, str) or not _MODE.fullmatch(mode):
         raise GridError(
             "invalid_recipe",
@@ -124,21 +172,21 @@ def _parse_file(entry: t.Any) -> dict[str, t.Any]:
     return {"path": path, "content": content, "mode": int(mode, 8)}
 
 
-def _parse_command(argv: t.Any) -> list[str]:
-    good = isinstance(argv, list) and argv and all(isinstance(word, str) and "\0" not in word for word in argv)
-    if not good or not argv[0].strip() or argv[0].startswith("-"):
-        raise GridError(
-            "invalid_recipe",
-            f"{shorten(argv)} is not a command",
-            remedy="Give each command as a list of words, for example [systemctl, mask, apt-daily.timer]",
-        )
-    return list(argv)
+def _parse_command(argv: object) -> list[str]:
+    if isinstance(argv, list) and argv and all(isinstance(word, str) and "\0" not in word for word in argv):
+        if argv[0].strip() and not argv[0].startswith("-"):
+            return list(argv)
+    raise GridError(
+        "invalid_recipe",
+        f"{shorten(argv)} is not a command",
+        remedy="Give each command as a list of words, for example [systemctl, mask, apt-daily.timer]",
+    )
 
 
 def kept(path: str, patterns: t.Sequence[str]) -> bool:
-    """Whether ``path`` of the tree stays where the recipe says ``keep``: a pattern names it or a directory above it.
+    """Whether a recipe's ``keep`` keeps ``path``: a pattern matches the path itself or a directory above it.
 
-    ``*`` stands for any characters but ``/``, ``**`` for any at all.
+    ``*`` matches any characters except ``/``, ``**`` any characters at all.
     """
     return any(_compiled(pattern).match(path) for pattern in patterns)
 
@@ -155,7 +203,7 @@ _PATTERNS: dict[str, re.Pattern[str]] = {}
 
 
 def bootstrap_argv(recipe: Recipe, target: str) -> list[str]:
-    """The command that makes the tree of ``recipe`` in the directory ``target``."""
+    """The argument list of the program that makes the tree of ``recipe`` in the directory ``target``."""
     return [
         "mmdebstrap",
         f"--variant={recipe['variant']}",

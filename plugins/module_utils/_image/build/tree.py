@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tree of files that an image is made of: from a recipe to a directory."""
+"""Makes a directory tree from a recipe: packages, files and commands; the tree becomes the image's root file system."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import shutil
 import stat
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._command import bound_command
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.recipe import Recipe, bootstrap_argv, kept
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import tool
+from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 
 BOOTSTRAP_TIMEOUT = 3600
 COMMAND_TIMEOUT = 1800
 
-# mmdebstrap copies these from the host that builds, so that the network works meanwhile; they are no part of the image.
+# mmdebstrap copies these from the building host, so that the network works meanwhile; they don't belong to the image.
 _OF_THE_HOST = ("/etc/hostname", "/etc/resolv.conf")
 
-# Run in mount and process namespaces of its own (see tool.CONTAINED), which take the mounts away with them.
+# Run in mount and process namespaces of its own (_command.CONTAINED); the mounts end with them.
 _IN_TREE = """
 set -e
 tree=$1
@@ -37,20 +37,22 @@ exec chroot "$tree" "$@"
 
 
 def make_tree(recipe: Recipe, tree: str, kernel: str, progress: Progress) -> str:
-    """Make the directory ``tree`` what the recipe says, except for the initramfs; the kernel's release is returned.
+    """Make the directory ``tree`` as the recipe says, except for the initramfs.
 
-    :param kernel: where a copy of the kernel is put; it need not stay in the tree.
-    :raises GridError: ``packages_unavailable`` where the packages can't be had, ``recipe_command_failed``, ``invalid_path``.
+    :param kernel: a path for a copy of the kernel, which need not stay in the tree.
+    :returns: the kernel's release.
+    :raises GridError: ``packages_unavailable``, ``recipe_command_failed``, ``recipe_has_no_kernel``, ``invalid_path``.
     """
     progress.stage("packages")
-    tool(
+    bound_command(
         bootstrap_argv(recipe, tree),
         contained=True,
         timeout=BOOTSTRAP_TIMEOUT,
-        # An initramfs is made once, at the end, when the files that it depends on are there.
+        # The initramfs is made once, at the end, when the files that it depends on are there.
         env={"INITRD": "No", "DEBIAN_FRONTEND": "noninteractive", "TMPDIR": os.path.dirname(tree)},
         code="packages_unavailable",
-        remedy="See that the host reaches a Debian mirror (the recipe's mirrors name others), and that suite and packages are there",
+        remedy="See that the host reaches a Debian mirror (the recipe's mirrors name others), "
+        "and that suite and packages are there",
     )
     for path in _OF_THE_HOST:
         _remove(resolve(tree, path))
@@ -69,8 +71,8 @@ def make_tree(recipe: Recipe, tree: str, kernel: str, progress: Progress) -> str
 
 
 def run_in(tree: str, argv: t.Sequence[str]) -> str:
-    """Run a command of the recipe with ``tree`` as its root, with /proc, /sys and /dev, without the host's name service."""
-    return tool(
+    """Run a command of the recipe with ``tree`` as its root directory, with /proc, /sys and /dev."""
+    return bound_command(
         ["sh", "-c", _IN_TREE, "sh", tree, *argv],
         contained=True,
         timeout=COMMAND_TIMEOUT,
@@ -86,9 +88,11 @@ def run_in(tree: str, argv: t.Sequence[str]) -> str:
 
 
 def resolve(tree: str, path: str) -> str:
-    """Where ``path`` of the tree lies on this host: links in its directories are followed as seen from inside the tree.
+    """The path on this host of ``path`` in the tree. Links in its directories are followed as seen inside the tree.
 
-    The last part is not followed: the file itself may be a link. :raises GridError: ``invalid_path`` for a loop of links.
+    The last part is not followed: the file itself may be a link.
+
+    :raises GridError: ``invalid_path`` for a loop of links.
     """
     waiting = [part for part in path.split("/") if part]
     done: list[str] = []
@@ -113,7 +117,7 @@ def resolve(tree: str, path: str) -> str:
 
 
 def write_file(tree: str, path: str, content: bytes, mode: int) -> None:
-    """Write a file of the tree, replacing what is there; missing directories are made with mode 0755."""
+    """Write a file of the tree, replacing an older one; missing directories are made with mode 0755."""
     target = resolve(tree, path)
     parent = os.path.dirname(target)
     os.makedirs(parent, mode=0o755, exist_ok=True)
@@ -129,11 +133,13 @@ def _remove(path: str) -> None:
     except FileNotFoundError:
         pass
     except IsADirectoryError as exc:
-        raise GridError("invalid_path", f"{path} is a directory in the image", remedy="Give the file another path") from exc
+        raise GridError(
+            "invalid_path", f"{path} is a directory in the image", remedy="Give the file another path"
+        ) from exc
 
 
 def keep_only(tree: str, patterns: t.Sequence[str]) -> None:
-    """Remove every file that no pattern keeps, then the directories that are empty for it; links are never followed."""
+    """Remove every file that no pattern keeps, then directories that became empty; links are never followed."""
     for top, dirs, files in os.walk(tree, topdown=False):
         inside = "" if top == tree else top[len(tree) :]
         for name in [*files, *dirs]:
@@ -148,7 +154,10 @@ def keep_only(tree: str, patterns: t.Sequence[str]) -> None:
 
 
 def find_kernel(tree: str) -> tuple[str, str]:
-    """The path on this host of the tree's newest kernel, and its release. :raises GridError: ``recipe_has_no_kernel``."""
+    """The path on this host of the tree's newest kernel, and its release.
+
+    :raises GridError: ``recipe_has_no_kernel``.
+    """
     boot = resolve(tree, "/boot/x")[:-2]
     found = []
     for name in os.listdir(boot) if os.path.isdir(boot) else ():
@@ -166,5 +175,5 @@ def find_kernel(tree: str) -> tuple[str, str]:
 
 
 def _version_key(name: str) -> list[tuple[int, str]]:
-    """Sorts versions as people read them: 6.1.0-9 before 6.1.0-56."""
+    """A key that sorts versions by their numbers: 6.1.0-9 before 6.1.0-56."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

@@ -1,8 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a boot reads comes to a pager while the play goes on: a process that ends when it is there, as an asynchronous
-task's does."""
+"""Fetches what a boot reads for a pager, in a background process, while the play continues.
+
+The process ends when the blocks are here, as that of an asynchronous task does.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,15 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 
 _LONGEST = 600
-"""Seconds after which it gives up: by then the play's own transfer does more."""
+"""Seconds after which it gives up: by then the play's own transfer has got further."""
 
 
 def fetch_ahead(depot: Depot, source: Source, digest: str) -> None:
-    """Begin to get what a boot of the image reads. That it fails is told in the host's log only: the play's own
-    transfer brings all."""
+    """Start fetching what a boot of the image reads. A failure only goes to the host's log: the play's own transfer
+    fetches everything anyway.
+
+    :param digest: of the image's topmost layer.
+    """
     _apart(lambda: _fetch(depot, source, digest))
 
 
@@ -37,8 +42,7 @@ def _fetch(depot: Depot, source: Source, digest: str) -> None:
 
 
 def _apart(work: t.Callable[[], None]) -> None:
-    """Run it in a process that this one needn't wait for, and that holds nothing of it: no lock, and not the connection
-    that it answers on."""
+    """Run ``work`` in a process of its own that inherits no lock and no open file, and that nobody waits for."""
     child = os.fork()
     if child:
         os.waitpid(child, 0)
@@ -46,9 +50,9 @@ def _apart(work: t.Callable[[], None]) -> None:
     try:
         os.setsid()
         if os.fork() == 0:
-            nothing = os.open(os.devnull, os.O_RDWR)
+            null = os.open(os.devnull, os.O_RDWR)
             for descriptor in range(3):
-                os.dup2(nothing, descriptor)
+                os.dup2(null, descriptor)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
             work()
     except BaseException as exc:  # pylint: disable=broad-except

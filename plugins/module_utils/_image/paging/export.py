@@ -1,8 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starting and stopping the exports of layers: transient units, one for a layer and kind; systemd knows which there
-are."""
+"""Starts and stops exports of layers. Each is a transient unit of systemd, which therefore knows what is running."""
 
 from __future__ import annotations
 
@@ -14,7 +13,9 @@ import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
-from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import disk_errors
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError, Result
+from ansible_collections.virtuoso.grid.plugins.module_utils._files import remove_tree
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.paging import plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.paging.ahead import fetch_ahead
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import boot
@@ -22,22 +23,22 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.boot_st
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.export_names import CACHE_NAME, PAGER, SOURCE
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.qemu_img import extents
-from ansible_collections.virtuoso.grid.plugins.module_utils._removal import remove_tree
 from ansible_collections.virtuoso.grid.plugins.module_utils._sockets import Socket, tcp_ports
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import disk_errors
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
-
-Result = t.Dict[str, t.Any]
 
 _LOCK = "/run/virtuoso-export.lock"
 _START_TIMEOUT = 30
 _LEAVE_TIMEOUT = 5
-# These become words of a unit's settings
+# Paths become words of a unit's settings
 _PLAIN = re.compile(r"/[A-Za-z0-9/._-]{1,200}", re.ASCII)
 
 
 class Exports:
-    """The exports of this host. Runs as root."""
+    """The exports of this host. Runs as root.
+
+    :param path: of the image store. :param tls_dir: directory of the host's certificate.
+    :param address: where other hosts reach this one, for the results. :param ports: to choose from.
+    """
 
     def __init__(self, path: str, tls_dir: str, address: str | None, ports: range) -> None:
         for what, value in (("path", path), ("tls_dir", tls_dir)):
@@ -57,14 +58,14 @@ class Exports:
 
     @contextlib.contextmanager
     def locked(self) -> t.Iterator[None]:
-        """One run at a time chooses ports and looks whether an export is in use."""
+        """A lock, held while ports are chosen and clients are counted."""
         with open(_LOCK, "a", encoding="ascii") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     @staticmethod
     def units() -> dict[str, plan.Unit]:
-        """The exports that are there, by the names of their units."""
+        """The exports that exist, by the names of their units."""
         argv = [
             "systemctl",
             "show",
@@ -77,8 +78,10 @@ class Exports:
         return plan.parse_units(command(argv, timeout=60))
 
     def have(self, export: plan.Export, check_mode: bool) -> Result:
-        """See to it that the layer is exported;
-        :raises GridError: ``layer_missing``, ``no_port``, ``export_failed``."""
+        """Export the layer if it isn't exported yet.
+
+        :raises GridError: ``layer_missing``, ``no_port``, ``export_failed``, ``source_lost``.
+        """
         size = export.size
         if export.kind == SOURCE:
             chain = self.depot.chain(export.digest)
@@ -110,42 +113,46 @@ class Exports:
         return {
             "changed": bool(actions),
             "actions": actions,
-            **self._told(export.digest, export.kind, port),
+            **self._address(export.digest, export.kind, port),
             "virtual_size": size,
             "state": "exported",
         }
 
-    def _told(self, digest: str, kind: str, port: int | None) -> Result:
+    def _address(self, digest: str, kind: str, port: int | None) -> Result:
         return {"digest": digest, "kind": kind, "host": self.address, "port": port}
 
     def drop(self, unit_name: str, unit: plan.Unit, force: bool, check_mode: bool) -> Result:
-        """Stop an export that nobody is connected to any more."""
+        """Stop an export if it has no clients any more.
+
+        :param force: stop it in any case.
+        :returns: with ``read``, the blocks that machines have read, for a pager that was stopped.
+        """
         clients = 0 if force else self._clients(unit)
-        told: Result = {}
+        read: Result = {}
         if not clients and not check_mode:
             self._stop(unit_name)
             if unit.kind == PAGER:
-                told["read"] = self._record(unit.digest)
+                read["read"] = self._record(unit.digest)
                 remove_tree(os.path.dirname(self._cache(unit.digest)))
         return {
-            **told,
+            **read,
             "changed": not clients,
             "actions": [] if clients else ["stop export"],
-            **self._told(unit.digest, unit.kind, unit.port),
+            **self._address(unit.digest, unit.kind, unit.port),
             "clients": clients,
             "state": "exported" if clients else "absent",
         }
 
     def _record(self, digest: str) -> boot.Runs:
-        """What machines read through a pager that has ended; kept beside the layer where that is here."""
+        """What machines have read through a stopped pager; also kept beside the layer, where that is here."""
         numbers: list[int] = []
         with contextlib.suppress(GridError, OSError):
             numbers = boot.read_order(extents(self._cache(digest)))
             record_boot(self.depot, digest, numbers)
         return boot.runs_of(numbers)
 
-    def learn(self, digest: str, runs: t.Any, check_mode: bool) -> Result:
-        """Keep what a boot read on another host; :raises GridError: ``invalid_record``, ``invalid_digest``."""
+    def learn(self, digest: str, runs: object, check_mode: bool) -> Result:
+        """Keep what a boot read on another host. :raises GridError: ``invalid_record``, ``invalid_digest``."""
         numbers = boot.numbers_of(runs)
         learnt = (
             not check_mode and bool(numbers) and self.depot.has(digest) and record_boot(self.depot, digest, numbers)
@@ -153,7 +160,7 @@ class Exports:
         return {"digest": digest, "changed": learnt, "actions": ["learn"] if learnt else [], "blocks": len(numbers)}
 
     def _clients(self, unit: plan.Unit) -> int:
-        """How many are connected. One that has just gone may still be seen for a moment."""
+        """The number of clients. One that has just disconnected may still be counted for a moment."""
 
         def probe() -> int:
             clients = tcp_ports().get(unit.port or 0, _QUIET).clients
@@ -166,12 +173,12 @@ class Exports:
                 probe, _LEAVE_TIMEOUT if unit.active else 0, what="the end of the export's use", interval=0.2
             )
         except GridError as exc:
-            return int(exc.details["last"])
+            return int(str(exc.details["last"]))
 
     @staticmethod
     def _stop(unit: str) -> None:
         command(["systemctl", "stop", unit], timeout=120, code="export_failed")
-        # A unit that failed is collected by itself; one that is just being collected is not there.
+        # A failed unit is collected by systemd; one that is being collected is missing already.
         command(["systemctl", "reset-failed", unit], timeout=60, accept=(0, 1, 5))
 
     def _start(self, export: plan.Export, port: int) -> None:
@@ -202,7 +209,7 @@ class Exports:
             raise
 
     def _make_cache(self, path: str, size: int) -> None:
-        """An empty cache: what an earlier one had may not have reached the disk whole."""
+        """Make an empty cache. An earlier one isn't reused: it may not have reached the disk whole."""
         self.depot.prepare()
         directory = os.path.dirname(path)
         with disk_errors(self.depot.images):

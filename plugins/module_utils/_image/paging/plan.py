@@ -1,12 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a layer is given to paging machines: names, ports, the programs' arguments and their confinement (pure).
+"""Plans exports of layers to machines that page: their ports, the programs' arguments and confinement (pure).
 
-There are two kinds of export, each a transient unit of systemd that runs a program of QEMU's. A *source* gives a layer
-that is on the host. A *pager* runs on the provider: it gives on what it gets from a source, and keeps what was read
-once in a cache file, so that all machines on the provider that page from the layer fetch a block once, and none of them
-needs to know which source it is.
+An export is a transient unit of systemd that runs a program of QEMU. There are two kinds. A *source* exports a layer
+that is on the host. A *pager* runs on the provider: it reads from a source and keeps what was read in a cache file.
+So each block comes to the provider once for all machines there, and no machine needs to know the source.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._names import check,
 UNITS = "virtuoso-export-*.service"
 
 RECONNECT = 10
-"""Seconds for which a pager lets reads wait for its source to come back; then they fail, and the guest pauses."""
+"""Seconds that reads wait for a pager's lost source; then they fail, and the guest is paused."""
 
 _UNIT = re.compile(r"virtuoso-export-(source|pager)-([0-9a-f]{64})\.service", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|[0-9A-Fa-f:.]{2,45}", re.ASCII)
@@ -40,12 +39,11 @@ _UPSTREAM = re.compile(r"(.+):([0-9]{1,5})", re.ASCII)
 _CREDENTIALS = ("ca-cert.pem", "server-cert.pem", "server-key.pem")
 _CLIENT_CREDENTIALS = ("client-cert.pem", "client-key.pem")
 _PARAMETERS = "dh-params.pem"
-"""Spares QEMU the search for a prime at each start; a host that was set up before they were installed goes on without.
-"""
+"""Optional: spares QEMU the search for a prime at each start. Hosts of an older set-up don't have it."""
 
-# QEMU writes an answer in pieces, and TCP lets a small last one wait for the acknowledgement of those before: 40 ms for
-# each read. A connection takes over from the socket that listens that nothing waits, so the program is given one (as
-# systemd gives sockets, see sd_listen_fds(3)).
+# QEMU writes an answer in pieces, and TCP delays a small last piece until those before are acknowledged: 40 ms for each
+# read. Connections inherit TCP_NODELAY from the listening socket, so the program is given such a socket (in the way of
+# systemd, see sd_listen_fds(3)).
 _SOCKET = 3
 _LISTEN = (
     "import os, socket, sys; s = socket.create_server(('0.0.0.0', int(sys.argv[1])), backlog=64); "
@@ -80,14 +78,16 @@ _CONFINED = (
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """An export as it should be; ``upstream`` is ``host:port`` of the source of a pager, ``size`` then the disk's in
-    bytes."""
+    """An export as it should be.
+
+    The other fields are for pagers. ``upstream``: ``host:port`` of the source. ``size``: bytes of the disk. ``ahead``:
+    the host from which to fetch at once what a boot reads.
+    """
 
     digest: str
     upstream: str | None = None
     size: int = 0
     ahead: Source | None = None
-    """Of a pager: whence what a boot reads comes at once."""
 
     @property
     def kind(self) -> str:
@@ -96,13 +96,13 @@ class Export:
 
     @property
     def unit(self) -> str:
-        """The name of its unit."""
+        """The name of its systemd unit."""
         return unit_name(self.kind, self.digest)
 
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """A unit that is there; ``active`` where its program runs or is about to be started again."""
+    """An export that exists. ``active``: its program runs or is about to be restarted. ``upstream``: ``host:port``."""
 
     kind: str
     digest: str
@@ -111,7 +111,7 @@ class Unit:
     upstream: str | None
 
 
-def parse_export(entry: t.Any) -> Export:
+def parse_export(entry: object) -> Export:
     """One item of the module's ``exports``. :raises GridError: ``invalid_export``, ``invalid_digest``."""
     if not isinstance(entry, t.Mapping) or set(entry) - {"digest", "upstream", "ahead", "name"}:
         raise GridError(
@@ -134,7 +134,7 @@ def parse_export(entry: t.Any) -> Export:
     return Export(digest, f"{host}:{port}", int(str(size)), _source(entry.get("ahead")))
 
 
-def _source(value: t.Any) -> Source | None:
+def _source(value: object) -> Source | None:
     if value is None:
         return None
     if not isinstance(value, t.Mapping) or set(value) - set(REACHED_BY) - {"host", "path"}:
@@ -142,18 +142,19 @@ def _source(value: t.Any) -> Source | None:
             "invalid_export", f"{shorten(value)} is not a source", remedy="Give what image_transfer takes as its source"
         )
     wanted = {**REACHED_BY, **value}
-    return parse_source(
-        {**wanted, "host": wanted.get("host"), "port": int(wanted["port"]) if _whole(wanted["port"], 65535) else 0}
-    )
+    port = int(str(wanted["port"])) if _whole(wanted["port"], 65535) else 0
+    return parse_source({**wanted, "host": wanted.get("host"), "port": port})
 
 
-def _whole(value: t.Any, most: int) -> bool:
-    return not isinstance(value, bool) and str(value).isascii() and str(value).isdigit() and 0 < int(value) <= most
+def _whole(value: object, most: int) -> bool:
+    """Whether the value is a whole number from 1 to ``most``, or its text."""
+    text = str(value)
+    return not isinstance(value, bool) and text.isascii() and text.isdigit() and 0 < int(text) <= most
 
 
 def choose_port(export: Export, ports: range, taken: t.Container[int]) -> int:
-    """A free port, for one layer the same one whenever that is free: a machine whose source was lost finds it there
-    again.
+    """Choose a free port. A layer gets the same port whenever it is free, so that a machine whose source was lost finds
+    it there again.
 
     :raises GridError: ``no_port``.
     """
@@ -165,19 +166,23 @@ def choose_port(export: Export, ports: range, taken: t.Container[int]) -> int:
     raise GridError(
         "no_port",
         f"all ports from {ports[0]} to {ports[-1]} are taken",
-        remedy="Wait until other machines have their images, or give a wider range and admit it in the firewall (virtuoso_provider_ports)",
+        remedy="Wait until other machines have their images, or give a wider range and admit it in the firewall "
+        "(virtuoso_provider_ports)",
     )
 
 
 def decide(export: Export, unit: Unit | None, listens: bool) -> list[str]:
-    """What is to be done to have the export: nothing, ``export``, or ``replace`` where a pager has another source."""
+    """The action that the export needs: none, ``export``, or ``replace`` where a pager has another source.
+
+    :param listens: whether a program listens on the unit's port.
+    """
     if unit is None or not unit.active or unit.port is None or not listens:
         return ["export"]
     return [] if unit.upstream == export.upstream else ["replace"]
 
 
 def parse_units(text: str) -> dict[str, Unit]:
-    """Units by name in what ``systemctl show -p Id -p ActiveState -p Environment`` says."""
+    """Exports by unit name, from the output of ``systemctl show -p Id -p ActiveState -p Environment``."""
     found = {}
     for block in text.split("\n\n"):
         fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -197,13 +202,13 @@ def parse_units(text: str) -> dict[str, Unit]:
 
 
 def run_argv(export: Export, port: int, tls_dir: str, layer: str, cache: str) -> list[str]:
-    """The call of systemd-run that starts an export.
+    """The arguments of systemd-run that start an export.
 
-    The program runs as a user that exists only for it, and has nothing but the layers and copies of the host's TLS
-    material: systemd's own LoadCredential isn't there in every container.
+    The program runs as a user that exists only for it, and can read only the layers and copies of the host's
+    certificates. They are copied because systemd's LoadCredential doesn't work in every container.
 
     :param layer: the layer's file, for a source.
-    :param cache: the file that keeps what a pager has read, in a directory of its own.
+    :param cache: a pager's cache file, in a directory of its own.
     """
     names = [*_CREDENTIALS, *(_CLIENT_CREDENTIALS if export.kind == PAGER else ())]
     files = " ".join(f"{tls_dir}/{name}" for name in names)
@@ -215,7 +220,7 @@ def run_argv(export: Export, port: int, tls_dir: str, layer: str, cache: str) ->
         "ExecStartPre=+/usr/bin/install -m 0400 -t ${RUNTIME_DIRECTORY} " + files,
         f"ExecStartPre=-+/usr/bin/install -m 0400 -t ${{RUNTIME_DIRECTORY}} {tls_dir}/{_PARAMETERS}",
         "ExecStartPre=+/usr/bin/chown -R --reference=${RUNTIME_DIRECTORY} ${RUNTIME_DIRECTORY}",
-        # Not what lies beside it: that is linked from the store
+        # Not the other files beside the cache: they are linked from the store
         *([f"ExecStartPre=+/usr/bin/chown --reference=${{RUNTIME_DIRECTORY}} {own} {cache}"] if own else []),
     ]
     return [
@@ -233,7 +238,7 @@ def run_argv(export: Export, port: int, tls_dir: str, layer: str, cache: str) ->
 
 
 def _credentials(name: str, endpoint: str) -> list[str]:
-    # The variable is systemd's to fill in.
+    # systemd replaces the variable.
     return ["--object", f"tls-creds-x509,id={name},endpoint={endpoint},verify-peer=yes,dir=${{RUNTIME_DIRECTORY}}"]
 
 

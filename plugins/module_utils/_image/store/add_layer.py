@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a disk to the next layer of a chain."""
+"""Makes a layer, and the manifest of its chain, from a disk that was read."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index i
     digest_of,
     encode,
 )
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import Manifest
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import Manifest, Named
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 
 
 def layer_of_raw(
     path: str, work: str, below: Blocks, parent: str | None, progress: Progress
 ) -> tuple[str, Made, Index]:
-    """The layer that makes the raw disk ``path`` of what ``below`` has; its file is made in the directory ``work``.
+    """Make the layer that turns ``below`` into the raw disk ``path``.
 
-    :param parent: digest of the topmost layer below.
+    :param work: a directory for the layer's file.
+    :param below: what a guest sees of the chain below. :param parent: digest of its topmost layer.
+    :returns: digest, files and index of the layer.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -45,13 +47,14 @@ def layer_of_raw(
 
 
 def next_layer(content: Content, whole: bool, below: Index, merged: Blocks, size: int, parent: str) -> Index | None:
-    """The index of the layer that makes a disk that was read of what lies below it; ``None`` where nothing differs
+    """The index of the layer that turns the chain below into a disk that was read; ``None`` where nothing differs
     (pure).
 
-    :param whole: whether ``content`` is all of the disk, or only what an overlay gives itself.
+    :param whole: whether ``content`` is the whole disk, or only what an overlay holds itself.
     :param below: the topmost layer below.
-    :param merged: what a guest sees of it and of those below it.
-    :param size: of the disk.
+    :param merged: what a guest sees of the chain below.
+    :param size: bytes of the disk.
+    :param parent: digest of the topmost layer below.
     """
     blocks = content.blocks
     if not whole:
@@ -66,7 +69,10 @@ def next_layer(content: Content, whole: bool, below: Index, merged: Blocks, size
 def make_layer(
     descriptor: int, content: Content, index: Index, work: str, progress: Progress
 ) -> tuple[str, Made, Index]:
-    """Write the layer with this index from the disk that was read."""
+    """Write the layer with this index from the disk that was read.
+
+    :returns: digest, files and index of the layer.
+    """
     encoded = encode(index)
     target = os.path.join(work, "layer.qcow2")
     sources = [(descriptor, content.places)]
@@ -74,14 +80,18 @@ def make_layer(
     return digest_of(encoded), Made(target, encoded), index
 
 
-def manifest_of(named: t.Mapping[str, t.Any], layers: t.Sequence[str], virtual_size: int, size: int) -> Manifest:
-    """The manifest of a chain that was just made.
+def manifest_of(named: Named, layers: t.Sequence[str], virtual_size: int, size: int) -> Manifest:
+    """The manifest of a chain that was made just now.
 
-    :param named: ``name``, ``version``, ``user``, ``python``, ``recipe_digest``.
+    :param layers: digests, the lowest first. :param virtual_size: bytes of the disk.
     :param size: bytes of the layers' files.
     """
     return {
-        **named,
+        "name": named["name"],
+        "version": named["version"],
+        "recipe_digest": named["recipe_digest"],
+        "user": named["user"],
+        "python": named["python"],
         "layers": list(layers),
         "virtual_size": virtual_size,
         "size": size,

@@ -1,11 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a machine reads while it boots: the numbers of an image's blocks in the order of their first read (pure).
+"""Boot records: which blocks of an image a machine reads while it boots, in the order of their first read (pure).
 
-A pager keeps what was read in a qcow2 file, which gives clusters their places in the order in which they come; so that
-file is the record. It lies beside the layer and goes with it to other hosts. It is a hint: which blocks come first,
-never what is in them.
+A pager's cache is a qcow2 file, whose clusters lie in the order in which they were read; the record is made from it. It
+lies beside the layer and goes with it to other hosts. It is a hint about which blocks to send first, and never says
+what is in them. ``boot_store`` keeps the files.
 """
 
 from __future__ import annotations
@@ -16,21 +16,26 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK, MAX_BLOCKS
 
+if t.TYPE_CHECKING:
+    # Not at run time: transfers import this file before they have a connection
+    from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.qemu_img import Extent
+
 Runs = t.List[t.List[int]]
-"""Neighbours that were read one after the other: the number of the first, and how many."""
+"""Neighbouring blocks that were read one after the other: each run is [number of the first, how many]."""
 
 MOST = 4096
-"""Blocks of a record: 256 MiB. What is read later isn't the boot's."""
+"""The most blocks of a record: 256 MiB. What is read later isn't part of the boot."""
 
 FIRST = 512
-"""Blocks that come first where there is no long record: of a disk with a kernel at its beginning, where boot loaders
-and we put it, these have that."""
+"""Blocks at the beginning of the disk that are sent first where the record is short. Boot loaders, ours too, put the
+kernel there."""
 
 MAX_TEXT = 2**20
+"""Bytes of a record's file."""
 
 
 def runs_of(numbers: t.Iterable[int]) -> Runs:
-    """The numbers, shorter."""
+    """Join block numbers into runs."""
     runs: Runs = []
     for number in numbers:
         if runs and sum(runs[-1]) == number:
@@ -40,8 +45,8 @@ def runs_of(numbers: t.Iterable[int]) -> Runs:
     return runs
 
 
-def numbers_of(runs: t.Any) -> list[int]:
-    """What another host, or a file, says that it read; the record's end is cut off, and what was said twice.
+def numbers_of(runs: object) -> list[int]:
+    """The block numbers of a record from another host or a file, each once, at most ``MOST``.
 
     :raises GridError: ``invalid_record``.
     """
@@ -60,7 +65,7 @@ def numbers_of(runs: t.Any) -> list[int]:
 
 
 def parse(text: bytes) -> list[int]:
-    """A record from its file. :raises GridError: ``invalid_record``."""
+    """Read the text of a record's file. :raises GridError: ``invalid_record``."""
     try:
         return numbers_of(json.loads(text[: MAX_TEXT + 1]))
     except (ValueError, RecursionError) as exc:
@@ -68,12 +73,15 @@ def parse(text: bytes) -> list[int]:
 
 
 def encode(numbers: t.Iterable[int]) -> bytes:
-    """A record's file."""
+    """The text of a record's file."""
     return json.dumps(runs_of(numbers), separators=(",", ":")).encode() + b"\n"
 
 
-def read_order(extents: t.Iterable[t.Mapping[str, t.Any]]) -> list[int]:
-    """The order in which clusters came into a pager's cache, from what ``qemu-img map`` says of it."""
+def read_order(extents: t.Iterable[Extent]) -> list[int]:
+    """The order in which blocks came into a pager's cache.
+
+    :param extents: of the cache's file, from ``qemu_img.extents``.
+    """
     places = [
         (extent["offset"] + step, (extent["start"] + step) // BLOCK)
         for extent in extents
@@ -84,16 +92,19 @@ def read_order(extents: t.Iterable[t.Mapping[str, t.Any]]) -> list[int]:
 
 
 def merge(known: t.Sequence[int], new: t.Sequence[int]) -> list[int]:
-    """The longer of two records, then what only the other one has: one that ended early has less, but right at the
-    beginning."""
+    """Merge two records: the longer one, then what only the other has. A shorter record is of a boot that was cut off;
+    what it has comes early all the same."""
     first, second = (known, new) if len(known) >= len(new) else (new, known)
     return list(dict.fromkeys([*first, *second]))[:MOST]
 
 
 def wanted_first(record: t.Sequence[int] | None, data: t.Sequence[int]) -> list[int]:
-    """Which of a layer's blocks, ``data``, a boot is to have first, in that order.
+    """The blocks of a layer that a transfer sends first, in order.
 
-    A record is short where the image was there before the boot had ended: then the beginning of the disk follows.
+    A record is short where the whole image arrived before the boot had ended; then blocks from the beginning of the
+    disk follow, up to ``FIRST`` in all.
+
+    :param data: numbers of all blocks of the layer.
     """
     there = set(data)
     known = [number for number in record or [] if number in there]

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Records of what boots read, beside the layers of a store."""
+"""Keeps boot records (see ``boot``) as files beside the layers of a store."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.referen
 
 
 def boot_record(depot: Depot, digest: str) -> list[int] | None:
-    """What a boot of the image with this topmost layer reads, where that is known. A record that can't be read is none."""
+    """The block numbers that a boot of the image with this topmost layer reads; ``None`` without a readable record."""
     with contextlib.suppress(OSError, GridError), open(depot.boot_path(digest), "rb") as stream:
         return boot.parse(stream.read(boot.MAX_TEXT + 1))
     return None
 
 
 def record_boot(depot: Depot, digest: str, numbers: t.Sequence[int]) -> bool:
-    """Keep what a boot read, with what others read; whether that says more than what was there. Only beside a layer
-    that is here."""
+    """Merge what a boot read into the layer's record; nothing happens where the layer isn't on this host.
+
+    :returns: whether the record changed.
+    """
     with depot.locked():
         known = boot_record(depot, digest) or []
         merged = boot.merge(known, numbers)

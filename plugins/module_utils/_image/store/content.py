@@ -1,39 +1,42 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is in a disk, block by block, and writing that as a layer. Holes are never read and never written."""
+"""Reads disks block by block, hashes and verifies blocks, writes layer files. Holes are neither read nor written."""
 
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import errno
 import os
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import check_space
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import qemu_img
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import BLOCK, Blocks, Index, block_hash
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.layout import plan
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import check_space
 
 _RUN = 64
 """Blocks that are read at a time."""
 
 _NOTHING = bytes(BLOCK)
-Told = t.Callable[[int, int], None]
+Report = t.Callable[[int, int], None]
+"""Called with bytes done and bytes in all."""
 
 
-class Run(t.NamedTuple):
-    """``count`` blocks from ``number`` on, which lie in a file from byte ``at`` on. Without ``at`` they read as zeros."""
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """``count`` blocks from ``number`` on, stored in a file from byte ``at`` on; without ``at`` they read as zeros."""
 
     number: int
     count: int
-    at: int | None
+    at: t.Optional[int]
 
 
 class Content(t.NamedTuple):
-    """A disk that was read: hashes of its blocks that aren't zeros, their places in the file, and blocks known to be
-    zeros."""
+    """A disk that was read: hashes of its blocks that aren't zeros, their offsets in the file in bytes, and the numbers
+    of blocks that are known to be zeros."""
 
     blocks: Blocks
     places: dict[int, int]
@@ -41,7 +44,7 @@ class Content(t.NamedTuple):
 
 
 def raw_runs(descriptor: int) -> t.Iterator[Run]:
-    """The parts of a raw disk's file that are not holes; lseek(2)."""
+    """The parts of a raw disk's file that are not holes, see lseek(2)."""
     end = os.fstat(descriptor).st_size
     at = 0
     while at < end:
@@ -59,9 +62,9 @@ def raw_runs(descriptor: int) -> t.Iterator[Run]:
 
 
 def overlay_runs(path: str) -> list[Run] | None:
-    """The parts of a disk that an overlay gives itself, without what lies below it, as qemu-img tells them.
+    """The parts of a disk that a qcow2 overlay holds itself, without the layers below it.
 
-    :returns: ``None`` where its blocks don't lie in the file as they are: clusters of another size, compressed ones.
+    :returns: ``None`` where blocks can't be read from the file directly: clusters are compressed or of another size.
     """
     runs = []
     extents = qemu_img.extents(path)
@@ -77,11 +80,8 @@ def overlay_runs(path: str) -> list[Run] | None:
     return runs
 
 
-def scan(descriptor: int, runs: t.Iterable[Run], told: Told | None = None) -> Content:
-    """Read the runs and hash their blocks, on two threads: hashing is the longest part of it.
-
-    :param told: called with the bytes read so far and, where it is known, those to be read.
-    """
+def scan(descriptor: int, runs: t.Iterable[Run], report: Report | None = None) -> Content:
+    """Read the runs and hash their blocks, on two threads because hashing takes the longest."""
     content = Content({}, {}, set())
     pieces = [
         Run(run.number + skip, min(_RUN, run.count - skip), None if run.at is None else run.at + skip * BLOCK)
@@ -101,8 +101,8 @@ def scan(descriptor: int, runs: t.Iterable[Run], told: Told | None = None) -> Co
                     content.places[number] = t.cast(int, piece.at) + place * BLOCK
             if piece.at is not None:
                 done += piece.count * BLOCK
-                if told is not None:
-                    told(done, total)
+                if report is not None:
+                    report(done, total)
     return content
 
 
@@ -116,7 +116,7 @@ def _hashes(descriptor: int, piece: Run) -> list[bytes | None]:
 
 
 def read_exactly(descriptor: int, length: int, at: int) -> bytes:
-    """So many bytes of a file; what lies beyond its end is zeros."""
+    """Read ``length`` bytes from byte ``at`` on; beyond the file's end they are zeros."""
     parts = []
     while length:
         part = os.pread(descriptor, length, at)
@@ -130,11 +130,12 @@ def read_exactly(descriptor: int, length: int, at: int) -> bytes:
 
 
 def write_layer(
-    target: str, index: Index, sources: t.Sequence[tuple[int, t.Mapping[int, int]]], told: Told | None = None
+    target: str, index: Index, sources: t.Sequence[tuple[int, t.Mapping[int, int]]], report: Report | None = None
 ) -> None:
-    """Write the file of a layer from files that were read; the kernel copies, or shares where it can.
+    """Write a layer's file. The kernel copies its blocks, or shares them where the file system can.
 
-    :param sources: open files, each with the places in it of the blocks that are to be taken from it.
+    :param sources: open files, each with the offsets, by block number, of the blocks to take from it.
+    :raises GridError: ``disk_full``.
     """
     layout = plan(index)
     check_space(os.path.dirname(target), layout.size, "the layer")
@@ -148,13 +149,13 @@ def write_layer(
             for start, to, length in coalesce(moves):
                 copy_range(descriptor, start, stream.fileno(), to, length)
                 done += length
-                if told is not None:
-                    told(done, layout.size)
+                if report is not None:
+                    report(done, layout.size)
         stream.truncate(layout.size)
 
 
 def write_tables(descriptor: int, tables: bytes, at: int = 0) -> None:
-    """Write all of it, from byte ``at`` of the file on."""
+    """Write all of ``tables`` from byte ``at`` of the file on."""
     view = memoryview(tables)
     while view:
         done = os.pwrite(descriptor, view, at)
@@ -162,7 +163,7 @@ def write_tables(descriptor: int, tables: bytes, at: int = 0) -> None:
 
 
 def coalesce(moves: t.Iterable[tuple[int, int, int]]) -> t.Iterator[tuple[int, int, int]]:
-    """Join moves (from, to, bytes) that follow each other at both ends (pure)."""
+    """Join moves (from, to, bytes) that continue each other at both ends (pure)."""
     last: tuple[int, int, int] | None = None
     for start, to, length in moves:
         if last is not None and (start, to) == (last[0] + last[2], last[1] + last[2]):
@@ -176,7 +177,7 @@ def coalesce(moves: t.Iterable[tuple[int, int, int]]) -> t.Iterator[tuple[int, i
 
 
 def copy_range(source: int, start: int, target: int, to: int, length: int) -> None:
-    """Copy bytes between files inside the kernel; where it can't, through us. Beyond the source's end there is nothing."""
+    """Copy bytes between files, inside the kernel where it can. Copying stops at the end of the source."""
     while length:
         try:
             done = os.copy_file_range(source, target, min(length, 2**30), start, to)
@@ -190,17 +191,25 @@ def copy_range(source: int, start: int, target: int, to: int, length: int) -> No
 
 
 def verify(descriptor: int, places: t.Mapping[int, int], blocks: Blocks) -> list[int]:
-    """The blocks that don't lie in the file as the index says."""
+    """The numbers of blocks whose content in the file is not what the index says.
+
+    :param places: offset of each block in the file.
+    """
     found = scan(descriptor, (Run(number, 1, at) for number, at in places.items()))
     return [number for number in places if found.blocks.get(number) != blocks[number]]
 
 
 def damaged(digest: str, numbers: t.Sequence[int], where: str) -> GridError:
-    """The error for a layer whose file has other blocks than its digest says."""
+    """The error for a layer whose file has other content than its digest says.
+
+    :param numbers: of the damaged blocks. :param where: the host that has the file.
+    """
     return GridError(
         "layer_corrupted",
-        f"{len(numbers)} blocks of the layer {digest} on {where} are not what its digest says, the first at byte {numbers[0] * BLOCK} of the disk",
-        remedy=f"Remove the layer on {where}, and get it again from another host or run the module image there, which makes it again",
+        f"{len(numbers)} blocks of the layer {digest} on {where} are not what its digest says, "
+        f"the first at byte {numbers[0] * BLOCK} of the disk",
+        remedy=f"Remove the layer on {where}, and get it again from another host or run the module image there, "
+        "which makes it again",
         digest=digest,
         blocks=list(numbers[:100]),
     )

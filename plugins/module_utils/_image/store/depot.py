@@ -1,18 +1,18 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host's image store: layers named by their digest, manifests that name chains of them, and a place for what is not
-yet whole.
+"""A host's image store: layers named by digest, manifests that name chains of layers, and a staging area.
 
-A layer is a qcow2 file and its index, in the same directory; the file names the layer below as its backing file. Layers
-are immutable. A file has its final name only when it is whole, verified and flushed to the disk; a manifest is written
-after the layers that it names. Work goes on in ``.staging/<job>/`` under a lock that ends with the process, so that an
-interrupted job leaves nothing but a directory there, which the next run resumes (``*.part``) or removes.
+A layer is a qcow2 file and an index in the same directory; the qcow2 file's backing file is the layer below. Layers are
+immutable. A file gets its final name only when it is whole, verified and flushed to the disk; a manifest is written
+after the layers that it names. Work is done in ``.staging/<job>/`` under a lock that ends with the process. An
+interrupted job leaves only a directory there; the next run resumes its files named ``*.part`` and removes the rest.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import grp
 import hashlib
@@ -22,7 +22,9 @@ import re
 import time
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import flush
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._files import clear
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import header
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import Index, decode
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.lock import hold
@@ -37,27 +39,35 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.referen
     parse_manifest,
     reference,
 )
-from ansible_collections.virtuoso.grid.plugins.module_utils._removal import clear
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import flush
 
 GROUP = "virtuoso"
 PART = ".part"
-"""How the name of a file ends that a later run goes on with."""
+"""The ending of files that a later run continues."""
 
 KEEP_PARTS = 7 * 24 * 3600.0
+"""Seconds after which such a file is removed."""
 _BLOCK = 2**20
 _ENDING = re.compile(r"\.(index|boot)\Z", re.ASCII)
 
 
-class Made(t.NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Made:
     """A verified layer in ``.staging``: the path of its file, and its encoded index."""
 
     path: str
     index: bytes
 
 
+class StoredLayer(t.TypedDict):
+    """A layer of the store: its digest, the bytes of its file, the file's path."""
+
+    digest: str
+    size: int
+    path: str
+
+
 def file_digest(path: str) -> str:
-    """SHA-256 of a file's bytes, as publishers tell it."""
+    """SHA-256 of a file's bytes, as ``sha256:`` and hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as stream:
         while True:
@@ -68,7 +78,7 @@ def file_digest(path: str) -> str:
 
 
 class Depot:
-    """The store under ``path`` (the option of that name); reading works before anything is there."""
+    """The store in the directory ``path`` (the modules' option). Reading works before anything is there."""
 
     def __init__(self, path: str) -> None:
         self.machines = os.path.join(path, "machines")
@@ -80,20 +90,22 @@ class Depot:
     # -- reading
 
     def layer_path(self, digest: str) -> str:
-        """Where the layer is, or would be."""
+        """The path that the layer's file has, or would have."""
         return os.path.join(self.layers, layer_file(digest))
 
     def index_path(self, digest: str) -> str:
-        """Where its index is, or would be."""
+        """The path that the layer's index has, or would have."""
         return os.path.join(self.layers, index_file(digest))
 
     def boot_path(self, digest: str) -> str:
-        """Where the record of what a boot reads is, or would be."""
+        """The path that the layer's boot record has, or would have."""
         return os.path.join(self.layers, boot_file(digest))
 
     def has(self, digest: str, size: int | None = None) -> bool:
-        """Whether the layer is there, its file with ``size`` bytes if that is known. The layers below it are not looked
-        at."""
+        """Whether the layer is there. The layers below it are not checked.
+
+        :param size: bytes that its file must have, where known.
+        """
         try:
             found = os.stat(self.layer_path(digest)).st_size
         except FileNotFoundError:
@@ -109,7 +121,9 @@ class Depot:
             raise missing(digest) from exc
 
     def chain(self, digest: str) -> dict[str, Index]:
-        """A layer and those below it, the lowest first. Indexes name each other by digest, so there can't be a loop.
+        """The indexes of a layer and of those below it, by digest, the lowest first.
+
+        Indexes name each other by digest, so there can't be a loop.
 
         :raises GridError: ``layer_missing``, ``layer_corrupted``.
         """
@@ -127,7 +141,7 @@ class Depot:
         return dict(reversed(list(found.items())))
 
     def read_manifests(self) -> tuple[list[Manifest], list[str]]:
-        """All manifests in alphabetical order, and a warning for each file that is none."""
+        """All manifests in alphabetical order, and a warning for each file that can't be read as one."""
         manifests, warnings = [], []
         for file in _names(self.manifests):
             if not file.endswith(".json"):
@@ -139,7 +153,7 @@ class Depot:
         return manifests, warnings
 
     def manifest(self, name: str, version: str) -> Manifest | None:
-        """One manifest, ``None`` where there is none. :raises GridError: ``invalid_manifest``."""
+        """The manifest of a version, or ``None``. :raises GridError: ``invalid_manifest``."""
         try:
             return self._read_manifest(manifest_file(name, version))
         except FileNotFoundError:
@@ -150,13 +164,14 @@ class Depot:
             return parse_manifest(stream.read(2**20 + 1), file)
 
     def complete(self, manifest: Manifest) -> bool:
-        """Whether every layer that the manifest names is there, with the right size where there is but one."""
-        sizes = [manifest["size"]] if len(manifest["layers"]) == 1 else [None] * len(manifest["layers"])
-        return all(self.has(digest, size) for digest, size in zip(manifest["layers"], sizes))
+        """Whether all layers of the manifest are there; of a single layer the size is checked too."""
+        layers = manifest["layers"]
+        size = manifest["size"] if len(layers) == 1 else None
+        return all(self.has(digest, size) for digest in layers)
 
-    def read_layers(self) -> list[dict[str, t.Any]]:
-        """Digest, size in bytes and path of every layer."""
-        found = []
+    def read_layers(self) -> list[StoredLayer]:
+        """All layers of the store."""
+        found: list[StoredLayer] = []
         for file in _names(self.layers):
             digest = layer_digest(file)
             if digest is not None and self.has(digest):
@@ -165,7 +180,7 @@ class Depot:
         return found
 
     def layers_of_machines(self) -> set[str]:
-        """Digests of layers that disks of machines on this host are made of, down to the lowest."""
+        """Digests of the layers that disks of this host's machines lie on, down to the lowest."""
         used: set[str] = set()
         for machine in _names(self.machines):
             directory = os.path.join(self.machines, machine)
@@ -175,7 +190,7 @@ class Depot:
         return used
 
     def and_below(self, digest: str | None) -> set[str]:
-        """The layer and those below it, as far as they are known."""
+        """Digests of the layer and those below it, as far as their indexes are here."""
         found: set[str] = set()
         while digest is not None and digest not in found:
             found.add(digest)
@@ -188,7 +203,7 @@ class Depot:
     # -- writing
 
     def prepare(self) -> None:
-        """Make the directories that are not there."""
+        """Make the directories that are missing."""
         for path in (self.images, self.layers, self.manifests, self.staging):
             if not os.path.isdir(path):
                 os.makedirs(path, mode=0o755, exist_ok=True)
@@ -196,11 +211,10 @@ class Depot:
 
     @contextlib.contextmanager
     def job(self, key: str) -> t.Iterator[str]:
-        """A directory for one piece of work, locked: a second process with the same key waits, then finds what the
-        first made.
+        """A locked directory for one piece of work. A second process with the same key waits.
 
-        When the work ends, well or not, all in it is removed but what a later run resumes (names that end in
-        ``.part``).
+        When the work ends, well or not, everything in it is removed except files named ``*.part``, which a later run
+        resumes.
         """
         with hold(os.path.join(self.staging, key + ".lock"), f"the job {key} of another run"):
             directory = os.path.join(self.staging, key)
@@ -214,7 +228,10 @@ class Depot:
                     os.rmdir(directory)
 
     def sweep(self) -> list[str]:
-        """Remove what ended processes left in ``.staging``, parts only when old; the removed jobs' keys are returned."""
+        """Remove what ended processes left in ``.staging``, and old ``*.part`` files.
+
+        :returns: keys of the jobs of which something was removed.
+        """
         swept = []
         for name in _names(self.staging):
             directory = os.path.join(self.staging, name)
@@ -228,16 +245,16 @@ class Depot:
         return swept
 
     def locked(self) -> t.ContextManager[None]:
-        """While it is held, nothing gets a name here and nothing is removed by others."""
+        """A lock: while it is held, no other process adds layers or manifests to the store or removes them."""
         return hold(os.path.join(self.images, ".lock"), "the image store")
 
     def commit(self, manifest: Manifest | None, files: t.Mapping[str, Made], new: bool = False) -> None:
-        """Give verified layers their final names, the lowest first, then write the manifest.
+        """Give verified layers their final names, then write the manifest.
 
-        :param files: each layer that is not there yet, by digest; the files are moved.
-        :param new: the manifest's version must not be there yet with other layers.
-        :raises GridError: ``layer_missing``, ``invalid_manifest`` where the manifest's layers are not a chain that is
-            there, ``version_taken``.
+        :param files: the new layers by digest, the lowest first; their files are moved.
+        :param new: refuse a version that is there already with other layers.
+        :raises GridError: ``layer_missing``; ``invalid_manifest`` where the manifest's layers are not a chain;
+            ``version_taken``.
         """
         for made in files.values():
             with open(made.path + ".index", "wb") as stream:
@@ -284,7 +301,7 @@ class Depot:
         flush(self.manifests)
 
     def remove(self, manifest: Manifest) -> list[str]:
-        """Remove a manifest, and those of its layers that no other manifest and no machine's disk here needs.
+        """Remove a manifest, and its layers that neither another manifest nor a machine's disk here needs.
 
         :returns: the digests of the removed layers.
         """
@@ -296,7 +313,7 @@ class Depot:
             return self._unlink([digest for digest in reversed(manifest["layers"]) if digest not in needed])
 
     def needed(self, elsewhere: t.Iterable[str] = ()) -> set[str]:
-        """Digests of the layers that a manifest, a machine's disk here, or somebody elsewhere needs, with those below
+        """Digests of the layers in use by manifests, by machines' disks here and ``elsewhere``, with those below
         them."""
         named = {digest for manifest in self.read_manifests()[0] for digest in manifest["layers"]}
         found = self.layers_of_machines()
@@ -305,15 +322,18 @@ class Depot:
         return found
 
     def unneeded(self, elsewhere: t.Iterable[str] = ()) -> list[str]:
-        """Digests of the layers that nothing needs, and names of files among the layers that belong to none."""
+        """Digests of the layers that nothing needs, and names of files in their directory that belong to no layer.
+
+        :param elsewhere: digests that other hosts use.
+        """
         needed = self.needed(elsewhere)
         wanted = {name for digest in needed for name in (layer_file(digest), index_file(digest), boot_file(digest))}
         files = [file for file in _names(self.layers) if file not in wanted]
         return list(dict.fromkeys(layer_digest(_ENDING.sub(".qcow2", file)) or file for file in files))
 
     def prunable(self, elsewhere: t.Iterable[str] = ()) -> list[str]:
-        """What of :meth:`unneeded` can go now: what somebody is just reading stays until the next time, with all below
-        it."""
+        """What of :meth:`unneeded` can be removed now. A layer that is being sent stays until the next time, with all
+        layers below it."""
         read = {digest for digest in self.unneeded(elsewhere) if self.being_sent(digest)}
         return [digest for digest in self.unneeded({*elsewhere, *read}) if digest not in read]
 
@@ -323,7 +343,10 @@ class Depot:
             return self._unlink(self.prunable(elsewhere))
 
     def files_of(self, digest: str) -> list[str]:
-        """The files of a layer; of a file that is no layer its own."""
+        """The paths of a layer's files.
+
+        :param digest: of a layer, or the name of another file in the layers' directory.
+        """
         known = digest.startswith("sha256:")
         return (
             [self.layer_path(digest), self.index_path(digest), self.boot_path(digest)]
@@ -332,11 +355,11 @@ class Depot:
         )
 
     def being_sent(self, digest: str) -> bool:
-        """Whether somebody is just reading the layer to give it to another host."""
+        """Whether the layer is being sent to another host."""
         return any(map(_being_read, self.files_of(digest)))
 
     def _unlink(self, digests: t.Sequence[str]) -> list[str]:
-        """Remove layers that nobody reads; the removed ones are returned. A file that is no layer is given by its name."""
+        """Remove layers, and other files by name, except those that are being sent; the removed ones are returned."""
         removed = []
         for digest in digests:
             if self.being_sent(digest):
@@ -377,7 +400,7 @@ def missing(digest: str) -> GridError:
 
 
 def taken(found: Manifest) -> GridError:
-    """The error for a version that is there, made of something else."""
+    """The error for a version that exists already, made from something else."""
     return GridError(
         "version_taken",
         f"{reference(found['name'], found['version'])} is there, made from something else",
@@ -387,7 +410,7 @@ def taken(found: Manifest) -> GridError:
 
 
 def _being_read(path: str) -> bool:
-    """Whether somebody who gives the file to another host holds it."""
+    """Whether a sender holds its lock on the file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
@@ -402,7 +425,7 @@ def _being_read(path: str) -> bool:
 
 
 def share(path: str, mode: int) -> None:
-    """Let the group that may read images have the file, where there is such a group."""
+    """Set a file's mode, and give it to the group that may read images, where that group exists."""
     with contextlib.suppress(KeyError, PermissionError):
         os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
     os.chmod(path, mode)

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The header of an image file, read and judged here before any other program sees the file (pure).
+"""Reads and checks the header of an image file before any other program opens the file (pure).
 
 Format: QEMU's docs/interop/qcow2.txt. All numbers are big-endian.
 """
@@ -15,8 +15,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 
 MAGIC = b"QFI\xfb"
 HEAD_SIZE = 2**20
-"""So many bytes of a file's beginning are enough for :func:`parse`: the header, its extensions and the backing file's
-name."""
+"""The first bytes of a file that :func:`parse` needs: the header, its extensions and the backing file's name."""
 
 MAX_VIRTUAL_SIZE = 64 * 2**40
 FORMATS = ("qcow2", "raw")
@@ -28,7 +27,7 @@ _DATA_FILE, _KNOWN = _INCOMPATIBLE["external data file"], sum(_INCOMPATIBLE.valu
 _EXTENSION_END, _EXTENSION_DATA_FILE = 0, 0x44415441
 _MAX_L1, _MAX_REFCOUNT_TABLE, _MAX_BACKING_NAME = 32 * 2**20, 8 * 2**20, 1023
 
-# First bytes of formats that QEMU would recognise in a file; no disk with a boot sector begins like this.
+# The first bytes of other formats that QEMU recognises; no disk with a boot sector begins like this.
 _OTHERS = {
     b"KDMV": "vmdk",
     b"# Disk Descriptor": "vmdk",
@@ -64,7 +63,7 @@ def _damaged(why: str) -> GridError:
 def parse(head: bytes) -> Header:
     """Read a qcow2 header.
 
-    :param head: the file's first ``HEAD_SIZE`` bytes, or all of a shorter file.
+    :param head: the file's first ``HEAD_SIZE`` bytes, or the whole of a shorter file.
     :raises GridError: ``image_wrong_format`` for another format, ``image_damaged`` for a header that contradicts
         itself.
     """
@@ -130,7 +129,7 @@ def _backing(head: bytes, at: int, length: int) -> str | None:
 
 def _extensions(head: bytes, at: int) -> list[int]:
     """The types of the header's extensions: pairs of type and length, each followed by data that fill whole 8 bytes."""
-    found = []
+    found: list[int] = []
     while at + 8 <= len(head) and len(found) < 64:
         kind, length = struct.unpack_from(">II", head, at)
         if kind == _EXTENSION_END:
@@ -140,11 +139,11 @@ def _extensions(head: bytes, at: int) -> list[int]:
     return found
 
 
-def judge(head: bytes, length: int, image_format: str) -> int | None:
-    """Decide whether an untrusted file may be used as the image that it is said to be.
+def judge(head: bytes, length: int, image_format: str) -> int:
+    """Decide whether an untrusted file may be used as an image of the stated format.
 
     :param head: the file's first ``HEAD_SIZE`` bytes. :param length: the whole file's length in bytes.
-    :param image_format: ``qcow2`` or ``raw``, as the user says.
+    :param image_format: ``qcow2`` or ``raw``, from the user.
     :returns: the disk's size in bytes.
     :raises GridError: ``image_wrong_format``, ``image_has_backing_file``, ``image_has_data_file``, ``image_encrypted``,
         ``image_damaged``, ``image_too_large``, ``image_empty``.

@@ -1,11 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A layer's index: which blocks of the disk it gives, and what is in them (pure).
+"""A layer's index: which blocks of the disk it holds, and their hashes (pure).
 
-The digest of a layer is the SHA-256 of its index. The index names the layer below by its digest, so a digest stands for
-the content that a guest sees, with the chain that it is made of, and not for how a file happens to hold it.
-``docs/images.md`` describes the format.
+The digest of a layer is the SHA-256 of its index. The index names the layer below by digest. So a digest identifies the
+content that a guest sees and the chain that it is made of, not the way a file stores it. ``docs/images.md`` describes
+the format.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BLOCK = 2**16
 
 HASH_SIZE = 32
 ZERO = bytes(HASH_SIZE)
-"""Stands where a hash would for a block that reads as zeros and hides what a lower layer has there."""
+"""In place of a hash: the block reads as zeros and hides what a lower layer has there."""
 
 _MAGIC = b"VIRTIDX\x01"
 # magic, bytes of a block, whether there is a layer below, its digest, bytes of the disk, number of blocks
@@ -52,12 +52,12 @@ class Index:
 
     @property
     def zeros(self) -> list[int]:
-        """Numbers of the blocks that it blanks."""
+        """Numbers of the blocks that read as zeros in place of what lower layers have."""
         return [number for number, found in self.blocks.items() if found == ZERO]
 
 
 def block_hash(block: bytes | memoryview) -> bytes:
-    """The hash of a whole block; the last one of a disk is filled up with zeros."""
+    """The hash of a whole block; the last block of a disk is padded with zeros."""
     return hashlib.sha256(block).digest()
 
 
@@ -85,10 +85,10 @@ def _bad(why: str) -> GridError:
 
 
 def decode(encoded: bytes, digest: str) -> Index:
-    """Read an index that may come from anywhere.
+    """Read and check an index from an untrusted place.
 
-    :param digest: the layer that it is said to be of.
-    :raises GridError: ``layer_corrupted`` where it isn't that layer's, or contradicts itself.
+    :param digest: of the layer that the index must belong to.
+    :raises GridError: ``layer_corrupted`` where it is another layer's, or contradicts itself.
     """
     if digest_of(encoded) != digest:
         raise _bad(f"is not that of {digest}")
@@ -122,19 +122,23 @@ def _judge_numbers(numbers: t.Sequence[int], virtual_size: int) -> None:
 
 
 def merge(chain: t.Sequence[Index]) -> Blocks:
-    """The blocks that a guest sees of a chain of layers, the lowest first: hashes of those that don't read as zeros."""
+    """The hashes of the blocks that a guest sees of a chain, without those that read as zeros.
+
+    :param chain: the indexes, the lowest first.
+    """
     seen: Blocks = {}
     for index in chain:
-        # What a smaller disk in between cut off doesn't come back with a larger one above it
+        # Blocks that a smaller disk in between cut off don't come back with a larger one above it
         seen = {number: found for number, found in seen.items() if number * BLOCK < index.virtual_size}
         seen.update(index.blocks)
     return {number: found for number, found in sorted(seen.items()) if found != ZERO}
 
 
 def difference(below: Blocks, content: Blocks, virtual_size: int, parent: str | None) -> Index:
-    """The index of the layer that makes ``content`` of what ``below`` has; equal blocks are left out.
+    """The index of a layer that turns ``below`` into ``content``; equal blocks are left out.
 
-    :param content: hashes of all blocks that don't read as zeros.
+    :param below: what a guest sees of the chain below. :param content: hashes of all blocks that don't read as zeros.
+    :param virtual_size: bytes of the disk. :param parent: digest of the layer below.
     """
     changed = {number: found for number, found in content.items() if below.get(number) != found}
     changed.update((number, ZERO) for number in below if number not in content and number * BLOCK < virtual_size)

@@ -1,12 +1,12 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a layer lies in its qcow2 file (pure).
+"""The layout of a layer's qcow2 file: its tables and the offset of every block, computed from the index (pure).
 
-The place of every block follows from the layer's index: tables first, then the blocks in ascending order. So a file can
-be written in one pass, in any order and again after an interruption, and parts of it can be asked for by their offsets,
-before any of it is there; and a layer's file is the same, byte for byte, on every host. qemu-img writes such files only
-from a whole disk that it reads, in another pass. Format: QEMU's docs/interop/qcow2.txt.
+Tables come first, then the blocks in ascending order. So a file can be written in one pass, in any order, and continued
+after an interruption; parts of it can be requested by offset before any of it is there; and a layer's file is the same,
+byte for byte, on every host. qemu-img can't do this: it writes such files only from a whole disk, in a further pass.
+Format: QEMU's docs/interop/qcow2.txt.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.referen
 _CLUSTER_BITS = 16
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
 _BACKING_FORMAT = 0xE2792ACA
-COPIED = 1 << 63  # the cluster has one user and may be written in place; qemu-img check wants it where that is so
+COPIED = 1 << 63  # flag: the cluster's reference count is one; qemu-img check requires it
 READS_AS_ZEROS = 1
-ENTRIES = BLOCK // 8  # of a table of clusters
+ENTRIES = BLOCK // 8  # of a table that fills a cluster
 _REFCOUNTS = BLOCK // 2  # of 16 bits in a cluster
 
 
 class Layout(t.NamedTuple):
-    """``tables`` is the file up to ``data_at``, where the blocks begin; ``offsets`` has the place of each block's data."""
+    """Where things lie in a layer's file, in bytes.
+
+    ``tables``: the file's content up to ``data_at``, where the blocks begin. ``offsets``: of each block, by its number.
+    """
 
     tables: bytes
     data_at: int
@@ -40,7 +43,7 @@ def _up(value: int, unit: int) -> int:
 
 
 def _refcount_clusters(others: int) -> tuple[int, int]:
-    """How many clusters the reference counts of a file take that has ``others`` clusters beside: their table, and they."""
+    """Clusters for the reference counts of a file with ``others`` other clusters: for the table, and for the counts."""
     table = blocks = 1
     while True:
         wanted = _up(others + table + blocks, _REFCOUNTS)
@@ -51,7 +54,7 @@ def _refcount_clusters(others: int) -> tuple[int, int]:
 
 
 def plan(index: Index) -> Layout:
-    """Lay out the file of a layer; what it names as its backing file is the layer below, in the same directory."""
+    """Compute the layout of a layer's file. Its backing file is the layer below, in the same directory."""
     data = index.data
     second = sorted({number // ENTRIES for number in index.blocks})
     first_size = max(1, _up(index.virtual_size, BLOCK * ENTRIES))

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What names an image: references, manifests and digests (pure)."""
+"""References, digests, manifests, and the file names of layers: what names an image (pure)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,45 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import check, shorten
 
-Manifest = t.Dict[str, t.Any]
+
+class Named(t.TypedDict):
+    """What a manifest says that doesn't follow from its layers.
+
+    ``recipe_digest``: of what the image was made from; ``None`` where that is unknown. ``user``: whom to log in as.
+    ``python``: path of the interpreter in the guest.
+    """
+
+    name: str
+    version: str
+    recipe_digest: t.Optional[str]
+    user: t.Optional[str]
+    python: t.Optional[str]
+
+
+class Manifest(Named):
+    """One version of an image.
+
+    ``layers``: digests, the lowest first. ``virtual_size``: bytes of the disk. ``size``: bytes of all layers' files.
+    ``created``: ISO 8601 text.
+    """
+
+    layers: t.List[str]
+    virtual_size: int
+    size: int
+    created: t.Optional[str]
+
 
 MAX_MANIFEST = 2**20
+"""Bytes of a manifest's JSON text."""
 MAX_LAYERS = 64
 
 _TEXT_OR_NONE = (str, type(None))
-_FIELDS: dict[str, t.Any] = {
-    "name": str,
-    "version": str,
-    "layers": list,
-    "virtual_size": int,
-    "size": int,
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "version": (str,),
+    "layers": (list,),
+    "virtual_size": (int,),
+    "size": (int,),
     "recipe_digest": _TEXT_OR_NONE,
     "user": _TEXT_OR_NONE,
     "python": _TEXT_OR_NONE,
@@ -36,8 +63,8 @@ def reference(name: str, version: str) -> str:
     return f"{name}@{version}"
 
 
-def split_reference(value: t.Any) -> tuple[str, str]:
-    """Name and version of a reference. :raises GridError: ``invalid_reference``."""
+def split_reference(value: object) -> tuple[str, str]:
+    """Name and version of a reference ``name@version``. :raises GridError: ``invalid_reference``."""
     name, dummy, version = value.partition("@") if isinstance(value, str) else ("", "", "")
     try:
         return check("name", name), check("version", version)
@@ -49,14 +76,14 @@ def split_reference(value: t.Any) -> tuple[str, str]:
         ) from exc
 
 
-def recipe_digest(description: t.Mapping[str, t.Any]) -> str:
-    """The digest of what an image is made of: SHA-256 of its canonical JSON."""
+def recipe_digest(description: t.Mapping[str, object]) -> str:
+    """The digest of a description of what an image is made from: SHA-256 of its canonical JSON."""
     text = json.dumps(description, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def version_of(digest: str) -> str:
-    """The version that an image has where none is given: the first 12 digits of its recipe's digest."""
+    """The version of an image that is given none: the first 12 digits of its recipe's digest."""
     return digest[len("sha256:") :][:12]
 
 
@@ -66,19 +93,17 @@ def layer_file(digest: str) -> str:
 
 
 def index_file(digest: str) -> str:
-    """The name of the file of a layer's index: ``sha256-<hexadecimal>.index``.
-    :raises GridError: ``invalid_digest``."""
+    """The name of a layer's index file: ``sha256-<hexadecimal>.index``. :raises GridError: ``invalid_digest``."""
     return check("digest", digest).replace(":", "-") + ".index"
 
 
 def boot_file(digest: str) -> str:
-    """The name of the file that says what a boot reads: ``sha256-<hexadecimal>.boot``.
-    :raises GridError: ``invalid_digest``."""
+    """The name of a layer's boot record: ``sha256-<hexadecimal>.boot``. :raises GridError: ``invalid_digest``."""
     return check("digest", digest).replace(":", "-") + ".boot"
 
 
 def layer_digest(file: str) -> str | None:
-    """The digest that a file's name says, ``None`` for a name that is no layer's."""
+    """The digest in the name of a layer's file; ``None`` for any other name."""
     if not file.startswith("sha256-") or not file.endswith(".qcow2"):
         return None
     try:
@@ -88,16 +113,15 @@ def layer_digest(file: str) -> str | None:
 
 
 def manifest_file(name: str, version: str) -> str:
-    """The name of a manifest's file."""
+    """A manifest's file name: ``name@version.json``. :raises GridError: ``invalid_name``, ``invalid_version``."""
     return f"{check('name', name)}@{check('version', version)}.json"
 
 
-def parse_manifest(value: t.Any, file: str | None = None) -> Manifest:
-    """A manifest as it came from a file or another host, checked: known fields, right types, layers that are digests,
-    each once.
+def parse_manifest(value: object, file: str | None = None) -> Manifest:
+    """Check a manifest from a file or another host: known fields of the right types, different layers, valid sizes.
 
     :param value: JSON text or its decoded value.
-    :param file: the name of the file that it was read from, which must be the manifest's own.
+    :param file: the name of the file that it was read from; it must match name and version.
     :raises GridError: ``invalid_manifest``.
     """
 
@@ -117,10 +141,11 @@ def parse_manifest(value: t.Any, file: str | None = None) -> Manifest:
             raise bad("is not JSON") from exc
     if not isinstance(value, t.Mapping):
         raise bad("is not a mapping")
-    manifest = {key: value.get(key) for key in _FIELDS}
-    for key, kind in _FIELDS.items():
-        if not isinstance(manifest[key], kind) or isinstance(manifest[key], bool):
+    fields = {key: value.get(key) for key in _FIELDS}
+    for key, kinds in _FIELDS.items():
+        if not isinstance(fields[key], kinds) or isinstance(fields[key], bool):
             raise bad(f"has no proper {key}")
+    manifest = t.cast(Manifest, fields)
     try:
         expected = manifest_file(manifest["name"], manifest["version"])
         layers = [check("digest", layer) for layer in manifest["layers"]]

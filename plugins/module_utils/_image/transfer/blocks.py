@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which blocks of a layer come from where, and in which order (pure)."""
+"""Decides where each block of a layer comes from: layers on this host, or the source, in which order (pure)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index i
 
 @dataclasses.dataclass(frozen=True)
 class Fetch:
-    """Where the blocks of a layer come from.
+    """Where the blocks of a layer come from, by their numbers.
 
-    ``here``: number of a block and where it lies on this host, as (digest of the layer, number there). ``order``:
-    numbers of the blocks that are asked for, in the order in which they are to come. ``repeats``: number of a block
-    that is like one of ``order``, and that one's number.
+    ``here``: blocks that this host has, as (digest of a layer, number there). ``order``: blocks to request, in the
+    order in which they should come. ``repeats``: blocks that equal another one of this layer, and that one's number.
     """
 
     here: dict[int, tuple[str, int]]
@@ -28,11 +27,11 @@ class Fetch:
 def plan_fetch(
     index: Index, whole: t.Container[int], local: t.Mapping[bytes, tuple[str, int]], first: t.Sequence[int] = ()
 ) -> Fetch:
-    """Ask for nothing that is on this host already, and for nothing twice.
+    """Decide where each block comes from: nothing is requested that is here already, and nothing twice.
 
     :param whole: numbers of the blocks that an interrupted transfer has brought.
-    :param local: layer and number by hash.
-    :param first: numbers of the layer's blocks that are to come before the others, in this order.
+    :param local: the blocks of layers here, as (digest of the layer, number there), by hash.
+    :param first: numbers of the layer's blocks that should come before the others, in this order.
     """
     here: dict[int, tuple[str, int]] = {}
     order: list[int] = []
@@ -53,7 +52,7 @@ def plan_fetch(
 
 
 def only(fetch: Fetch, wanted: t.Container[int]) -> Fetch:
-    """Of what is to be fetched these blocks alone."""
+    """The same, for the ``wanted`` blocks only."""
     repeats = {number: like for number, like in fetch.repeats.items() if number in wanted}
     return Fetch(
         {number: place for number, place in fetch.here.items() if number in wanted},
@@ -63,7 +62,7 @@ def only(fetch: Fetch, wanted: t.Container[int]) -> Fetch:
 
 
 def places_by_hash(layers: t.Mapping[str, Index]) -> dict[bytes, tuple[str, int]]:
-    """Where each block that layers here have lies; of equal ones the first counts."""
+    """The blocks of layers here, as (digest of the layer, number there), by hash; of equal blocks the first counts."""
     places: dict[bytes, tuple[str, int]] = {}
     for digest, index in layers.items():
         for number in index.data:
@@ -72,7 +71,7 @@ def places_by_hash(layers: t.Mapping[str, Index]) -> dict[bytes, tuple[str, int]
 
 
 def nearest(fetch: Fetch) -> str | None:
-    """The layer here that gives the most blocks."""
+    """The digest of the layer here that has the most of the blocks."""
     counts: dict[str, int] = {}
     for digest, dummy in fetch.here.values():
         counts[digest] = counts.get(digest, 0) + 1

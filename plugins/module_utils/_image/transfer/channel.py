@@ -1,15 +1,16 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a transfer goes through: TLS to the source where it answers there, else SSH.
+"""The connection of a transfer: TLS where the source answers there, otherwise SSH.
 
-Both ends of either know each other: by certificates of the grid's private authority, or by keys that setup has
-exchanged. TLS is there sooner, and takes less work for each byte.
+Both ends authenticate each other: by certificates of the grid's private authority, or by keys that setup has exchanged.
+TLS connects faster and takes less work for each byte.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import select
@@ -20,14 +21,14 @@ import tempfile
 import threading
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._command import BOUND_TO_US, missing_remedy
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer import plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.host.sealed import Sealed
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.host.send import FRAME, WORD, alive, widen
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import BOUND_TO_US, missing_remedy
 
 PATIENCE = 2.0
-"""Seconds for the source to answer by TLS; where packets are dropped on the way, the transfer begins so much later."""
+"""Seconds for the source to answer by TLS. Where packets to it are dropped, a transfer starts that much later."""
 _LONGEST_HELLO = 1000
 
 
@@ -46,24 +47,26 @@ class Ssh:
             )
         except FileNotFoundError as exc:
             raise GridError("program_missing", "ssh or setpriv is not installed", remedy=missing_remedy("ssh")) from exc
-        widen(self._process.stdout)
+        # Without buffers they are plain files
+        self._stdin, self._stdout = t.cast(io.FileIO, self._process.stdin), t.cast(io.FileIO, self._process.stdout)
+        widen(self._stdout)
 
     def send(self, text: bytes) -> None:
         """Send all of it. :raises OSError: where the connection is gone."""
         line = memoryview(text)
         while line:
-            line = line[self._process.stdin.write(line) :]
+            line = line[self._stdin.write(line) :]
 
     def receive(self, view: memoryview, seconds: float) -> int:
-        """Bytes that came; 0 at the end. :raises TimeoutError: where none came for so long."""
-        if not select.select([self._process.stdout], [], [], seconds)[0]:
+        """Read into ``view``; the bytes read, 0 at the end. :raises TimeoutError: where none came in time."""
+        if not select.select([self._stdout], [], [], seconds)[0]:
             raise TimeoutError
-        return self._process.stdout.readinto(view) or 0
+        return self._stdout.readinto(view) or 0
 
     def lost(self) -> GridError:
-        """What the end of the connection means."""
+        """The error for a connection that has ended too early."""
         with contextlib.suppress(OSError):
-            self._process.stdin.close()
+            self._stdin.close()
         try:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
@@ -73,8 +76,8 @@ class Ssh:
         return plan.blame(self._source, code, self._stderr.read(65536).decode("utf-8", "replace"))
 
     def close(self) -> None:
-        """End it."""
-        for stream in (self._process.stdin, self._process.stdout):
+        """Close the connection."""
+        for stream in (self._stdin, self._stdout):
             with contextlib.suppress(OSError):
                 stream.close()
         if self._process.poll() is None:
@@ -84,7 +87,10 @@ class Ssh:
 
 
 class Tls:
-    """A connection to the source's socket unit. :raises OSError: where it doesn't answer or isn't who it should be."""
+    """A connection to the source's socket unit.
+
+    :param plain: a connected socket. :raises OSError: where the source doesn't answer, or can't prove who it is.
+    """
 
     NAME = "tls"
 
@@ -110,7 +116,7 @@ class Tls:
         return Sealed(plain, context, server_hostname=source.host.strip("[]"))
 
     def _hello(self) -> None:
-        """Whether it let us in: the other end of TLS 1.3 hears of a certificate that isn't wanted only when it reads."""
+        """Require that the source admitted us: with TLS 1.3 a client sees a refused certificate only when it reads."""
         head = self._exactly(FRAME.size)
         kind, length = FRAME.unpack(head)
         if kind != WORD or length > _LONGEST_HELLO or json.loads(self._exactly(length)).get("hello") is not True:
@@ -131,7 +137,7 @@ class Tls:
         self._socket.sendall(text)
 
     def receive(self, view: memoryview, seconds: float) -> int:
-        """Bytes that came; 0 at the end. :raises TimeoutError: where none came for so long."""
+        """Read into ``view``; the bytes read, 0 at the end. :raises TimeoutError: where none came in time."""
         if seconds != self._patience:
             self._socket.settimeout(seconds)
             self._patience = seconds
@@ -141,11 +147,11 @@ class Tls:
             raise TimeoutError from exc
 
     def lost(self) -> GridError:
-        """What the end of the connection means."""
+        """The error for a connection that has ended too early."""
         return plan.broken(self._source)
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection."""
         self._socket.close()
 
 
@@ -153,7 +159,7 @@ Channel = t.Union[Ssh, Tls]
 
 
 def reach(source: plan.Source) -> socket.socket | None:
-    """A connection to the port at which the source may speak TLS."""
+    """Connect to the source's TLS port; ``None`` where nothing answers there."""
     if not source.tls_port:
         return None
     with contextlib.suppress(OSError):
@@ -162,9 +168,9 @@ def reach(source: plan.Source) -> socket.socket | None:
 
 
 class Connecting:
-    """Makes the quicker connection that there is, while whoever wants it has other things to do.
+    """Connects in a thread while its user does other things: by TLS, or by SSH where TLS fails for any reason.
 
-    Whatever keeps it from being TLS, SSH finds out for itself whom it speaks to.
+    SSH authenticates the source by itself.
 
     :raises GridError: ``program_missing``.
     """
@@ -185,16 +191,16 @@ class Connecting:
             self._made = Tls(self._source, plain)
 
     def channel(self) -> Channel:
-        """The connection. :raises GridError: ``program_missing``."""
+        """The connection; waits until it is made. :raises GridError: ``program_missing``."""
         if self._thread is not None:
             self._thread.join()
         if self._made is None:
-            # Not by the thread: what is bound to us ends with who started it
+            # Not in the thread: ssh is killed when the thread that started it ends (setpriv --pdeathsig)
             self._made = Ssh(self._source)
         return self._made
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection."""
         if self._thread is not None:
             self._thread.join()
         if self._made is not None:

@@ -1,11 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What has come of a layer is shown to the pager whose machines wait for it, while more comes.
+"""Lets a pager read what has been received of a layer so far, while more comes.
 
-The layer's unfinished file is linked into the pager's directory and put between its cache and its source, by QMP. Its
-tables name only what came and was verified (:mod:`view`). Before anybody gives the file other tables it is taken away
-from every pager.
+The layer's unfinished file is linked into the pager's directory and, by QMP, put between the pager's cache and its
+source. Its tables name only blocks that were received and verified (:mod:`view`). Before the tables are replaced the
+file is withdrawn from every pager.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.rece
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.view import View
 
 _PATIENCE = 30.0
-"""Seconds for an answer; a pager that has lost its source answers after those that it waits for it."""
+"""Seconds to wait for a pager's answer. A pager that has lost its source answers only when it has given up waiting."""
 
 _VIEW = "view-"
 QUIET = 3.0
@@ -43,7 +43,7 @@ QUIET = 3.0
 
 _LOOK_AGAIN = 0.25
 _OFTEN, _SELDOM = 0.25, 2.0
-"""Seconds between two views: while a boot's blocks come, and afterwards."""
+"""Seconds between two updates of a pager: while a boot's blocks come, and afterwards."""
 
 
 def directory(depot: Depot, digest: str) -> str:
@@ -52,7 +52,7 @@ def directory(depot: Depot, digest: str) -> str:
 
 
 class Pager:
-    """The pager of a layer on this host, if there is one: what lies between its cache and its source."""
+    """The pager of a layer on this host, if there is one."""
 
     def __init__(self, depot: Depot, digest: str) -> None:
         self.directory = directory(depot, digest)
@@ -63,20 +63,22 @@ class Pager:
         return os.path.exists(self.socket)
 
     def kept(self) -> int:
-        """Bytes of what it keeps; they become more with whatever is read for the first time."""
+        """Bytes of its cache; they grow with each block that is read for the first time."""
         try:
             return os.stat(os.path.join(self.directory, CACHE_NAME)).st_size
         except FileNotFoundError:
             return 0
 
     def link(self, layer: str) -> str:
-        """Where it has the file of a layer that is coming."""
+        """The path at which the pager finds the file of a layer that is being received."""
         return os.path.join(self.directory, layer_file(layer))
 
     def show(self, files: t.Sequence[str]) -> None:
-        """Have these files, the topmost first, between cache and source, read anew; and nothing else.
+        """Put these files, the topmost first, between cache and source in place of earlier ones.
 
-        :raises GridError: ``export_failed``. A pager that has gone needs nothing.
+        Nothing happens where the pager doesn't run any more.
+
+        :raises GridError: ``export_failed``.
         """
         with contextlib.suppress(FileNotFoundError, ConnectionRefusedError), _Monitor(self.socket) as monitor:
             below, names = ORIGIN, []
@@ -91,13 +93,13 @@ class Pager:
             cache = {"driver": "qcow2", "node-name": CACHE, "file": CACHE_FILE, "backing": below}
             monitor.ask("blockdev-reopen", options=[cache])
             old = [node["node-name"] for node in monitor.ask("query-named-block-nodes", flat=True)]
-            # One that lies on another is the newer of the two
+            # The newest first: each lies on an older one
             for name in sorted((name for name in old if name.startswith(_VIEW) and name not in names), reverse=True):
                 monitor.ask("blockdev-del", **{"node-name": name})
 
 
 class _Monitor:
-    """QEMU's protocol for machines, on a socket."""
+    """A QMP connection, see QEMU's docs/interop/qmp-spec."""
 
     def __init__(self, path: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -114,12 +116,12 @@ class _Monitor:
         self.ask("qmp_capabilities")
         return self
 
-    def __exit__(self, *dummy: t.Any) -> None:
+    def __exit__(self, *dummy: object) -> None:
         self._lines.close()
         self._socket.close()
 
-    def ask(self, command: str, **arguments: t.Any) -> t.Any:
-        """What it answers. :raises GridError: ``export_failed``."""
+    def ask(self, command: str, **arguments: object) -> t.Any:
+        """Run a command; its JSON answer. :raises GridError: ``export_failed``."""
         try:
             self._socket.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
             while True:
@@ -136,12 +138,13 @@ def _failed(command: str, why: str) -> GridError:
     return GridError(
         "export_failed",
         f"the pager did not do {command}: {why}",
-        remedy="Run the same again; if it stays so, stop the pager (image_export, state absent, force) and run the same again",
+        remedy="Run the same again; if it stays so, stop the pager (image_export, state absent, force) "
+        "and run the same again",
     )
 
 
 def withdraw(depot: Depot, layer: str) -> None:
-    """Take the file of a layer from every pager that has it. :raises GridError: ``export_failed``."""
+    """Withdraw the file of a layer from every pager that reads it. :raises GridError: ``export_failed``."""
     above = os.path.join(depot.images, ".paging")
     for name in sorted(os.listdir(above)) if os.path.isdir(above) else []:
         pager = Pager(depot, "sha256:" + name)
@@ -151,7 +154,10 @@ def withdraw(depot: Depot, layer: str) -> None:
 
 
 class Feed:
-    """Shows the layers of one image to its pager."""
+    """Shows the layers of one image to its pager.
+
+    :param top: digest of the image's topmost layer. :param early: only what a boot reads is fetched; update often.
+    """
 
     def __init__(self, depot: Depot, top: str, early: bool) -> None:
         self.pager = Pager(depot, top)
@@ -162,7 +168,7 @@ class Feed:
         self._kept, self._read_at = -1, 0.0
 
     def begin(self, digest: str, incoming: Incoming, hidden: t.Container[int]) -> None:
-        """A layer begins to come, above those that came before it; its file is nobody else's."""
+        """Start to show a layer, above those that were begun before it. No other pager may read its file."""
         shown = _Shown(self.pager.link(digest), View(incoming.index, incoming.layout, hidden), incoming)
         self._layers.append(shown)
         write_tables(incoming.descriptor, incoming.layout.tables[: shown.view.at])
@@ -170,14 +176,15 @@ class Feed:
         incoming.placed = lambda numbers: self._placed(shown, numbers)
 
     def end(self, digest: str) -> None:
-        """It is whole."""
+        """The layer was received whole; stop showing it."""
         self._layers = [shown for shown in self._layers if shown.path != self.pager.link(digest)]
 
     def give_way(self, came: int, rate: float | None) -> None:
-        """Take no more than a rate, of which ``came`` bytes are just taken, while machines read what nobody has read
-        before, as they do when they boot.
+        """While machines read blocks for the first time, as when they boot, pause so as to keep to a rate.
 
-        Whoever doesn't take what comes makes its sender wait.
+        The connection's sender then waits as well.
+
+        :param came: bytes since the last call. :param rate: bytes a second.
         """
         pace = self._pace if rate is not None and self._pace.rate == rate else Pace(rate, time.monotonic)
         self._pace = pace
@@ -198,14 +205,14 @@ class Feed:
             self.update()
 
     def complete(self) -> None:
-        """Nothing more comes; a pager that is only just being started is waited for."""
+        """Show everything at the end; waits for a pager that is still being started."""
         end = time.monotonic() + _PATIENCE
         while not self.pager.there() and time.monotonic() < end:
             time.sleep(_LOOK_AGAIN)
         self.update()
 
     def update(self) -> None:
-        """Show what has come. What fails here costs nothing but time: the pager has its source."""
+        """Show what has been received. A failure is harmless: the pager still has its source."""
         begin = time.monotonic()
         if self.pager.there() and any(shown.changed for shown in self._layers):
             for shown in self._layers:
@@ -213,12 +220,12 @@ class Feed:
                     shown.write()
             with contextlib.suppress(GridError, OSError):
                 self.pager.show([shown.linked() for shown in reversed(self._layers)])
-        # Large tables and a busy pager take their time; it must not become most of it
+        # With large tables or a busy pager an update takes long; updates must not take most of the time
         self._due = time.monotonic() + max(_OFTEN if self.early else _SELDOM, 10 * (time.monotonic() - begin))
 
 
 class _Shown:
-    """One layer of them."""
+    """A layer that is shown to a pager."""
 
     def __init__(self, path: str, view: View, incoming: Incoming) -> None:
         self.path = path
@@ -227,12 +234,12 @@ class _Shown:
         self.changed = False
 
     def write(self) -> None:
-        """Its tables, into its file."""
+        """Write its tables into its file."""
         self.changed = False
         write_tables(self.incoming.descriptor, self.view.tables(), self.view.at)
 
     def linked(self) -> str:
-        """The path at which the pager, which runs as nobody in particular, may read it."""
+        """The path at which the pager, which runs as an unprivileged user, may read it; links the file there."""
         if not os.path.lexists(self.path):
             share(self.incoming.path, 0o640)
             os.link(self.incoming.path, self.path)

@@ -1,8 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Get images from another host's store: only the blocks that this host lacks, in one connection, resumed, verified,
-then named."""
+"""Gets images from another host's store: only missing blocks, over one connection, resumed, verified, then named."""
 
 from __future__ import annotations
 
@@ -12,7 +11,8 @@ import os
 import time
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import check_space, disk_errors
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError, Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import boot
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import damaged, read_exactly
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import PART, Depot, Made
@@ -30,16 +30,23 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.feed
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.link import Link
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.receive import Incoming
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import check_space, disk_errors
 
-Result = t.Dict[str, t.Any]
 Outcome = t.Union[Result, GridError]
 
 _MOST_LAYERS_LOOKED_AT = 64
 
 
+@dataclasses.dataclass(frozen=True)
+class MissingLayer:
+    """A layer that is not here, with its index from the source."""
+
+    digest: str
+    index: Index
+    encoded: bytes
+
+
 def look(depot: Depot, item: plan.Item) -> list[str]:
-    """What is to be done for the image, from what the store holds now. A manifest that can't be read is replaced."""
+    """The actions that the image needs, from what the store holds now. A manifest that can't be read is replaced."""
     try:
         manifest = depot.manifest(item.name, item.version)
     except GridError:
@@ -49,9 +56,13 @@ def look(depot: Depot, item: plan.Item) -> list[str]:
 
 @dataclasses.dataclass
 class Account:
-    """How an image came."""
+    """How an image was transferred.
 
-    methods: list[str] = dataclasses.field(default_factory=list)
+    In bytes: ``received`` through the connection, ``fetched`` requested blocks, ``copied`` from layers here,
+    ``resumed`` from an interrupted transfer. ``base``: the layer here that had the most blocks. ``link``: bytes a
+    second.
+    """
+
     received: int = 0
     fetched: int = 0
     copied: int = 0
@@ -62,7 +73,7 @@ class Account:
     transport: str | None = None
 
     def result(self, actions: list[str], seconds: float) -> Result:
-        """What the module returns of it."""
+        """The module's result for the image."""
         method = "none" if "transfer" not in actions else "delta" if self.copied else "whole"
         why = {
             "none": "all layers were here",
@@ -94,11 +105,12 @@ def get(
     ahead: bool = False,
     begun: Link | None = None,
 ) -> list[Outcome]:
-    """Have the images here; for each, in order, what came and how (see :class:`Account`), or the error.
+    """Get the images that are missing.
 
-    :param cap: the most that it takes of the link.
-    :param ahead: only what a boot reads, for a pager; the rest is left to another run.
-    :param begun: a connection that is made already.
+    :param cap: the most to use of the link.
+    :param ahead: get only what a boot reads, for a pager; another run gets the rest.
+    :param begun: a connection that was started already.
+    :returns: for each image, in order, its result (see :class:`Account`) or its error.
     """
     with disk_errors(depot.images):
         depot.prepare()
@@ -121,7 +133,7 @@ def get(
                     outcomes.append(transfer.run(item))
             except GridError as exc:
                 outcomes.append(exc)
-                # What came last may be half an answer
+                # Half an answer may be left in the connection
                 for lost in opened:
                     lost.__exit__()
                 opened.clear()
@@ -129,7 +141,7 @@ def get(
 
 
 class _Transfer:
-    """One image."""
+    """The transfer of one image."""
 
     def __init__(
         self,
@@ -148,14 +160,14 @@ class _Transfer:
         self.ahead = ahead
         self.feed: Feed | None = None
         self.record: list[int] | None = None
-        """What a boot reads; looked for only where there is a pager."""
+        """Numbers of the blocks that a boot reads; only looked up where there is a pager."""
         self.free: float | None = None
-        """What the link gave before it was capped, in bytes a second."""
+        """What the link gave without a limit, in bytes a second."""
         self.account = Account()
         self.measured = plan.Measured()
 
     def run(self, item: plan.Item) -> Result:
-        """Get what is missing of the chain, the lowest layer first, then name it."""
+        """Get the missing layers of the chain, the lowest first, then write the manifest."""
         begin = time.monotonic()
         actions = look(self.depot, item)
         if actions:
@@ -164,14 +176,13 @@ class _Transfer:
                 self.progress.stage("connect")
                 before = self.link().received
                 missing = self._missing(item.digest)
-                self._look_for_pager(item.digest, [digest for digest, dummy, dummy in reversed(missing)])
-                for place, (digest, index, encoded) in enumerate(missing):
-                    with self.depot.job("get-" + digest[len("sha256:") :][:32]) as work:
+                self._look_for_pager(item.digest, [layer.digest for layer in reversed(missing)])
+                for place, layer in enumerate(missing):
+                    with self.depot.job("get-" + layer.digest[len("sha256:") :][:32]) as work:
                         # Another run may have brought it while this one waited
-                        if not self.depot.has(digest):
-                            above = missing[place + 1 :]
-                            hidden = {number for dummy, other, dummy in above for number in other.blocks}
-                            self._bring(digest, index, encoded, work, hidden)
+                        if not self.depot.has(layer.digest):
+                            hidden = {number for above in missing[place + 1 :] for number in above.index.blocks}
+                            self._bring(layer, work, hidden)
             if self.ahead:
                 return {}
             self.depot.commit(self._manifest(item), {})
@@ -181,9 +192,9 @@ class _Transfer:
             self.progress.stage("done")
         return self.account.result(actions, round(time.monotonic() - begin, 3))
 
-    def _missing(self, top: str) -> list[tuple[str, Index, bytes]]:
-        """The layers of the chain that are not here, the lowest first, with their indexes from the source."""
-        found: list[tuple[str, Index, bytes]] = []
+    def _missing(self, top: str) -> list[MissingLayer]:
+        """The layers of the chain that are not here, the lowest first."""
+        found: list[MissingLayer] = []
         digest: str | None = top
         for dummy in range(MAX_LAYERS + 1):
             if digest is None:
@@ -193,7 +204,7 @@ class _Transfer:
                 continue
             encoded = self.link().index(digest)
             index = decode(encoded, digest)
-            found.append((digest, index, encoded))
+            found.append(MissingLayer(digest, index, encoded))
             digest = index.parent
         raise GridError(
             "layer_corrupted",
@@ -202,8 +213,8 @@ class _Transfer:
         )
 
     def _look_for_pager(self, top: str, missing: t.Sequence[str]) -> None:
-        """Whether machines wait for it, and then what they read first: as the source has it, of the topmost layer of
-        which there is a record."""
+        """Find out whether machines page from the image, and then what they read first: the source's boot record of the
+        topmost layer that has one."""
         feed = Feed(self.depot, top, self.ahead)
         if not self.ahead and not feed.pager.there():
             return
@@ -213,12 +224,13 @@ class _Transfer:
                 self.record = boot.parse(self.link().boot(digest))
                 return
 
-    def _bring(self, digest: str, index: Index, encoded: bytes, work: str, hidden: set[int]) -> None:
-        path = os.path.join(work, "layer" + PART)
-        # From here on its tables are ours
+    def _bring(self, layer: MissingLayer, work: str, hidden: set[int]) -> None:
+        """Receive one layer. :param hidden: numbers of blocks that layers above it hold."""
+        digest, path = layer.digest, os.path.join(work, "layer" + PART)
+        # No pager may read the file while its tables change
         withdraw(self.depot, digest)
         try:
-            incoming = Incoming(path, index)
+            incoming = Incoming(path, layer.index)
             try:
                 if self.feed is not None:
                     self.feed.begin(digest, incoming, hidden)
@@ -233,7 +245,7 @@ class _Transfer:
             finally:
                 incoming.close()
         except OSError:
-            # On a full disk, what is kept would keep it full for everybody else
+            # Keeping a part for the next run would keep a full disk full
             with contextlib.suppress(GridError):
                 withdraw(self.depot, digest)
             with contextlib.suppress(FileNotFoundError):
@@ -241,7 +253,7 @@ class _Transfer:
             raise
         whole = os.path.join(work, "layer.qcow2")
         os.replace(path, whole)
-        self.depot.commit(None, {digest: Made(whole, encoded)})
+        self.depot.commit(None, {digest: Made(whole, layer.encoded)})
 
     def _fill(self, digest: str, incoming: Incoming) -> None:
         kept = incoming.kept()
@@ -266,8 +278,8 @@ class _Transfer:
         incoming.repeat(fetch.repeats)
 
     def _layers_here(self, parent: str | None) -> dict[str, Index]:
-        """Indexes of the layers here that may have blocks of the wanted one, the chain below it first."""
-        # Ahead of the rest the layer below may not be here either
+        """The indexes of layers here that may have blocks of the wanted one, the chain below it first."""
+        # When only what a boot reads is fetched, the layer below may not be here either
         found = self.depot.chain(parent) if parent is not None and self.depot.has(parent) else {}
         for layer in self.depot.read_layers()[:_MOST_LAYERS_LOOKED_AT]:
             with contextlib.suppress(GridError):
@@ -275,7 +287,10 @@ class _Transfer:
         return found
 
     def _stream(self, digest: str, incoming: Incoming, numbers: list[int]) -> list[int]:
-        """Have the blocks sent, as the link and the compressor turn out to be; the numbers of those that came wrong."""
+        """Request blocks in the way that is measured to be the fastest.
+
+        :returns: numbers of the blocks that came damaged.
+        """
         wrong: list[int] = []
         self.account.fetched += len(numbers) * BLOCK
         done = 0
@@ -285,7 +300,7 @@ class _Transfer:
             part = numbers[done : done + count]
             wrong += self._part(digest, incoming, part, packing.level, (done, len(numbers)))
             link = self.link()
-            self.measured.see(packing.level, count * BLOCK, link.measured, link.end.get("compressing"))
+            self.measured.see(packing.level, count * BLOCK, link.measured, link.waited)
             self.free = self.free or self.measured.link
             self.account.link = self.measured.link
             self.account.packing = packing
@@ -298,23 +313,28 @@ class _Transfer:
         return self.measured.packing(self._limit())
 
     @property
-    def _yields(self) -> Feed | None:
-        """Machines that read what comes meanwhile; to them the rest of it gives way."""
+    def _readers(self) -> Feed | None:
+        """The pager whose machines read meanwhile; the transfer gives way to them."""
         return None if self.ahead else self.feed
 
     def _limit(self) -> int | None:
-        """Bytes a second at most; a share of the link is kept to only while machines read."""
-        return (plan.Cap(self.cap.rate) if self._yields is not None else self.cap).limit(self.free)
+        """The limit in bytes a second. Where machines page, a share of the link is kept only while they read."""
+        return (plan.Cap(self.cap.rate) if self._readers is not None else self.cap).limit(self.free)
 
     def _part(
         self, digest: str, incoming: Incoming, numbers: list[int], level: int, span: tuple[int, int]
     ) -> list[int]:
+        """Request some of the blocks.
+
+        :param span: how many blocks came before, and how many come in all.
+        :returns: numbers of the blocks that came damaged.
+        """
         ranges = plan.ranges_of(numbers, incoming.layout.offsets)
-        feed = self._yields
+        feed = self._readers
         stream = self.link().ranges(digest, ranges, level, self._limit(), self.feed is not None)
         came, taken = [0], [self.link().received]
 
-        def told(count: int) -> None:
+        def report(count: int) -> None:
             came[0] = count
             if feed is not None:
                 received = self.link().received
@@ -322,7 +342,7 @@ class _Transfer:
                 taken[0] = received
             self.progress.bytes("transfer", (span[0] + count) * BLOCK, span[1] * BLOCK)
 
-        wrong = incoming.take(numbers, stream, told, self.link().buffers.give)
+        wrong = incoming.take(numbers, stream, report, self.link().buffers.give)
         if came[0] < len(numbers):
             raise plan.nonsense(self.source, "sent less than it was asked for")
         return wrong
@@ -337,7 +357,7 @@ class _Transfer:
 
 
 class _Readers:
-    """Reads blocks of layers of this host; each file is opened once."""
+    """Reads blocks of layers on this host; each file is opened once."""
 
     def __init__(self, depot: Depot, stack: contextlib.ExitStack) -> None:
         self.depot = depot
@@ -345,7 +365,7 @@ class _Readers:
         self._files: dict[str, tuple[int, dict[int, int]]] = {}
 
     def read(self, digest: str, number: int) -> bytes:
-        """A block as it lies in the layer's file; nothing where the file is gone."""
+        """Read a block from a layer's file; empty where the file is gone."""
         if digest not in self._files:
             try:
                 descriptor = os.open(self.depot.layer_path(digest), os.O_RDONLY)

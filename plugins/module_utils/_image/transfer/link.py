@@ -1,16 +1,18 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The destination's end of a transfer: one connection to the source's ``send``, asked for one thing after the other."""
+"""The destination's end of a connection to a source: sends one request after the other and reads the answers."""
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import threading
 import time
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._command import BOUND_TO_US, missing_remedy
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.boot import MAX_TEXT
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import MAX_MANIFEST
@@ -19,54 +21,55 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.chan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.direct import Buffers
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.host.send import DATA, FRAME, WORD, widen
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import shorten
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import BOUND_TO_US, missing_remedy
 
 _MAX_FRAME = 2**20
 _MAX_INDEX = 2**30
 _READ = 2**20
 SILENCE = 60.0
-"""Seconds without a byte after which the source counts as gone: its SSH server may answer while its sender hangs."""
+"""Seconds without a byte after which the source counts as lost: its SSH server may be alive while its sender hangs."""
 
 
 class Link:
-    """A connection to a source. ``received`` counts the bytes that came, ``end`` has what the last answer ended with."""
+    """A connection to a source.
+
+    ``received``: bytes that came so far. ``measured``: of the last answer, the bytes of its data and the seconds from
+    the first of them to the last. ``waited``: seconds that the source waited for its compressor in the last answer.
+    ``buffers``: of the parts that are yielded; a caller that is done with a part may give it back.
+    """
 
     def __init__(self, source: plan.Source) -> None:
         self.source = source
         self.received = 0
-        self.end: dict[str, t.Any] = {}
+        self.waited: float | None = None
         self.measured: tuple[int, float] = (0, 0.0)
-        """Bytes of the last answer's data, and the seconds from the first of them to the last."""
         self._head = memoryview(bytearray(FRAME.size))
         self.buffers = Buffers(_MAX_FRAME)
-        """Of what is yielded; who has no more use for a part may give it back."""
         self._connecting = Connecting(source)
 
     @property
     def channel(self) -> Channel:
-        """The connection, once it is there. :raises GridError: ``program_missing``."""
+        """The connection; waits until it is made. :raises GridError: ``program_missing``."""
         return self._connecting.channel()
 
     def __enter__(self) -> Link:
         return self
 
-    def __exit__(self, *dummy: t.Any) -> None:
+    def __exit__(self, *dummy: object) -> None:
         self._connecting.close()
 
     def manifest(self, name: str) -> bytes:
-        """The source's manifest of an image. :raises GridError: ``manifest_missing``."""
+        """The source's manifest of an image, not checked yet. :raises GridError: ``manifest_missing``."""
         return self._small({"get": "manifest", "name": name}, MAX_MANIFEST, "manifest_missing")
 
     def index(self, digest: str) -> bytes:
-        """A layer's index, not looked at yet. :raises GridError: ``layer_missing``."""
+        """A layer's index, not checked yet. :raises GridError: ``layer_missing``."""
         return self._small({"get": "index", "digest": digest}, _MAX_INDEX, "layer_missing")
 
     def boot(self, digest: str) -> bytes:
-        """The record of what a machine reads while it boots, not looked at yet.
-        :raises GridError: ``layer_missing`` where there is none."""
+        """A layer's boot record, not checked yet. :raises GridError: ``layer_missing`` where there is none."""
         return self._small({"get": "boot", "digest": digest}, MAX_TEXT, "layer_missing")
 
-    def _small(self, request: dict[str, t.Any], limit: int, code: str) -> bytes:
+    def _small(self, request: t.Mapping[str, object], limit: int, code: str) -> bytes:
         text = bytearray()
         for part in self.ask(request, code):
             text += part
@@ -78,18 +81,20 @@ class Link:
     def ranges(
         self, digest: str, ranges: t.Sequence[tuple[int, int]], level: int, rate: int | None, spare: bool = False
     ) -> t.Iterator[bytes | memoryview]:
-        """Parts of a layer's file, one after the other, in pieces of any length. :raises GridError: ``layer_missing``.
+        """Request parts of a layer's file; their content is yielded in pieces of any length.
 
-        :param spare: leave the processors to others: here machines boot.
+        :param ranges: (offset, bytes) of each part. :param level: of zstd, 0 for none. :param rate: bytes a second.
+        :param spare: let the source use little processor time, because machines are booting.
+        :raises GridError: ``layer_missing``.
         """
         request = {"get": "ranges", "digest": digest, "ranges": ranges, "level": level, "rate": rate, "spare": spare}
         answer = self.ask(request, "layer_missing")
         return _unpacked(answer, self.buffers) if level else answer
 
-    def ask(self, request: t.Mapping[str, t.Any], code: str) -> t.Iterator[memoryview]:
-        """The data of one answer.
+    def ask(self, request: t.Mapping[str, object], code: str) -> t.Iterator[memoryview]:
+        """Send a request and yield the data of its answer.
 
-        :param code: that of the error where the source doesn't have what is asked for.
+        :param code: of the error where the source doesn't have what is requested.
         """
         self.measured = (0, 0.0)
         first = 0.0
@@ -107,14 +112,14 @@ class Link:
             if kind == WORD:
                 word = bytes(text)
                 self.buffers.give(text)
-                if self._heed(word, code):
+                if self._is_end(word, code):
                     return
                 continue
             self.measured = (self.measured[0] + length, time.monotonic() - first)
             yield text
 
-    def _heed(self, text: bytes, code: str) -> bool:
-        """Whether the answer ends with this word."""
+    def _is_end(self, text: bytes, code: str) -> bool:
+        """Read a word of the source's; whether the answer ends with it. :raises GridError: for an error."""
         try:
             word = json.loads(text)
         except ValueError as exc:
@@ -122,12 +127,13 @@ class Link:
         if "error" in word:
             raise plan.refusal(self.source, word["error"], code)
         if word.get("end"):
-            self.end = word
+            waited = word.get("compressing")
+            self.waited = float(waited) if isinstance(waited, (int, float)) else None
             return True
         return False
 
     def _fill(self, view: memoryview) -> memoryview:
-        """Read as many bytes as there is room for, each written to memory once."""
+        """Fill the whole view from the connection, without a further copy."""
         channel = self.channel
         at = 0
         while at < len(view):
@@ -144,7 +150,7 @@ class Link:
 
 
 def _unpacked(parts: t.Iterator[memoryview], buffers: Buffers) -> t.Iterator[bytes]:
-    """The content of a zstd stream. What goes wrong with the stream is raised here."""
+    """Decompress a zstd stream. Errors of the stream are raised here."""
     failed: list[BaseException] = []
     try:
         process = subprocess.Popen(  # pylint: disable=consider-using-with
@@ -154,13 +160,15 @@ def _unpacked(parts: t.Iterator[memoryview], buffers: Buffers) -> t.Iterator[byt
             stderr=subprocess.PIPE,
             bufsize=0,
         )
-        widen(process.stdout)
     except FileNotFoundError as exc:
         raise GridError("program_missing", "zstd is not installed", remedy=missing_remedy("zstd")) from exc
+    # Without buffers they are plain files
+    into, out, errors = (t.cast(io.FileIO, stream) for stream in (process.stdin, process.stdout, process.stderr))
+    widen(out)
 
     def feed() -> None:
         try:
-            with process.stdin as stdin:
+            with into as stdin:
                 for part in parts:
                     view = part
                     while view:
@@ -173,13 +181,13 @@ def _unpacked(parts: t.Iterator[memoryview], buffers: Buffers) -> t.Iterator[byt
     feeder.start()
     try:
         while True:
-            text = process.stdout.read(_READ)
+            text = out.read(_READ)
             if not text:
                 break
             yield text
         feeder.join()
-        said = process.stderr.read(2000).decode("utf-8", "replace").strip()
-        # A compressor's complaint about a stream that was cut off says less than the reason why it was
+        said = errors.read(2000).decode("utf-8", "replace").strip()
+        # The reason why a stream was cut off says more than zstd's complaint about it
         if failed and not isinstance(failed[0], BrokenPipeError):
             raise failed[0]
         if process.wait() or failed:
@@ -191,5 +199,5 @@ def _unpacked(parts: t.Iterator[memoryview], buffers: Buffers) -> t.Iterator[byt
     finally:
         process.kill()
         process.wait()
-        for stream in (process.stdout, process.stderr):
+        for stream in (out, errors):
             stream.close()

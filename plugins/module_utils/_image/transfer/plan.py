@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a transfer takes: which blocks come from where, how they are packed, and what a failure means (pure)."""
+"""Plans a transfer: the source and items asked for, how to compress, and the errors for what can fail (pure)."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ _KEY_NAME = re.compile(r"\[[^]\s]{1,255}\]:[0-9]{1,5}", re.ASCII)
 
 
 TLS_PORT = 10808
-"""Of the socket unit that gives images."""
+"""The port of the socket unit that sends images."""
 
 
-class Source(t.NamedTuple):
-    """The host that has the images, as the destination reaches it.
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The host that has the images, and how the destination reaches it.
 
-    ``key_name`` is the name under which its host key is known, where that isn't the address; ``tls_port`` 0 where only
-    SSH leads to it.
+    ``name``: how messages name it. ``host``, ``port``, ``user``: of its SSH server. ``key_name``: the name under which
+    its host key is known, where that isn't the address. ``tls_port``: 0 where it is reached by SSH only. ``tls_dir``:
+    directory of this host's certificate.
     """
 
     name: str
@@ -47,12 +49,12 @@ class Source(t.NamedTuple):
     user: str
     identity_file: str
     known_hosts_file: str
-    key_name: str | None = None
+    key_name: t.Optional[str] = None
     tls_port: int = 0
     tls_dir: str = TLS_DIR
 
 
-REACHED_BY = {
+REACHED_BY: dict[str, object] = {
     "port": 22,
     "user": "virtuoso",
     "identity_file": "/etc/virtuoso/transfer_ed25519",
@@ -62,13 +64,13 @@ REACHED_BY = {
     "tls_port": TLS_PORT,
     "tls_dir": TLS_DIR,
 }
-"""How a source is reached where nothing else is said."""
+"""The defaults of a source's fields."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Item:
-    """One image that is to be here: its name, the digest of its topmost layer, and bytes of its files if they are
-    known."""
+    """An image to transfer: its name, the digest of its topmost layer, the bytes of its files and its manifest, where
+    they are known."""
 
     name: str
     version: str
@@ -77,35 +79,36 @@ class Item:
     manifest: Manifest | None
 
 
-def parse_source(value: t.Mapping[str, t.Any]) -> Source:
+def parse_source(value: t.Mapping[str, object]) -> Source:
     """Check the option ``source``. :raises GridError: ``invalid_source``, ``invalid_user``, ``invalid_path``."""
     host = _address("host", value["host"])
-    if not 0 < value["port"] < 65536:
-        raise GridError("invalid_source", f"{value['port']} is not a port", remedy="Give a port of 1 to 65535")
+    port = value["port"]
+    if not isinstance(port, int) or not 0 < port < 65536:
+        raise GridError("invalid_source", f"{port} is not a port", remedy="Give a port of 1 to 65535")
     tls_port = value.get("tls_port", TLS_PORT)
-    if not str(tls_port).isdigit() or int(tls_port) > 65535:
+    if not str(tls_port).isdigit() or int(str(tls_port)) > 65535:
         raise GridError(
             "invalid_source", f"tls_port {shorten(tls_port)} is not a port", remedy="Give a port, or 0 for SSH alone"
         )
     return Source(
-        name=value.get("name") or host,
+        name=str(value.get("name") or host),
         host=host,
-        port=value["port"],
+        port=port,
         user=check("user", value["user"]),
         identity_file=check_path("identity_file", value["identity_file"]),
         known_hosts_file=check_path("known_hosts_file", value["known_hosts_file"]),
         key_name=_key_name(value["key_name"]) if value.get("key_name") else None,
-        tls_port=int(tls_port),
+        tls_port=int(str(tls_port)),
         tls_dir=check_path("tls_dir", value.get("tls_dir", TLS_DIR)),
     )
 
 
-def _key_name(value: t.Any) -> str:
-    """An address, or one with a port as a file of known hosts has it."""
+def _key_name(value: object) -> str:
+    """An address, or one with a port in the form of a known_hosts file."""
     return value if isinstance(value, str) and _KEY_NAME.fullmatch(value) else _address("key_name", value)
 
 
-def _address(what: str, value: t.Any) -> str:
+def _address(what: str, value: object) -> str:
     if not isinstance(value, str) or not _HOST.fullmatch(value):
         raise GridError(
             "invalid_source", f"{what} {shorten(value)} is not an address", remedy="Give a host name or an IP address"
@@ -113,8 +116,8 @@ def _address(what: str, value: t.Any) -> str:
     return value
 
 
-def parse_item(entry: t.Mapping[str, t.Any]) -> Item:
-    """Check one item of the option ``images``.
+def parse_item(entry: t.Mapping[str, object]) -> Item:
+    """Check one entry of the option ``images``.
 
     :raises GridError: ``invalid_reference``, ``invalid_digest``, ``invalid_size``, ``invalid_manifest``,
         ``layer_changed``.
@@ -122,7 +125,7 @@ def parse_item(entry: t.Mapping[str, t.Any]) -> Item:
     name, version = split_reference(entry.get("name"))
     digest = check("digest", entry.get("digest"))
     size = entry.get("size")
-    if size is not None and (isinstance(size, bool) or not str(size).isdigit() or int(size) >= 2**63):
+    if size is not None and (isinstance(size, bool) or not str(size).isdigit() or int(str(size)) >= 2**63):
         raise GridError(
             "invalid_size",
             f"size {shorten(size)} is not a number of bytes",
@@ -132,11 +135,11 @@ def parse_item(entry: t.Mapping[str, t.Any]) -> Item:
     if entry.get("manifest") is not None:
         manifest = parse_manifest(entry["manifest"], manifest_file(name, version))
         expect(manifest, digest)
-    return Item(name, version, digest, None if size is None else int(size), manifest)
+    return Item(name, version, digest, None if size is None else int(str(size)), manifest)
 
 
 def expect(manifest: Manifest, digest: str) -> None:
-    """:raises GridError: ``layer_changed`` where the manifest names another topmost layer than the one asked for."""
+    """Require that the manifest's topmost layer is ``digest``. :raises GridError: ``layer_changed``."""
     if manifest["layers"][-1] != digest:
         raise GridError(
             "layer_changed",
@@ -146,14 +149,14 @@ def expect(manifest: Manifest, digest: str) -> None:
 
 
 def decide(has_layer: bool, manifest: Manifest | None, digest: str) -> list[str]:
-    """What is to be done for an image: nothing, ``transfer``, or ``name`` where only the manifest is missing."""
+    """The action that an image needs: none, ``transfer``, or ``name`` where only the manifest is missing."""
     if not has_layer:
         return ["transfer"]
     return [] if manifest is not None and manifest["layers"][-1] == digest else ["name"]
 
 
 def ssh_argv(source: Source) -> list[str]:
-    """The connection to the source's sender. The host's own configuration of ssh has no say in it."""
+    """The argument list of ssh for a connection to the source's sender; this host's configuration of ssh is ignored."""
     options = {
         "BatchMode": "yes",
         "StrictHostKeyChecking": "yes",
@@ -165,7 +168,7 @@ def ssh_argv(source: Source) -> list[str]:
         "ForwardAgent": "no",
         "PermitLocalCommand": "no",
         "ControlPath": "none",
-        # Half the work of the default where processors have AES, as nearly all do; whoever can't takes another
+        # Half the work of the default cipher on processors with AES, which nearly all have; the others remain possible
         "Ciphers": "^aes128-gcm@openssh.com",
         "ConnectTimeout": str(CONNECT_TIMEOUT),
         "ServerAliveInterval": "15",
@@ -192,42 +195,45 @@ def ssh_argv(source: Source) -> list[str]:
 
 
 GLANCE = 8
-"""Blocks that are sent first, as they are: enough to see whether the link is so fast that nothing else matters."""
+"""Blocks that are sent first, uncompressed: enough to see whether the link is faster than any compressor."""
 
 PROBE = 64
-"""Blocks that go through the compressor next where it isn't clear which of the two is faster."""
+"""Blocks that are sent compressed next, where it isn't clear yet which is faster."""
 
 TRY = 256
-"""Blocks that are sent as they are where the link may be faster than the compressor, to see whether it takes more
-without."""
+"""Blocks that are sent uncompressed where the link may be faster than the compressor, to measure that."""
 
 STRETCH = 8192
-"""Blocks after which link and compressor are looked at again: what else the hosts do changes on the way. The source
-adapts the level by itself, all the time."""
+"""Blocks after which the choice is made again: the load of the hosts changes meanwhile. The source adapts the level by
+itself all the time."""
 
 WORTH_MEASURING = 4 * PROBE
-"""For fewer blocks than this the answer would come too late."""
+"""For fewer blocks measuring would take longer than sending."""
 
 QUICK, MIDDLE, THOROUGH = 1, 4, 7
-"""Levels to begin with: where the compressor may be what is waited for, where the link clearly is, and where it is so
-slow that any level keeps up."""
+"""Levels of zstd to begin with: where the compressor may be the bottleneck, where the link clearly is, and where the
+link is so slow that any level keeps up."""
 
 FAST, BRISK, SLOW, CRAWL = 250e6, 100e6, 40e6, 4e6
-"""Bytes a second: a link of the first is faster than a compressor; one of the second may be, which a glance doesn't
-show; for one of the third a compressor is always fast enough, for one of the fourth at its highest level."""
+"""Speeds of links in bytes a second. From FAST on a link is faster than the compressor; from BRISK on it may be. Up to
+SLOW the compressor keeps up with it, up to CRAWL even at its highest level."""
 
-# The source's compressor is what is waited for where that took at least this part of the time.
+# The compressor counts as the bottleneck where it was waited for at least this part of the time.
 _WAITED = 0.5
 
 
-class Cap(t.NamedTuple):
-    """The most that a transfer takes: bytes a second, and a part of what the link gives."""
+@dataclasses.dataclass(frozen=True)
+class Cap:
+    """What a transfer may use at most: ``rate`` in bytes a second, ``share`` of what the link gives (0 to 1)."""
 
-    rate: int | None = None
-    share: float | None = None
+    rate: t.Optional[int] = None
+    share: t.Optional[float] = None
 
     def limit(self, link: float | None) -> int | None:
-        """Bytes a second, where the link gives ``link`` without a cap, as far as that is known."""
+        """The limit in bytes a second; ``None`` for no limit.
+
+        :param link: what the link gives without a limit, in bytes a second, if that is known.
+        """
         shared = None if self.share is None or link is None else max(1, int(self.share * link))
         return min((rate for rate in (self.rate, shared) if rate is not None), default=None)
 
@@ -236,8 +242,10 @@ _SHARE = re.compile(r"\s*([1-9][0-9]?)\s*%\s*", re.ASCII)
 
 
 def parse_cap(value: str | None) -> Cap:
-    """The option ``bandwidth``: a size such as ``10 MiB``, or a share such as ``40 %``.
-    :raises GridError: ``invalid_size``."""
+    """Read the option ``bandwidth``: a size a second such as ``10 MiB``, or a share such as ``40 %``.
+
+    :raises GridError: ``invalid_size``.
+    """
     found = _SHARE.fullmatch(value or "")
     if found:
         return Cap(share=int(found[1]) / 100)
@@ -245,7 +253,7 @@ def parse_cap(value: str | None) -> Cap:
 
 
 class Packing(t.NamedTuple):
-    """The level of zstd to begin with, 0 for none, how many blocks to send so, and why."""
+    """How to send the next ``blocks`` blocks: ``level`` of zstd to begin with, 0 for uncompressed, and why."""
 
     level: int
     blocks: int
@@ -254,9 +262,11 @@ class Packing(t.NamedTuple):
 
 @dataclasses.dataclass
 class Measured:
-    """What is known of the link and the compressor, in bytes a second: ``link`` those that came, ``plain`` and
-    ``packed`` those of the disk that they stood for, sent as they are or compressed. ``waits``: the last were waited
-    for because of the compressor."""
+    """What was measured of the link and the compressor, in bytes a second.
+
+    ``link``: bytes that came through the link. ``plain`` and ``packed``: bytes of the disk that they held, sent
+    uncompressed and compressed. ``waits``: in the last part the compressor was the bottleneck.
+    """
 
     link: float | None = None
     plain: float | None = None
@@ -264,12 +274,12 @@ class Measured:
     waits: bool = False
 
     def see(self, level: int, content: int, came: tuple[int, float], waited: float | None) -> None:
-        """Take in how a part came.
+        """Record how a part came.
 
-        :param level: that it was packed with.
+        :param level: the level of zstd that it was sent with.
         :param content: its bytes on the disk.
-        :param came: bytes, and the seconds they took.
-        :param waited: seconds in which the source waited for its compressor.
+        :param came: its bytes on the link, and the seconds that they took.
+        :param waited: seconds that the source waited for its compressor.
         """
         seconds = max(came[1], 1e-6)
         link = came[0] / seconds
@@ -280,11 +290,14 @@ class Measured:
             return
         self.packed = content / seconds
         self.waits = waited is not None and waited > _WAITED * seconds
-        # While the compressor is waited for, the link may be faster than what it is given.
+        # While the compressor is the bottleneck the link may be faster than what is measured.
         self.link = max(link, self.link or 0.0) if self.waits else link
 
     def packing(self, bandwidth: int | None) -> Packing:
-        """How to send what comes next: the way that was the faster of the two, as far as both are known."""
+        """Choose how to send the next blocks: in the faster way, as far as both were measured.
+
+        :param bandwidth: the limit in bytes a second.
+        """
         if self.link is None:
             return Packing(0, GLANCE, "to see whether the link is fast")
         link = self.link if bandwidth is None else min(self.link, float(bandwidth))
@@ -306,7 +319,7 @@ class Measured:
 
 
 def _level(link: float) -> int:
-    """To begin with where the link is what is waited for."""
+    """The level to begin with where the link is the bottleneck."""
     return THOROUGH if link < CRAWL else MIDDLE
 
 
@@ -315,12 +328,15 @@ def _mib(rate: float) -> str:
 
 
 def stretch(packing: Packing, left: int) -> int:
-    """How many of the blocks that are left go in this way; a short end goes with what comes before it."""
+    """How many of the remaining blocks to send in this way; a short rest is added to what comes before it."""
     return left if left - packing.blocks < PROBE else packing.blocks
 
 
 def ranges_of(numbers: t.Sequence[int], offsets: t.Mapping[int, int]) -> list[tuple[int, int]]:
-    """The parts of a layer's file, as (offset, bytes), that have these blocks; neighbours are joined."""
+    """The parts of a layer's file, as (offset, bytes), that hold these blocks; neighbours are joined.
+
+    :param offsets: of all blocks in the file.
+    """
     ranges: list[tuple[int, int]] = []
     for number in numbers:
         at = offsets[number]
@@ -332,7 +348,7 @@ def ranges_of(numbers: t.Sequence[int], offsets: t.Mapping[int, int]) -> list[tu
 
 
 def wrong_blocks(numbers: t.Sequence[int], hashes: t.Sequence[bytes], blocks: Blocks) -> list[int]:
-    """Which of the blocks that came are not what the index says."""
+    """The numbers of received blocks that are not what the index says."""
     return [number for number, found in zip(numbers, hashes) if blocks[number] != found]
 
 
@@ -347,7 +363,7 @@ def silent(source: Source, seconds: float) -> GridError:
 
 
 def broken(source: Source) -> GridError:
-    """The error for a connection by TLS that ended before its time."""
+    """The error for a TLS connection that ended too early."""
     return GridError(
         "source_unreachable",
         f"{source.name} was lost: the connection to its port {source.tls_port} ended",
@@ -358,7 +374,7 @@ def broken(source: Source) -> GridError:
 
 
 def nonsense(source: Source, why: str) -> GridError:
-    """The error for a source that doesn't keep to the protocol."""
+    """The error for a source that breaks the protocol."""
     return GridError(
         "transfer_failed",
         f"{source.name} {why}",
@@ -367,10 +383,11 @@ def nonsense(source: Source, why: str) -> GridError:
     )
 
 
-def refusal(source: Source, error: t.Any, code: str) -> GridError:
-    """The error for what the source's sender can't give.
+def refusal(source: Source, error: object, code: str) -> GridError:
+    """The error for a request that the source refused.
 
-    :param code: where what was asked for is not there.
+    :param error: what it answered: ``code`` and ``msg``.
+    :param code: of the error where the source doesn't have what was requested.
     """
     error = error if isinstance(error, dict) else {}
     said = shorten(error.get("msg"))
@@ -407,9 +424,9 @@ _NEVER = (
 
 
 def blame(source: Source, rc: int, stderr: str) -> GridError:
-    """The error for a connection that ended before its time."""
+    """The error for an SSH connection that ended too early, from ssh's exit code and standard error."""
     said = [line for line in stderr.splitlines() if line.strip() and not line.startswith("Warning:")]
-    # What comes first is the cause
+    # The first line names the cause
     first = said[0][:300] if said else "it said nothing"
     setup = "Run the playbook virtuoso.grid.setup on both hosts, which exchanges their keys"
     if any(text in stderr for text in _UNTRUSTED):
@@ -426,6 +443,7 @@ def blame(source: Source, rc: int, stderr: str) -> GridError:
         code, why, remedy = (
             "transfer_failed",
             f"the sender on {source.name} ended with code {rc}: {first}",
-            f"Run the playbook virtuoso.grid.setup on {source.name}, which installs it; then the same again to go on where it ended",
+            f"Run the playbook virtuoso.grid.setup on {source.name}, which installs it; "
+            "then the same again to go on where it ended",
         )
     return GridError(code, why, remedy=remedy, tried=f"ssh to {source.host}", rc=rc, stderr=stderr[-2000:])

@@ -1,9 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One layer on its way in: a file that has its final form from the first byte on, filled block by block, each verified.
+"""The file of a layer that is being received: filled block by block, each block verified.
 
-What an interrupted run left is looked at block by block as well, so nothing is believed and nothing is fetched twice.
+The file has its final layout from the first byte on. What an interrupted run left is verified block by block as well,
+so no block is trusted and none is fetched twice.
 """
 
 from __future__ import annotations
@@ -30,31 +31,30 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.transfer.dire
 
 _QUEUE = 16
 _EARLY = 2**24
-"""Bytes that are written before they are sent on to the disk."""
+"""Bytes that are written before the kernel is told to flush them."""
 _LARGE = 2**26
-"""Bytes of a layer from which on it goes past the page cache; a small one is read by the machine that it came for while
-it is in there."""
+"""Bytes of a layer from which on it is written past the page cache. A small one is better kept in the cache, because
+the machine that it came for reads it soon."""
 Reader = t.Callable[[str, int], bytes]
-"""Reads a block of a layer that is here: its digest, the block's number."""
+"""Reads a block of a layer on this host, given the layer's digest and the block's number."""
 
 
 class Incoming:
-    """The file of a layer that is being received."""
+    """The file of a layer that is being received. ``placed``, if set, is called with the numbers of verified blocks."""
 
     def __init__(self, path: str, index: Index) -> None:
         self.index = index
         self.layout: Layout = lay_out(index)
         self.path = path
         self.placed: t.Callable[[t.Iterable[int]], None] | None = None
-        """Told the numbers of blocks that have come and are right."""
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
     def close(self) -> None:
-        """Give the file up; what is in it stays."""
+        """Close the file; its content stays for a later run."""
         os.close(self.descriptor)
 
     def kept(self) -> set[int]:
-        """Numbers of the blocks that an earlier run has brought and that are right."""
+        """Numbers of the blocks that an earlier run has brought, verified."""
         begin = self.layout.data_at // BLOCK
         numbers = list(self.layout.offsets)
         runs = (run for run in raw_runs(self.descriptor) if run.number + run.count > begin)
@@ -69,11 +69,15 @@ class Incoming:
         return kept
 
     def finish(self) -> None:
-        """All blocks are there: let the file say so. Nobody but us may have it."""
+        """Write the final tables: all blocks are there. No pager may read the file meanwhile."""
         write_tables(self.descriptor, self.layout.tables)
 
     def copy(self, here: t.Mapping[int, tuple[str, int]], read: Reader) -> list[int]:
-        """Fill blocks from layers of this host; the numbers of those that were not what they should be there."""
+        """Copy blocks from layers on this host.
+
+        :param here: where each block is, as (digest of a layer, number there).
+        :returns: numbers of the blocks that are damaged there.
+        """
         wrong = []
         for number, (digest, there) in here.items():
             block = read(digest, there)
@@ -84,7 +88,7 @@ class Incoming:
         return wrong
 
     def repeat(self, repeats: t.Mapping[int, int]) -> None:
-        """Fill blocks that are like others of this layer."""
+        """Copy blocks within this layer. :param repeats: number of each, and of the block with the same content."""
         for number, like in repeats.items():
             block = read_exactly(self.descriptor, BLOCK, self.layout.offsets[like])
             os.pwrite(self.descriptor, block, self.layout.offsets[number])
@@ -95,20 +99,21 @@ class Incoming:
         self,
         numbers: t.Sequence[int],
         stream: t.Iterable[bytes | memoryview],
-        told: t.Callable[[int], None],
+        report: t.Callable[[int], None],
         done: t.Callable[[bytes | memoryview], None] = lambda dummy: None,
     ) -> list[int]:
-        """Fill blocks from a stream that has them one after the other; the numbers of those that came wrong.
+        """Write blocks from a stream that has them one after the other. A thread hashes and writes while this one
+        reads.
 
-        Reading goes on while what came is hashed and written.
-        :param told: called with the number of blocks that came so far.
-        :param done: given each part of the stream that is no longer looked at.
+        :param report: called with the number of blocks that came so far.
+        :param done: called with each part of the stream that is no longer needed.
+        :returns: numbers of the blocks that came damaged.
         """
         wrong: list[int] = []
         failed: list[BaseException] = []
         pieces: queue.Queue[tuple[t.Sequence[int], bytes | memoryview] | None] = queue.Queue(_QUEUE)
         early = _Early(self.descriptor)
-        # What machines wait for they read at once
+        # Machines that wait for the blocks read them at once, from the cache
         direct = Direct(self.path, self.descriptor, self.placed is None and len(self.layout.offsets) * BLOCK >= _LARGE)
 
         def work() -> None:
@@ -134,7 +139,7 @@ class Incoming:
                     count = len(text) // BLOCK
                     pieces.put((numbers[came : came + count], text))
                     came += count
-                    told(came)
+                    report(came)
                     if failed:
                         break
         finally:
@@ -163,7 +168,7 @@ class Incoming:
 
 
 class _Early:
-    """Has what was written go to the disk while more comes, so that there is little left to wait for at the end."""
+    """Flushes what was written while more comes, so that little is left to flush at the end."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -172,7 +177,7 @@ class _Early:
         self._waiting = 0
 
     def written(self, size: int) -> None:
-        """So many bytes more. :raises OSError: where earlier ones could not be written."""
+        """Count bytes that were written, and flush if due. :raises OSError: where an earlier flush failed."""
         self._waiting += size
         if self._waiting >= _EARLY and (self._flush is None or self._flush.done()):
             if self._flush is not None:
@@ -181,14 +186,14 @@ class _Early:
             self._flush = self._pool.submit(os.fdatasync, self._descriptor)
 
     def close(self) -> None:
-        """Nothing more comes. The kernel tells only once that it could not write, so it is told on from here."""
+        """Wait for the last flush. :raises OSError: where it failed; the kernel reports such an error only once."""
         self._pool.shutdown()
         if self._flush is not None:
             self._flush.result()
 
 
-def _blocks(stream: t.Iterable[bytes | memoryview]) -> t.Iterator[bytes | memoryview]:
-    """The same bytes in whole blocks; a rest that is none is left out."""
+def _blocks(stream: t.Iterable[bytes | memoryview]) -> t.Generator[bytes | memoryview, None, None]:
+    """The stream's bytes in whole blocks; an incomplete last block is dropped."""
     rest = bytearray()
     for text in stream:
         if not rest and len(text) % BLOCK == 0:

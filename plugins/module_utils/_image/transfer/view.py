@@ -1,12 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a pager may take of a layer that is still coming: tables for its file that name only blocks that came and were
-verified (pure).
+"""Tables of a layer that is still being received, which name only blocks that were received and verified (pure).
 
-The file has its final form from the first byte on, but for its second tables, which are the last thing before the data.
-With these, in place of the final ones, it can be put between a pager's cache and its source: what it doesn't name is
-asked of the source.
+A layer's file has its final form from the first byte on, except for its second-level tables, the last thing before the
+data. With the tables made here in their place, the file can be put between a pager's cache and its source: the pager
+reads from the source what they don't name.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.layout 
 
 
 class View:
-    """The second tables of one layer's file. ``at`` is where they lie in it."""
+    """The second-level tables of one layer's file; ``at`` is their offset in it."""
 
     def __init__(self, index: Index, layout: Layout, hidden: t.Container[int] = ()) -> None:
-        """:param hidden: numbers of the blocks that layers above this one give: what this one has there nobody may see."""
+        """:param hidden: numbers of blocks that layers above this one hold: this layer's must not be seen."""
         self._offsets = layout.offsets
         self._hidden = hidden
         second = sorted({number // ENTRIES for number in index.blocks})
@@ -38,7 +37,7 @@ class View:
         end = -(-index.virtual_size // BLOCK)
         for entry in second:
             for number in range(entry * ENTRIES, min((entry + 1) * ENTRIES, end)):
-                # The lowest layer gives all that no other does
+                # In the lowest layer a block that no layer holds reads as zeros
                 zeros = index.blocks[number] == ZERO if number in index.blocks else index.parent is None
                 if zeros and number not in hidden:
                     self._words[self._word(number)] = READS_AS_ZEROS
@@ -47,13 +46,13 @@ class View:
         return self._place[number // ENTRIES] + number % ENTRIES
 
     def show(self, numbers: t.Iterable[int]) -> None:
-        """These blocks are there now."""
+        """Name these blocks: they were received."""
         for number in numbers:
             if number not in self._hidden:
                 self._words[self._word(number)] = self._offsets[number] | COPIED
 
     def tables(self) -> bytes:
-        """As they are to be written."""
+        """The tables' bytes."""
         words = self._words[:]
         if sys.byteorder == "little":
             words.byteswap()

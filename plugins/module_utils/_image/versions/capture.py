@@ -1,7 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A machine's disk becomes the next version of an image: decide, then do. What a machine is, the caller knows."""
+"""The state ``captured`` of the module ``image``: a machine's disk becomes the next version of an image.
+
+This room knows nothing of machines: the caller gives the disk as a :class:`Source`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ import os
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
-from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import disk_errors
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError, Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.ensure import shown
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.add_layer import (
     make_layer,
@@ -24,19 +28,17 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index i
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import (
     MAX_LAYERS,
     Manifest,
+    Named,
     recipe_digest,
     reference,
     version_of,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import check, check_path, shorten
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import disk_errors
-
-Result = t.Dict[str, t.Any]
 
 
 class Wanted(t.NamedTuple):
-    """An image as it should be captured. Without ``version`` its content decides which one it is."""
+    """An image to capture. Without ``version`` the version is made from its content."""
 
     name: str
     version: str | None
@@ -46,7 +48,7 @@ class Wanted(t.NamedTuple):
 
 
 class Reading(t.NamedTuple):
-    """An open disk, its runs, its size in bytes, and whether the runs are all of it or only what an overlay gives
+    """An open disk, its runs, its size in bytes, and whether the runs are the whole disk or only what an overlay holds
     itself."""
 
     descriptor: int
@@ -57,11 +59,11 @@ class Reading(t.NamedTuple):
 
 @dataclasses.dataclass
 class Source:
-    """A machine's disk, as it is at one moment.
+    """A machine's disk at one moment.
 
-    ``below`` is the digest of the layer that it lies on; ``user`` and ``python`` are what the machine has;
-    ``consistent`` says how good the moment is: ``stopped``, ``filesystems`` (frozen by the guest's agent) or ``crash``
-    (as after a loss of power).
+    ``machine``: uuid of the machine. ``below``: digest of the layer that the disk lies on. ``user`` and ``python``:
+    those of the machine. ``consistent``: how consistent the disk is: ``stopped``, ``filesystems`` (frozen by the
+    guest's agent) or ``crash`` (as after a loss of power).
     """
 
     machine: str
@@ -71,20 +73,25 @@ class Source:
     consistent: str
 
     def open(self, work: str | None) -> t.ContextManager[Reading | None]:
-        """The disk for reading. Without ``work``, a directory for files, ``None`` where it can't be read without
-        leaving traces."""
+        """Open the disk for reading.
+
+        :param work: a directory for files, ``None`` in check mode.
+        :returns: ``None`` where the disk can't be read without writing files, and there is no directory for them.
+        """
         raise NotImplementedError
 
     def settle(self) -> None:
-        """:raises GridError: ``image_changed`` where what was read was not one moment."""
+        """Finish reading. :raises GridError: ``image_changed`` where the disk changed while it was read."""
 
 
 _FIELDS = ("name", "version", "machine", "user", "python")
 
 
-def check_fields(entry: t.Mapping[str, t.Any], allowed: t.Sequence[str], needed: t.Sequence[str]) -> None:
-    """:raises GridError: ``invalid_image`` for an entry with fields that are not ``allowed``, or without those
-    ``needed``."""
+def check_fields(entry: t.Mapping[str, object], allowed: t.Sequence[str], needed: t.Sequence[str]) -> None:
+    """Check the names of an entry's fields (pure).
+
+    :raises GridError: ``invalid_image`` for a field that is not ``allowed``, or a ``needed`` one that is missing.
+    """
     wrong = [key for key in entry if key not in allowed and entry[key] is not None] + [
         key for key in needed if entry.get(key) is None
     ]
@@ -96,8 +103,11 @@ def check_fields(entry: t.Mapping[str, t.Any], allowed: t.Sequence[str], needed:
         )
 
 
-def parse_capture(entry: t.Mapping[str, t.Any]) -> Wanted:
-    """Read one entry. :raises GridError: ``invalid_image``, ``invalid_name``, ``invalid_version``..."""
+def parse_capture(entry: t.Mapping[str, object]) -> Wanted:
+    """Read one entry of the module's ``images``.
+
+    :raises GridError: ``invalid_image``, ``invalid_name``, ``invalid_version``...
+    """
     check_fields(entry, _FIELDS, ("name", "machine"))
     version, user, python = entry.get("version"), entry.get("user"), entry.get("python")
     return Wanted(
@@ -110,21 +120,20 @@ def parse_capture(entry: t.Mapping[str, t.Any]) -> Wanted:
 
 
 def capture_recipe(machine: str) -> str:
-    """The recipe's digest of what is captured of a machine: a version that is there is the machine's if it has this
-    one."""
+    """The recipe digest of versions that are captured from a machine."""
     return recipe_digest({"type": "capture", "machine": machine})
 
 
 def decide(
     wanted: Wanted, machine: str, manifests: t.Sequence[Manifest], digest: str | None, there: bool
 ) -> tuple[list[str], Manifest | None]:
-    """What is to be done (pure).
+    """The action that capturing takes (pure).
 
-    :param manifests: all that the store has.
+    :param manifests: all manifests of the store.
     :param digest: of the layer that the disk would become, ``None`` while unknown.
     :param there: whether that layer is in the store.
-    :returns: nothing; ``capture``; ``name`` where only the manifest is missing; ``describe`` where user or interpreter
-        differ. Beside it the manifest that is there.
+    :returns: the actions: none; ``capture``; ``name`` where only the manifest is missing; ``describe`` where user or
+        interpreter differ. And the manifest that is there already.
     :raises GridError: ``version_taken``.
     """
     own = [manifest for manifest in manifests if manifest["name"] == wanted.name]
@@ -136,29 +145,34 @@ def decide(
         same = [manifest for manifest in own if manifest["layers"][-1] == digest]
         found = max(same, key=lambda manifest: str(manifest["created"]), default=None)
     if found is not None:
-        differs = any(
-            value is not None and found[key] != value
-            for key, value in (("user", wanted.user), ("python", wanted.python))
-        )
-        return (["describe"] if differs else []), found
+        return (["describe"] if _described(found, wanted) != found else []), found
     return (["name"] if digest is not None and there else ["capture"]), None
 
 
-def known(wanted: Wanted, machine: str, depot: Depot) -> bool:
-    """Whether the version that is asked for is there already, captured from this machine: then nothing need be read."""
+def _described(manifest: Manifest, wanted: Wanted) -> Manifest:
+    """The manifest with the wanted user and interpreter, where they are given."""
+    user = manifest["user"] if wanted.user is None else wanted.user
+    python = manifest["python"] if wanted.python is None else wanted.python
+    return {**manifest, "user": user, "python": python}
+
+
+def find_captured(wanted: Wanted, machine: str, depot: Depot) -> Manifest | None:
+    """The wanted version, if it is there already and was captured from this machine. Then nothing has to be read."""
     found = None if wanted.version is None else depot.manifest(wanted.name, wanted.version)
-    return found is not None and found["recipe_digest"] == capture_recipe(machine) and depot.complete(found)
+    if found is not None and found["recipe_digest"] == capture_recipe(machine) and depot.complete(found):
+        return found
+    return None
 
 
 def ensure_captured(depot: Depot, wanted: Wanted, source: Source, progress: Progress, check_mode: bool) -> Result:
-    """Have the disk as an image; the result of one entry, with ``diff``.
+    """Capture the disk as an image; the entry's result, with ``diff``.
 
     :raises GridError: ``version_taken``, ``layer_missing``, ``too_many_layers``, and what the source raises.
     """
-    if known(wanted, source.machine, depot):
-        found = t.cast(Manifest, depot.manifest(wanted.name, t.cast(str, wanted.version)))
-        actions, dummy = decide(wanted, source.machine, [found], None, False)
-        return _finish(depot, wanted, source, actions, found, check_mode)
+    known = find_captured(wanted, source.machine, depot)
+    if known is not None:
+        actions, dummy = decide(wanted, source.machine, [known], None, False)
+        return _finish(depot, wanted, source, actions, known, check_mode)
     with contextlib.ExitStack() as stack:
         work = None
         if not check_mode:
@@ -218,7 +232,7 @@ def _capture(
     return _finish(depot, wanted, source, actions, found, work is None)
 
 
-def _named(wanted: Wanted, source: Source, digest: str) -> Manifest:
+def _named(wanted: Wanted, source: Source, digest: str) -> Named:
     return {
         "name": wanted.name,
         "version": wanted.version or version_of(digest),
@@ -231,38 +245,36 @@ def _named(wanted: Wanted, source: Source, digest: str) -> Manifest:
 def _finish(
     depot: Depot, wanted: Wanted, source: Source, actions: t.Sequence[str], manifest: Manifest | None, check_mode: bool
 ) -> Result:
-    """The entry's result. ``manifest`` is what is there or would be, ``None`` where that can't be known beforehand."""
+    """The entry's result. ``manifest`` is what is there or would be; ``None`` where that can't be known beforehand."""
     before = None if manifest is None or actions in (["capture"], ["name"]) else shown(manifest)
-    after = {
-        **(manifest or {}),
-        **{key: value for key, value in (("user", wanted.user), ("python", wanted.python)) if value},
-    }
+    after = None if manifest is None else _described(manifest, wanted)
     if list(actions) == ["describe"] and not check_mode:
         with disk_errors(depot.images):
             depot.commit(after, {})
-    version = after.get("version") or wanted.version
+    version = after["version"] if after else wanted.version
     name = f"image {reference(wanted.name, version or '?')}"
-    digest = after["layers"][-1] if manifest else None
+    digest = after["layers"][-1] if after else None
     return {
         "reference": reference(wanted.name, version) if version else None,
         "version": version,
         "digest": digest,
-        "layers": after.get("layers"),
+        "layers": after["layers"] if after else None,
         "path": depot.layer_path(digest) if digest else None,
-        "virtual_size": after.get("virtual_size"),
-        "size": after.get("size") or None,
-        **{key: after.get(key) or getattr(source, key) for key in ("user", "python")},
-        "recipe_digest": after.get("recipe_digest") or capture_recipe(source.machine),
+        "virtual_size": after["virtual_size"] if after else None,
+        "size": after["size"] or None if after else None,
+        "user": (after["user"] if after else wanted.user) or source.user,
+        "python": (after["python"] if after else wanted.python) or source.python,
+        "recipe_digest": after["recipe_digest"] if after else capture_recipe(source.machine),
         "machine": source.machine,
         "consistent": source.consistent if list(actions) in (["capture"], ["name"]) else None,
         "changed": bool(actions),
         "actions": list(actions),
-        "diff": diff(name, before, shown(after) if manifest else {"machine": source.machine}) if actions else None,
+        "diff": diff(name, before, shown(after) or {"machine": source.machine}) if actions else None,
     }
 
 
 def require_chain(depot: Depot, digest: str) -> dict[str, Index]:
-    """The chain of indexes below a layer, every file of which is there. :raises GridError: ``layer_missing``."""
+    """The indexes of a layer and of those below it, the lowest first. :raises GridError: ``layer_missing``."""
     chain = depot.chain(digest)
     for each in chain:
         if not depot.has(each):

@@ -1,7 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A version with a chain of layers becomes one with a single layer; its digest is known before anything is written."""
+"""The state ``flattened`` of the module ``image``: makes one layer from a version's chain of layers.
+
+The new layer's digest is computed from the indexes, before anything is written.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ import os
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
-from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import disk_errors
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError, Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.ensure import shown
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.add_layer import manifest_of
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import damaged, verify, write_layer
@@ -19,15 +23,13 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index i
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.layout import plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import (
     Manifest,
+    Named,
     reference,
     version_of,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.capture import check_fields, require_chain
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import check
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import disk_errors
-
-Result = t.Dict[str, t.Any]
 
 _FIELDS = ("name", "version", "new_version")
 
@@ -46,14 +48,14 @@ def require_version(depot: Depot, name: str, version: str) -> Manifest:
 
 
 def flat_index(chain: t.Sequence[Index]) -> Index:
-    """The index of the one layer that shows what the chain, the lowest first, shows (pure)."""
+    """The index of a single layer with the content of the chain, given the lowest first (pure)."""
     return Index(chain[-1].virtual_size, None, merge(chain))
 
 
-def ensure_flattened(depot: Depot, entry: t.Mapping[str, t.Any], progress: Progress, check_mode: bool) -> Result:
-    """Have the content of a version as one layer, under another version; the result of one entry, with ``diff``.
+def ensure_flattened(depot: Depot, entry: t.Mapping[str, object], progress: Progress, check_mode: bool) -> Result:
+    """Store the content of a version as one layer, under another version; the entry's result, with ``diff``.
 
-    :param entry: ``name``, ``version``, and ``new_version``, without which it is made of the new layer's digest.
+    :param entry: ``name``, ``version``, and ``new_version``; without it the version is made from the layer's digest.
     :raises GridError: ``invalid_image``, ``image_unknown``, ``layer_missing``, ``version_taken``, ``layer_corrupted``.
     """
     check_fields(entry, _FIELDS, ("name", "version"))
@@ -72,7 +74,14 @@ def ensure_flattened(depot: Depot, entry: t.Mapping[str, t.Any], progress: Progr
     if found is not None and depot.complete(found):
         return _result(depot, [], found)
     actions = ["name"] if depot.has(digest) else ["flatten"]
-    made = manifest_of({**manifest, "version": target}, [digest], index.virtual_size, plan(index).size)
+    named: Named = {
+        "name": manifest["name"],
+        "version": target,
+        "recipe_digest": manifest["recipe_digest"],
+        "user": manifest["user"],
+        "python": manifest["python"],
+    }
+    made = manifest_of(named, [digest], index.virtual_size, plan(index).size)
     if not check_mode:
         with disk_errors(depot.images):
             _do(depot, made, chain, index, progress)
@@ -93,8 +102,7 @@ def _do(depot: Depot, manifest: Manifest, chain: t.Mapping[str, Index], index: I
 
 
 def _write(depot: Depot, path: str, chain: t.Mapping[str, Index], index: Index, progress: Progress) -> None:
-    """Copy each block from the topmost layer that has it, then see that it is what the digest says: no damage gets a
-    new name."""
+    """Copy each block from the topmost layer that has it, then verify it, so that damage can't get a new name."""
     owners: dict[int, str] = {}
     for digest, layer in chain.items():
         owners.update(dict.fromkeys(layer.blocks, digest))
@@ -111,7 +119,7 @@ def _write(depot: Depot, path: str, chain: t.Mapping[str, Index], index: Index, 
         write_layer(path, index, sources, lambda done, total: progress.bytes("write", done, total))
     with open(path, "rb") as stream:
         wrong = verify(stream.fileno(), plan(index).offsets, index.blocks)
-    for digest in reversed(chain):
+    for digest in reversed(list(chain)):
         own = [number for number in wrong if owners[number] == digest]
         if own:
             raise damaged(digest, own, "this host")
@@ -124,10 +132,13 @@ def _result(depot: Depot, actions: list[str], manifest: Manifest) -> Result:
         "reference": name,
         "digest": digest,
         "path": depot.layer_path(digest),
-        **{
-            key: manifest[key]
-            for key in ("version", "layers", "virtual_size", "size", "user", "python", "recipe_digest")
-        },
+        "version": manifest["version"],
+        "layers": manifest["layers"],
+        "virtual_size": manifest["virtual_size"],
+        "size": manifest["size"],
+        "user": manifest["user"],
+        "python": manifest["python"],
+        "recipe_digest": manifest["recipe_digest"],
         "changed": bool(actions),
         "actions": actions,
         "diff": diff(f"image {name}", None, shown(manifest)) if actions else None,

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Remove the layers that nothing needs."""
+"""The state ``pruned`` of the module ``image``: removes the layers that nothing needs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import os
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import disk_errors
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import check
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import disk_errors
-
-Result = t.Dict[str, t.Any]
 
 
 def ensure_pruned(depot: Depot, in_use: t.Sequence[str], check_mode: bool) -> Result:
-    """Have no layer that neither a manifest nor a machine needs.
+    """Remove the layers that neither a manifest nor a machine needs.
 
     :param in_use: digests that machines on other hosts use. :returns: the module's result, with ``diff``.
     :raises GridError: ``invalid_digest``.
@@ -39,7 +38,7 @@ def ensure_pruned(depot: Depot, in_use: t.Sequence[str], check_mode: bool) -> Re
 
 
 def _allocated(paths: t.Iterable[str]) -> int:
-    """Bytes that files take on the disk."""
+    """Bytes that the files occupy on the disk."""
     total = 0
     for path in paths:
         with contextlib.suppress(FileNotFoundError):

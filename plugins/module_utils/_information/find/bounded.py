@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reading within a deadline: the database itself ends a statement that takes too long."""
+"""Statements that the database itself ends at the deadline."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import sqlite3
 import time
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.search import Deadline, Expired
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.search import Cell, Deadline, Expired, Row
 
 try:
     import sqlalchemy as sa
 except ImportError:
-    pass  # schema.SQLALCHEMY_ERROR tells
+    pass  # schema.SQLALCHEMY_ERROR has the reason
 
 _CHUNK = 2000
 _INSTRUCTIONS = 2000
-"""SQLite looks at the clock after as many instructions of its machine: some tens of microseconds."""
+"""SQLite looks at the clock after so many instructions of its virtual machine: some tens of microseconds."""
 
 _QUERY_CANCELED = "57014"  # PostgreSQL, appendix A: error codes
 
@@ -35,9 +35,13 @@ class Bounded:
         self.rows = 0
 
     def all(
-        self, statement: t.Any, parameters: t.Mapping[str, t.Any] | None = None, *, bounded: bool = True
-    ) -> list[t.Any]:
-        """All rows. :raises Expired: if they weren't there in time."""
+        self, statement: sa.Executable, parameters: t.Mapping[str, Cell] | None = None, *, bounded: bool = True
+    ) -> list[Row]:
+        """All rows.
+
+        :param bounded: whether the deadline applies.
+        :raises Expired: if they didn't come in time.
+        """
         rows, whole = self.some(statement, parameters, bounded=bounded)
         if not whole:
             raise Expired
@@ -45,23 +49,25 @@ class Bounded:
 
     def some(
         self,
-        statement: t.Any,
-        parameters: t.Mapping[str, t.Any] | None = None,
+        statement: sa.Executable,
+        parameters: t.Mapping[str, Cell] | None = None,
         *,
         share: float = 1.0,
         bounded: bool = True,
-    ) -> tuple[list[t.Any], bool]:
+    ) -> tuple[list[Row], bool]:
         """The rows that came in time, and whether these are all.
-        :param share: how much of the time that is left may be taken."""
+
+        :param share: the part of the time left that may be used, up to 1.
+        """
         self.statements += 1
         end = (
             self.deadline.clock() + self.deadline.left * share if bounded and self.deadline.end < math.inf else math.inf
         )
-        rows: list[t.Any] = []
+        rows: list[Row] = []
         try:
             with limited(self.connection, end - self.deadline.clock()):
                 result = self.connection.execute(
-                    statement, parameters or {}, execution_options={"stream_results": end < math.inf}
+                    statement, dict(parameters or {}), execution_options={"stream_results": end < math.inf}
                 )
                 if end == math.inf:
                     rows = list(result.all())
@@ -79,7 +85,10 @@ class Bounded:
 
 @contextlib.contextmanager
 def limited(connection: sa.Connection, seconds: float) -> t.Iterator[None]:
-    """Have the database end what runs in this block after so many seconds. :raises Expired: if it did."""
+    """Let the database end what runs in this block after so many seconds.
+
+    :raises Expired: if it did.
+    """
     if seconds == math.inf:
         yield
         return
@@ -107,7 +116,7 @@ def _limited_file(connection: sa.Connection, seconds: float) -> t.Iterator[None]
 
 @contextlib.contextmanager
 def _limited_server(connection: sa.Connection, seconds: float) -> t.Iterator[None]:
-    """The transaction outlives the statement that was ended: a savepoint is gone back to."""
+    """Roll back to a savepoint, so that the transaction survives a statement that was ended."""
     point = connection.begin_nested()
     try:
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {max(1, int(seconds * 1000))}")
@@ -121,5 +130,5 @@ def _limited_server(connection: sa.Connection, seconds: float) -> t.Iterator[Non
         point.rollback()
         raise
     else:
-        # What SET LOCAL set goes with the savepoint.
+        # This also undoes SET LOCAL.
         point.rollback()

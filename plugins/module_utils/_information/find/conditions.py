@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Conditions as people write them, ``memory >= 1 GiB``, and what can be asked of which kind of object (pure)."""
+"""Conditions such as ``memory >= 1 GiB``, parsed; and the columns that each kind of object has (pure)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_
 
 Value = t.Union[str, int, float, bool, None]
 
-# Of each column its form: text, size (bytes), count, number, time.
+# The form of each column: text, size (bytes), count, number or time.
 _OBJECT = {"uuid": "text", "name": "text"}
 _HOST = {
     **_OBJECT,
@@ -46,7 +46,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "device": {**_OBJECT, **dict.fromkeys(("kind", "home", "machine", "state"), "text"), "seen": "time"},
 }
-"""What each kind of object can be asked for, and the form of the answer."""
+"""The columns of each kind of object, and their forms."""
 
 HOSTS = ("host", "provider", "machine", "home")
 
@@ -66,14 +66,14 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """``column operator values``; known and unknown have no value, in and not in have several, the others one."""
+    """A column compared with values: ``known`` and ``unknown`` have none, ``in`` and ``not in`` several, others one."""
 
     column: str
     operator: str
     values: tuple[Value, ...]
 
 
-def check_kind(kind: t.Any) -> str:
+def check_kind(kind: object) -> str:
     """:raises GridError: ``unknown_kind``."""
     if not isinstance(kind, str) or kind not in COLUMNS:
         raise GridError(
@@ -84,8 +84,11 @@ def check_kind(kind: t.Any) -> str:
     return kind
 
 
-def form_of(kind: str, column: t.Any) -> str:
-    """The form of a column. :raises GridError: ``unknown_column``."""
+def form_of(kind: str, column: object) -> str:
+    """The form of a column.
+
+    :raises GridError: ``unknown_column``.
+    """
     form = COLUMNS[kind].get(column) if isinstance(column, str) else None
     if form is None:
         near = difflib.get_close_matches(str(column)[:80], COLUMNS[kind], 1)
@@ -98,9 +101,11 @@ def form_of(kind: str, column: t.Any) -> str:
     return form
 
 
-def split(given: t.Any) -> tuple[str, str, t.Any]:
-    """Column, operator and value of a condition, text or a mapping with these keys.
-    :raises GridError: ``invalid_condition``."""
+def split(given: object) -> tuple[str, str, object]:
+    """Column, operator and value of a condition, which is text or a mapping with these keys.
+
+    :raises GridError: ``invalid_condition``.
+    """
     if isinstance(given, t.Mapping):
         column, operator, value = given.get("column"), given.get("operator", "=="), given.get("value")
         operator = _WORDS.get(operator, operator) if isinstance(operator, str) else operator
@@ -111,16 +116,17 @@ def split(given: t.Any) -> tuple[str, str, t.Any]:
         raise GridError(
             "invalid_condition",
             f"{shorten(given)} is not a condition",
-            remedy=f"Write a column, one of {', '.join(OPERATORS[:9])}, and a value, for example memory >= 1 GiB; or: is known, is unknown",
+            remedy=f"Write a column, one of {', '.join(OPERATORS[:9])}, and a value, for example memory >= 1 GiB; "
+            "or: is known, is unknown",
         )
     operator = " ".join(match.group(2).split())
     return match.group(1), _WORDS.get(operator, operator), match.group(3).strip()
 
 
-def parse(kind: str, given: t.Any, now: datetime.datetime | None = None) -> Condition:
+def parse(kind: str, given: object, now: datetime.datetime | None = None) -> Condition:
     """One condition on an object of this kind.
 
-    :param now: what times that are told as an age are counted from.
+    :param now: the time from which an age such as ``2 h ago`` counts.
     :raises GridError: ``invalid_condition``, ``unknown_column``, ``unknown_unit``, ``invalid_value``.
     """
     column, operator, value = split(given)
@@ -139,8 +145,11 @@ def parse(kind: str, given: t.Any, now: datetime.datetime | None = None) -> Cond
     return Condition(column, operator, (parse_value(column, form, value, now),))
 
 
-def parse_value(column: str, form: str, value: t.Any, now: datetime.datetime | None = None) -> Value:
-    """A value in the column's form. :raises GridError: ``unknown_unit``, ``invalid_value``."""
+def parse_value(column: str, form: str, value: object, now: datetime.datetime | None = None) -> Value:
+    """A value in the column's form.
+
+    :raises GridError: ``unknown_unit``, ``invalid_value``.
+    """
     if isinstance(value, (dict, list, tuple, bool)) or value is None or value == "":
         raise _invalid(column, form, value)
     text = str(value).strip()
@@ -195,7 +204,7 @@ def _time(column: str, text: str, now: datetime.datetime | None) -> str:
     raise _invalid(column, "time", text)
 
 
-def _invalid(column: str, form: str, value: t.Any) -> GridError:
+def _invalid(column: str, form: str, value: object) -> GridError:
     example = {
         "size": "1 GiB",
         "count": "4",

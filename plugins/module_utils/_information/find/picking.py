@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Choosing among many: the first answers in an order, and partitions by weight (pure)."""
+"""Picking some of many: the first answers in an order, and keys at random by weight (pure)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ import itertools
 import random
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.search import Answer, Expired
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.search import Answer, Expired, SortKey
+
+Key = t.TypeVar("Key", bound=t.Hashable)
 
 
 class Interrupted(Exception):
-    """The deadline has passed; ``answers`` are the best until then."""
+    """The deadline has passed; ``answers`` are the first in order of those that had come."""
 
     def __init__(self, answers: list[Answer]) -> None:
         super().__init__()
         self.answers = answers
 
 
-def smallest(every: t.Iterable[Answer], limit: int, key: t.Callable[[Answer], t.Any]) -> tuple[list[Answer], int]:
-    """The first ``limit`` in order, and how many there were in all.
-    :raises Interrupted: at the deadline, with the first so far."""
+def smallest(every: t.Iterable[Answer], limit: int, key: t.Callable[[Answer], SortKey]) -> tuple[list[Answer], int]:
+    """The first ``limit`` answers in the order of ``key``, and how many answers there were.
+
+    :raises Interrupted: at the deadline, with the first of those that had come.
+    """
     best: list[Answer] = []
     pending: list[Answer] = []
     count = 0
@@ -38,10 +42,10 @@ def smallest(every: t.Iterable[Answer], limit: int, key: t.Callable[[Answer], t.
     return heapq.nsmallest(limit, [*best, *pending], key=key), count
 
 
-class Lottery:
-    """Draws keys by weight; dropped ones no more."""
+class Lottery(t.Generic[Key]):
+    """Draws keys at random, each as likely as its weight says, until it is dropped."""
 
-    def __init__(self, weights: t.Mapping[t.Hashable, int], rng: random.Random) -> None:
+    def __init__(self, weights: t.Mapping[Key, int], rng: random.Random) -> None:
         self._rng = rng
         self._weights = dict(weights)
         self._gone = 0
@@ -58,17 +62,17 @@ class Lottery:
         """Whether there is anything to draw."""
         return bool(self._weights)
 
-    def draw(self) -> t.Hashable:
-        """A key."""
+    def draw(self) -> Key:
+        """A random key; it stays."""
         while True:
             key = self._rng.choices(self._keys, cum_weights=self._sums)[0]
             if key in self._weights:
                 return key
 
-    def drop(self, key: t.Hashable) -> None:
-        """Draw this one no more."""
+    def drop(self, key: Key) -> None:
+        """Never draw this key again."""
         del self._weights[key]
         self._gone += 1
-        # A dropped key is skipped for a while: filling takes as long as there are keys.
+        # Dropped keys are only skipped for a while, because refilling takes time proportional to the number of keys.
         if self._gone * 8 > len(self._keys) or len(self._keys) < 64:
             self._fill()

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A question to the store: which members a set has, and what must hold between them; read from options (pure)."""
+"""A question to the store, read from options: the members of a set and the conditions on them (pure)."""
 
 from __future__ import annotations
 
@@ -31,9 +31,38 @@ _JOIN = re.compile(r"\s*(\w+)\.(\w+)\s*(==|!=|<=|>=|<|>|=)\s*(\w+)\.(\w+)\s*", r
 _ORDER = re.compile(r"\s*([+-]?)\s*(?:sum\(\s*(\w+)\s*\)|(?:(\w+)\.)?(\w+))\s*", re.ASCII)
 
 
+class Options(t.TypedDict, total=False):
+    """The options of a question, documented in the fragment ``find``; unchecked beyond what Ansible checks."""
+
+    of: str
+    where: list[object]
+    size: int
+    members: dict[str, object] | None
+    same: list[str]
+    different: list[str]
+    sum: list[object]
+    join: list[str]
+    order: list[str]
+    limit: int
+    include: list[str] | None
+    scope: dict[str, object] | None
+    within: str | None
+    method: str
+    seed: int | None
+    columns: list[str] | None
+    sql: str | None
+
+
+class Bounds(t.NamedTuple):
+    """The least and the most that a sum may be, both included."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+
 @dataclasses.dataclass(frozen=True)
 class Member:
-    """One place of a set: of which kind it is, and the conditions on it alone."""
+    """One member of a set: its kind, and the conditions on it alone."""
 
     name: str
     kind: str
@@ -42,7 +71,7 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Join:
-    """``left operator right``, both a member's place and its column."""
+    """A comparison of two members: ``left operator right``; each side is the place of a member and its column."""
 
     left: tuple[int, str]
     operator: str
@@ -51,7 +80,7 @@ class Join:
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """By the sum over the set (``place`` is ``None``), or by the column of the member at a place."""
+    """What to order by: the sum of the column over the set (``place`` is ``None``), or the column of one member."""
 
     column: str
     place: int | None
@@ -60,35 +89,35 @@ class Order:
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What is asked. A set has either ``size`` members that are all alike, or one for each of ``members``."""
+    """A question. A set has either ``size`` members that are all alike, or one for each of ``members``."""
 
     members: tuple[Member, ...]
     size: int = 1
     same: tuple[str, ...] = ()
     different: tuple[str, ...] = ()
-    sums: t.Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    sums: t.Mapping[str, Bounds] = dataclasses.field(default_factory=dict)
     joins: tuple[Join, ...] = ()
     order: tuple[Order, ...] = ()
     limit: int = 100
-    include: frozenset[str] | None = None
-    near: str | None = None
-    latency: float | None = None
-    within: float | None = None
+    include: frozenset[str] | None = None  # of NATURES; None: everything that exists
+    near: str | None = None  # name of a site or host
+    latency: float | None = None  # seconds
+    within: float | None = None  # seconds
     method: str = "auto"
     seed: int | None = None
     columns: tuple[str, ...] | None = None
 
     @property
     def alike(self) -> bool:
-        """Whether the members have no names."""
+        """Whether the members are all alike, and so have no names."""
         return len(self.members) == 1
 
     def member(self, place: int) -> Member:
-        """Who stands at a place of the set."""
+        """The member at a place of the set."""
         return self.members[0 if self.alike else place]
 
     def shown(self, member: Member) -> tuple[str, ...]:
-        """The columns of a member that an answer has. What it is made of stays hidden unless the question asks."""
+        """The columns of a member that an answer shows; the kind of a host only if the question asks for it."""
         nature = ("kind",) if self.include is not None and member.kind == "host" else ()
         usual = (*_SHOWN.get(member.kind, ("name", "uuid")), *nature)
         if self.columns is not None:
@@ -102,8 +131,8 @@ class Question:
         return tuple(dict.fromkeys((*usual, *asked)))
 
 
-def read(options: t.Mapping[str, t.Any]) -> Question:
-    """The question that options ask.
+def read(options: Options) -> Question:
+    """The question that the options ask.
 
     :raises GridError: ``unknown_kind``, ``unknown_column``, ``unknown_unit``, ``invalid_condition``, ``invalid_value``,
         ``invalid_question``, ``impossible_sum``, ``invalid_deadline``.
@@ -116,7 +145,8 @@ def read(options: t.Mapping[str, t.Any]) -> Question:
     limit = 100 if limit is None else int(limit)
     if not 1 <= limit <= MOST_ANSWERS:
         raise _invalid(f"{limit} answers can't be given", f"Give a limit from 1 to {MOST_ANSWERS}")
-    same, different = (tuple(dict.fromkeys(options.get(name) or ())) for name in ("same", "different"))
+    same = tuple(dict.fromkeys(options.get("same") or ()))
+    different = tuple(dict.fromkeys(options.get("different") or ()))
     for member in members:
         for column in (*same, *different):
             conditions.form_of(member.kind, column)
@@ -150,12 +180,12 @@ def _invalid(msg: str, remedy: str) -> GridError:
     return GridError("invalid_question", msg, tried="read the question", remedy=remedy)
 
 
-def _where(kind: str, given: t.Any) -> tuple[Condition, ...]:
-    entries = [given] if isinstance(given, (str, dict)) else given or ()
+def _where(kind: str, given: object) -> tuple[Condition, ...]:
+    entries = given if isinstance(given, (list, tuple)) else [given] if given else ()
     return tuple(conditions.parse(kind, entry) for entry in entries)
 
 
-def _members(options: t.Mapping[str, t.Any]) -> tuple[Member, ...]:
+def _members(options: Options) -> tuple[Member, ...]:
     named = options.get("members")
     if not named:
         kind = conditions.check_kind(options.get("of") or "host")
@@ -182,9 +212,9 @@ def _members(options: t.Mapping[str, t.Any]) -> tuple[Member, ...]:
     return tuple(members)
 
 
-def _sums(given: t.Any, members: t.Sequence[Member]) -> dict[str, tuple[float, float]]:
-    """Lower and upper bound, both allowed, of each summed column."""
-    bounds: dict[str, tuple[float, float]] = {}
+def _sums(given: t.Sequence[object] | str, members: t.Sequence[Member]) -> dict[str, Bounds]:
+    """The bounds of each summed column."""
+    bounds: dict[str, Bounds] = {}
     for entry in [given] if isinstance(given, (str, dict)) else given:
         column, operator, value = conditions.split(entry)
         form = ""
@@ -198,22 +228,22 @@ def _sums(given: t.Any, members: t.Sequence[Member]) -> dict[str, tuple[float, f
                 column=column,
             )
         number = t.cast(float, conditions.parse_value(column, form, value))
-        low, high = bounds.get(column, (-math.inf, math.inf))
+        low, high = bounds.get(column, Bounds())
         if operator in ("==", ">=", ">"):
             low = max(low, _next(number, form, math.inf) if operator == ">" else number)
         if operator in ("==", "<=", "<"):
             high = min(high, _next(number, form, -math.inf) if operator == "<" else number)
-        bounds[column] = (low, high)
+        bounds[column] = Bounds(low, high)
     return bounds
 
 
 def _next(number: float, form: str, towards: float) -> float:
-    """The next value of a form, so that strict bounds are met by the value itself as well."""
+    """The next value of a form, which makes an excluded bound an included one."""
     return math.nextafter(number, towards) if form == "number" else number + (1 if towards > 0 else -1)
 
 
-def _check_sums(sums: t.Mapping[str, tuple[float, float]], members: t.Sequence[Member], size: int) -> None:
-    """What no data could satisfy is an error, not an empty answer. :raises GridError: ``impossible_sum``."""
+def _check_sums(sums: t.Mapping[str, Bounds], members: t.Sequence[Member], size: int) -> None:
+    """:raises GridError: ``impossible_sum`` for bounds that no data can meet."""
     for column, (low, high) in sums.items():
         least = most = 0.0
         for place in range(size):
@@ -231,7 +261,8 @@ def _check_sums(sums: t.Mapping[str, tuple[float, float]], members: t.Sequence[M
         if low > high or high < least or low > most:
             raise GridError(
                 "impossible_sum",
-                f"no set can have such a sum of {column}: the bounds exclude each other, or what is asked of each member excludes them",
+                f"no set can have such a sum of {column}: the bounds exclude each other, "
+                "or what is asked of each member excludes them",
                 remedy="Make the upper bound larger than the lower one, and both possible with so many members",
                 column=column,
             )
@@ -244,7 +275,7 @@ def _place(name: str, members: t.Sequence[Member]) -> int:
     raise _invalid(f"there is no member {shorten(name)}", f"There are {', '.join(member.name for member in members)}")
 
 
-def _join(given: t.Any, members: t.Sequence[Member]) -> Join:
+def _join(given: object, members: t.Sequence[Member]) -> Join:
     match = _JOIN.fullmatch(given) if isinstance(given, str) else None
     if match is None or len(members) < 2:
         raise _invalid(
@@ -264,7 +295,7 @@ def _join(given: t.Any, members: t.Sequence[Member]) -> Join:
     return Join((left, match.group(2)), "==" if operator == "=" else operator, (right, match.group(5)))
 
 
-def _order(given: t.Any, members: t.Sequence[Member], size: int) -> Order:
+def _order(given: object, members: t.Sequence[Member], size: int) -> Order:
     match = _ORDER.fullmatch(given) if isinstance(given, str) else None
     if match is None:
         raise _invalid(
@@ -287,7 +318,7 @@ def _order(given: t.Any, members: t.Sequence[Member], size: int) -> Order:
     return Order(column, place, sign == "-")
 
 
-def _include(given: t.Any, members: t.Sequence[Member]) -> frozenset[str] | None:
+def _include(given: t.Sequence[str] | None, members: t.Sequence[Member]) -> frozenset[str] | None:
     if not given:
         return None
     wanted = frozenset(given)
@@ -308,7 +339,7 @@ def _include(given: t.Any, members: t.Sequence[Member]) -> frozenset[str] | None
     return wanted
 
 
-def _scope(given: t.Any, members: t.Sequence[Member]) -> tuple[str | None, float | None]:
+def _scope(given: t.Mapping[str, object] | None, members: t.Sequence[Member]) -> tuple[str | None, float | None]:
     if not given:
         return None, None
     if not isinstance(given, t.Mapping) or set(given) - {"near", "latency"} or not isinstance(given.get("near"), str):
@@ -319,10 +350,10 @@ def _scope(given: t.Any, members: t.Sequence[Member]) -> tuple[str | None, float
     if strange:
         raise _invalid(f"a {strange[0]} isn't near anything", "Give a scope to questions about hosts and sites only")
     latency = given.get("latency")
-    return given["near"], None if latency is None else parse_duration(latency, "latency")
+    return str(given["near"]), None if latency is None else parse_duration(latency, "latency")
 
 
-def _within(given: t.Any) -> float | None:
+def _within(given: object) -> float | None:
     if given is None or given == "":
         return None
     try:

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A query of the user's own: one SELECT, which the database itself keeps from writing, within the deadline."""
+"""A question in SQL: one SELECT of the user's own, which the database itself keeps from writing."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.bounded import limited
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.result import FindResult
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.search import Deadline, Expired
 
 try:
     import sqlalchemy as sa
 except ImportError:
-    pass  # schema.SQLALCHEMY_ERROR tells
+    pass  # schema.SQLALCHEMY_ERROR has the reason
 
 _CHUNK = 500
 _READING = {
@@ -32,17 +33,17 @@ _READS = re.compile(r"(\s|\(|--[^\n]*\n|/\*.*?\*/)*(SELECT|WITH|VALUES)\b", re.I
 _READ_ONLY, _SYNTAX = "25006", "42"
 
 
-def query(connection: sa.Connection, text: str, deadline: Deadline, limit: int) -> dict[str, t.Any]:
-    """The rows as mappings, and whether these are all.
+def query(connection: sa.Connection, text: str, deadline: Deadline, limit: int) -> FindResult:
+    """The rows as mappings, in a result like that of other questions.
 
-    :param connection: of ``Store.reading``, which can't write; this is the second lock on the door.
+    :param connection: of ``Store.reading``, which can't write; this module is a second safeguard.
     :raises GridError: ``sql_not_read_only``, ``invalid_sql``.
     """
     if not _READS.match(text):
         raise _refused("it is not a SELECT")
     read = _file if connection.dialect.name == "sqlite" else _server
-    found: list[dict[str, t.Any]] = []
-    whole = True
+    found: list[dict[str, object]] = []
+    complete = True
     try:
         with limited(connection, deadline.left if deadline.end < math.inf else math.inf):
             for part in read(connection, text):
@@ -51,22 +52,21 @@ def query(connection: sa.Connection, text: str, deadline: Deadline, limit: int) 
                     break
                 deadline.check()
     except Expired:
-        whole = False
-    more = True if len(found) > limit else False if whole else None
-    cost = {
-        "seconds": round(deadline.clock() - deadline.begin, 6),
-        "method": "sql",
-        "statements": 1,
-        "rows": len(found),
-        "draws": 0,
-    }
-    kind = "complete" if whole else "cut"
+        complete = False
     return {
         "found": found[:limit],
-        "answer": kind,
-        "more": more,
+        "answer": "complete" if complete else "cut",
+        "more": True if len(found) > limit else False if complete else None,
         "seed": None,
-        "cost": {**cost, "combinations": None, "expired": not whole},
+        "cost": {
+            "seconds": round(deadline.clock() - deadline.begin, 6),
+            "method": "sql",
+            "statements": 1,
+            "rows": len(found),
+            "draws": 0,
+            "combinations": None,
+            "expired": not complete,
+        },
     }
 
 
@@ -88,12 +88,12 @@ def _invalid(said: str) -> GridError:
     )
 
 
-def _file(connection: sa.Connection, text: str) -> t.Iterator[list[dict[str, t.Any]]]:
-    """SQLite asks before it does anything but reading, and is told not to."""
+def _file(connection: sa.Connection, text: str) -> t.Iterator[list[dict[str, object]]]:
+    """Rows from SQLite, whose authorizer denies everything but reading."""
     driver = t.cast(sqlite3.Connection, connection.connection.driver_connection)
 
-    def may(action: int, first: str | None, second: str | None, *dummy: t.Any) -> int:
-        # The name of a function is the second; this one runs code of the user's.
+    def may(action: int, first: str | None, second: str | None, *dummy: str | None) -> int:
+        # The second argument is the name of a function; load_extension would run code of the user's.
         return (
             sqlite3.SQLITE_OK if action in _READING and str(second).lower() != "load_extension" else sqlite3.SQLITE_DENY
         )
@@ -123,13 +123,13 @@ def _file(connection: sa.Connection, text: str) -> t.Iterator[list[dict[str, t.A
         driver.set_authorizer(None)
 
 
-def _server(connection: sa.Connection, text: str) -> t.Iterator[list[dict[str, t.Any]]]:
-    """A cursor can only be declared for one SELECT, and the extended protocol takes no second statement behind it."""
-    driver = t.cast(t.Any, connection.connection.driver_connection)
+def _server(connection: sa.Connection, text: str) -> t.Iterator[list[dict[str, object]]]:
+    """Rows from PostgreSQL. A cursor is for a SELECT only, and the extended protocol takes one statement."""
+    driver: t.Any = connection.connection.driver_connection  # psycopg's, which may not be installed
     errors = connection.dialect.loaded_dbapi
     try:
         with driver.cursor() as cursor:
-            # binary makes it the extended protocol, in which a text is one statement
+            # binary selects the extended protocol, in which a text is one statement
             cursor.execute(
                 "DECLARE virtuoso_sql NO SCROLL CURSOR FOR " + text.rstrip().rstrip(";").replace("%", "%%"),
                 [],

@@ -1,11 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sets among rows that are already read: all of them in turn, or one at random (pure).
+"""Searching for sets among rows that have been read: all sets in turn, or one at random; and the deadline (pure).
 
-Rows are partitioned before by what must be the same for all members, so a set is sought within a :class:`Partition`
-only. There the column of the first sum is sorted: what the members still to come can add at least and at most bounds
-the range in which the next member can lie, so hopeless beginnings are never followed.
+Rows are grouped by what must be the same for all members, so a set lies within one :class:`Partition`. Its rows are
+sorted by the column of the first sum. The least and the most that the members still to be chosen can add limit the
+range of the next member, so that beginnings which can't become an answer are never followed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,20 @@ import random
 import time
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.question import Join, Question
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.question import Bounds, Join, Question
 
-Row = t.Sequence[t.Any]
+Cell = t.Any
+"""A value as the database returned it: text, a number, a truth value or ``None``. Which one, the column says."""
+
+Row = t.Sequence[Cell]
 """The object's uuid, then the values of the layout's columns."""
 
 Answer = t.Tuple[Row, ...]
 
-_COMPARE: dict[str, t.Callable[[t.Any, t.Any], bool]] = {
+SortKey = t.Tuple[t.List[t.Tuple[int, Cell]], t.List[str]]
+"""Of each order 1 for an unknown value, else 0, and the value; then the uuids."""
+
+_COMPARE: dict[str, t.Callable[[Cell, Cell], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -36,7 +42,9 @@ _COMPARE: dict[str, t.Callable[[t.Any, t.Any], bool]] = {
 
 _UNIFORM_TRIES = 8
 _GUIDED_TRIES = 16
+_MEMBER_TRIES = 8
 _CHECK_EVERY = 256
+"""A loop looks at the clock once in so many rounds."""
 
 
 class Expired(Exception):
@@ -44,7 +52,7 @@ class Expired(Exception):
 
 
 class Deadline:
-    """When an answer must be there; the clock is only looked at now and then."""
+    """The time by which a question must be answered."""
 
     def __init__(self, seconds: float | None, clock: t.Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
@@ -54,26 +62,30 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds left, infinitely many without a deadline."""
+        """Seconds left; infinite without a deadline."""
         return self.end - self.clock()
 
     def tick(self) -> None:
-        """Call it in every loop. :raises Expired: now and then, once it is time."""
+        """To be called in every round of a loop; checks the deadline once in a while.
+
+        :raises Expired: if it has passed.
+        """
         self._count += 1
         if self._count % _CHECK_EVERY == 0:
             self.check()
 
     def check(self) -> None:
-        """:raises Expired: if it is time."""
+        """:raises Expired: if the deadline has passed."""
         if self.clock() >= self.end:
             raise Expired
 
 
 class Partition:
-    """The rows that can stand at each place of a set, within which all conditions on the set remain to be met.
+    """The rows that can be members of a set, for each place of the set. They meet the conditions on single members;
+    those on the set are still to be checked.
 
     :param rows: for each place of the set; members that are alike share one list.
-    :param layout: for each place, where in its rows a column lies.
+    :param layout: for each place, the position of each column in its rows.
     """
 
     def __init__(
@@ -84,28 +96,28 @@ class Partition:
         self.layout = layout
         self.primary = next(iter(question.sums), None)
         summed = [[places[column] for column in question.sums] for places in layout]
-        # Members that are alike share one list: what is made of it is made once.
-        usable: dict[int, tuple[list[Row], list[t.Any]]] = {}
+        # Members that are alike share one list, which is sorted once.
+        usable: dict[int, tuple[list[Row], list[Cell]]] = {}
         for place, given in enumerate(rows):
             if id(given) not in usable:
                 usable[id(given)] = self._sorted(self._usable(given, summed[place]), layout[place])
         self.rows = [usable[id(given)][0] for given in rows]
         self.values = [usable[id(given)][1] for given in rows]
-        self.low, self.high = question.sums.get(self.primary or "", (-math.inf, math.inf))
+        self.low, self.high = question.sums.get(self.primary or "", Bounds())
         self.least, self.most = self._rest()
-        self._by_value: dict[tuple[int, str], dict[t.Any, list[int]]] = {}
-        # Joins are tried as soon as their second member is known.
+        self._by_value: dict[tuple[int, str], dict[Cell, list[int]]] = {}
+        # A join is checked as soon as both of its members are chosen.
         self.joins: list[list[Join]] = [
             [join for join in question.joins if max(join.left[0], join.right[0]) == place] for place in range(self.size)
         ]
 
     @staticmethod
     def _usable(rows: t.Sequence[Row], summed: t.Sequence[int]) -> list[Row]:
-        """Rows whose sums can be told; nothing is known of a sum with something unknown in it."""
+        """Rows whose summed columns are all known: a sum with an unknown part is unknown."""
         return [row for row in rows if all(row[position] is not None for position in summed)]
 
-    def _sorted(self, rows: list[Row], layout: t.Mapping[str, int]) -> tuple[list[Row], list[t.Any]]:
-        """The rows by the column of the first sum, and that column."""
+    def _sorted(self, rows: list[Row], layout: t.Mapping[str, int]) -> tuple[list[Row], list[Cell]]:
+        """The rows, sorted by the column of the first sum, and the values of that column."""
         if self.primary is None:
             return rows, []
         position = layout[self.primary]
@@ -113,7 +125,7 @@ class Partition:
         return rows, [row[position] for row in rows]
 
     def _rest(self) -> tuple[list[float], list[float]]:
-        """What the members from each place on add to the first sum at least and at most."""
+        """The least and the most that the members from each place on can add to the first sum."""
         least, most = [0.0] * (self.size + 1), [0.0] * (self.size + 1)
         if self.primary is None or any(not values for values in self.values):
             return least, most
@@ -128,20 +140,23 @@ class Partition:
 
     @property
     def possible(self) -> bool:
-        """Whether there may be an answer at all."""
+        """Whether there may be an answer."""
         if any(not rows for rows in self.rows) or (self.question.alike and len(self.rows[0]) < self.size):
             return False
         return self.primary is None or (self.least[0] <= self.high and self.most[0] >= self.low)
 
     @property
     def combinations(self) -> int:
-        """How many sets there are before the conditions on the set."""
+        """How many sets there are, before the conditions on the set are checked."""
         if self.question.alike:
             return math.comb(len(self.rows[0]), self.size)
         return math.prod(len(rows) for rows in self.rows)
 
     def _range(self, place: int, total: float) -> tuple[int, int]:
-        """Where the next member lies, if the first sum is ``total`` so far."""
+        """The range of row numbers in which the next member can lie.
+
+        :param total: the first sum over the members that are chosen already.
+        """
         if self.primary is None:
             return 0, len(self.rows[place])
         values = self.values[place]
@@ -151,7 +166,7 @@ class Partition:
         )
 
     def _joined(self, place: int, chosen: t.Sequence[Row], begin: int, end: int) -> t.Sequence[int]:
-        """Of these rows those that an equality with an earlier member leaves."""
+        """The numbers of those rows from ``begin`` to ``end`` that meet the first equality with an earlier member."""
         for join in self.joins[place]:
             if join.operator != "==":
                 continue
@@ -161,7 +176,8 @@ class Partition:
             return found[bisect.bisect_left(found, begin) : bisect.bisect_left(found, end)]
         return range(begin, end)
 
-    def _index(self, place: int, column: str) -> dict[t.Any, list[int]]:
+    def _index(self, place: int, column: str) -> dict[Cell, list[int]]:
+        """The numbers of the rows with each value of the column; made once."""
         index = self._by_value.get((place, column))
         if index is None:
             index = self._by_value[place, column] = {}
@@ -172,8 +188,8 @@ class Partition:
         return index
 
     def fits(self, place: int, chosen: t.Sequence[Row], row: Row) -> bool:
-        """Whether the row can stand beside those chosen before it: another object, different where it must be, joined
-        as it must be."""
+        """Whether the row can join those chosen before it: it is another object, differs in the columns that must be
+        different, and meets the joins."""
         if any(row[0] == other[0] for other in chosen):
             return False
         for column in self.question.different:
@@ -188,7 +204,7 @@ class Partition:
         return True
 
     def sums_hold(self, answer: Answer) -> bool:
-        """Whether a whole set's sums lie within their bounds."""
+        """Whether the sums of a complete set lie within their bounds."""
         for column, (low, high) in self.question.sums.items():
             if not low <= sum(row[self.layout[place][column]] for place, row in enumerate(answer)) <= high:
                 return False
@@ -197,7 +213,12 @@ class Partition:
     def all_answers(
         self, deadline: Deadline, chosen: Answer = (), after: int = -1, total: float = 0
     ) -> t.Iterator[Answer]:
-        """Every answer once; members that are alike in the order of their rows. :raises Expired: at the deadline."""
+        """Every answer once; members that are alike come in the order of their rows.
+
+        :param chosen: the members that are chosen already; ``after`` is the row number of the last one and ``total``
+            their first sum.
+        :raises Expired: at the deadline.
+        """
         place = len(chosen)
         begin, end = self._range(place, total)
         if self.question.alike:
@@ -215,10 +236,12 @@ class Partition:
                 yield answer
 
     def draw(self, rng: random.Random, deadline: Deadline) -> Answer | None:
-        """A random answer, or ``None`` if several tries found none. :raises Expired: at the deadline.
+        """A random answer, ``None`` if several tries found none.
 
-        First sets are taken blindly, so that each valid one is as likely as any other; where these are too rare, each
-        member is taken from the range in which the set can still become valid.
+        The first tries draw all members independently, so that every valid set is equally likely. If valid sets are too
+        rare for that, each member is drawn from the range in which the set can still become valid.
+
+        :raises Expired: at the deadline.
         """
         if self.question.alike:
             for dummy in range(_UNIFORM_TRIES):
@@ -236,6 +259,7 @@ class Partition:
         return None
 
     def _descend(self, rng: random.Random) -> Answer | None:
+        """One try that draws member after member from the range in which the set can still become valid."""
         chosen: Answer = ()
         total: float = 0
         for place in range(self.size):
@@ -243,7 +267,7 @@ class Partition:
             choices = self._joined(place, chosen, begin, end)
             if not choices:
                 return None
-            for number in itertools.islice(_picks(choices, rng), 8):
+            for number in itertools.islice(_picks(choices, rng), _MEMBER_TRIES):
                 row = self.rows[place][number]
                 if self.fits(place, chosen, row):
                     chosen = (*chosen, row)
@@ -255,21 +279,23 @@ class Partition:
 
 
 def _picks(choices: t.Sequence[int], rng: random.Random) -> t.Iterator[int]:
+    """Random choices without end; one may come again."""
     while True:
         yield choices[rng.randrange(len(choices))]
 
 
 def identity(answer: Answer, alike: bool) -> t.Hashable:
-    """What makes two answers the same one."""
+    """Equal for answers that are the same. The order of members that are alike doesn't matter."""
     uuids = [row[0] for row in answer]
     return frozenset(uuids) if alike else tuple(uuids)
 
 
-def sort_key(question: Question, layout: t.Sequence[t.Mapping[str, int]]) -> t.Callable[[Answer], t.Any]:
-    """How answers are ordered: as asked, what is unknown last, then by uuid so that the order is always the same."""
+def sort_key(question: Question, layout: t.Sequence[t.Mapping[str, int]]) -> t.Callable[[Answer], SortKey]:
+    """The key that sorts answers as the question asks: unknown values last, ties by uuid, so that the order is always
+    the same."""
 
-    def key(answer: Answer) -> t.Any:
-        parts: list[t.Any] = []
+    def key(answer: Answer) -> SortKey:
+        parts: list[tuple[int, Cell]] = []
         for order in question.order:
             places = range(question.size) if order.place is None else [order.place]
             found = [answer[place][layout[place][order.column]] for place in places]
@@ -284,9 +310,9 @@ def sort_key(question: Question, layout: t.Sequence[t.Mapping[str, int]]) -> t.C
 
 
 class _Reversed:
-    """A value that sorts the other way round, text too."""
+    """A value, number or text, that sorts in descending order."""
 
-    def __init__(self, value: t.Any) -> None:
+    def __init__(self, value: Cell) -> None:
         self.value = value
 
     def __lt__(self, other: _Reversed) -> bool:

@@ -1,9 +1,9 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What hosts say of themselves and of the machines on them, checked and brought into one form (pure).
+"""What hosts report of themselves and of the machines on them, checked and brought into one form (pure).
 
-What a provider or a guest sends is not trusted: only known fields are taken, each in its own form; the rest is dropped.
+What a provider or a guest sends is not trusted: only known fields are taken, each checked; the rest is dropped.
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ import typing as t
 import uuid as uuids
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.records import (
+    DisplayPlace,
+    ImageName,
+    MachineFacts,
+    ReportedFacts,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import (
     DISPLAYS,
     GOALS,
@@ -24,7 +30,68 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec i
     shorten,
 )
 
-Row = t.Dict[str, t.Any]
+
+class _HostNamed(t.TypedDict):
+    name: str
+    kind: str  # provider or home
+
+
+class SeenHost(_HostNamed, total=False):
+    """A provider or home as it was seen; a field that was not given is missing, so that the store keeps its value."""
+
+    site: str
+    address: str
+    port: int
+    login: str
+    identity_file: str
+    ssh_args: str
+    price: float  # per hour
+    facts: ReportedFacts
+    cpus: int | None
+    memory: int | None  # bytes
+    disk: int | None  # bytes
+
+
+class _MachineKnown(t.TypedDict):
+    name: str
+    uuid: str
+    state: str
+    provider: str  # name
+    owner: str | None
+    facts: MachineFacts
+
+
+class SeenMachine(_MachineKnown, total=False):
+    """A machine as its provider reported it; a field that was not given is missing.
+
+    ``users``, ``packages``, ``address`` and ``wishes`` are unchecked: they only serve to rebuild an order, which
+    checks them.
+    """
+
+    cpus: int
+    memory: int  # bytes
+    disk: int  # bytes
+    generation: int
+    users: object
+    packages: object
+    address: object
+    wishes: object
+
+
+class Measured(t.TypedDict):
+    """What a provider measured of itself; ``None`` for what it didn't report in the right form. Sizes in bytes."""
+
+    architecture: str | None
+    virtualization: str | None
+    libvirt_version: str | None
+    qemu_version: str | None
+    load: float | None
+    cpus_allocated: int | None
+    memory_free: int | None
+    memory_allocated: int | None
+    disk_free: int | None
+    disk_allocated: int | None
+
 
 STATES = ("running", "stopped", "paused", "hibernated", "absent")
 KINDS = ("provider", "home")
@@ -35,7 +102,7 @@ MEASURED = frozenset(
         *("images", "latencies"),
     }
 )
-"""Facts that are another value at each look. They are kept, but are no change of what the host is."""
+"""Facts that differ at every look. They are kept, but don't count as a change of the host."""
 
 _MOST_ADDRESSES = 64
 
@@ -50,25 +117,30 @@ _FORMS: dict[str, tuple[str, str]] = {
 _COMPILED = {what: re.compile(form, re.ASCII) for what, (form, dummy) in _FORMS.items()}
 
 
-def _check(what: str, value: t.Any) -> str:
+def _check(what: str, value: object) -> str:
     if not isinstance(value, str) or not _COMPILED[what].fullmatch(value):
         raise GridError(f"invalid_{what}", f"{shorten(value)} is not a valid {what}", remedy=f"Give {_FORMS[what][1]}")
     return value
 
 
-def _matching(pattern: str) -> t.Callable[[t.Any], str | None]:
+def _matching(pattern: str) -> t.Callable[[object], str | None]:
+    """A function that returns a text of this form, and ``None`` for anything else."""
     compiled = re.compile(pattern, re.ASCII)
     return lambda value: value if isinstance(value, str) and compiled.fullmatch(value) else None
 
 
-def _count(value: t.Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
+def _count(value: object, below: int = 2**63) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below else None
 
 
-def _price(value: t.Any) -> float:
+def _load(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < 2**20 else None
+
+
+def _price(value: object) -> float:
     try:
-        price = -1.0 if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+        price = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else -1.0
+    except ValueError:
         price = -1.0
     if not 0 <= price < 1e15:
         raise GridError(
@@ -77,13 +149,11 @@ def _price(value: t.Any) -> float:
     return price
 
 
-def read_host(given: t.Any) -> Row:
-    """A row of ``host``, with ``site`` as a name, from an entry of the option ``providers``.
+def read_host(given: object) -> SeenHost:
+    """A host from an entry of the option ``providers``.
 
-    Connection fields that the entry doesn't have are left out, so that they stay as they are.
-
-    :raises GridError: ``invalid_host``, ``invalid_site``, ``invalid_address``... These come from the user's own
-        inventory.
+    :raises GridError: ``invalid_host``, ``invalid_site``, ``invalid_address`` and others named after the field. Their
+        values come from the user's own inventory.
     """
     if not isinstance(given, t.Mapping):
         raise GridError(
@@ -91,11 +161,12 @@ def read_host(given: t.Any) -> Row:
             f"{shorten(given)} is not a host",
             remedy="Give each host as a mapping with at least name and site",
         )
-    row: Row = {"name": _check("host", given.get("name")), "kind": given.get("kind") or "provider"}
-    if row["kind"] not in KINDS:
+    name, kind = _check("host", given.get("name")), given.get("kind") or "provider"
+    if kind not in KINDS:
         raise GridError(
-            "invalid_kind", f"{shorten(row['kind'])} is not a kind of host", remedy=f"Give one of {', '.join(KINDS)}"
+            "invalid_kind", f"{shorten(kind)} is not a kind of host", remedy=f"Give one of {', '.join(KINDS)}"
         )
+    row: dict[str, object] = {"name": name, "kind": kind}
     forms = {"site": "site", "address": "address", "login": "login", "identity_file": "path", "ssh_args": "arguments"}
     for column, form in forms.items():
         value = given.get("user" if column == "login" else column)
@@ -111,56 +182,53 @@ def read_host(given: t.Any) -> Row:
     if given.get("price") not in (None, ""):
         row["price"] = _price(given["price"])
     try:
-        shlex.split(row.get("ssh_args", ""))
+        shlex.split(str(row.get("ssh_args", "")))
     except ValueError as exc:
         raise GridError(
             "invalid_arguments",
-            f"the arguments of ssh can't be taken apart: {exc}",
+            f"the arguments of ssh can't be split: {exc}",
             remedy="Close the quotes in ansible_ssh_common_args",
         ) from exc
     facts = given.get("facts")
     if isinstance(facts, t.Mapping) and facts:
-        # Machines have rows of their own; named here as well, they would outlive their retirement.
+        # Machines have rows of their own; a copy here would outlive their retirement.
         row["facts"] = {key: value for key, value in facts.items() if key != "machines"}
         row.update({column: _count(facts.get(column)) for column in ("cpus", "memory", "disk")})
-    return row
+    return t.cast(SeenHost, row)
 
 
-_MEASURES: dict[str, t.Callable[[t.Any], t.Any]] = {
-    "architecture": _matching(r"[A-Za-z0-9_]{1,16}"),
-    "virtualization": _matching(r"kvm|qemu"),
-    "libvirt_version": _matching(r"[0-9][0-9A-Za-z.+~-]{0,31}"),
-    "qemu_version": _matching(r"[0-9][0-9A-Za-z.+~-]{0,31}"),
-    "load": lambda value: float(value) if isinstance(value, (int, float)) and 0 <= value < 2**20 else None,
-    "cpus_allocated": lambda value: value if _count(value) is not None and value < 2**31 else None,
-    **dict.fromkeys(("memory_free", "memory_allocated", "disk_free", "disk_allocated"), _count),
-}
+def read_measured(facts: t.Mapping[str, object]) -> Measured:
+    """The columns of ``host`` that a provider's facts fill."""
+    version = _matching(r"[0-9][0-9A-Za-z.+~-]{0,31}")
+    return {
+        "architecture": _matching(r"[A-Za-z0-9_]{1,16}")(facts.get("architecture")),
+        "virtualization": _matching(r"kvm|qemu")(facts.get("virtualization")),
+        "libvirt_version": version(facts.get("libvirt_version")),
+        "qemu_version": version(facts.get("qemu_version")),
+        "load": _load(facts.get("load")),
+        "cpus_allocated": _count(facts.get("cpus_allocated"), below=2**31),
+        "memory_free": _count(facts.get("memory_free")),
+        "memory_allocated": _count(facts.get("memory_allocated")),
+        "disk_free": _count(facts.get("disk_free")),
+        "disk_allocated": _count(facts.get("disk_allocated")),
+    }
 
 
-def read_measured(facts: t.Mapping[str, t.Any]) -> Row:
-    """The columns of ``host`` that a provider's facts fill; ``None`` for what isn't told, or has not the form that it
-    must have."""
-    return {name: read(facts.get(name)) for name, read in _MEASURES.items()}
-
-
-def read_latencies(facts: t.Mapping[str, t.Any]) -> dict[str, float]:
-    """Seconds to each site that the host measured."""
-    told = facts.get("latencies")
+def read_latencies(facts: t.Mapping[str, object]) -> dict[str, float]:
+    """Seconds to each site that the host measured, by the site's name."""
+    latencies = facts.get("latencies")
     found = {}
-    for entry in told if isinstance(told, (list, tuple)) else ():
+    for entry in latencies if isinstance(latencies, (list, tuple)) else ():
         seconds = entry.get("seconds") if isinstance(entry, t.Mapping) else None
-        if (
-            isinstance(seconds, (int, float))
-            and not isinstance(seconds, bool)
-            and 0 <= seconds < 3600
-            and isinstance(entry.get("site"), str)
-        ):
+        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds < 3600:
+            continue
+        if isinstance(entry.get("site"), str):
             found[entry["site"]] = float(seconds)
     return found
 
 
-def read_layers(facts: t.Mapping[str, t.Any]) -> list[str]:
-    """The digests of the layers that lie on the host."""
+def read_layers(facts: t.Mapping[str, object]) -> list[str]:
+    """The digests of the layers that the host has."""
     is_digest = _matching(r"sha256:[0-9a-f]{64}")
     images = facts.get("images")
     found = (
@@ -171,15 +239,15 @@ def read_layers(facts: t.Mapping[str, t.Any]) -> list[str]:
     return sorted({digest for digest in map(is_digest, found) if digest})
 
 
-def usable_addresses(values: t.Any) -> list[str]:
-    """Addresses at which another host may find the machine, IPv4 first, else in the order given.
+def usable_addresses(values: object) -> list[str]:
+    """Addresses at which another host may reach the machine, IPv4 first, else in the order given.
 
-    A guest can claim any address. Loopback, link-local, multicast and unspecified ones are never its own to others.
+    A guest can claim any address. Loopback, link-local, multicast and unspecified ones are of no use to other hosts.
     """
     found = []
     for value in list(values)[:_MOST_ADDRESSES] if isinstance(values, (list, tuple)) else ():
         try:
-            # Only the address: a zone after % may be any text.
+            # Only the address: the zone after % may be any text.
             address = ipaddress.ip_address(str(value).partition("/")[0].partition("%")[0])
         except ValueError:
             continue
@@ -189,7 +257,7 @@ def usable_addresses(values: t.Any) -> list[str]:
     return [str(address) for address in ordered]
 
 
-def _image(value: t.Any) -> Row | None:
+def _image(value: object) -> ImageName | None:
     if not isinstance(value, t.Mapping):
         return None
     name = _matching(r"[a-z0-9][a-z0-9._-]{0,62}(@[A-Za-z0-9][A-Za-z0-9._-]{0,62})?")(value.get("name"))
@@ -197,21 +265,22 @@ def _image(value: t.Any) -> Row | None:
     return {"name": name, "digest": digest} if name or digest else None
 
 
-def _display(value: t.Any) -> Row | None:
+def _display(value: object) -> DisplayPlace | None:
     if not isinstance(value, t.Mapping):
         return None
-    kind = value.get("type") if value.get("type") in DISPLAYS else None
-    port = _count(value.get("port"))
+    kind = value.get("type")
+    if not isinstance(kind, str) or kind not in DISPLAYS:
+        return None
     host = _matching(_FORMS["address"][0])(value.get("host"))
-    return {"type": kind, "host": host, "port": port if port is not None and port < 65536 else None} if kind else None
+    return {"type": kind, "host": host, "port": _count(value.get("port"), below=65536)}
 
 
-def _tags(value: t.Any) -> list[str]:
+def _tags(value: object) -> list[str]:
     is_tag = _matching(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
     return sorted({tag for tag in value if is_tag(tag)}) if isinstance(value, (list, tuple)) else []
 
 
-_FACTS: dict[str, t.Callable[[t.Any], t.Any]] = {
+_FACTS: dict[str, t.Callable[[object], object]] = {
     "image": _image,
     "addresses": usable_addresses,
     "address_source": _matching(r"agent|lease|neighbour|home|ordered"),
@@ -226,11 +295,8 @@ _FACTS: dict[str, t.Callable[[t.Any], t.Any]] = {
 }
 
 
-def read_machine(given: t.Any) -> Row:
-    """A row of ``host`` from what ``machine_info`` or ``machine`` returned of one machine, with ``provider`` as a name
-    and ``owner``.
-
-    ``facts`` holds only the fields that were given.
+def read_machine(given: object) -> SeenMachine:
+    """One machine, from what ``machine_info`` or ``machine`` returned of it.
 
     :raises GridError: ``invalid_name``, ``invalid_uuid``, ``invalid_state``, ``invalid_host``.
     """
@@ -251,7 +317,7 @@ def read_machine(given: t.Any) -> Row:
         raise GridError(
             "invalid_state", f"{shorten(given.get('state'))} is not a state", remedy=f"Give one of {', '.join(STATES)}"
         )
-    row: Row = {
+    row: dict[str, object] = {
         "name": name,
         "uuid": uuid,
         "state": given["state"],
@@ -259,35 +325,33 @@ def read_machine(given: t.Any) -> Row:
         "owner": _matching(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}")(given.get("owner")),
         "facts": {fact: read(given[fact]) for fact, read in _FACTS.items() if fact in given},
     }
-    # Only for rebuilding the order, which checks them.
     row.update({field: given[field] for field in ("users", "packages", "address", "wishes") if given.get(field)})
     for column, source in (("cpus", "vcpus"), ("memory", "memory"), ("disk", "disk"), ("generation", "generation")):
         value = _count(given.get(source))
         if value is not None:
             row[column] = value
-    return row
+    return t.cast(SeenMachine, row)
 
 
-def wish_of(seen: Row) -> Row:
-    """The order that a machine must have come from, as far as it tells."""
+def wish_of(seen: SeenMachine) -> dict[str, object]:
+    """The order that a machine must have come from, as far as its provider reported it; unchecked."""
     facts = seen["facts"]
-    image = facts.get("image") or {}
-    display = (facts.get("display") or {}).get("type") or "none"
-    wishes = seen["wishes"] if isinstance(seen.get("wishes"), t.Mapping) else {}
-    wish = {
+    image, display, wishes = facts.get("image"), facts.get("display"), seen.get("wishes")
+    more = wishes if isinstance(wishes, t.Mapping) else {}
+    wish: dict[str, object] = {
         "name": seen["name"],
         "owner": seen["owner"],
-        "image": image.get("name") or image.get("digest"),
+        "image": image and (image["name"] or image["digest"]),
         "vcpus": seen.get("cpus"),
         "memory": None if seen.get("memory") is None else str(seen["memory"]),
         "disk": None if seen.get("disk") is None else str(seen["disk"]),
         "network": facts.get("network"),
         "goal": facts.get("goal"),
         "tags": facts.get("tags"),
-        "display": display,
+        "display": display["type"] if display else "none",
         "users": seen.get("users"),
         "packages": seen.get("packages"),
         "address": seen.get("address"),
-        **{field: value for field, value in wishes.items() if field in (*WHERE, *GROWTH, "performance")},
+        **{field: value for field, value in more.items() if field in (*WHERE, *GROWTH, "performance")},
     }
     return {field: value for field, value in wish.items() if value is not None}

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an order asks of the store: each entry is decided on its own from what is known (pure), then all are written."""
+"""Orders: each entry is decided from what the store knows (pure): order, change or cancel; then all are written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import changed_keys, diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import views
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema, writing
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.records import (
+    HostRow,
+    MachineRow,
+    Values,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import (
     Spec,
     check_text,
@@ -34,45 +39,40 @@ RESERVED_NAMES = frozenset({"all", "ungrouped", "localhost", "machines", "provid
 
 @dataclasses.dataclass
 class Decision:
-    """What becomes of one entry: ``action`` is order, change, cancel or ``None``; ``row`` is what is known of the
-    machine."""
+    """What becomes of one entry."""
 
     name: str
-    action: str | None
-    row: query.Row | None
-    spec: Spec | None
+    action: str | None  # order, change or cancel; None if there is nothing to do
+    row: MachineRow | None  # what the store knows of the machine
+    spec: Spec | None  # the order as it will be; None if there will be none
     uuid: str | None = None
 
     def diff(self) -> dict[str, str]:
-        """For ``--diff``: the order before and after."""
-        return diff(
-            f"order of machine {self.name}",
-            (self.row or {}).get("spec"),
-            None if self.action == "cancel" else self.spec,
-        )
+        """The order before and after, for ``--diff``."""
+        before, after = self.row["spec"] if self.row else None, None if self.action == "cancel" else self.spec
+        return diff(f"order of machine {self.name}", before, after)
 
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """What the decisions rest on: machines and other hosts by name, the catalogue's images (``None``: not checked), the
-    default owner."""
+    """What the decisions are based on."""
 
-    machines: t.Mapping[str, query.Row]
-    hosts: t.Mapping[str, query.Row]
-    images: t.Collection[str] | None
-    owner: str | None
+    machines: t.Mapping[str, MachineRow]  # by name
+    hosts: t.Mapping[str, HostRow]  # by name
+    images: t.Collection[str] | None  # names in the catalogue; None: names of images are not checked
+    owner: str | None  # of machines that have none of their own
 
 
-def shown_name(entry: t.Any, position: int) -> str:
-    """What to call an entry in results, however hostile it is."""
+def shown_name(entry: object, position: int) -> str:
+    """The name of an entry in results; safe to print whatever the entry contains."""
     name = entry.get("name") if isinstance(entry, t.Mapping) else entry
     if not isinstance(name, str) or not name:
         return f"entry {position}"
     return name if len(name) <= 63 and name.isprintable() else shorten(name)
 
 
-def places_of(names: t.Iterable[t.Any]) -> dict[str, list[int]]:
-    """Where each name stands in the list, counted from 1."""
+def places_of(names: t.Iterable[object]) -> dict[str, list[int]]:
+    """The positions of each name in the list, counted from 1."""
     places: dict[str, list[int]] = {}
     for position, name in enumerate(names, 1):
         if isinstance(name, str):
@@ -81,7 +81,7 @@ def places_of(names: t.Iterable[t.Any]) -> dict[str, list[int]]:
 
 
 def check_twice(places: t.Sequence[int]) -> None:
-    """:raises GridError: ``duplicate_name`` where a name stands in the list more than once."""
+    """:raises GridError: ``duplicate_name`` if a name is in the list more than once."""
     if len(places) > 1:
         raise GridError(
             "duplicate_name",
@@ -93,8 +93,8 @@ def check_twice(places: t.Sequence[int]) -> None:
 
 
 def check_image(image: str, known: t.Collection[str] | None) -> None:
-    """:raises GridError: ``unknown_image`` for a name that the catalogue doesn't have; digests and versions aren't
-    judged here."""
+    """:raises GridError: ``unknown_image`` for a name that the catalogue doesn't have. Digests and versions are not
+    checked here."""
     name, dummy, digest = split_image(image)
     if (
         known is None
@@ -112,35 +112,41 @@ def check_image(image: str, known: t.Collection[str] | None) -> None:
     )
 
 
-def same_image(wanted: str, row: query.Row) -> bool:
-    """Whether an existing machine's image is what ``wanted`` names; a name without a version means any version of it.
+def _ordered(row: MachineRow) -> Spec:
+    """The order of a machine that has one."""
+    return t.cast(Spec, row["spec"])
 
-    An order whose words didn't change asks for no other image, though the machine was rolled back to one meanwhile.
+
+def same_image(wanted: str, row: MachineRow) -> bool:
+    """Whether an existing machine's image is the one that ``wanted`` names; a name without a version means any version.
+
+    An order that still names the same image asks for no other one, even if the machine was rolled back meanwhile.
     """
-    if wanted == row["spec"]["image"]:
+    ordered = _ordered(row)["image"]
+    if wanted == ordered:
         return True
     name, version, digest = split_image(wanted)
-    actual = (row["facts"] or {}).get("image") or {}
+    actual = row["facts"].get("image")
     if digest:
-        return digest in (actual.get("digest"), row["spec"]["image"])
-    is_name, is_version, dummy = split_image(actual.get("name") or row["spec"]["image"])
+        return digest in (actual and actual.get("digest"), ordered)
+    is_name, is_version, dummy = split_image((actual and actual.get("name")) or ordered)
     return name == is_name and (version is None or is_version is None or version == is_version)
 
 
-def _check_change(spec: Spec, row: query.Row) -> Spec:
-    """The new order of a machine that exists; its image can't change, and keeps the words of the first order, as
-    ``start`` does.
+def _check_change(spec: Spec, row: MachineRow) -> Spec:
+    """The new order of a machine that exists. Its fields ``image`` and ``start`` stay as they were first ordered.
 
     :raises GridError: ``cannot_change``.
     """
+    ordered = _ordered(row)
     if not same_image(spec["image"], row):
         raise GridError(
             "cannot_change",
-            f"the machine exists and is made from {row['spec']['image']}; its image can't become {spec['image']}",
+            f"the machine exists and is made from {ordered['image']}; its image can't become {spec['image']}",
             remedy="Order another machine with that image, or retire this one first (its disk is lost then)",
             field="image",
         )
-    disk = row["disk"] or row["spec"]["disk"]
+    disk = row["disk"] or ordered["disk"]
     if spec["disk"] is not None and disk is not None and spec["disk"] < disk:
         raise GridError(
             "cannot_change",
@@ -148,18 +154,22 @@ def _check_change(spec: Spec, row: query.Row) -> Spec:
             remedy=f"Order at least {format_size(disk)}, or leave disk out to keep it as it is",
             field="disk",
         )
-    # How it was to be started the first time is over; releases before 0.2 didn't ask.
-    kept = {key: value for key, value in spec.items() if key != "start"}
-    # An order that leaves the disk out asks for no other than there is, also where the store was rebuilt and knows its
-    # size.
+    # How it starts for the first time can't change any more. Orders of releases before 0.2 don't have the field.
+    kept = t.cast(Spec, {key: value for key, value in spec.items() if key != "start"})
+    if "start" in ordered:
+        kept["start"] = ordered["start"]
+    kept["image"] = ordered["image"]
+    # An order without a disk keeps the one that there is, also if the store was rebuilt and knows its size.
     if spec["disk"] is None:
-        kept["disk"] = row["spec"]["disk"]
-    return {**kept, **{key: row["spec"][key] for key in ("image", "start") if key in row["spec"]}}
+        kept["disk"] = ordered["disk"]
+    return kept
 
 
-def decide_present(entry: t.Any, known: Known) -> Decision:
-    """What an entry with ``state=present`` needs. :raises GridError: as :func:`parse_order`, and ``reserved_name``,
-    ``unknown_image``, ``name_taken``, ``cannot_change``."""
+def decide_present(entry: object, known: Known) -> Decision:
+    """What to do for an entry with ``state=present``.
+
+    :raises GridError: as :func:`parse_order`; ``reserved_name``, ``unknown_image``, ``name_taken``, ``cannot_change``.
+    """
     spec = parse_order(entry, {"owner": known.owner} if known.owner else None)
     name = spec["name"]
     if name in RESERVED_NAMES:
@@ -176,18 +186,20 @@ def decide_present(entry: t.Any, known: Known) -> Decision:
         raise GridError(
             "name_taken",
             f"a machine of this name is ordered by {row['owner']}; a machine's owner can't change to {spec['owner']}",
-            remedy="Choose another name, or give the owner that ordered it; an order that is no longer wanted is cancelled with state=absent",
+            remedy="Choose another name, or give the owner that ordered it; "
+            "an order that is no longer wanted is cancelled with state=absent",
             owner=row["owner"],
         )
     if not row["future"]:
         spec = _check_change(spec, row)
-    if spec["image"] != row["spec"]["image"]:
+    ordered = _ordered(row)
+    if spec["image"] != ordered["image"]:
         check_image(spec["image"], known.images)
-    return Decision(name, "change" if changed_keys(row["spec"], spec) else None, row, spec, row["uuid"])
+    return Decision(name, "change" if changed_keys(ordered, spec) else None, row, spec, row["uuid"])
 
 
-def decide_absent(entry: t.Any, known: Known) -> Decision:
-    """What an entry with ``state=absent`` needs: only its name counts, and its owner if given.
+def decide_absent(entry: object, known: Known) -> Decision:
+    """What to do for an entry with ``state=absent``. Only its name counts, and its owner if given.
 
     :raises GridError: ``invalid_order``, ``invalid_name``, ``not_owner``, ``machine_exists``.
     """
@@ -214,10 +226,10 @@ def decide_absent(entry: t.Any, known: Known) -> Decision:
 
 
 def result_of(decision: Decision) -> Result:
-    """One machine's return value; ``uuid`` and ``reference`` are ``None`` for what has none yet (check mode)."""
+    """The result of one entry; ``uuid`` and ``reference`` are ``None`` for a new machine in check mode."""
     row, gone = decision.row, decision.spec is None
     state = "absent" if gone else views.state_of(row) if row else "future"
-    image = None if gone or row is None or row["future"] else (row["facts"] or {}).get("image")
+    image = None if gone or row is None or row["future"] else row["facts"].get("image")
     return {
         "changed": decision.action is not None,
         "actions": [decision.action] if decision.action else [],
@@ -233,16 +245,16 @@ def result_of(decision: Decision) -> Result:
 
 def serve(
     connection: sa.Connection,
-    entries: t.Sequence[t.Any],
+    entries: t.Sequence[object],
     *,
     owner: str | None,
     images: t.Collection[str] | None,
     absent: bool,
     check: bool,
 ) -> tuple[list[Result], list[dict[str, str]]]:
-    """Order, change or cancel what the list says; a bad entry fails on its own. Returns results and diffs.
+    """Order, change or cancel; a bad entry fails alone. Returns results and diffs.
 
-    :param check: decide only.
+    :param check: decide only, write nothing.
     """
     names = [entry.get("name") if isinstance(entry, t.Mapping) else entry if absent else None for entry in entries]
     places = places_of(names)
@@ -255,11 +267,11 @@ def serve(
     )
     decisions: list[Decision] = []
 
-    def decide(entry: t.Any, name: t.Any) -> Result:
+    def decide(entry: object, name: object) -> Result:
         check_twice(places.get(name, ()) if isinstance(name, str) else ())
         decision = (decide_absent if absent else decide_present)(entry, known)
         if decision.action == "order" and not check:
-            decision.uuid = record.new_uuid()
+            decision.uuid = writing.new_uuid()
         decisions.append(decision)
         return result_of(decision)
 
@@ -278,28 +290,25 @@ def serve(
     return results, [decision.diff() for decision in decisions if decision.action]
 
 
-def _sizes(spec: Spec) -> query.Row:
+def _sizes(spec: Spec) -> Values:
     return {"cpus": spec["vcpus"], "memory": spec["memory"], "disk": spec["disk"]}
 
 
-def _replugged(changes: t.Iterable[Decision]) -> t.Iterator[tuple[query.Row, Spec]]:
-    """Futures that will be on another network than was ordered before; of an existing machine its provider tells."""
-    for decision in changes:
-        row, spec = t.cast(query.Row, decision.row), t.cast(Spec, decision.spec)
-        if row["future"] and row["spec"].get("network") != spec["network"]:
-            yield row, spec
+def _changes(decisions: t.Iterable[Decision]) -> list[tuple[MachineRow, Spec]]:
+    """The machine and its new order, of decisions that change one."""
+    return [(decision.row, decision.spec) for decision in decisions if decision.row and decision.spec]
 
 
 def write(connection: sa.Connection, decisions: t.Iterable[Decision]) -> None:
-    """Carry out decisions."""
+    """Write the decisions to the store."""
     by_action: dict[str | None, list[Decision]] = collections.defaultdict(list)
     for decision in decisions:
         by_action[decision.action].append(decision)
-    time = record.now()
-    specs = {decision.uuid: t.cast(Spec, decision.spec) for decision in by_action["order"]}
+    time = writing.now()
+    specs = {decision.uuid: decision.spec for decision in by_action["order"] if decision.uuid and decision.spec}
     rows = [{"uuid": uuid, "name": spec["name"], "kind": "machine", **_sizes(spec)} for uuid, spec in specs.items()]
-    record.add_hosts(connection, rows)
-    record.insert(
+    writing.add_hosts(connection, rows)
+    writing.insert(
         connection,
         schema.ORDERS,
         [
@@ -307,16 +316,18 @@ def write(connection: sa.Connection, decisions: t.Iterable[Decision]) -> None:
             for uuid, spec in specs.items()
         ],
     )
-    record.add_futures(connection, rows)
-    plugged = {**specs, **{row["uuid"]: spec for row, spec in _replugged(by_action["change"])}}
-    networks = record.ensure_networks(connection, [spec["network"] for spec in plugged.values()])
-    record.plug(connection, [(uuid, networks[spec["network"]], None) for uuid, spec in plugged.items()])
-    events: list[tuple[str, str, query.Row]] = [(row["uuid"], "ordered", {}) for row in rows]
-    for decision in by_action["change"]:
-        row, spec = t.cast(query.Row, decision.row), t.cast(Spec, decision.spec)
-        record.update(connection, schema.ORDERS, row["uuid"], {"spec": spec, "updated": time})
+    writing.add_futures(connection, rows)
+    changes = _changes(by_action["change"])
+    # The network of an existing machine is what its provider reports.
+    moved = [each for each in changes if each[0]["future"] and _ordered(each[0]).get("network") != each[1]["network"]]
+    plugged = {**specs, **{row["uuid"]: spec for row, spec in moved}}
+    networks = writing.ensure_networks(connection, [spec["network"] for spec in plugged.values()])
+    writing.plug(connection, [(uuid, networks[spec["network"]], None) for uuid, spec in plugged.items()])
+    events: list[tuple[str, str, Values]] = [(uuid, "ordered", {}) for uuid in specs]
+    for row, spec in changes:
+        writing.update(connection, schema.ORDERS, row["uuid"], {"spec": spec, "updated": time})
         if row["future"]:
-            record.update(connection, schema.HOST, row["uuid"], _sizes(spec))
-        events.append((row["uuid"], "changed", {"fields": changed_keys(row["spec"], spec)}))
-    record.add_events(connection, events)
-    record.delete(connection, [t.cast(str, decision.uuid) for decision in by_action["cancel"]])
+            writing.update(connection, schema.HOST, row["uuid"], _sizes(spec))
+        events.append((row["uuid"], "changed", {"fields": changed_keys(_ordered(row), spec)}))
+    writing.add_events(connection, events)
+    writing.delete(connection, [decision.uuid for decision in by_action["cancel"] if decision.uuid])

@@ -1,10 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Opening the store: where it is, its transactions, its version, and what can go wrong, as typed errors.
+"""Opening the store: where it is, its transactions, its version, and the typed errors of all that can go wrong.
 
-One writer at a time: on SQLite a writing transaction begins with ``BEGIN IMMEDIATE``, on PostgreSQL with an advisory
-lock, so what it reads stays true until it commits. Readers never wait for it (write-ahead log, MVCC).
+There is one writer at a time: on SQLite a writing transaction begins with ``BEGIN IMMEDIATE``, on PostgreSQL with an
+advisory lock, so what it reads stays true until it commits. Readers never wait for it (write-ahead log, MVCC).
 """
 
 from __future__ import annotations
@@ -27,18 +27,20 @@ try:
     import sqlalchemy as sa
     from sqlalchemy import event, pool
 except ImportError:
-    pass  # schema.SQLALCHEMY_ERROR tells
+    pass  # schema.SQLALCHEMY_ERROR has the reason
 
 CONNECT_TIMEOUT = 10
-"""Seconds that a server has to answer; a URL may name another number (connect_timeout)."""
+"""Seconds that a server has to answer, unless the URL has another ``connect_timeout``."""
 
 _ADVISORY_LOCK = 0x76697274  # any number will do, as long as all writers use the same
 
 _REMEDIES = {
     "store_busy": "Another program holds the store's lock; end it, or try again",
-    "store_read_only": "Give the user who runs the playbook write permission on the file and its directory, or name another store",
+    "store_read_only": "Give the user who runs the playbook write permission on the file and its directory, "
+    "or name another store",
     "store_full": "Make room on the file system; the store is as it was before",
-    "store_corrupt": "Put back a copy, or move the file away: the next play that registers the providers rebuilds what runs",
+    "store_corrupt": "Put back a copy, or move the file away: "
+    "the next play that registers the providers rebuilds what runs",
     "store_unopenable": "Check that the path is a file and that its directory may be searched and written to",
     "store_unreachable": "Check that the database server runs and accepts this user (PGPASSFILE, PGSERVICE)",
     "store_input_output": "Check the disk that the store is on, and that it is not full",
@@ -105,7 +107,7 @@ def locate(store: str, directory: str | None = None) -> Location:
     try:
         url = sa.make_url(store)
     except (sa.exc.ArgumentError, ValueError) as exc:
-        # The text isn't shown: it may hold a password.
+        # Don't show the text: it may contain a password.
         raise GridError(
             "invalid_store",
             "the option store is not a URL that SQLAlchemy understands",
@@ -115,7 +117,8 @@ def locate(store: str, directory: str | None = None) -> Location:
         raise GridError(
             "store_password_in_url",
             "the option store holds a password, which would end up in logs",
-            remedy="Take it out of the URL; put it into the file that PGPASSFILE names (~/.pgpass), or use a PostgreSQL service file (PGSERVICE)",
+            remedy="Take it out of the URL; put it into the file that PGPASSFILE names (~/.pgpass), "
+            "or use a PostgreSQL service file (PGSERVICE)",
         )
     if url.get_backend_name() != "sqlite":
         return Location(None, url.render_as_string())
@@ -139,7 +142,7 @@ class Store:
     def reading(self, *, empty_if_missing: bool = False) -> t.Iterator[sa.Connection]:
         """A connection that can't write; it sees one state of the store until the end of the block.
 
-        :param empty_if_missing: a store that isn't there yet reads as an empty one, as check mode needs it.
+        :param empty_if_missing: read a store that doesn't exist as an empty one, for check mode.
         :raises GridError: ``store_missing``, ``store_older``, ``store_newer``, ``store_foreign``, ``store_corrupt``...
         """
         if self.location.path is None or listing.has_content(self.location.path):
@@ -156,17 +159,17 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self) -> t.Iterator[sa.Connection]:
-        """A connection whose transaction excludes other writers; committed at the end of the block, undone on any
-        error.
+        """A connection whose transaction excludes other writers. It commits at the end of the block, and rolls back on
+        any error.
 
-        Makes the store where it is missing, brings one of an older version up to this one.
+        Creates a store that is missing, and migrates one of an older version.
         """
         with self._typed("write"):
             path = self.location.path
             if path is not None and not listing.has_content(path):
                 _create(path)
             elif path is not None and not os.access(os.path.dirname(path), os.W_OK):
-                # SQLite would only say that it can't open the file.
+                # SQLite itself would only report that it can't open the file.
                 raise self._error("store_read_only", "the store's directory can't be written to").on(
                     tried="write the store"
                 )
@@ -186,8 +189,7 @@ class Store:
         return engine.connect()
 
     def _open_file(self, write: bool) -> sqlite3.Connection:
-        """The file as it is: neither made nor, by a reader, changed. isolation_level None: SQLAlchemy's events begin
-        transactions."""
+        """A connection to a file that exists. SQLAlchemy's events begin the transactions, hence no isolation level."""
         path = t.cast(str, self.location.path)
         if write:
             url = f"file:{urllib.parse.quote(path)}?mode=rw"
@@ -227,7 +229,7 @@ class Store:
         return engine.connect()
 
     def _check_version(self, connection: sa.Connection, *, write: bool) -> bool:
-        """Whether there is a store; a writer's is of this version then."""
+        """Whether there is a store. A writer migrates an older one first."""
         version = migrations.version_of(connection)
         if version is None:
             raise self._error("store_foreign", "this is another program's database", "Name another store")
@@ -254,12 +256,14 @@ class Store:
             known=migrations.VERSION,
         )
 
-    def _error(self, code: str, msg: str, remedy: str | None = None, **details: t.Any) -> GridError:
-        return GridError(code, msg, object=f"store {self.location}", remedy=remedy or _REMEDIES.get(code), **details)
+    def _error(self, code: str, msg: str, remedy: str | None = None, **details: object) -> GridError:
+        error = GridError(code, msg, object=f"store {self.location}", remedy=remedy or _REMEDIES.get(code))
+        error.details.update(details)
+        return error
 
     @contextlib.contextmanager
     def _typed(self, doing: str) -> t.Iterator[None]:
-        """Turn the errors of the database, its driver and the file system into typed ones."""
+        """Turn errors of the database, its driver and the file system into typed ones."""
         try:
             yield
         except sa.exc.DBAPIError as exc:
@@ -279,7 +283,7 @@ _BY_SQLSTATE = {
     "53100": ("store_full", "the server's disk is full"),
     "55P03": ("store_busy", "the store stayed locked for too long"),
 }
-"""PostgreSQL's error codes (appendix A of its manual) that mean something of their own here."""
+"""Error codes of PostgreSQL (appendix A of its manual) that have an error of their own here."""
 
 
 def _classify(exc: sa.exc.DBAPIError) -> tuple[str, str]:
@@ -303,9 +307,10 @@ def _classify_sqlite(exc: sqlite3.Error) -> tuple[str, str]:
 
 
 def _create(path: str) -> None:
-    """Make an empty SQLite file for its owner only, with a write-ahead log; one process at a time, harmless if killed.
+    """Create an empty SQLite file with a write-ahead log that only its owner may read.
 
-    The directory is made too, but not its parents: those that are missing are likelier a slip of the pen.
+    One process at a time does it, and may be killed at any moment. The directory is created too, but not its parents:
+    if those are missing, the path is probably a typing error.
     """
     parent = os.path.dirname(path)
     try:

@@ -1,11 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All machines and hosts from a store that is a file, with Python's own sqlite3: the inventory's quick way.
+"""All machines and hosts of an SQLite store, read with Python's own sqlite3 because SQLAlchemy loads slowly.
 
-Loading SQLAlchemy takes longer than reading thousands of rows, and an inventory is read at the start of each play. What
-is here gives the same rows as :mod:`query` or nothing at all: whatever is not a whole store of this version is for
-:mod:`store`, which says what is wrong with it.
+Loading SQLAlchemy takes longer than reading thousands of rows, and an inventory is read at the start of each play. The
+rows are the same as those of :mod:`query`. A file that is not a complete store of this version gives nothing here:
+:mod:`database` says what is wrong with it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ import typing as t
 import urllib.parse
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-
-Row = t.Dict[str, t.Any]
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.records import HostRow, MachineRow
 
 VERSION = 2
-"""The version of the store that these statements are for; a test holds it against :data:`migrations.VERSION`."""
+"""The version of the store that these statements read; a test compares it with :data:`migrations.VERSION`."""
 
 BUSY_TIMEOUT = 60.0
-"""Seconds that a reader or writer waits for its turn. A turn takes milliseconds; fifty plays at once stay far below."""
+"""Seconds that a reader or writer waits for its turn. A turn takes milliseconds, also with fifty plays at once."""
 
-# Of two columns of the same name, the later is kept: a site is told by its name.
+# Of two columns with the same name the later is kept: site is the name of the site.
 MACHINES = """
-SELECT host.*, site.name AS site, orders.owner, orders.spec, orders.created, orders.updated, orders.generation AS ordered_generation,
-  futures.uuid IS NOT NULL AS future, provider.name AS provider, provider.uuid AS provider_uuid, made_from.constituent AS image_uuid,
-  (SELECT home.name FROM interface JOIN network ON network.uuid = interface.network JOIN host AS home ON home.uuid = network.home
+SELECT host.*, site.name AS site,
+  orders.owner, orders.spec, orders.created, orders.updated, orders.generation AS ordered_generation,
+  futures.uuid IS NOT NULL AS future, provider.name AS provider, provider.uuid AS provider_uuid,
+  made_from.constituent AS image_uuid,
+  (SELECT home.name FROM interface
+   JOIN network ON network.uuid = interface.network JOIN host AS home ON home.uuid = network.home
    WHERE interface.host = host.uuid ORDER BY network.name LIMIT 1) AS network_home
 FROM host
   LEFT JOIN site ON site.uuid = host.site
@@ -50,11 +52,13 @@ WHERE host.kind IN ('provider', 'home') ORDER BY host.name
 
 
 def open_to_read(path: str, timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection:
-    """The file as it is, neither made nor changed. No transaction is begun (``isolation_level`` is ``None``).
-    :raises sqlite3.Error:"""
+    """A read-only connection; the file is neither created nor changed. It begins no transaction by itself.
+
+    :raises sqlite3.Error: if the file can't be opened.
+    """
     options = "mode=ro"
     if not os.access(os.path.dirname(path), os.W_OK) and not os.path.exists(path + "-wal"):
-        # A reader of a write-ahead log must be able to make its index beside it, unless nothing can be written at all.
+        # A reader of a write-ahead log creates an index beside the file. Without write access it must not try.
         options = "mode=ro&immutable=1"
     return sqlite3.connect(
         f"file:{urllib.parse.quote(path)}?{options}", uri=True, timeout=timeout, isolation_level=None
@@ -62,8 +66,10 @@ def open_to_read(path: str, timeout: float = BUSY_TIMEOUT) -> sqlite3.Connection
 
 
 def file_of(store: str, directory: str) -> str | None:
-    """The path that the option ``store`` names, or ``None`` where it is not a plain path.
-    :param directory: what it is relative to."""
+    """The absolute path that the option ``store`` names, or ``None`` if it is a URL.
+
+    :param directory: what a relative path is relative to.
+    """
     path = os.path.expanduser(os.path.expandvars(store))
     if "://" in store or not path.strip() or "\0" in path:
         return None
@@ -71,7 +77,10 @@ def file_of(store: str, directory: str) -> str | None:
 
 
 def has_content(path: str) -> bool:
-    """Whether there is a file that may be a store. :raises OSError: where that can't be told."""
+    """Whether there is a file that may be a store.
+
+    :raises OSError: if the file can't be looked at.
+    """
     try:
         return os.stat(path).st_size > 0
     except FileNotFoundError:
@@ -79,7 +88,10 @@ def has_content(path: str) -> bool:
 
 
 def no_store(name: str) -> GridError:
-    """There is none. :param name: the location, as it may be shown."""
+    """The error for a store that does not exist.
+
+    :param name: its location, without secrets.
+    """
     return GridError(
         "store_missing",
         "there is no store",
@@ -89,11 +101,11 @@ def no_store(name: str) -> GridError:
     )
 
 
-def read(path: str) -> tuple[list[Row], list[Row]] | None:
-    """Machines, then providers and homes, as :func:`query.machines` and :func:`query.hosts` return them; of one state
+def read(path: str) -> tuple[list[MachineRow], list[HostRow]] | None:
+    """Machines, then providers and homes, as :func:`query.machines` and :func:`query.hosts` return them, from one state
     of the store.
 
-    :returns: ``None`` if the file isn't there, isn't a store, is of another version, damaged or locked.
+    :returns: ``None`` if the file doesn't exist, isn't a store, has another version, is damaged or locked.
     """
     if not os.path.isfile(path):
         return None
@@ -102,18 +114,20 @@ def read(path: str) -> tuple[list[Row], list[Row]] | None:
             connection.execute("BEGIN")
             if connection.execute("SELECT version FROM schema_version").fetchall() != [(VERSION,)]:
                 return None
-            return _rows(connection, MACHINES), _rows(connection, HOSTS)
+            machines, hosts = _rows(connection, MACHINES), _rows(connection, HOSTS)
+            return t.cast("list[MachineRow]", machines), t.cast("list[HostRow]", hosts)
     except (sqlite3.Error, ValueError, OSError):
         return None
 
 
-def _rows(connection: sqlite3.Connection, statement: str) -> list[Row]:
+def _rows(connection: sqlite3.Connection, statement: str) -> list[dict[str, object]]:
     cursor = connection.execute(statement)
     names = [column[0] for column in cursor.description]
     rows = [dict(zip(names, values)) for values in cursor]
     for row in rows:
-        row["facts"] = json.loads(row["facts"])
+        for column in ("facts", "spec"):
+            if row.get(column) is not None:
+                row[column] = json.loads(row[column])
         if "future" in row:
-            row["spec"] = None if row["spec"] is None else json.loads(row["spec"])
             row["future"] = bool(row["future"])
     return rows

@@ -1,11 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a store becomes one of the newest version: a step from each version to the next, from 0, the empty database.
+"""Migrations of the store: one step from each version to the next, from 0, the empty database.
 
-A new store walks the same steps, so every step is used each time. What a step does is frozen once it is released; that
-is why the statements are text here and don't follow :mod:`schema`. A test compares where the steps lead with
-``schema.METADATA``.
+A new store takes the same steps, so each of them is always exercised. A step never changes after its release; that is
+why the statements are text here and don't follow :mod:`schema`. A test compares the outcome with ``schema.METADATA``.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._information.store i
 try:
     import sqlalchemy as sa
 except ImportError:
-    pass  # schema.SQLALCHEMY_ERROR tells
+    pass  # schema.SQLALCHEMY_ERROR has the reason
 
 _VERSION_1 = """
 CREATE TABLE schema_version (version INTEGER NOT NULL);
@@ -27,12 +26,15 @@ CREATE TABLE site (
   uuid VARCHAR(36) NOT NULL PRIMARY KEY REFERENCES object (uuid) ON DELETE CASCADE, name VARCHAR(64) NOT NULL UNIQUE);
 CREATE TABLE host (
   uuid VARCHAR(36) NOT NULL PRIMARY KEY REFERENCES object (uuid) ON DELETE CASCADE, name VARCHAR(253) NOT NULL UNIQUE,
-  kind VARCHAR(16) NOT NULL, site VARCHAR(36) REFERENCES site (uuid) ON DELETE SET NULL, state VARCHAR(16), address VARCHAR(253),
-  port INTEGER, login VARCHAR(64), identity_file TEXT, ssh_args TEXT, cpus INTEGER, memory BIGINT, disk BIGINT, generation INTEGER,
+  kind VARCHAR(16) NOT NULL, site VARCHAR(36) REFERENCES site (uuid) ON DELETE SET NULL, state VARCHAR(16),
+  address VARCHAR(253),
+  port INTEGER, login VARCHAR(64), identity_file TEXT, ssh_args TEXT, cpus INTEGER, memory BIGINT, disk BIGINT,
+  generation INTEGER,
   facts JSON NOT NULL, seen VARCHAR(20));
 CREATE INDEX ix_host_kind ON host (kind);
 CREATE TABLE orders (
-  uuid VARCHAR(36) NOT NULL PRIMARY KEY REFERENCES host (uuid) ON DELETE CASCADE, owner VARCHAR(64) NOT NULL, spec JSON NOT NULL,
+  uuid VARCHAR(36) NOT NULL PRIMARY KEY REFERENCES host (uuid) ON DELETE CASCADE, owner VARCHAR(64) NOT NULL,
+  spec JSON NOT NULL,
   generation INTEGER NOT NULL, created VARCHAR(20) NOT NULL, updated VARCHAR(20) NOT NULL);
 CREATE INDEX ix_orders_owner ON orders (owner);
 CREATE TABLE virtualization (
@@ -42,12 +44,14 @@ CREATE TABLE virtualization (
 CREATE INDEX virtualization_of ON virtualization (constituent, role);
 CREATE TABLE futures (uuid VARCHAR(36) NOT NULL PRIMARY KEY REFERENCES object (uuid) ON DELETE CASCADE);
 CREATE TABLE image (
-  uuid VARCHAR(36) NOT NULL PRIMARY KEY REFERENCES object (uuid) ON DELETE CASCADE, name VARCHAR(64), version VARCHAR(64),
+  uuid VARCHAR(36) NOT NULL PRIMARY KEY REFERENCES object (uuid) ON DELETE CASCADE, name VARCHAR(64),
+  version VARCHAR(64),
   digest VARCHAR(80) NOT NULL, virtual_size BIGINT);
 CREATE INDEX ix_image_name ON image (name);
 CREATE INDEX ix_image_digest ON image (digest);
 CREATE TABLE layer (
-  uuid VARCHAR(36) NOT NULL PRIMARY KEY REFERENCES object (uuid) ON DELETE CASCADE, digest VARCHAR(80) NOT NULL UNIQUE, size BIGINT);
+  uuid VARCHAR(36) NOT NULL PRIMARY KEY REFERENCES object (uuid) ON DELETE CASCADE, digest VARCHAR(80) NOT NULL UNIQUE,
+  size BIGINT);
 CREATE TABLE image_layer (
   image VARCHAR(36) NOT NULL REFERENCES image (uuid) ON DELETE CASCADE, position INTEGER NOT NULL,
   layer VARCHAR(36) NOT NULL REFERENCES layer (uuid) ON DELETE RESTRICT, PRIMARY KEY (image, position));
@@ -79,28 +83,35 @@ CREATE TABLE network (
   home VARCHAR(36) REFERENCES host (uuid) ON DELETE SET NULL, owner VARCHAR(64), vni INTEGER UNIQUE, mtu INTEGER);
 CREATE TABLE network_site (
   network VARCHAR(36) NOT NULL REFERENCES network (uuid) ON DELETE CASCADE,
-  site VARCHAR(36) NOT NULL REFERENCES site (uuid) ON DELETE CASCADE, mac_prefix VARCHAR(17), PRIMARY KEY (network, site));
+  site VARCHAR(36) NOT NULL REFERENCES site (uuid) ON DELETE CASCADE, mac_prefix VARCHAR(17),
+  PRIMARY KEY (network, site));
 CREATE TABLE interface (
   host VARCHAR(36) NOT NULL REFERENCES host (uuid) ON DELETE CASCADE,
-  network VARCHAR(36) NOT NULL REFERENCES network (uuid) ON DELETE CASCADE, mac VARCHAR(17), PRIMARY KEY (host, network));
+  network VARCHAR(36) NOT NULL REFERENCES network (uuid) ON DELETE CASCADE, mac VARCHAR(17),
+  PRIMARY KEY (host, network));
 CREATE INDEX interface_of ON interface (network, host);
 CREATE TABLE link (
   uuid VARCHAR(36) NOT NULL PRIMARY KEY REFERENCES object (uuid) ON DELETE CASCADE,
-  site_a VARCHAR(36) NOT NULL REFERENCES site (uuid) ON DELETE CASCADE, site_b VARCHAR(36) NOT NULL REFERENCES site (uuid) ON DELETE CASCADE,
-  kind VARCHAR(16) NOT NULL, transport VARCHAR(16) NOT NULL, vni INTEGER UNIQUE, mtu INTEGER, state VARCHAR(16), details JSON NOT NULL,
+  site_a VARCHAR(36) NOT NULL REFERENCES site (uuid) ON DELETE CASCADE,
+  site_b VARCHAR(36) NOT NULL REFERENCES site (uuid) ON DELETE CASCADE,
+  kind VARCHAR(16) NOT NULL, transport VARCHAR(16) NOT NULL, vni INTEGER UNIQUE, mtu INTEGER, state VARCHAR(16),
+  details JSON NOT NULL,
   seen VARCHAR(20));
 CREATE TABLE link_network (
   link VARCHAR(36) NOT NULL REFERENCES link (uuid) ON DELETE CASCADE,
   network VARCHAR(36) NOT NULL REFERENCES network (uuid) ON DELETE CASCADE, PRIMARY KEY (link, network));
 CREATE TABLE device (
-  uuid VARCHAR(36) NOT NULL PRIMARY KEY REFERENCES object (uuid) ON DELETE CASCADE, name VARCHAR(64) NOT NULL, kind VARCHAR(16) NOT NULL,
-  home VARCHAR(36) REFERENCES host (uuid) ON DELETE CASCADE, machine VARCHAR(36) REFERENCES host (uuid) ON DELETE SET NULL,
+  uuid VARCHAR(36) NOT NULL PRIMARY KEY REFERENCES object (uuid) ON DELETE CASCADE, name VARCHAR(64) NOT NULL,
+  kind VARCHAR(16) NOT NULL,
+  home VARCHAR(36) REFERENCES host (uuid) ON DELETE CASCADE,
+  machine VARCHAR(36) REFERENCES host (uuid) ON DELETE SET NULL,
   state VARCHAR(16), details JSON NOT NULL, seen VARCHAR(20));
 CREATE INDEX ix_device_machine ON device (machine);
 CREATE TABLE reservation (
   uuid VARCHAR(36) NOT NULL PRIMARY KEY REFERENCES object (uuid) ON DELETE CASCADE,
   machine VARCHAR(36) REFERENCES host (uuid) ON DELETE CASCADE, owner VARCHAR(64) NOT NULL,
-  provider VARCHAR(36) NOT NULL REFERENCES host (uuid) ON DELETE CASCADE, cpu_period_us INTEGER, cpu_slice_us INTEGER, memory BIGINT,
+  provider VARCHAR(36) NOT NULL REFERENCES host (uuid) ON DELETE CASCADE, cpu_period_us INTEGER, cpu_slice_us INTEGER,
+  memory BIGINT,
   "begin" VARCHAR(20) NOT NULL, "end" VARCHAR(20) NOT NULL, state VARCHAR(16) NOT NULL, created VARCHAR(20) NOT NULL);
 CREATE INDEX ix_reservation_machine ON reservation (machine);
 CREATE INDEX reservation_time ON reservation (provider, "end");
@@ -108,11 +119,13 @@ CREATE TABLE quota (
   owner VARCHAR(64) NOT NULL PRIMARY KEY, vcpus INTEGER, memory BIGINT, disk BIGINT, machines INTEGER);
 CREATE TABLE sample (
   id {bigserial} NOT NULL PRIMARY KEY, object VARCHAR(36) NOT NULL REFERENCES object (uuid) ON DELETE CASCADE,
-  peer VARCHAR(36) REFERENCES object (uuid) ON DELETE CASCADE, metric VARCHAR(32) NOT NULL, time VARCHAR(20) NOT NULL, value FLOAT NOT NULL);
+  peer VARCHAR(36) REFERENCES object (uuid) ON DELETE CASCADE, metric VARCHAR(32) NOT NULL, time VARCHAR(20) NOT NULL,
+  value FLOAT NOT NULL);
 CREATE INDEX sample_of ON sample (object, metric, time);
 CREATE INDEX sample_peer ON sample (peer);
 CREATE TABLE foreign_domain (
-  provider VARCHAR(36) NOT NULL REFERENCES host (uuid) ON DELETE CASCADE, uuid VARCHAR(36) NOT NULL, name VARCHAR(253) NOT NULL,
+  provider VARCHAR(36) NOT NULL REFERENCES host (uuid) ON DELETE CASCADE, uuid VARCHAR(36) NOT NULL,
+  name VARCHAR(253) NOT NULL,
   state VARCHAR(16), seen VARCHAR(20) NOT NULL, missing VARCHAR(20), PRIMARY KEY (provider, uuid));
 """
 
@@ -120,11 +133,11 @@ _COUNTS = {
     "cpus_allocated": 2**31,
     **dict.fromkeys(("memory_free", "memory_allocated", "disk_free", "disk_allocated"), 2**63),
 }
-"""Counts among version 2's new columns, each with its bound."""
+"""The counts among the new columns of version 2, each with its upper bound (excluded)."""
 
 
 def _run(connection: sa.Connection, statements: str) -> None:
-    """Statement by statement: what would run a whole script ends SQLite's transaction first."""
+    """Run the statements one by one: SQLite's executescript would commit the transaction first."""
     serial = (
         {"serial": "INTEGER", "bigserial": "INTEGER"}
         if connection.dialect.name == "sqlite"
@@ -140,17 +153,17 @@ def _first(connection: sa.Connection) -> None:
 
 
 def _second(connection: sa.Connection) -> None:
-    """Facts that queries compare get columns, and the networks that machines name become objects."""
+    """Give columns to the facts that queries compare, and make objects of the networks that machines name."""
     _run(connection, _VERSION_2)
     columns = ("architecture", "virtualization", "libvirt_version", "qemu_version", "load", *_COUNTS)
     host = sa.table("host", *map(sa.column, ("uuid", "kind", *columns)), sa.column("facts", sa.JSON))
     orders = sa.table("orders", sa.column("uuid"), sa.column("spec", sa.JSON))
-    told = sa.select(host.c.uuid, host.c.kind, host.c.facts, orders.c.spec).outerjoin_from(
+    known = sa.select(host.c.uuid, host.c.kind, host.c.facts, orders.c.spec).outerjoin_from(
         host, orders, orders.c.uuid == host.c.uuid
     )
     networks: dict[str, str] = {}
     values, interfaces = [], []
-    for uuid, kind, facts_json, spec_json in connection.execute(told).all():
+    for uuid, kind, facts_json, spec_json in connection.execute(known).all():
         facts, spec = (value if isinstance(value, dict) else {} for value in (facts_json, spec_json))
         if kind != "machine":
             values.append({"b_uuid": uuid, **_measured(facts)})
@@ -161,7 +174,9 @@ def _second(connection: sa.Connection) -> None:
             mac = facts.get("mac") if isinstance(facts.get("mac"), str) and len(facts["mac"]) <= 17 else None
             interfaces.append({"host": uuid, "network": network, "mac": mac})
     if values:
-        changed = {column: sa.bindparam(column) for column in values[0] if column != "b_uuid"}
+        changed: dict[str, sa.BindParameter] = {
+            column: sa.bindparam(column) for column in values[0] if column != "b_uuid"
+        }
         connection.execute(host.update().where(host.c.uuid == sa.bindparam("b_uuid")).values(changed), values)
     rows = [{"uuid": uuid, "name": name} for name, uuid in networks.items()]
     for statement, parameters in (
@@ -173,18 +188,17 @@ def _second(connection: sa.Connection) -> None:
             connection.execute(sa.text(statement), parameters)
 
 
-def _measured(facts: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Version 2's columns from version 1's facts. Facts are what a provider told: what has not the column's form is
-    left out."""
-    texts = {"architecture": 16, "virtualization": 16, "libvirt_version": 32, "qemu_version": 32}
-    values: dict[str, t.Any] = {
-        name: facts[name] if isinstance(facts.get(name), str) and len(facts[name]) <= length else None
-        for name, length in texts.items()
-    }
-    values["load"] = float(facts["load"]) if isinstance(facts.get("load"), (int, float)) else None
+def _measured(facts: t.Mapping[str, object]) -> dict[str, str | int | float | None]:
+    """Columns of version 2 from the facts of version 1; ``None`` for a fact that doesn't have the column's form."""
+    values: dict[str, str | int | float | None] = {}
+    for name, length in {"architecture": 16, "virtualization": 16, "libvirt_version": 32, "qemu_version": 32}.items():
+        text = facts.get(name)
+        values[name] = text if isinstance(text, str) and len(text) <= length else None
+    load = facts.get("load")
+    values["load"] = float(load) if isinstance(load, (int, float)) else None
     for name, limit in _COUNTS.items():
-        value = facts.get(name)
-        values[name] = value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit else None
+        count = facts.get(name)
+        values[name] = count if isinstance(count, int) and not isinstance(count, bool) and 0 <= count < limit else None
     return values
 
 
@@ -205,7 +219,7 @@ def migrate(connection: sa.Connection, have: int) -> None:
 
 
 def version_of(connection: sa.Connection) -> int | None:
-    """The version of the store: 0 where the database is empty, ``None`` where it holds something else than a store."""
+    """The version of the store: 0 for an empty database, ``None`` for a database that is no store."""
     names = sa.inspect(connection).get_table_names()
     if schema.SCHEMA_VERSION_TABLE.name not in names:
         return None if names else 0

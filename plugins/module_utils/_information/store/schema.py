@@ -1,18 +1,16 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The relations of the information service, as they are in the newest version; :mod:`migrations` makes them.
+"""The tables of the store as they are in the newest version; :mod:`migrations` creates them.
 
-Every object has a uuid and one row in ``object``; whatever belongs to it refers to that row and goes with it. A machine
-is a host. ``virtualization`` says what a virtual object is made of, ``futures`` which objects are not there yet.
+Every object has a uuid and one row in ``object``. All its other rows refer to that row and are deleted with it. A
+machine is a host. ``virtualization`` says what a virtual object is made of, ``futures`` which objects don't exist yet.
 
-Sizes are bytes; times are text, ISO 8601 in UTC, whole seconds: they sort, and read the same in every database. What
-queries compare has a column of its own, however it was told; ``facts`` keeps the rest.
+Sizes are bytes. Times are text, ISO 8601 in UTC, whole seconds: they sort, and read the same in every database. What
+queries compare has a column of its own; ``facts`` keeps the rest of what a host reported.
 """
 
 from __future__ import annotations
-
-import typing as t
 
 try:
     import sqlalchemy as sa
@@ -23,8 +21,9 @@ else:
 
     METADATA = sa.MetaData()
 
-    def _uuid(name: str, parent: str, delete: str = "CASCADE", **options: t.Any) -> sa.Column[str]:
-        return sa.Column(name, sa.String(36), sa.ForeignKey(f"{parent}.uuid", ondelete=delete), **options)
+    def _uuid(name: str, parent: str, delete: str = "CASCADE", **options: bool) -> sa.Column[str]:
+        key = sa.ForeignKey(f"{parent}.uuid", ondelete=delete)
+        return sa.Column(name, sa.String(36), key, **options)  # type: ignore[arg-type]  # mypy can't match ** to names
 
     SCHEMA_VERSION_TABLE = sa.Table("schema_version", METADATA, sa.Column("version", sa.Integer, nullable=False))
 
@@ -63,7 +62,7 @@ else:
         sa.Column("generation", sa.Integer),
         sa.Column("facts", sa.JSON, nullable=False),
         sa.Column("seen", sa.String(20)),
-        # Since when a machine isn't where it should be: its provider answers, and doesn't have it.
+        # Since when a machine is missing: its provider answers, and doesn't have it.
         sa.Column("missing", sa.String(20)),
         # What a provider measured when it was last seen.
         sa.Column("architecture", sa.String(16)),
@@ -76,7 +75,7 @@ else:
         sa.Column("memory_allocated", sa.BigInteger),
         sa.Column("disk_free", sa.BigInteger),
         sa.Column("disk_allocated", sa.BigInteger),
-        sa.Column("price", sa.Float),  # of an hour, in whatever currency the grid reckons in
+        sa.Column("price", sa.Float),  # per hour, in the currency that the grid uses
     )
 
     ORDERS = sa.Table(
@@ -255,7 +254,7 @@ else:
     FOREIGN_DOMAIN = sa.Table(
         "foreign_domain",
         METADATA,
-        # Domains on providers that are not the grid's: only told of, never touched.
+        # Domains on providers that are not the grid's: they are listed, never touched.
         _uuid("provider", "host", primary_key=True),
         sa.Column("uuid", sa.String(36), primary_key=True),
         sa.Column("name", sa.String(253), nullable=False),

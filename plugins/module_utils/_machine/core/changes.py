@@ -1,10 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""When a change of a machine takes effect: at once, at its next start, or never (pure).
+"""When a change of a machine's field takes effect: at once, at its next start, or never (pure).
 
-:data:`RULES` is the one place that says so, and :func:`when` the function. The table in ``docs/machines.md`` is
-    :func:`table`; a test compares them.
+:data:`RULES` says so for each field, and :func:`when` for one change. :func:`table` makes the table in
+``docs/machines.md`` from the rules; a test compares the two.
 """
 
 from __future__ import annotations
@@ -12,41 +12,46 @@ from __future__ import annotations
 import dataclasses
 import typing as t
 
-Model = t.Dict[str, t.Any]
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import DomainModel, MachineModel
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.records import Pending, Wanted
+
+Value = t.Any
+"""The value of a field. ``Any``, because each rule gets that of its own field."""
 
 LIVE, NEXT_START, NOW, NEVER = "live", "next start", "now", "never"
 
 ALWAYS = ""
+"""A field changes on a running machine without a condition."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """When one field changes on a running machine, and how an order calls it.
+    """When one field changes on a running machine, and its name in an order.
 
-    ``live`` says in words under which condition it is live (:data:`ALWAYS`, or ``None`` for not at all), and ``can`` is
-    that condition, of what the running machine has and the value that is wanted. ``asks`` tells whether the guest must
-    do its part, which one that stands still can't.
+    ``live`` is the condition in words under which it changes at once: :data:`ALWAYS`, or ``None`` for never. ``can`` is
+    the same condition as a function of what the running machine has and the wanted value. ``asks`` says whether the
+    guest must take part, which a paused one can't.
     """
 
     field: str
     live: t.Optional[str] = None
-    can: t.Callable[[Model, t.Any], bool] = lambda live, want: True
-    asks: t.Callable[[Model, t.Any], bool] = lambda live, want: False
+    can: t.Callable[[MachineModel, Value], bool] = lambda live, want: True
+    asks: t.Callable[[MachineModel, Value], bool] = lambda live, want: False
     ordered: str = ""
 
 
-def _processors(live: Model, want: t.Any) -> bool:
+def _processors(live: MachineModel, want: Value) -> bool:
     if want >= live["vcpus"]:
         return bool(want <= live["vcpus_max"])
-    # QEMU 7.2 was seen to crash when it emulates a processor that is taken out.
+    # With emulated processors QEMU 7.2 crashed when one was taken out.
     return bool(live["virtualization"] == "kvm" and live["vcpus_removable"] >= live["vcpus"] - want)
 
 
-def _memory(live: Model, want: t.Any) -> bool:
+def _memory(live: MachineModel, want: Value) -> bool:
     return bool(want <= live["memory_ceiling"] and (want >= live["memory_base"] or live["balloon"]))
 
 
-def _cards(live: Model, want: t.Any) -> bool:
+def _cards(live: MachineModel, want: Value) -> bool:
     return len(set(want) - set(live["extra_networks"])) <= live["free_ports"]
 
 
@@ -81,8 +86,8 @@ OTHERS = (
     ("`owner`, `goal`, `tags`, `site`, `generation`", "live", "at once"),
     (
         "`packages`, `users`, `address`",
-        "not any more: told in `ignored`",
-        "before the first start; after it not any more: told in `ignored`",
+        "not any more: reported in `ignored`",
+        "before the first start; after it not any more: reported in `ignored`",
     ),
     (
         "`image`, `name`",
@@ -90,17 +95,17 @@ OTHERS = (
         "never: `cannot_change`; to another version by [rolling back](images.md#roll-back)",
     ),
 )
-"""What isn't a field of the domain: as the docs show it."""
+"""The rows of the table in the docs for what isn't a field of the domain."""
 
-_BOUNDS = ("vcpus_max", "memory_max")
-"""A bound that is lower after the next start keeps nobody from anything that was asked for."""
+_MAXIMA = ("vcpus_max", "memory_max")
+"""Lowering a maximum never needs a restart: nothing that was ordered depends on it."""
 
 
-def when(field: str, live: t.Optional[Model], want: t.Any, awake: bool = True) -> str:
-    """When a field that is to be ``want`` becomes so.
+def when(field: str, live: t.Optional[MachineModel], want: Value, awake: bool = True) -> str:
+    """When a change of a field to ``want`` takes effect: LIVE, NEXT_START or NOW.
 
     :param live: what the running machine has, ``None`` where it doesn't run.
-    :param awake: whether its guest is there to do its part: it runs, and will go on running.
+    :param awake: whether the guest can take part: it runs, and will go on running.
     """
     if live is None:
         return NOW
@@ -109,14 +114,15 @@ def when(field: str, live: t.Optional[Model], want: t.Any, awake: bool = True) -
     return LIVE if possible else NEXT_START
 
 
-def asks(field: str, live: t.Optional[Model], want: t.Any) -> bool:
-    """Whether the guest must do its part in a change that is live."""
+def asks(field: str, live: t.Optional[MachineModel], want: Value) -> bool:
+    """Whether the guest must take part in a change that is live."""
     return live is not None and BY_FIELD[field].asks(live, want)
 
 
-def ordered(field: str, wanted: Model, live: t.Optional[Model]) -> bool:
-    """Whether the order says anything of a field; what it says nothing of stays as it is."""
-    want = wanted.get(field)
+def ordered(field: str, wanted: Wanted) -> bool:
+    """Whether the order says anything of a field. A field that it doesn't mention stays as it is."""
+    values: t.Mapping[str, object] = wanted
+    want = values.get(field)
     if field in ("vcpus_max", "autostart"):
         return want is not None
     if field != "display_password":
@@ -124,42 +130,49 @@ def ordered(field: str, wanted: Model, live: t.Optional[Model]) -> bool:
     return want is not None and wanted["display"] != "none"
 
 
-def late(config: Model, live: Model) -> list[tuple[str, t.Any]]:
-    """What a machine that was hibernated doesn't have yet of its configuration and can have at once."""
+def to_catch_up(config: MachineModel, live: MachineModel) -> list[tuple[str, Value]]:
+    """The changes to make at once to a machine that was just woken: fields of its configuration, with their values,
+    that changed while it was hibernated."""
+    old: t.Mapping[str, Value] = live
+    new: t.Mapping[str, Value] = config
     return [
-        (rule.field, config[rule.field])
+        (rule.field, new[rule.field])
         for rule in RULES
-        if live[rule.field] != config[rule.field] and when(rule.field, live, config[rule.field]) == LIVE
+        if old[rule.field] != new[rule.field] and when(rule.field, live, new[rule.field]) == LIVE
     ]
 
 
-def kept(config: Model, then: Model) -> Model:
-    """What a machine that goes back to its memory of an earlier time has at once of its configuration of today: limits
-    above all, and a display's password.
+def to_keep(config: DomainModel, then: DomainModel) -> dict[str, Value]:
+    """The fields, with their values, that a machine keeps when it goes back to a snapshot with memory: those that can
+    always change at once, above all its limits and its display's password.
 
-    :param then: what it had.
+    :param config: its configuration now.
+    :param then: what it had when the snapshot was taken.
     """
+    old: t.Mapping[str, Value] = then
+    new: t.Mapping[str, Value] = config
     always = [rule.field for rule in RULES if rule.live == ALWAYS and rule.field != "autostart"]
     return {
-        field: config[field]
+        field: new[field]
         for field in always
-        if config[field] != then[field] and (config[field] is not None or field != "display_password")
+        if new[field] != old[field] and (new[field] is not None or field != "display_password")
     }
 
 
-def pending(config: Model, live: t.Optional[Model]) -> dict[str, list[t.Any]]:
-    """What a running machine has and what it will have after its next start, where that was asked for and is not yet
-    so."""
+def pending(config: MachineModel, live: t.Optional[MachineModel]) -> Pending:
+    """The fields that change at a running machine's next start, each as [value now, value then]."""
     if live is None:
         return {}
-    waiting = {}
+    waiting: Pending = {}
+    old: t.Mapping[str, Value] = live
+    new: t.Mapping[str, Value] = config
     for rule in RULES:
-        now, then = live[rule.field], config[rule.field]
-        lower = rule.field in _BOUNDS and (then or 0) < (now or 0)
+        now, then = old[rule.field], new[rule.field]
+        lower = rule.field in _MAXIMA and (then or 0) < (now or 0)
         if rule.live != ALWAYS and now != then and not lower:
             waiting[rule.field] = [now, then]
     if "vcpus" in waiting:
-        # It brings its bound along.
+        # It brings its maximum along.
         waiting.pop("vcpus_max", None)
     return waiting
 
@@ -168,9 +181,9 @@ def table() -> list[str]:
     """The rows of the table in the docs: field, on a running machine, on a stopped one."""
     rows = []
     for rule in RULES:
-        kept = "at the next start; told in `pending` and `restart_required` until then"
+        later = "at the next start; reported in `pending` and `restart_required` until then"
         running = (
-            kept
+            later
             if rule.live is None
             else "live and kept"
             if rule.live == ALWAYS

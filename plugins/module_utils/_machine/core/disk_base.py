@@ -1,71 +1,88 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Machines that run before their image is here: what their disk lies on now, and what it should (pure).
+"""What a disk is an overlay on, layers or an export, and when it moves from one to the other (pure).
 
-The disk of such a machine is an overlay on the export of its image by the provider's pager. It has another name than a
-disk that lies on layers, so that the one can be made beside the other; which one counts, the domain says.
+A machine may start before its image is here. Its disk is then an overlay on the image's export by the provider's pager.
+That disk has another name than one on layers, so that one can be made beside the other; the domain says which counts.
 """
 
 from __future__ import annotations
 
 import typing as t
 
-Model = t.Dict[str, t.Any]
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import Export
 
 SETTLE, REPOINT = "settle", "repoint"
-_ADDRESS = ("host", "port", "export")
 
 
 class Move(t.NamedTuple):
-    """What is to be done with the disk: SETTLE it on the layers here, or REPOINT it to another export."""
+    """What to do with a disk: SETTLE it on the layers here, or REPOINT it to another export. ``before`` is an export's
+    URI, ``None`` where nothing but old files is left; ``after`` is an export's URI or ``layers``."""
 
     kind: str
-    before: t.Any
-    after: t.Any
+    before: t.Optional[str]
+    after: str
 
 
-def address(pages: t.Mapping[str, t.Any] | None) -> Model | None:
-    """An export without what doesn't belong to its address."""
-    return None if pages is None else {key: pages[key] for key in _ADDRESS}
+def address(pages: Export) -> Export:
+    """An export's address alone, without its size."""
+    return {"host": pages["host"], "port": pages["port"], "export": pages["export"]}
 
 
-def export_uri(pages: t.Mapping[str, t.Any]) -> str:
-    """How a disk's header names the export that it pages from."""
+def export_uri(pages: Export) -> str:
+    """The name of an export in the header of a disk that pages from it."""
     host = f"[{pages['host']}]" if ":" in pages["host"] else pages["host"]
     return f"nbd://{host}:{pages['port']}/{pages['export']}"
 
 
 def paged_layer(backing: str | None) -> str | None:
-    """The digest of the layer whose export a disk with this backing name is an overlay on, ``None`` where it is none."""
+    """The digest of the layer whose export has this name in a disk's header; ``None`` where it is no export."""
     return backing.rpartition("/")[2] if backing and backing.startswith("nbd://") else None
 
 
 def backing_words(backing: str) -> list[str]:
-    """The options by which qemu-img puts an overlay on something; an export is not asked."""
+    """The options of qemu-img for an overlay on a file or an export; it doesn't open an export."""
     return ["-u", "-b", backing, "-F", "raw"] if backing.startswith("nbd://") else ["-b", backing, "-F", "qcow2"]
 
 
-def decide(config: Model | None, live: Model | None, leftover: bool, wanted: Model | None, whole: bool) -> list[Move]:
+def decide(
+    config: Export | None, live: Export | None, leftover: bool, wanted: Export | None, whole: bool
+) -> list[Move]:
     """What to do with the disk of a machine that is defined.
 
-    :param config: the export that its disk pages from as configured, ``None`` where it lies on layers.
+    :param config: the export that its disk pages from as configured, ``None`` where it is on layers.
     :param live: the same of the running machine, ``None`` also where it doesn't run.
-    :param leftover: a file of an earlier disk is beside that which the domain names.
-    :param wanted: the export that there is for it now, if there is one.
-    :param whole: its image's layers are all here.
+    :param leftover: whether the file of an earlier disk is beside the one that the domain names.
+    :param wanted: the export that is offered for it now, if there is one.
+    :param whole: whether all layers of its image are here.
     """
     now = live or config
     if now is None:
-        # Killed after the move and before the last of it: what remains is done.
+        # A run was killed before it removed the old file: finish that.
         return [Move(SETTLE, None, "layers")] if leftover and whole else []
     if whole:
         return [Move(SETTLE, export_uri(now), "layers")]
-    if wanted is not None and any(address(each) not in (None, address(wanted)) for each in (config, live)):
+    if wanted is not None and any(address(each) != address(wanted) for each in (config, live) if each is not None):
         return [Move(REPOINT, export_uri(now), export_uri(wanted))]
     return []
 
 
-def lost(pages: t.Mapping[str, t.Any] | None, reason: str | None) -> bool:
-    """Whether a machine stands still because what it pages from can't be read."""
+def lost(pages: Export | None, reason: str | None) -> bool:
+    """Whether a machine is paused because the export that it pages from can't be read.
+
+    :param reason: why it is paused; see :func:`observe.paused_reason`.
+    """
     return pages is not None and reason == "io_error"
+
+
+def source_lost(pages: Export) -> GridError:
+    """The error of a machine that can't read the export that it pages from."""
+    return GridError(
+        "source_lost",
+        f"its image is not here yet, and the export from which it pages can't be read: {export_uri(pages)}",
+        remedy="Run the playbook virtuoso.grid.deploy: it exports the image again, from another host that has it if "
+        "need be",
+        pages=address(pages),
+    )

@@ -1,7 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One entry of the ``machines`` that a provider is given: checked again, for the host trusts nobody (pure)."""
+"""Checks one entry of the module ``machine``'s ``machines``, and makes a :class:`records.Wanted` of it (pure).
+
+The controller has checked the order, but a host trusts nobody: everything is checked again.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,16 @@ import uuid as uuids
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import MTU_RANGE, card_mac, mac_address
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import hardware
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import (
+    Card,
+    CpuLimit,
+    Growth,
+    Image,
+    Ordered,
+    Performance,
+    SizedExport,
+)
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.records import Order, Wanted
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import (
     ORDER_OPTIONS,
     check_text,
@@ -20,25 +32,22 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec i
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import FOREVER, now
 
-Entry = t.Dict[str, t.Any]
-
 EXTRA = ("uuid", "generation", "site", "provider", "user", "python", "exists", "paging", "ordered_site", "mtu", "mtus")
-"""What an entry has beside the fields of an order."""
+"""The fields of an entry beside those of an order."""
 
 RESERVED_SHARES = 10000
-"""The weight of a machine while its reservation holds: what is reserved must not be starved by what isn't."""
+"""The weight of a machine while its reservation holds, so that others can't starve it."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?|[0-9A-Fa-f:.]{2,45}", re.ASCII)
 _SITE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}", re.ASCII)
 _PYTHON = re.compile(r"/[A-Za-z0-9_./+-]{1,255}", re.ASCII)
-# printable ASCII; RFC 6143, section 7.2.2: the key is made of the first eight characters, so a longer one would be a
-# lie
+# Printable ASCII. RFC 6143, section 7.2.2: the key is made of the first eight characters only
 _PASSWORD = re.compile(r"[\x21-\x7e]{1,8}", re.ASCII)
 
 
-def check_uuid(value: t.Any) -> str:
-    """``value`` as a lower-case uuid with hyphens. It becomes part of paths, so nothing else passes.
+def check_uuid(value: object) -> str:
+    """``value`` as a lower-case uuid with hyphens. It becomes part of paths, so nothing else is allowed.
 
     :raises GridError: ``invalid_uuid``.
     """
@@ -53,13 +62,13 @@ def check_uuid(value: t.Any) -> str:
     return canonical
 
 
-def _matching(what: str, value: t.Any, pattern: re.Pattern[str], remedy: str) -> str:
+def _matching(what: str, value: object, pattern: re.Pattern[str], remedy: str) -> str:
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise GridError(f"invalid_{what}", f"{shorten(value)} is not a valid {what}", remedy=remedy)
     return value
 
 
-def check_password(value: t.Any) -> str:
+def check_password(value: object) -> str:
     """A display's password: 1 to 8 printable characters.
 
     :raises GridError: ``invalid_password``; the text doesn't repeat it.
@@ -73,8 +82,8 @@ def check_password(value: t.Any) -> str:
     return value
 
 
-def label(entry: t.Any) -> str:
-    """How an entry that may be anything is called in results and errors."""
+def label(entry: object) -> str:
+    """The name of an unchecked entry in results and errors."""
     if isinstance(entry, t.Mapping):
         for key in ("name", "uuid"):
             if entry.get(key):
@@ -82,7 +91,7 @@ def label(entry: t.Any) -> str:
     return "(without name)"
 
 
-def _image(value: t.Any) -> dict[str, str]:
+def _image(value: object) -> Image:
     if not isinstance(value, t.Mapping):
         raise GridError("invalid_image", f"{shorten(value)} is not an image", remedy="Give its name and digest")
     digest = _matching(
@@ -91,12 +100,18 @@ def _image(value: t.Any) -> dict[str, str]:
     return {"name": check_text("image", value.get("name") or digest), "digest": digest}
 
 
-def cpu_tuning(performance: t.Mapping[str, t.Any], time: str) -> Entry:
-    """``cpu_shares`` and ``cpu_limit`` (``{period, quota}`` of each virtual CPU, microseconds) at this time; ``None``:
-    the host's default.
+class CpuTuning(t.TypedDict):
+    """A machine's share of processor time; ``None`` for the host's default."""
 
-    While a reservation holds, the slice is what each virtual CPU may use in a period, so that the admitted sum is never
-    exceeded.
+    cpu_shares: t.Optional[int]
+    cpu_limit: t.Optional[CpuLimit]
+
+
+def cpu_tuning(performance: Performance, time: str) -> CpuTuning:
+    """The share of processor time at this time.
+
+    While a reservation holds, each virtual CPU may use its slice in a period and no more, so that the sum of what was
+    promised is never exceeded.
     """
     shares, reservation = performance.get("cpu_shares"), performance.get("reservation")
     if not reservation or not reservation.get("from", time) <= time < reservation.get("to", FOREVER):
@@ -107,14 +122,14 @@ def cpu_tuning(performance: t.Mapping[str, t.Any], time: str) -> Entry:
     }
 
 
-def _paging(value: t.Any, digest: str) -> dict[str, t.Any] | None:
-    """The export from which the machine may page, as the module ``image_export`` returned it."""
+def _paging(value: object, digest: str) -> SizedExport | None:
+    """The export that the machine may page from, as the module ``image_export`` returned it."""
     if value is None:
         return None
     host, port, size = (
         value.get(key) if isinstance(value, t.Mapping) else None for key in ("host", "port", "virtual_size")
     )
-    numbers = [int(number) if str(number).isascii() and str(number).isdigit() else 0 for number in (port, size)]
+    numbers = [int(text) if text.isascii() and text.isdigit() else 0 for text in (str(port), str(size))]
     if (
         not isinstance(host, str)
         or not _HOST.fullmatch(host)
@@ -129,8 +144,8 @@ def _paging(value: t.Any, digest: str) -> dict[str, t.Any] | None:
     return {"host": host, "port": numbers[0], "export": digest, "virtual_size": numbers[1]}
 
 
-def _mtu(value: t.Any) -> int | None:
-    """What the machine's network carries; its guest is told."""
+def _mtu(value: object) -> int | None:
+    """The MTU of the machine's network, which its guest learns."""
     if value is None:
         return None
     text = str(value)
@@ -143,8 +158,8 @@ def _mtu(value: t.Any) -> int | None:
     return int(text)
 
 
-def _mtus(value: t.Any) -> dict[str, int]:
-    """What others of the machine's networks carry."""
+def _mtus(value: object) -> dict[str, int]:
+    """The MTUs of the machine's other networks."""
     if value is not None and not isinstance(value, t.Mapping):
         raise GridError(
             "invalid_mtu", f"{shorten(value)} is not a mapping of networks to MTUs", remedy="Give one, or leave it out"
@@ -153,15 +168,17 @@ def _mtus(value: t.Any) -> dict[str, int]:
     return {network: mtu for network, mtu in found.items() if mtu is not None}
 
 
-def cards(networks: t.Iterable[str] | None, mac: str, mtus: t.Mapping[str, int]) -> dict[str, hardware.Card]:
-    """A machine's cards beside its first.
-    :param mac: of the first.
-    :param mtus: of the networks that have one of their own."""
-    return {network: hardware.Card(card_mac(network, mac), mtus.get(network)) for network in networks or ()}
+def cards(networks: t.Iterable[str] | None, mac: str, mtus: t.Mapping[str, int]) -> dict[str, Card]:
+    """A machine's cards beside its first, by network.
+
+    :param mac: the first card's.
+    :param mtus: those that are known, by network.
+    """
+    return {network: Card(card_mac(network, mac), mtus.get(network)) for network in networks or ()}
 
 
-def _growing(spec: Entry) -> Entry:
-    """Fields of an order that say nothing are what a machine has without them."""
+def _growing(spec: Order) -> Growth:
+    """The fields of growth; one that the order leaves out is what a machine has without it."""
     most = spec.get("memory_max")
     return {
         "vcpus_max": spec.get("vcpus_max"),
@@ -173,9 +190,7 @@ def _growing(spec: Entry) -> Entry:
     }
 
 
-def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
-    image = _image(entry["image"])
-    order = {key: value for key, value in entry.items() if key in ORDER_OPTIONS}
+def _require_known(entry: t.Mapping[str, object]) -> None:
     unknown = sorted(str(key) for key in set(entry) - set(ORDER_OPTIONS) - set(EXTRA))
     if unknown:
         raise GridError(
@@ -183,24 +198,37 @@ def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
             f"unknown fields: {shorten(', '.join(unknown))}",
             remedy=f"A machine has {', '.join((*ORDER_OPTIONS, *EXTRA))}",
         )
-    spec = parse_order({**order, "image": image["name"]})
-    site = _matching("site", entry.get("site") or "site", _SITE, "Give 1 to 63 letters, digits and . _ -")
-    generation = entry.get("generation") or 0
+
+
+def _generation(value: object) -> int:
+    generation = value or 0
     if isinstance(generation, bool) or not str(generation).isascii() or not str(generation).isdigit():
         raise GridError(
             "invalid_generation", f"{shorten(generation)} is not a generation", remedy="Give a whole number from 0"
         )
+    return int(str(generation))
+
+
+def _site(value: object) -> str:
+    return _matching("site", value, _SITE, "Give 1 to 63 letters, digits and . _ -")
+
+
+def _whole(entry: t.Mapping[str, object], uuid: str) -> Wanted:
+    image = _image(entry["image"])
+    _require_known(entry)
+    spec = parse_order({**{key: value for key, value in entry.items() if key in ORDER_OPTIONS}, "image": image["name"]})
+    # image and site come to be others below
+    shared = t.cast(Ordered, {key: value for key, value in spec.items() if key not in ("image", "site")})
+    site, generation = _site(entry.get("site") or "site"), _generation(entry.get("generation"))
     mac, mtus = mac_address(spec["network"], site, uuid), _mtus(entry.get("mtus"))
     user, python, ordered = entry.get("user"), entry.get("python"), entry.get("ordered_site")
     return {
-        **spec,
+        **shared,
         "image": image,
         "uuid": uuid,
         "site": site,
-        "ordered_site": _matching("site", ordered, _SITE, "Give 1 to 63 letters, digits and . _ -")
-        if ordered
-        else None,
-        "generation": int(generation),
+        "ordered_site": _site(ordered) if ordered else None,
+        "generation": generation,
         "user": check_text("user", user) if user else None,
         "python": _matching("python", python, _PYTHON, "Give the absolute path of an interpreter") if python else None,
         **cpu_tuning(spec["performance"], now()),
@@ -212,16 +240,20 @@ def _whole(entry: t.Mapping[str, t.Any], uuid: str) -> Entry:
         "mtus": mtus,
         "exists": bool(entry.get("exists")),
         "pages": _paging(entry.get("paging"), image["digest"]),
+        "display_password": None,
     }
 
 
-def parse_entry(entry: t.Any) -> tuple[str | None, str | None, Entry | None]:
-    """An entry as (uuid, name, specification); the last is ``None`` where it only says which machine is meant.
+class Parsed(t.NamedTuple):
+    """A checked entry. ``wanted`` is ``None`` where the entry only says which machine is meant."""
 
-    The specification is the canonical order with ``image`` as ``{name, digest}``, ``uuid``, ``site``, ``generation``,
-    ``user``, ``python``, ``cpu_shares``, ``cpu_limit``, ``disk_io``, ``mac``, ``cards`` (those on its other networks),
-    ``mtu``, ``mtus``, ``exists`` and ``pages`` (the export from which it may page, or ``None``). Numbers may come as
-    text, as templates make them.
+    uuid: t.Optional[str]
+    name: t.Optional[str]
+    wanted: t.Optional[Wanted]
+
+
+def parse_entry(entry: object) -> Parsed:
+    """A checked entry. Numbers may come as text, as templates make them.
 
     :raises GridError: ``invalid_...``.
     """
@@ -236,7 +268,7 @@ def parse_entry(entry: t.Any) -> tuple[str | None, str | None, Entry | None]:
             raise GridError(
                 "invalid_order", "the machine has neither uuid nor name", remedy="Give at least one of them"
             )
-        return uuid, name, None
+        return Parsed(uuid, name, None)
     if uuid is None:
         raise GridError("invalid_uuid", "the machine has no uuid", remedy="Give the uuid as the order returned it")
-    return uuid, name, _whole(entry, uuid)
+    return Parsed(uuid, name, _whole(entry, uuid))

@@ -1,8 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The address that a machine is ordered with: by DHCP, perhaps a certain one, or set by cloud-init at its first start
-(pure)."""
+"""The address in an order (pure): given by DHCP, or static and set by cloud-init at the machine's first start.
+
+The addresses that machines are seen to have are in ``state/addresses``.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,12 @@ import re
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import Address
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import shorten
-
-Address = t.Dict[str, t.Any]
 
 METHODS = ("dhcp", "static")
 
-ADDRESS_OPTIONS: dict[str, t.Any] = {
+ADDRESS_OPTIONS: dict[str, object] = {
     "method": {"type": "str", "default": "dhcp", "choices": list(METHODS)},
     "ip": {"type": "str"},
     "gateway": {"type": "str"},
@@ -52,40 +53,52 @@ def _interface(value: str) -> ipaddress.IPv4Interface:
         )
 
 
-def parse_address(given: t.Mapping[str, t.Any] | None) -> Address | None:
+class GivenAddress(t.TypedDict, total=False):
+    """An order's ``address`` as :data:`ADDRESS_OPTIONS` types it; fields that are not given may be ``None``."""
+
+    method: str
+    ip: t.Optional[str]
+    gateway: t.Optional[str]
+    nameservers: t.Optional[t.List[str]]
+    search: t.Optional[t.List[str]]
+
+
+def parse_address(given: GivenAddress | None) -> Address | None:
     """An order's ``address`` in its canonical form; ``None`` where it asks for nothing but DHCP.
 
-    :param given: already of the right types, as ``ADDRESS_OPTIONS`` has them.
     :raises GridError: ``invalid_address``.
     """
     if not given:
         return None
-    static = given.get("method") == "static"
-    if not static:
-        odd = sorted(field for field in ("gateway", "nameservers", "search") if given.get(field))
+    ip = given.get("ip")
+    if given.get("method") != "static":
+        values: t.Mapping[str, object] = given
+        odd = [field for field in ("gateway", "nameservers", "search") if values.get(field)]
         if odd:
             _refuse(
-                f"{', '.join(odd)} can't be given with DHCP, whose server tells them",
+                f"{', '.join(odd)} can't be ordered with DHCP, whose server gives them",
                 "Leave them out, or order method: static",
             )
-        if not given.get("ip"):
-            return None
-        return {"method": "dhcp", "ip": str(_interface(given["ip"]).ip)}
-    if not given.get("ip") or "/" not in given["ip"]:
+        return {"method": "dhcp", "ip": str(_interface(ip).ip)} if ip else None
+    if not ip or "/" not in ip:
         _refuse("a static address needs ip with its prefix", "Give it as 192.0.2.7/24")
-    own = _interface(given["ip"])
+    return _static(given, _interface(ip))
+
+
+def _static(given: GivenAddress, own: ipaddress.IPv4Interface) -> Address:
     if own.network.prefixlen < 31 and own.ip in (own.network.network_address, own.network.broadcast_address):
         _refuse(f"{own} is the network itself, or its broadcast address", "Give an address between them")
     address: Address = {"method": "static", "ip": str(own)}
-    if given.get("gateway"):
-        address["gateway"] = _host(given["gateway"], "the gateway")
+    gateway, nameservers = given.get("gateway"), given.get("nameservers")
+    if gateway:
+        address["gateway"] = _host(gateway, "the gateway")
         if ipaddress.IPv4Address(address["gateway"]) not in own.network or address["gateway"] == str(own.ip):
             _refuse(
                 f"the gateway {address['gateway']} is not another address on {own.network}",
                 "Give a gateway on the machine's own network",
             )
-    if given.get("nameservers"):
-        address["nameservers"] = [_host(server, "each name server") for server in given["nameservers"]]
+    if nameservers:
+        address["nameservers"] = [_host(server, "each name server") for server in nameservers]
     for domain in given.get("search") or ():
         if not _DOMAIN.fullmatch(domain):
             _refuse(f"{shorten(domain)} is not a domain", "Give search domains as example.org")
@@ -93,14 +106,14 @@ def parse_address(given: t.Mapping[str, t.Any] | None) -> Address | None:
     return address
 
 
-def network_config(address: t.Mapping[str, t.Any] | None) -> dict[str, t.Any]:
-    """What cloud-init is told: the static address, or DHCP, on every network card without holding up the boot for one
-    that has no server.
+def network_config(address: Address | None) -> dict[str, object]:
+    """cloud-init's network configuration: the static address, or DHCP, on every network card. A card without a server
+    doesn't hold up the boot.
 
-    A machine has one card; matching it by kind needs no MAC address, which differs between a machine and a copy of it.
+    A machine has one card. It is matched by kind, because its MAC address differs between a machine and a copy of it.
     """
     if not address or address["method"] != "static":
-        way: dict[str, t.Any] = {"dhcp4": True}
+        way: dict[str, object] = {"dhcp4": True}
     else:
         way = {"dhcp4": False, "addresses": [address["ip"]]}
         if address.get("gateway"):
@@ -114,6 +127,6 @@ def network_config(address: t.Mapping[str, t.Any] | None) -> dict[str, t.Any]:
     }
 
 
-def in_seed(address: t.Mapping[str, t.Any] | None) -> t.Mapping[str, t.Any] | None:
-    """The part that a machine reads once, at its first start."""
+def in_seed(address: Address | None) -> Address | None:
+    """The address that a machine reads from its seed, once, at its first start; ``None`` for DHCP."""
     return address if address and address["method"] == "static" else None

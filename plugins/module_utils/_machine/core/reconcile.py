@@ -1,9 +1,9 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From what a machine is and what it should be to the steps between them (pure).
+"""Decides the steps from what a machine is to what it should be (pure).
 
-When a changed field takes effect is said in ``changes``.
+``changes`` says when a changed field takes effect, ``refusals`` what can't be done.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import (
+    MachineModel,
+    Metadata,
+    SizedExport,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import changes, copies, disk_base, refusals
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.actual import SAVED, Disk, Observed
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.changes import LIVE, NEXT_START, NOW, pending
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.ordered_address import in_seed
-
-Model = t.Dict[str, t.Any]
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.records import Change, Pending, Wanted
 
 POWER_STATES = ("present", "running", "paused", "stopped", "restarted", "rebooted", "reset", "hibernated", "absent")
 
 FIRST_BOOT_ONLY = ("packages", "users", "address")
-"""What cloud-init does once, at the machine's first start."""
+"""The fields that cloud-init applies once, at the machine's first start."""
 
 _FACTS = ("owner", "site", "network", "goal", "user", "python", "generation", "tags", "wishes")
 
@@ -33,14 +37,14 @@ class Step:
     """One effect: ``create_disk create_paging_disk write_seed define change metadata grow_disk grow_filesystem settle
     repoint stop start resume pause reboot reset hibernate wake compress_memory discard_memory remove``.
 
-    ``when`` is LIVE, NEXT_START or NOW for changes; ``field``, ``before`` and ``after`` are theirs as well, and
-    ``asks``: the guest does it.
+    A change has ``field``, its value ``before`` and ``after``, ``when`` (LIVE, NEXT_START or NOW), and ``asks``, which
+    says whether the guest must take part.
     """
 
     kind: str
     field: str = ""
-    before: t.Any = None
-    after: t.Any = None
+    before: object = None
+    after: object = None
     when: str = NOW
     asks: bool = False
 
@@ -53,13 +57,14 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """The steps, the state in which they end, what of the wish is not done and why, and what waits for the next start."""
+    """The steps, the state in which they end, what is not done and why, the changes that wait for the next start, and
+    the metadata afterwards."""
 
     steps: t.List[Step]
     state: str
     ignored: t.Dict[str, str] = dataclasses.field(default_factory=dict)
-    pending: t.Dict[str, t.List[t.Any]] = dataclasses.field(default_factory=dict)
-    metadata: t.Optional[Model] = None
+    pending: Pending = dataclasses.field(default_factory=dict)
+    metadata: t.Optional[Metadata] = None
 
     @property
     def actions(self) -> list[str]:
@@ -67,8 +72,8 @@ class Decision:
         return [str(step) for step in self.steps]
 
     @property
-    def changes(self) -> list[Model]:
-        """Each field that changes, with when it does."""
+    def changes(self) -> list[Change]:
+        """Each field that changes, and when; a password's value is left out."""
         kinds = ("change", "metadata", "grow_disk")
         return [
             {"field": step.field, "before": step.before, "after": step.after, "when": step.when}
@@ -123,7 +128,7 @@ def _power(state: str, now: str, memory: str | None = None, discard: bool = Fals
 
 
 def _end(state: str, now: str) -> str:
-    """The state in which a machine is afterwards. One that is off has no memory that could be kept."""
+    """The state in which a machine is afterwards. One that is off has no memory to keep."""
     off = now in ("absent", "stopped")
     wanted = _ENDS.get(state, state)
     if wanted is None or (wanted == "hibernated" and off):
@@ -136,28 +141,33 @@ def _not_kept(state: str, now: str) -> dict[str, str]:
     return {"state": "the machine is off: it has no memory that could be kept"} if asked else {}
 
 
-def _changes(wanted: Model, observed: Observed, awake: bool) -> list[Step]:
+def _changes(wanted: Wanted, observed: Observed, awake: bool) -> list[Step]:
     steps = []
     for rule in changes.RULES:
-        field, live = rule.field, observed.live
-        want, config = wanted.get(field), observed.config[field]
-        if not changes.ordered(field, wanted, live) or (field == "autostart" and observed.state == "hibernated"):
-            continue
-        when = changes.when(field, live, want, awake)
-        at_once = when == LIVE and live[field] != want
-        if field == "display_password" and at_once and live["display"] == "none":
-            at_once = False
-        if config != want or at_once:
-            running = LIVE if at_once else NEXT_START
-            # A value that only the running machine has is put right in both, so what is told as before is its own.
-            before = live[field] if at_once else config
-            asks = at_once and changes.asks(field, live, want)
-            steps.append(Step("change", field, before, want, NOW if live is None else running, asks))
+        if changes.ordered(rule.field, wanted) and not (rule.field == "autostart" and observed.state == "hibernated"):
+            steps += _change(rule.field, wanted, observed, awake)
     return steps
 
 
+def _change(field: str, wanted: Wanted, observed: Observed, awake: bool) -> list[Step]:
+    """The change of one field, if it differs."""
+    wants: t.Mapping[str, object] = wanted
+    configs: t.Mapping[str, object] = observed.defined[0]
+    want, config, live = wants.get(field), configs[field], observed.live
+    if live is None:
+        return [Step("change", field, config, want, NOW)] if config != want else []
+    lives: t.Mapping[str, object] = live
+    at_once = changes.when(field, live, want, awake) == LIVE and lives[field] != want
+    if field == "display_password" and live["display"] == "none":
+        at_once = False
+    if at_once:
+        # A value that only the running machine has is changed in both: before it was the running machine's.
+        return [Step("change", field, lives[field], want, LIVE, changes.asks(field, live, want))]
+    return [Step("change", field, config, want, NEXT_START)] if config != want else []
+
+
 def _awake(observed: Observed, state: str) -> bool:
-    """Whether the guest is there while its machine is changed, and afterwards."""
+    """Whether the guest runs while its machine is changed, and afterwards."""
     return (
         observed.state == "running"
         and state in ("present", "running")
@@ -166,7 +176,8 @@ def _awake(observed: Observed, state: str) -> bool:
 
 
 def _file_system(observed: Observed, steps: list[Step]) -> dict[str, str]:
-    """Adds the step that has the file system follow the disk, where somebody is there to do it; what is ignored."""
+    """Add the step in which the guest grows its file system with the disk, if its agent answers; returns what is
+    ignored."""
     if not any(step.kind == "grow_disk" and step.when == LIVE for step in steps):
         return {}
     if not observed.agent or observed.state != "running":
@@ -175,7 +186,7 @@ def _file_system(observed: Observed, steps: list[Step]) -> dict[str, str]:
     return {}
 
 
-def _disk_steps(wanted: Model, disk: Disk, when: str) -> list[Step]:
+def _disk_steps(wanted: Wanted, disk: Disk, when: str) -> list[Step]:
     size = wanted.get("disk")
     if size is None or size == disk.size:
         return []
@@ -191,56 +202,57 @@ def _disk_steps(wanted: Model, disk: Disk, when: str) -> list[Step]:
     return [Step("grow_disk", "disk", disk.size, size, when)]
 
 
-def _once(field: str, value: t.Any) -> t.Any:
-    """What of a field of :data:`FIRST_BOOT_ONLY` a machine reads once: an address that DHCP is to give isn't."""
-    return in_seed(value) if field == "address" else value
+def _first_boot(values: Metadata) -> dict[str, object]:
+    """What a machine reads once: the fields of :data:`FIRST_BOOT_ONLY`, without an address that DHCP gives."""
+    return {
+        "packages": values["packages"],
+        "users": values["users"],
+        "address": in_seed(values["address"]),
+    }
 
 
-def _metadata_steps(wanted: Model, observed: Observed, steps: list[Step]) -> tuple[Model, dict[str, str]]:
-    """Adds the seed's and the metadata's steps; returns the metadata to be and what is ignored."""
-    now = observed.metadata
+def _metadata_steps(wanted: Wanted, observed: Observed, steps: list[Step]) -> tuple[Metadata, dict[str, str]]:
+    """Add the seed's and the metadata's steps; returns the metadata to be and what is ignored."""
+    now = observed.defined[1]
     started = now["started"] or observed.state != "stopped"
     after = metadata.of_spec(wanted, now["started"])
     asleep = observed.state == "hibernated" and wanted.get("autostart") is not None
     after["autostart"] = bool(wanted["autostart"]) if asleep else now["autostart"]
     # Facts of the image, which an entry for a machine that exists need not repeat.
-    after.update({field: now[field] for field in ("user", "python") if wanted.get(field) is None})
+    if wanted.get("user") is None:
+        after["user"] = now["user"]
+    if wanted.get("python") is None:
+        after["python"] = now["python"]
+    before: t.Mapping[str, object] = now
+    values = t.cast("t.Dict[str, object]", after)
     ignored = {}
-    differing = [field for field in FIRST_BOOT_ONLY if _once(field, now[field]) != _once(field, after[field])]
+    once, wanted_once = _first_boot(now), _first_boot(after)
+    differing = [field for field in FIRST_BOOT_ONLY if once[field] != wanted_once[field]]
     if started:
         for field in differing:
             ignored[field] = "only applied at the first boot, which was"
-            after[field] = now[field]
+            values[field] = before[field]
     if not observed.seed or (differing and not started):
         steps.append(Step("write_seed"))
-    changed = [field for field in (*_FACTS, "autostart", "image", *FIRST_BOOT_ONLY) if now[field] != after[field]]
-    # The network's name comes with the change of the interface.
-    told = [field for field in changed if field != "network" or not any(step.field == "network" for step in steps)]
-    for field in told:
-        steps.append(Step("metadata", field, now[field], after[field], LIVE if observed.live is not None else NOW))
+    # The network's name changes with the interface.
+    apart = {"network"} if any(step.field == "network" for step in steps) else set()
+    for field in (*_FACTS, "autostart", "image", *FIRST_BOOT_ONLY):
+        if before[field] != values[field] and field not in apart:
+            when = LIVE if observed.live is not None else NOW
+            steps.append(Step("metadata", field, before[field], values[field], when))
     return after, ignored
 
 
 def _creation(
-    wanted: Model, observed: Observed, layer: Disk | None, layer_path: str, pages: Model | None
+    wanted: Wanted, observed: Observed, layer: Disk | None, layer_path: str, pages: SizedExport | None
 ) -> list[Step]:
+    """The steps to a machine that is not defined: with a new disk, or with one that is here already."""
     if observed.disk is None:
-        refusals.refuse_vanished(wanted)
-        if pages is not None:
-            layer = Disk(pages["virtual_size"])
-        if layer is not None and (wanted.get("disk") or layer.size) < layer.size:
-            raise GridError(
-                "disk_too_small",
-                f"the image {wanted['image']['name']} needs a disk of {layer.size} bytes, ordered are {wanted['disk']}",
-                remedy="Order a larger disk, or none to get the image's own size",
-                minimum=layer.size,
-                wanted=wanted["disk"],
-            )
-        return [Step("create_disk" if pages is None else "create_paging_disk"), Step("write_seed"), Step("define")]
+        return _new_disk(wanted, layer, pages)
     if observed.leftover:
         raise GridError(
             "disk_conflict",
-            "two disks of this machine are here without its domain, and nothing tells which is the newer",
+            "two disks of this machine are here without its domain, and it is unknown which is newer",
             remedy="Look at both in its directory in the depot, and move one away",
         )
     if disk_base.paged_layer(observed.disk.backing) == wanted["image"]["digest"]:
@@ -255,18 +267,33 @@ def _creation(
     return [Step("write_seed"), *_disk_steps(wanted, observed.disk, NOW), Step("define")]
 
 
-def _paging_steps(wanted: Model, observed: Observed, missing: str | None) -> list[Step]:
+def _new_disk(wanted: Wanted, layer: Disk | None, pages: SizedExport | None) -> list[Step]:
+    refusals.refuse_vanished(wanted)
+    if pages is not None:
+        layer = Disk(pages["virtual_size"])
+    if layer is not None and (wanted.get("disk") or layer.size) < layer.size:
+        raise GridError(
+            "disk_too_small",
+            f"the image {wanted['image']['name']} needs a disk of {layer.size} bytes, ordered are {wanted['disk']}",
+            remedy="Order a larger disk, or none to get the image's own size",
+            minimum=layer.size,
+            wanted=wanted["disk"],
+        )
+    return [Step("create_disk" if pages is None else "create_paging_disk"), Step("write_seed"), Step("define")]
+
+
+def _paging_steps(wanted: Wanted, observed: Observed, missing: str | None) -> list[Step]:
     config, live = (model.get("pages") if model else None for model in (observed.config, observed.live))
     moves = disk_base.decide(config, live, observed.leftover, wanted.get("pages"), missing is None)
     return [Step(move.kind, "chain", move.before, move.after) for move in moves]
 
 
 def decide_power(observed: Observed, state: str, discard: bool = False) -> Decision:
-    """What to do where only the machine is named: its power changes, or it goes.
+    """What to do where only the machine is named: change its power, or remove it.
 
     :raises GridError: ``machine_unknown``, ``stale_generation``.
     """
-    copies.refuse_moving((observed.metadata or {}).get("moving"), observed.incoming)
+    copies.refuse_moving(observed.moving, observed.incoming)
     if state == "absent":
         return Decision([Step("remove")] if observed.config is not None or observed.files else [], "absent")
     if observed.config is None:
@@ -286,7 +313,7 @@ def decide_power(observed: Observed, state: str, discard: bool = False) -> Decis
 def _require_disk(observed: Observed, steps: list[Step]) -> None:
     if not any(step.kind in ("start", "wake") for step in steps):
         return
-    refusals.require_layers(observed.metadata["image"], observed.missing)
+    refusals.require_layers(observed.defined[1]["image"], observed.missing)
     if observed.disk is None:
         raise GridError(
             "disk_missing",
@@ -296,7 +323,7 @@ def _require_disk(observed: Observed, steps: list[Step]) -> None:
 
 
 def decide(
-    wanted: Model,
+    wanted: Wanted,
     observed: Observed,
     state: str,
     *,
@@ -309,17 +336,17 @@ def decide(
 ) -> Decision:
     """What to do to have the machine as ``wanted`` and in power state ``state``.
 
-    :param wanted: as :func:`entry.parse_entry` returns it; ``cpu_shares`` a number, ``display_password`` text or
-        ``None``.
-    :param layer: the image's topmost layer on this host, ``None`` where it isn't there.
-    :param missing: the digest of a layer of the image that isn't there.
-    :param grow_filesystem: the guest is to have its root file system follow a disk that grows.
-    :param layer_may_come: a missing layer is no error; so in check mode, where the step that would have brought it
-        didn't.
+    :param wanted: with ``cpu_shares`` as a number where the machine is defined.
+    :param layer: the image's topmost layer on this host, ``None`` where it isn't here.
+    :param layer_path: the path of that layer's file.
+    :param missing: the digest of a layer of the image that isn't here.
+    :param layer_may_come: whether a missing layer is no error: in check mode the step that brings it did nothing.
+    :param discard: whether the memory of a hibernated machine may be lost.
+    :param grow_filesystem: whether the guest grows its root file system with its disk.
     :raises GridError: ``machine_vanished``, ``image_missing``, ``disk_too_small``, ``disk_conflict``, ``disk_missing``,
         ``cannot_shrink``, ``cannot_change``, ``stale_generation``.
     """
-    copies.refuse_moving((observed.metadata or {}).get("moving"), observed.incoming)
+    copies.refuse_moving(observed.moving, observed.incoming)
     if state == "absent":
         return decide_power(observed, state, discard)
     if observed.config is None:
@@ -329,21 +356,30 @@ def decide(
         steps = [*_creation(wanted, observed, layer, layer_path, pages), *_power(state, "absent")]
         end = _end(state, "absent")
         return Decision(steps, end, _not_kept(state, "absent"), {}, metadata.of_spec(wanted, False))
-    refusals.refuse_fixed(wanted, observed.metadata)
+    refusals.refuse_fixed(wanted, observed.defined[1])
     steps = _changes(wanted, observed, _awake(observed, state))
-    told: dict[str, str] = {}
+    not_grown: dict[str, str] = {}
     if observed.disk is not None:
         refusals.refuse_hibernated(wanted, observed)
         steps += _disk_steps(wanted, observed.disk, LIVE if observed.live is not None else NOW)
-        told = _file_system(observed, steps) if grow_filesystem else {}
+        not_grown = _file_system(observed, steps) if grow_filesystem else {}
     steps += _paging_steps(wanted, observed, missing)
     after, ignored = _metadata_steps(wanted, observed, steps)
     power = _power(state, observed.state, observed.memory, discard)
     _require_disk(observed, power)
-    waiting: dict[str, list[t.Any]] = {}
+    waiting: Pending = {}
     if _end(state, observed.state) not in ("stopped", "hibernated") and state != "restarted":
-        config = {**observed.config, **{step.field: step.after for step in steps if step.kind == "change"}}
-        done = {step.field: step.after for step in steps if step.kind == "change" and step.when == LIVE}
-        waiting = pending(config, {**observed.live, **done} if observed.live is not None else None)
-    ignored.update({**told, **_not_kept(state, observed.state)})
+        changed = [step for step in steps if step.kind == "change"]
+        live = (
+            _changed(observed.live, [step for step in changed if step.when == LIVE])
+            if observed.live is not None
+            else None
+        )
+        waiting = pending(_changed(observed.defined[0], changed), live)
+    ignored.update({**not_grown, **_not_kept(state, observed.state)})
     return Decision([*steps, *power], _end(state, observed.state), ignored, waiting, after)
+
+
+def _changed(model: MachineModel, steps: t.Iterable[Step]) -> MachineModel:
+    """A model after these changes."""
+    return t.cast(MachineModel, {**model, **{step.field: step.after for step in steps}})

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a machine should be: an order as a user writes it, checked and brought into one canonical form (pure)."""
+"""An order as a user writes it, checked and brought into its canonical form, :class:`records.Order` (pure)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,32 @@ import re
 import typing as t
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import Spec as Options
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import (
+    DiskLimits,
+    Growth,
+    Performance,
+    Reservation,
+    User,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.ordered_address import (
     ADDRESS_OPTIONS,
     parse_address,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.records import Order
 from ansible_collections.virtuoso.grid.plugins.module_utils._names import FORMS, shorten
-from ansible_collections.virtuoso.grid.plugins.module_utils._times import parse_duration, parse_time
+from ansible_collections.virtuoso.grid.plugins.module_utils._times import parse_microseconds, parse_time
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size, parse_size
 
-Spec = t.Dict[str, t.Any]
+Spec = Order
+"""The name of :class:`records.Order` in other rooms."""
+
+Given = t.Mapping[str, t.Any]
+"""Options as the argument specification has typed them. ``Any``, because each field has a type of its own."""
 
 MIB = 2**20
-# What can be added to a running machine comes in such blocks.
+# Memory is added to a running machine in such blocks.
 BLOCK = 2 * MIB
 MEMORY_RANGE = (16 * MIB, 16 * 2**40)
 DISK_RANGE = (MIB, 64 * 2**40)
@@ -41,19 +54,19 @@ BOOTS = ("disk", "network")
 DESCRIPTION_LENGTH = 500
 
 WHERE = ("site", "architecture", "features", "affinity", "anti_affinity")
-"""The fields of an order that only placement looks at."""
+"""The fields of an order that only placement uses."""
 
 GROWTH = ("vcpus_max", "memory_max", "extra_networks", "boot", "autostart", "description")
 """Fields that an order has only where it says something of them."""
 
-USER_OPTIONS: Spec = {
+USER_OPTIONS: Options = {
     "name": {"type": "str", "required": True},
     "ssh_authorized_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
     "sudo": {"type": "bool", "default": True},
     "shell": {"type": "path", "default": "/bin/bash"},
 }
 
-RESERVATION_OPTIONS: Spec = {
+RESERVATION_OPTIONS: Options = {
     "period": {"type": "raw", "required": True},
     "slice": {"type": "raw", "required": True},
     "memory": {"type": "str"},
@@ -61,20 +74,20 @@ RESERVATION_OPTIONS: Spec = {
     "to": {"type": "raw"},
 }
 
-DISK_IO_OPTIONS: Spec = {
+DISK_IO_OPTIONS: Options = {
     "read_bytes": {"type": "str"},
     "write_bytes": {"type": "str"},
     "read_iops": {"type": "int"},
     "write_iops": {"type": "int"},
 }
 
-PERFORMANCE_OPTIONS: Spec = {
+PERFORMANCE_OPTIONS: Options = {
     "cpu_shares": {"type": "int"},
     "disk_io": {"type": "dict", "options": DISK_IO_OPTIONS},
     "reservation": {"type": "dict", "options": RESERVATION_OPTIONS},
 }
 
-ORDER_OPTIONS: Spec = {
+ORDER_OPTIONS: Options = {
     "name": {"type": "str", "required": True},
     "owner": {"type": "str", "required": True},
     "image": {"type": "str", "required": True},
@@ -136,7 +149,7 @@ _PATTERNS: dict[str, tuple[str, str]] = {
 _COMPILED = {what: re.compile(pattern, re.ASCII) for what, (pattern, dummy) in _PATTERNS.items()}
 
 
-def check_text(what: str, value: t.Any) -> str:
+def check_text(what: str, value: object) -> str:
     """``value`` if it has the form of a ``name``, ``owner``, ``image``, ``network``, ``tag``, ``package``, ``user`` or
     ``SSH key``.
 
@@ -156,14 +169,12 @@ def _check_range(what: str, value: int, allowed: tuple[int, int]) -> int:
     return value
 
 
-def parse_order(entry: t.Any, defaults: t.Mapping[str, t.Any] | None = None) -> Spec:
-    """The canonical specification of one ordered machine. Fields about where it may be are only in it where they say
-    something.
+def parse_order(entry: object, defaults: t.Mapping[str, object] | None = None) -> Order:
+    """The canonical form of one ordered machine. Fields about where it may be are only in it where they say something.
 
     :param entry: one item of ``virtuoso_machines``.
     :param defaults: values for fields that the entry leaves out, for example ``owner``.
-    :returns: the fields of ``ORDER_OPTIONS``; ``memory`` and ``disk`` in bytes (``disk`` is ``None`` for the image's
-        own size), lists of names sorted and without doubles, so that equal wishes are equal values.
+    :returns: the order; lists of names are sorted and without duplicates, so that equal orders are equal values.
     :raises GridError: ``invalid_order`` for wrong fields or types; ``invalid_name``, ``invalid_size``... for wrong
         values.
     """
@@ -174,7 +185,7 @@ def parse_order(entry: t.Any, defaults: t.Mapping[str, t.Any] | None = None) -> 
             remedy="Give each machine as a mapping with at least name and image",
         )
     given = {**(defaults or {}), **{key: value for key, value in entry.items() if value is not None}}
-    # The name is checked first: every later error tells it.
+    # The name is checked first, because every later error contains it.
     about = f"machine {shorten(given.get('name', '(without name)'))}"
     try:
         if "name" in given:
@@ -188,23 +199,26 @@ def parse_order(entry: t.Any, defaults: t.Mapping[str, t.Any] | None = None) -> 
             )
         return _canonical(checked.validated_parameters)
     except GridError as exc:
-        raise exc.on(object=about, tried="read the order")
+        exc.on(object=about, tried="read the order")
+        raise
 
 
-def parse_reservation(given: t.Mapping[str, t.Any]) -> Spec:
-    """A reservation in its canonical form: ``period`` and ``slice`` in microseconds, ``memory`` in bytes, ``from`` and
-    ``to`` as the store writes times; what isn't given is left out.
+def parse_reservation(given: Given) -> Reservation:
+    """A reservation in its canonical form. A field that isn't given is left out.
 
     :raises GridError: ``invalid_duration``, ``invalid_size``, ``invalid_time``, ``invalid_reservation``.
     """
-    period = parse_duration(given["period"], "period", minimum=PERIOD_RANGE[0], maximum=PERIOD_RANGE[1])
-    reservation: Spec = {
+    period = parse_microseconds(given["period"], "period", minimum=PERIOD_RANGE[0], maximum=PERIOD_RANGE[1])
+    reservation: Reservation = {
         "period": period,
-        "slice": parse_duration(given["slice"], "slice", minimum=SLICE_LEAST, maximum=period),
+        "slice": parse_microseconds(given["slice"], "slice", minimum=SLICE_LEAST, maximum=period),
     }
     if given.get("memory") is not None:
         reservation["memory"] = -(-parse_size(given["memory"], "memory of the reservation") // MIB) * MIB
-    reservation.update({key: parse_time(given[key], key) for key in ("from", "to") if given.get(key) is not None})
+    if given.get("from") is not None:
+        reservation["from"] = parse_time(given["from"], "from")
+    if given.get("to") is not None:
+        reservation["to"] = parse_time(given["to"], "to")
     if "from" in reservation and "to" in reservation and reservation["from"] >= reservation["to"]:
         raise GridError(
             "invalid_reservation",
@@ -214,12 +228,12 @@ def parse_reservation(given: t.Mapping[str, t.Any]) -> Spec:
     return reservation
 
 
-def parse_disk_io(given: t.Mapping[str, t.Any]) -> Spec:
-    """What a machine may read and write at most in a second, what isn't limited left out (pure).
+def parse_disk_io(given: Given) -> DiskLimits:
+    """The limits of a disk in their canonical form. A field that isn't given is left out.
 
     :raises GridError: ``invalid_size``, ``invalid_disk_io``.
     """
-    limits: Spec = {}
+    limits: dict[str, int] = {}
     for field in DISK_IO_OPTIONS:
         if given.get(field) is None:
             continue
@@ -232,17 +246,17 @@ def parse_disk_io(given: t.Mapping[str, t.Any]) -> Spec:
             )
         else:
             limits[field] = _check_range("disk_io", given[field], DISK_IO_RANGES["iops"])
-    return limits
+    return t.cast(DiskLimits, limits)
 
 
-def _performance(given: Spec, memory: int) -> Spec:
-    performance = {key: value for key, value in given.items() if value is not None}
-    if "cpu_shares" in performance:
-        _check_range("cpu_shares", performance["cpu_shares"], SHARES_RANGE)
-    if "disk_io" in performance:
-        performance["disk_io"] = parse_disk_io(performance["disk_io"])
-    if "reservation" in performance:
-        reservation = performance["reservation"] = parse_reservation(performance["reservation"])
+def _performance(given: Given, memory: int) -> Performance:
+    performance: Performance = {}
+    if given.get("cpu_shares") is not None:
+        performance["cpu_shares"] = _check_range("cpu_shares", given["cpu_shares"], SHARES_RANGE)
+    if given.get("disk_io") is not None:
+        performance["disk_io"] = parse_disk_io(given["disk_io"])
+    if given.get("reservation") is not None:
+        reservation = performance["reservation"] = parse_reservation(given["reservation"])
         if reservation.get("memory", 0) > memory:
             raise GridError(
                 "invalid_reservation",
@@ -252,19 +266,34 @@ def _performance(given: Spec, memory: int) -> Spec:
     return performance
 
 
-def _where(spec: Spec) -> Spec:
+class _Where(t.TypedDict, total=False):
+    site: str
+    architecture: str
+    features: t.List[str]
+    affinity: t.List[str]
+    anti_affinity: t.List[str]
+
+
+def _names(form: str, names: t.Iterable[object]) -> list[str]:
+    return sorted({check_text(form, each) for each in names})
+
+
+def _where(spec: Given) -> _Where:
     """The fields about where a machine may be, those that say something."""
-    lists = {"features": "feature", "affinity": "affinity", "anti_affinity": "affinity"}
-    found = {field: check_text(field, spec[field]) for field in ("site", "architecture") if spec.get(field)}
-    found.update(
-        {
-            field: sorted({check_text(form, each) for each in spec[field]})
-            for field, form in lists.items()
-            if spec.get(field)
-        }
-    )
-    both = sorted(set(found.get("affinity", ())) & set(found.get("anti_affinity", ())))
-    if both or spec["name"] in found.get("affinity", ()) or spec["name"] in found.get("anti_affinity", ()):
+    found: _Where = {}
+    if spec.get("site"):
+        found["site"] = check_text("site", spec["site"])
+    if spec.get("architecture"):
+        found["architecture"] = check_text("architecture", spec["architecture"])
+    if spec.get("features"):
+        found["features"] = _names("feature", spec["features"])
+    if spec.get("affinity"):
+        found["affinity"] = _names("affinity", spec["affinity"])
+    if spec.get("anti_affinity"):
+        found["anti_affinity"] = _names("affinity", spec["anti_affinity"])
+    near, apart = found.get("affinity", []), found.get("anti_affinity", [])
+    both = sorted(set(near) & set(apart))
+    if both or spec["name"] in near or spec["name"] in apart:
         raise GridError(
             "impossible_affinity",
             f"{', '.join(both) or spec['name']} can't be both with and apart from it"
@@ -285,9 +314,9 @@ def _bound(what: str, most: int, least: int, shown: str) -> int:
     return most
 
 
-def _growth(spec: Spec, memory: int) -> Spec:
+def _growth(spec: Given, memory: int) -> Growth:
     """The fields of :data:`GROWTH` that say something."""
-    found: Spec = {}
+    found: Growth = {}
     if spec.get("vcpus_max") is not None:
         found["vcpus_max"] = _bound(
             "vcpus_max",
@@ -298,7 +327,7 @@ def _growth(spec: Spec, memory: int) -> Spec:
     if spec.get("memory_max") is not None:
         size = parse_size(spec["memory_max"], "memory_max", minimum=MEMORY_RANGE[0], maximum=MEMORY_RANGE[1])
         found["memory_max"] = _bound("memory_max", -(-size // BLOCK) * BLOCK, memory, format_size(memory))
-    others = {check_text("network", network) for network in spec.get("extra_networks") or ()}
+    others = _names("network", spec.get("extra_networks") or ())
     if spec["network"] in others:
         raise GridError(
             "invalid_network",
@@ -306,24 +335,43 @@ def _growth(spec: Spec, memory: int) -> Spec:
             remedy="Each network has one card of the machine: name others",
         )
     if others:
-        found["extra_networks"] = sorted(others)
+        found["extra_networks"] = others
     if spec.get("boot"):
         found["boot"] = list(dict.fromkeys(spec["boot"]))
     if spec.get("autostart") is not None:
         found["autostart"] = spec["autostart"]
     if spec.get("description"):
-        text = spec["description"].strip()
-        if len(text) > DESCRIPTION_LENGTH or not all(char.isprintable() or char == "\n" for char in text):
-            raise GridError(
-                "invalid_description",
-                "the description is too long, or has characters that can't be shown",
-                remedy=f"Give at most {DESCRIPTION_LENGTH} printable characters",
-            )
-        found["description"] = text
+        found["description"] = _description(spec["description"].strip())
     return found
 
 
-def _canonical(spec: Spec) -> Spec:
+def _description(text: str) -> str:
+    if len(text) > DESCRIPTION_LENGTH or not all(char.isprintable() or char == "\n" for char in text):
+        raise GridError(
+            "invalid_description",
+            "the description is too long, or has characters that can't be shown",
+            remedy=f"Give at most {DESCRIPTION_LENGTH} printable characters",
+        )
+    return text
+
+
+def _users(given: t.Iterable[Given]) -> list[User]:
+    users: list[User] = [
+        {
+            "name": check_text("user", user["name"]),
+            "ssh_authorized_keys": [check_text("SSH key", key.strip()) for key in user["ssh_authorized_keys"]],
+            "sudo": user["sudo"],
+            "shell": user["shell"],
+        }
+        for user in given
+    ]
+    names = [user["name"] for user in users]
+    if len(set(names)) != len(names):
+        raise GridError("invalid_user", "a user is listed twice", remedy="Give each user once")
+    return users
+
+
+def _canonical(spec: Given) -> Order:
     for what in ("owner", "image", "network"):
         check_text(what, spec[what])
     _check_range("vcpus", spec["vcpus"], VCPUS_RANGE)
@@ -333,38 +381,36 @@ def _canonical(spec: Spec) -> Spec:
         if spec.get("disk") is None
         else parse_size(spec["disk"], "disk", minimum=DISK_RANGE[0], maximum=DISK_RANGE[1])
     )
-    users = [
-        {
-            "name": check_text("user", user["name"]),
-            "ssh_authorized_keys": [check_text("SSH key", key.strip()) for key in user["ssh_authorized_keys"]],
-            "sudo": user["sudo"],
-            "shell": user["shell"],
-        }
-        for user in spec["users"]
-    ]
-    names = [user["name"] for user in users]
-    if len(set(names)) != len(names):
-        raise GridError("invalid_user", "a user is listed twice", remedy="Give each user once")
-    # libvirt and QEMU count guest memory in whole MiB on x86; rounding here keeps what is ordered and what runs equal
+    users = _users(spec["users"])
+    # libvirt and QEMU count guest memory in whole MiB on x86; rounding here keeps order and machine equal
     step = MIB if spec.get("memory_max") is None else BLOCK
     memory = -(-memory // step) * step
     address = parse_address(spec.get("address"))
-    return {
-        **{field: value for field, value in spec.items() if field not in (*WHERE, *GROWTH, "address")},
+    order: Order = {
+        "name": spec["name"],
+        "owner": spec["owner"],
+        "image": spec["image"],
+        "vcpus": spec["vcpus"],
+        "network": spec["network"],
+        "display": spec["display"],
+        "goal": spec["goal"],
+        "start": spec["start"],
         **_where(spec),
         **_growth(spec, memory),
-        **({} if address is None else {"address": address}),
         "memory": memory,
         "disk": None if disk is None else -(-disk // MIB) * MIB,
-        "packages": sorted({check_text("package", package) for package in spec["packages"]}),
+        "packages": _names("package", spec["packages"]),
         "users": users,
         "performance": _performance(spec["performance"] or {}, memory),
-        "tags": sorted({check_text("tag", tag) for tag in spec["tags"]}),
+        "tags": _names("tag", spec["tags"]),
     }
+    if address is not None:
+        order["address"] = address
+    return order
 
 
 def split_image(image: str) -> tuple[str | None, str | None, str | None]:
-    """An image as ordered, taken apart: (name, version, digest); what it doesn't say is ``None``."""
+    """The parts of an image as ordered: (name, version, digest); ``None`` for a part that it doesn't have."""
     if image.startswith("sha256:"):
         return None, None, image
     name, dummy, version = image.partition("@")

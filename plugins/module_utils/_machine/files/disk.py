@@ -1,7 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A machine's files on a provider: the overlay that is its disk, the seed; atomic, resumable, one writer at a time."""
+"""A machine's files on a provider: its disk, which is an overlay, and its seed.
+
+They are written atomically, by one run at a time.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.referen
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.actual import Disk
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.disk_base import backing_words
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.records import Space
 
-# Everybody may pass, so that QEMU reaches its files; nobody but root may list.
+# Everybody may pass, so that QEMU reaches its files; only root may list.
 _DIRECTORY_MODE = 0o711
 _FILE_MODE = 0o600
 # qcow2 header, version 2 and later: https://gitlab.com/qemu-project/qemu/-/blob/master/docs/interop/qcow2.txt
@@ -35,15 +39,14 @@ _HEAD_SIZE = 2**16
 
 
 class Chain(t.NamedTuple):
-    """Files of layers that lie on each other, the topmost first, and the digest of the one that should follow and isn't
-    here."""
+    """The files of a chain of layers, the topmost first, and the digest of the first layer that isn't here."""
 
     paths: list[str]
     missing: str | None
 
 
 class Depot:
-    """The paths of a depot that machines use; see the contract of the depot in ``docs/machines.md``."""
+    """The paths of a depot that machines use; ``docs/machines.md`` describes the depot."""
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
@@ -55,9 +58,9 @@ class Depot:
         return os.path.join(self.path, "images", "layers", layer_file(digest))
 
     def chain(self, digest: str | None) -> Chain:
-        """The layer with this digest and those below it; nothing where there is none.
+        """The layer with this digest and those below it; an empty chain without a digest.
 
-        :raises GridError: ``disk_invalid`` for a layer that is no qcow2 file or lies on something that is no layer.
+        :raises GridError: ``disk_invalid`` for a layer that is no qcow2 file or isn't on a layer.
         """
         paths: list[str] = []
         while digest is not None:
@@ -70,7 +73,7 @@ class Depot:
             if len(paths) > MAX_LAYERS or (digest is None and file.backing is not None):
                 raise GridError(
                     "disk_invalid",
-                    f"{path} does not lie on a layer",
+                    f"{path} is not an overlay on a layer",
                     remedy="Remove the image and get it again: virtuoso.grid.image_transfer",
                 )
         return Chain(paths, None)
@@ -84,12 +87,15 @@ class Depot:
         return os.path.join(self.machines, uuid, "disk.qcow2")
 
     def paging_disks(self, uuid: str) -> list[str]:
-        """Names that the disk of a machine has while it pages from an export; the first is that of a new one."""
+        """The paths that a machine's disk may have while it pages from an export; the first is that of a new one."""
         return [os.path.join(self.machines, uuid, f"disk.{word}.qcow2") for word in ("paging", "paging2")]
 
     def found_disk(self, uuid: str, configured: str | None) -> str:
-        """The disk of a machine: what its domain names, but where that was just being renamed; without a domain what is
-        there."""
+        """The disk of a machine: the file that its domain names, or, where a run was killed while it renamed that or
+        there is no domain, the file that exists.
+
+        :param configured: the path in the domain, ``None`` without a domain.
+        """
         if configured is not None and configured not in self.paging_disks(uuid):
             return configured
         for path in (*([configured] if configured else []), self.disk(uuid), *self.paging_disks(uuid)):
@@ -98,15 +104,15 @@ class Depot:
         return configured or self.disk(uuid)
 
     def incoming(self, uuid: str) -> str:
-        """What tells that the machine's files are on their way here, and nobody's yet."""
+        """The note that the machine's files are arriving here and don't count yet."""
         return os.path.join(self.machines, uuid, "incoming.json")
 
     def seed(self, uuid: str) -> str:
         """The NoCloud seed of a machine."""
         return os.path.join(self.machines, uuid, "seed.iso")
 
-    def space(self) -> dict[str, int]:
-        """Bytes of the depot's file system, free ones, and the sum of what the machines' disks may grow to."""
+    def space(self) -> Space:
+        """The space of the depot's file system."""
         system = os.statvfs(self.path)
         allocated = 0
         for path in glob.glob(os.path.join(glob.escape(self.machines), "*", "disk*.qcow2")):
@@ -120,7 +126,7 @@ class Depot:
         }
 
     def require(self) -> None:
-        """:raises GridError: ``depot_missing``."""
+        """Refuse to work without the depot. :raises GridError: ``depot_missing``."""
         if not os.path.isdir(self.path):
             raise GridError(
                 "depot_missing",
@@ -129,7 +135,7 @@ class Depot:
             )
 
     def prepare(self) -> None:
-        """Make what is missing below the depot."""
+        """Make the directories that are missing in the depot."""
         for directory in (self.machines, self.staging):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(directory, _DIRECTORY_MODE)
@@ -137,7 +143,7 @@ class Depot:
 
 
 def read_qcow2(path: str) -> Disk | None:
-    """What a qcow2 file says of itself, read without a process; ``None`` where there is no file.
+    """The header of a qcow2 file, read without a program; ``None`` where there is no file.
 
     :raises GridError: ``disk_invalid`` for a file of another format.
     """
@@ -155,8 +161,16 @@ def read_qcow2(path: str) -> Disk | None:
     return Disk(found.virtual_size, found.backing_file)
 
 
+def require_qcow2(path: str) -> Disk:
+    """The same for a file that must be there. :raises OSError: where it isn't."""
+    file = read_qcow2(path)
+    if file is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    return file
+
+
 def layer_of(disk: Disk | None) -> str | None:
-    """The digest of the layer that a disk is an overlay on, ``None`` where that is something else."""
+    """The digest of the layer that a disk is an overlay on, ``None`` where it is on something else."""
     return layer_digest(os.path.basename(disk.backing)) if disk is not None and disk.backing else None
 
 
@@ -169,7 +183,7 @@ def _sync(path: str) -> None:
 
 
 def write_whole(path: str, data: bytes) -> None:
-    """Write a file and have it on the medium before this returns. Not atomic by itself: for files in staging."""
+    """Write a file and sync it to the medium. Not atomic by itself: for files in staging."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, _FILE_MODE)
     with open(descriptor, "wb") as file:
         os.fchmod(descriptor, _FILE_MODE)
@@ -179,8 +193,7 @@ def write_whole(path: str, data: bytes) -> None:
 
 
 class Overlays:
-    """Makes overlays. Those on one layer and of one size are equal byte for byte, so qemu-img runs once for all of
-    them."""
+    """Makes overlays. Overlays on one layer and of one size are equal byte for byte, so qemu-img runs once for them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -188,7 +201,7 @@ class Overlays:
 
     def write(self, path: str, layer: str, size: int) -> None:
         """Make an overlay of ``size`` bytes on the qcow2 file ``layer``, or on an export (``nbd://``), which isn't
-        looked at."""
+        opened."""
         with self._lock:
             data = self._made.get((layer, size))
             if data is None:
@@ -214,7 +227,8 @@ class Overlays:
 
 @contextlib.contextmanager
 def _staged(depot: Depot, uuid: str) -> t.Iterator[str]:
-    """An empty directory for the machine's files to be; whoever was here before was killed, for the machine is locked."""
+    """An empty directory to make the machine's files in. What is in it was left by a run that was killed, because the
+    machine is locked."""
     directory = os.path.join(depot.staging, uuid)
     shutil.rmtree(directory, ignore_errors=True)
     os.mkdir(directory, _DIRECTORY_MODE)
@@ -226,7 +240,7 @@ def _staged(depot: Depot, uuid: str) -> t.Iterator[str]:
 
 
 def create(depot: Depot, uuid: str, make_disk: t.Callable[[str], None], seed: bytes, name: str = "disk.qcow2") -> None:
-    """The machine's directory with its disk and seed: both are there under their names afterwards, or neither."""
+    """Make the machine's directory with its disk and seed: both have their names afterwards, or neither."""
 
     def fill(staging: str) -> None:
         make_disk(os.path.join(staging, name))
@@ -236,20 +250,20 @@ def create(depot: Depot, uuid: str, make_disk: t.Callable[[str], None], seed: by
 
 
 def make(depot: Depot, uuid: str, fill: t.Callable[[str], None]) -> None:
-    """The machine's directory with all that ``fill`` puts into the one that it is given, or nothing."""
+    """Make the machine's directory atomically: ``fill`` writes its files into the directory that it is given."""
     depot.prepare()
     with _staged(depot, uuid) as staging:
         fill(staging)
         _sync(staging)
         target = depot.machine(uuid)
-        # Without a disk it can hold nothing that anybody would miss.
+        # Without a disk it has nothing that could be lost.
         shutil.rmtree(target, ignore_errors=True)
         os.rename(staging, target)
     _sync(depot.machines)
 
 
 def replace_seed(depot: Depot, uuid: str, seed: bytes) -> None:
-    """Another seed under the same name, atomically."""
+    """Replace the seed, atomically."""
     depot.prepare()
     with _staged(depot, uuid) as staging:
         path = os.path.join(staging, "seed.iso")
@@ -259,7 +273,7 @@ def replace_seed(depot: Depot, uuid: str, seed: bytes) -> None:
 
 
 def replace_disk(depot: Depot, uuid: str, path: str, make_disk: t.Callable[[str], None]) -> None:
-    """Another disk under the same name, atomically. Nobody may have the old one open."""
+    """Replace the disk, atomically. Nobody may have the old one open."""
     depot.prepare()
     with _staged(depot, uuid) as staging:
         new = os.path.join(staging, "disk.qcow2")
@@ -286,7 +300,7 @@ def grow_file(path: str, size: int) -> None:
 
 
 def rebase(path: str, backing: str) -> None:
-    """Put the disk of a machine that doesn't run on another file or export with the same content."""
+    """Change the disk of a machine that doesn't run to be an overlay on another file or export of the same content."""
     words = backing_words(backing)
     command(
         ["qemu-img", "rebase", "-q", "-f", "qcow2", *(words if "-u" in words else ["-u", *words]), path],
@@ -297,15 +311,15 @@ def rebase(path: str, backing: str) -> None:
 
 
 def rename(path: str, target: str) -> None:
-    """Give a disk another name in its directory."""
+    """Rename a disk in its directory."""
     os.rename(path, target)
     _sync(os.path.dirname(target))
 
 
 class Locks:
-    """One writer per machine, over processes: byte range locks on one file, which end with the process that holds them.
+    """One writer per machine, over processes: byte range locks on one file, which end with their process.
 
-    Within a process, the caller sees to it that a machine is handled by one thread.
+    Within a process, the caller makes sure that one thread works on a machine.
     """
 
     def __init__(self, depot: Depot) -> None:
@@ -313,12 +327,12 @@ class Locks:
         self._file = open(os.path.join(depot.machines, ".lock"), "ab")  # pylint: disable=consider-using-with
 
     def close(self) -> None:
-        """Give up all of them."""
+        """Release all locks."""
         self._file.close()
 
     @contextlib.contextmanager
     def of(self, uuid: str, timeout: float) -> t.Iterator[None]:
-        """Hold the machine for a while.
+        """Hold the machine's lock while the body runs.
 
         :raises GridError: ``machine_busy`` after ``timeout`` seconds.
         """

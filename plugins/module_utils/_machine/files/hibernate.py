@@ -1,12 +1,12 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A machine's memory and the state of its devices as a file of the machine, and back.
+"""Hibernation: a machine's memory and the state of its devices are written to a file of the machine, and restored.
 
-libvirt saves (``memory.save``), which ends the machine's run; then the file is compressed, verified, and gets its name
-(``memory.zst``). Whoever is killed in between leaves one of both, and each is enough to resume from; :func:`settle`
-finishes what another left. Not libvirt's managed save: that can't be compressed with zstd by all releases, and doesn't
-move with the machine's files.
+libvirt saves (``memory.save``), which ends the machine's run. Then the file is compressed, verified, and renamed to
+``memory.zst``. A run that is killed in between leaves one of the two; either is enough to resume from, and
+:func:`settle` finishes the work. libvirt's managed save is not used: not all releases can compress it with zstd, and it
+doesn't move with the machine's files.
 """
 
 from __future__ import annotations
@@ -14,30 +14,29 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import threading
 import time
 import typing as t
+import xml.etree.ElementTree as ET
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._command import BOUND_TO_US, bound_command, missing_remedy
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import check_space, flush
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata, monitor
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata, monitor, portable
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Connect, Domain
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import memory
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.records import DiskIdentity
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.disk import Depot, write_whole
 from ansible_collections.virtuoso.grid.plugins.module_utils._times import now
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import (
-    BOUND_TO_US,
-    check_space,
-    flush,
-    missing_remedy,
-    tool,
-)
 
 Head = memory.Head
-Edit = t.Callable[[t.Any], None]
+Edit = t.Callable[[ET.Element], None]
 
 _TIMEOUT = 3600
 _LEVEL = "-3"
-# Seconds for an agent to open its channel after its machine was resumed; and then to answer: guests that are emulated
-# on a busy host took 10.
+# Seconds for an agent to open its channel after its machine was resumed, and then to answer: emulated guests on a busy
+# host took 10
 _AGENT_PATIENCE = 5
 _ANSWER_PATIENCE = 30
 
@@ -47,22 +46,22 @@ def _path(depot: Depot, uuid: str, name: str) -> str:
 
 
 def files(depot: Depot, uuid: str) -> dict[str, str]:
-    """The files that a machine's memory is in, by the names that they have in its directory; whole ones only."""
-    return beside(depot.disk(uuid))
+    """The files with a machine's memory, by their names in its directory; only finished ones."""
+    return files_beside(depot.disk(uuid))
 
 
-def beside(disk: str | None) -> dict[str, str]:
-    """The same by the path of the machine's disk."""
+def files_beside(disk: str | None) -> dict[str, str]:
+    """The same as :func:`files`, by the path of the machine's disk."""
     if disk is None:
         return {}
     path, saved = (os.path.join(os.path.dirname(disk), name) for name in (memory.MEMORY, memory.SAVED))
     if os.path.exists(path):
         return {memory.MEMORY: path}
-    return {memory.SAVED: saved} if whole(saved) else {}
+    return {memory.SAVED: saved} if is_whole(saved) else {}
 
 
-def whole(saved: str) -> bool:
-    """Whether libvirt saved a memory to the end."""
+def is_whole(saved: str) -> bool:
+    """Whether libvirt has finished saving a memory."""
     try:
         with open(saved, "rb") as file:
             return memory.is_saved(file.read(16))
@@ -75,8 +74,8 @@ def present(depot: Depot, uuid: str) -> bool:
     return bool(files(depot, uuid))
 
 
-def disk_identity(path: str | None) -> dict[str, int] | None:
-    """By which a disk is known to be unwritten."""
+def disk_identity(path: str | None) -> DiskIdentity | None:
+    """The size and time of change of a disk, ``None`` where there is none."""
     try:
         facts = os.stat(path) if path else None
     except FileNotFoundError:
@@ -85,7 +84,7 @@ def disk_identity(path: str | None) -> dict[str, int] | None:
 
 
 def read(depot: Depot, uuid: str) -> Head | None:
-    """The head of a machine's memory; ``None`` where there is none, or it isn't compressed yet.
+    """The head of a machine's memory; ``None`` where there is none or it isn't compressed yet.
 
     :raises GridError: ``hibernation_invalid``.
     """
@@ -101,55 +100,57 @@ def _head_of(path: str) -> Head:
 
 
 def read_file(path: str) -> Head | None:
-    """The head of a memory that lies elsewhere, as of a snapshot; ``None`` where it isn't compressed.
-    :raises GridError: ``hibernation_invalid``."""
+    """The head of a memory in any file, such as a snapshot's; ``None`` where it isn't compressed.
+
+    :raises GridError: ``hibernation_invalid``.
+    """
     return None if path.endswith(".save") else _head_of(path)
 
 
-def restamp(depot: Depot, uuid: str, **changes: t.Any) -> None:
-    """Write fields of the head anew, for example ``generation`` and ``disk`` of a machine whose files were moved to
-    another host."""
+def restamp(depot: Depot, uuid: str, *, generation: int, disk: DiskIdentity | None) -> None:
+    """Rewrite the head's generation and disk after a machine's files were moved to another host.
+
+    :raises GridError: ``hibernation_invalid`` where there is no memory.
+    """
     head = read(depot, uuid)
     if head is None:
         raise GridError("hibernation_invalid", "the machine's memory is not here", remedy="Run the same again")
     with open(_path(depot, uuid, memory.MEMORY), "r+b") as file:
-        file.write(memory.pack({**head, **changes}))
+        file.write(memory.pack({**head, "generation": generation, "disk": disk}))
         file.flush()
         os.fsync(file.fileno())
 
 
 def check(depot: Depot, uuid: str, generation: int, disk: str | None) -> None:
-    """Refuse to resume where the memory doesn't fit the machine; nothing is touched.
+    """Refuse to resume from a memory that doesn't fit the machine. Nothing is changed.
 
-    :param generation: the machine's, from its domain's metadata. :param disk: the path of its disk.
+    :param generation: the machine's, from its domain's metadata.
+    :param disk: the path of its disk.
     :raises GridError: ``hibernation_invalid``, ``hibernation_foreign``, ``hibernation_stale``.
     """
     found = disk_identity(disk)
     head = read(depot, uuid)
     if head is not None:
-        memory.judge(head, uuid, generation, found)
+        memory.check_fits(head, uuid, generation, found)
         return
     saved = disk_identity(_path(depot, uuid, memory.SAVED))
     if saved is not None and found is not None and found["mtime_ns"] > saved["mtime_ns"]:
         raise memory.stale_disk()
 
 
-def _portable(domain: t.Any) -> str:
-    """The definition to be kept with the memory: one that older libvirts read too, without what newer ones tell of
-    q35's own watchdog."""
+def _portable(domain: Domain) -> str:
+    """The definition that is kept with the memory, in a form that older libvirts read too."""
     tree = domain_xml.parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE))
-    devices = tree.find("devices")
-    for watchdog in tree.findall("devices/watchdog[@model='itco']"):
-        devices.remove(watchdog)
+    portable.drop_implicit(tree)
     return domain_xml.to_text(tree)
 
 
-def hibernate(conn: t.Any, depot: Depot, domain: t.Any, note: bytes | None = None) -> None:
-    """Keep a running or paused machine's memory, and end its run. It is resumed as it was, running or paused.
+def hibernate(conn: Connect, depot: Depot, domain: Domain, note: bytes | None = None) -> None:
+    """Write a running or paused machine's memory to a file, and end its run. It is resumed as it was.
 
-    :param note: kept as :data:`memory.JOURNEY` where the machine sleeps only to be moved, so that whoever finds it
+    :param note: written as :data:`memory.JOURNEY` where the machine is hibernated only to be moved, so that a later run
         wakes it.
-    :raises GridError: ``disk_full``, ``libvirt_error``: the machine runs on.
+    :raises GridError: ``disk_full``, ``libvirt_error``; the machine then runs on.
     """
     uuid = domain.UUIDString()
     discard(depot, uuid)
@@ -159,7 +160,7 @@ def hibernate(conn: t.Any, depot: Depot, domain: t.Any, note: bytes | None = Non
     else:
         write_whole(_path(depot, uuid, memory.JOURNEY), note)
     path = _path(depot, uuid, memory.SAVED)
-    # What is saved is at most the guest's memory, and its compressed copy is made beside it.
+    # The file has at most the size of the guest's memory, and the compressed copy is made beside it.
     check_space(os.path.dirname(path), domain.maxMemory() * 1024 * 3 // 2, "the machine's memory")
     with translated("save the machine's memory"):
         monitor.activate(domain)
@@ -173,8 +174,8 @@ def hibernate(conn: t.Any, depot: Depot, domain: t.Any, note: bytes | None = Non
     settle(conn, depot, domain)
 
 
-def settle(conn: t.Any, depot: Depot, domain: t.Any) -> bool:
-    """Compress what libvirt saved, if that is there; whether there was anything to be done."""
+def settle(conn: Connect, depot: Depot, domain: Domain) -> bool:
+    """Compress the memory that libvirt saved, if there is one; returns whether there was anything to do."""
     uuid = domain.UUIDString()
     saved, target = (_path(depot, uuid, name) for name in (memory.SAVED, memory.MEMORY))
     if not os.path.exists(saved):
@@ -190,21 +191,28 @@ def settle(conn: t.Any, depot: Depot, domain: t.Any) -> bool:
     return True
 
 
-def compress_file(conn: t.Any, depot: Depot, tree: t.Any, saved: str, target: str, more: Head | None = None) -> None:
-    """Make ``target`` of what libvirt saved, verify it, and remove that.
-    :param more: fields of its head beside those of the machine."""
+def compress_file(
+    conn: Connect, depot: Depot, tree: ET.Element, saved: str, target: str, more: Head | None = None
+) -> None:
+    """Compress the file ``saved`` of libvirt's to ``target``, verify it, and remove ``saved``.
+
+    :param tree: the machine's definition.
+    :param more: fields of the head beside those of the machine.
+    """
     depot.prepare()
     facts = _facts(conn, tree)
     staging = os.path.join(depot.staging, f"{facts['uuid']}.zst")
     try:
         size = _compress(saved, staging)
-        head = {**facts, "size": os.path.getsize(saved), "compressed": size, **(more or {})}
+        head: Head = {**facts, "size": os.path.getsize(saved), "compressed": size, **(more or {})}
         with open(staging, "r+b") as file:
             file.write(memory.pack(head))
             file.flush()
             os.fsync(file.fileno())
         # The stream has a checksum of what it was made of.
-        tool(["zstd", "-t", "-q", staging], timeout=_TIMEOUT, code="hibernation_failed", remedy="Run the same again")
+        bound_command(
+            ["zstd", "-t", "-q", staging], timeout=_TIMEOUT, code="hibernation_failed", remedy="Run the same again"
+        )
         os.rename(staging, target)
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -213,21 +221,27 @@ def compress_file(conn: t.Any, depot: Depot, tree: t.Any, saved: str, target: st
     os.unlink(saved)
 
 
-def _facts(conn: t.Any, tree: t.Any) -> Head:
-    """What the head says of the machine."""
+def _facts(conn: Connect, tree: ET.Element) -> Head:
+    """The head's fields of the machine."""
     values, model = metadata.read(tree), domain_xml.read(tree)
     return {
-        **{key: values[key] if values else None for key in ("uuid", "name", "generation", "image")},
+        "uuid": values["uuid"] if values else None,
+        "name": values["name"] if values else None,
+        "generation": values["generation"] if values else None,
+        "image": values["image"] if values else None,
         "layers": [os.path.basename(path) for path in domain_xml.chain(tree)],
         "disk": disk_identity(model["disk_path"]),
-        **{key: model[key] for key in ("vcpus", "memory", "machine_type", "virtualization")},
+        "vcpus": model["vcpus"],
+        "memory": model["memory"],
+        "machine_type": model["machine_type"],
+        "virtualization": model["virtualization"],
         "libvirt": conn.getLibVersion(),
         "qemu": conn.getVersion(),
         "created": now(),
     }
 
 
-def _zstd(words: t.Sequence[str], source: t.Any, target: t.Any) -> None:
+def _zstd(words: t.Sequence[str], source: t.IO[bytes], target: t.IO[bytes]) -> None:
     try:
         done = subprocess.run(
             [*BOUND_TO_US, "zstd", "-q", "-c", *words],
@@ -256,7 +270,7 @@ def _zstd(words: t.Sequence[str], source: t.Any, target: t.Any) -> None:
 
 
 def _compress(source: str, target: str) -> int:
-    """Write ``target``: room for the head, and the compressed ``source``; returns how long that is."""
+    """Write room for the head and the compressed ``source`` to ``target``; returns the compressed bytes."""
     descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with open(descriptor, "wb") as out, open(source, "rb") as data:
         out.write(memory.pack({"uuid": "", "compressed": 0}))
@@ -268,9 +282,9 @@ def _compress(source: str, target: str) -> int:
 
 @contextlib.contextmanager
 def unpacked(depot: Depot, uuid: str, path: str | None = None) -> t.Iterator[str]:
-    """The memory as libvirt saved it, in a file that is gone afterwards.
+    """The path of a temporary file with the memory as libvirt saved it.
 
-    :param path: the file with the memory, where it isn't that of the hibernated machine.
+    :param path: the compressed memory, where it isn't the hibernated machine's own.
     :raises GridError: ``hibernation_invalid`` where it is damaged, ``disk_full``.
     """
     head = read(depot, uuid) if path is None else _head_of(path)
@@ -296,41 +310,43 @@ def unpacked(depot: Depot, uuid: str, path: str | None = None) -> t.Iterator[str
             os.unlink(staging)
 
 
-def resume(conn: t.Any, depot: Depot, uuid: str, edit: Edit | None = None) -> None:
-    """Restore a machine from its memory, paused; its memory's file is gone afterwards, for the guest will leave it
-    behind.
+def resume(conn: Connect, depot: Depot, uuid: str, edit: Edit | None = None) -> None:
+    """Restore a machine from its memory, paused, and remove the file, which will be out of date once the guest runs.
 
-    The caller lets it run. Whoever is killed between finds it paused; as long as the file is there, that machine has
-    done nothing.
+    The caller lets it run. After a run that was killed in between, the machine is paused; as long as the file exists,
+    the guest has not run.
 
     :param edit: changes the XML tree that was saved with the memory, where files have other paths now.
-    :raises GridError: ``hibernation_invalid``, ``libvirt_error``: the memory is kept.
+    :raises GridError: ``hibernation_invalid``, ``libvirt_error``; the memory is then kept.
     """
     with translated("resume the machine from its memory"), unpacked(depot, uuid) as path:
         if edit is not None:
-            repath(conn, path, edit)
+            edit_saved(conn, path, edit)
         conn.restoreFlags(path, None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
     discard(depot, uuid)
-    with translated("have the machine get hold of its disk"):
+    with translated("activate the machine's disk"):
         monitor.activate(conn.lookupByUUIDString(uuid))
 
 
-def repath(conn: t.Any, path: str, edit: Edit) -> None:
-    """Change the definition in what libvirt saved (``virsh save-image-define``)."""
+def edit_saved(conn: Connect, path: str, edit: Edit) -> None:
+    """Change the definition in a file that libvirt saved (``virsh save-image-define``)."""
     tree = domain_xml.parse(conn.saveImageGetXMLDesc(path, libvirt.VIR_DOMAIN_SAVE_IMAGE_XML_SECURE))
     edit(tree)
     conn.saveImageDefineXML(path, domain_xml.to_text(tree), 0)
 
 
 def discard(depot: Depot, uuid: str) -> None:
-    """Remove what there is of a machine's memory."""
+    """Remove the files with a machine's memory."""
     for name in (memory.MEMORY, memory.SAVED):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(_path(depot, uuid, name))
 
 
-def set_clock(domain: t.Any, wake: t.Any = None) -> bool:
-    """Tell a guest the time, through its agent; whether it was told."""
+def set_clock(domain: Domain, wake: threading.Event | None = None) -> bool:
+    """Set a guest's clock through its agent; returns whether that was done.
+
+    :param wake: set by libvirt's events, to see at once that the agent is there.
+    """
     end = time.monotonic() + _AGENT_PATIENCE
     while not domain_xml.agent_connected(domain_xml.parse(domain.XMLDesc(0))):
         if time.monotonic() >= end:

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a machine is told at its first start: a NoCloud seed for cloud-init, as an ISO 9660 image.
+"""The seed that a machine reads at its first start: cloud-init's NoCloud data source, as an ISO 9660 image.
 
 https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html
 """
@@ -13,36 +13,38 @@ import json
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import User
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.ordered_address import network_config
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.records import Wanted
 
 try:
     import pycdlib
 except ImportError:
-    pycdlib = None
+    pycdlib = None  # type: ignore[assignment]  # checked before it is used
 
 VOLUME = "cidata"
 
 
-def _user(user: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    told: dict[str, t.Any] = {"name": user["name"], "shell": user["shell"], "lock_passwd": True}
+def _user(user: User) -> dict[str, object]:
+    config: dict[str, object] = {"name": user["name"], "shell": user["shell"], "lock_passwd": True}
     if user["ssh_authorized_keys"]:
-        told["ssh_authorized_keys"] = list(user["ssh_authorized_keys"])
+        config["ssh_authorized_keys"] = list(user["ssh_authorized_keys"])
     if user["sudo"]:
-        told["sudo"] = "ALL=(ALL) NOPASSWD:ALL"
-    return told
+        config["sudo"] = "ALL=(ALL) NOPASSWD:ALL"
+    return config
 
 
-def _keys(users: t.Iterable[t.Mapping[str, t.Any]]) -> list[str]:
+def _keys(users: t.Iterable[User]) -> list[str]:
     """All keys, each once, in their order."""
     return list(dict.fromkeys(key for user in users for key in user["ssh_authorized_keys"]))
 
 
-def user_data(spec: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+def user_data(spec: Wanted) -> dict[str, object]:
     """The cloud-config of a machine.
 
-    The image's own login user gets the keys of those who may become root anyway, and of nobody else.
+    The image's own login user gets the keys of the users who may become root, and no others.
     """
-    config: dict[str, t.Any] = {
+    config: dict[str, object] = {
         "hostname": spec["name"],
         "manage_etc_hosts": "localhost",
         "ssh_pwauth": False,
@@ -57,10 +59,10 @@ def user_data(spec: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     return config
 
 
-def files(spec: t.Mapping[str, t.Any]) -> dict[str, str]:
-    """The seed's files. JSON is YAML, and needs no library to be written safely.
+def files(spec: Wanted) -> dict[str, str]:
+    """The seed's files, by name. They are JSON, which is YAML, and is written safely without a library.
 
-    ``authorized_keys`` is for images without cloud-init, which read no more than that and the lines of ``meta-data``.
+    ``authorized_keys`` is for images without cloud-init, which read only that and the lines of ``meta-data``.
     """
     return {
         "meta-data": f"instance-id: {spec['uuid']}\nlocal-hostname: {spec['name']}\n",
@@ -70,7 +72,7 @@ def files(spec: t.Mapping[str, t.Any]) -> dict[str, str]:
     }
 
 
-def image(spec: t.Mapping[str, t.Any]) -> bytes:
+def image(spec: Wanted) -> bytes:
     """The seed as an ISO 9660 image with Rock Ridge and Joliet names.
 
     :raises GridError: ``library_missing``.

@@ -1,27 +1,28 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a machine has of snapshots, and where their memories are."""
+"""The snapshots that a machine has, and the files with their memories."""
 
 from __future__ import annotations
 
 import os
 import time
-import typing as t
 import xml.etree.ElementTree as ET
 
-Result = t.Dict[str, t.Any]
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Domain
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.records import Snapshot
 
 ENDINGS = (".zst", ".save")
+"""The endings of a file with a memory: compressed, or as libvirt saved it."""
 
 
 def directory(path: str) -> str:
-    """Where the memories of a machine's snapshots are. :param path: of its disk."""
+    """The directory of the memories of a machine's snapshots. :param path: of its disk."""
     return os.path.join(os.path.dirname(path), "snapshots")
 
 
 def memory_file(path: str, name: str) -> str | None:
-    """The file with a snapshot's memory: compressed, or whole as libvirt saved it."""
+    """The file with a snapshot's memory, ``None`` where it has none. :param path: of the machine's disk."""
     for ending in ENDINGS:
         found = os.path.join(directory(path), name + ending)
         if os.path.exists(found):
@@ -29,9 +30,9 @@ def memory_file(path: str, name: str) -> str | None:
     return None
 
 
-def listed(domain: t.Any, path: str | None) -> list[Result]:
-    """What a machine has of snapshots, the oldest first."""
-    found = []
+def listed(domain: Domain, path: str | None) -> list[Snapshot]:
+    """The snapshots of a machine, the oldest first. :param path: of its disk."""
+    found: list[Snapshot] = []
     for each in domain.listAllSnapshots(0) if domain.snapshotNum(0) else ():
         tree = ET.fromstring(each.getXMLDesc(0))
         name = each.getName()

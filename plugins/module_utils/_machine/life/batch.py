@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many machines brought to the state in which they are wanted."""
+"""The module ``machine``: brings many machines to the wanted state, and returns a result for each."""
 
 from __future__ import annotations
 
@@ -18,35 +18,40 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connecti
     libvirt,
     translated,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import Display, Metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import reconcile
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.actual import Disk, Observed
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import (
+    Parsed,
     check_password,
     label,
     parse_entry,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.records import MachineRow, Wanted
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk, hibernate
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.lifecycle import Host, Machine
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.together import Result, Together
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.batch_base import BatchBase, Entry, Params
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.lifecycle import Machine
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.subject import Host
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
-from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, attempt
 
-# Most of a machine's time is waiting for its guest: many may wait, few may work (option parallel).
+# Most of the time is spent waiting for guests: many machines may wait, few may work (option parallel).
 _WAITING = 64
 
 _SHOWN = ("owner", "site", "goal", "generation", "tags", "image", "packages", "user", "python")
 
 
-class Batch(Together):
+class Batch(BatchBase):
     """One run of the module ``machine``."""
 
-    def __init__(self, params: t.Mapping[str, t.Any], check_mode: bool) -> None:
+    def __init__(self, params: Params, check_mode: bool) -> None:
         super().__init__(params, check_mode, _WAITING)
         self._networks: dict[str, bool] = {}
-        self._parsed: list[t.Any] = []
-        self._shared: t.Any = None
+        self._parsed: list[Parsed | GridError] = []
+        self._shared: Host | None = None
 
     def begin(self, hypervisor: Hypervisor) -> None:
-        """The entries are looked at in their order, so that of two alike the first one counts."""
+        """Check the entries in their order, so that of two for one machine the first one counts."""
         self._shared = self._host(hypervisor)
         self._parsed = [self._checked(number, entry) for number, entry in enumerate(self.params["machines"])]
 
@@ -66,18 +71,18 @@ class Batch(Together):
             slots=threading.Semaphore(max(1, params["parallel"] or max(2, os.cpu_count() or 2))),
         )
 
-    def _checked(self, number: int, entry: t.Any) -> t.Any:
-        """The parsed entry, or the error that it is."""
+    def _checked(self, number: int, entry: Entry) -> Parsed | GridError:
+        """The parsed entry, or what is wrong with it."""
         try:
             parsed = parse_entry(entry)
-            self.claim(number, *parsed[:2])
+            self.claim(number, parsed.uuid, parsed.name)
             return parsed
         except GridError as exc:
             return exc
 
-    def one(self, hypervisor: Hypervisor, number: int, entry: t.Any) -> Result:
+    def one(self, hypervisor: Hypervisor, number: int, entry: Entry) -> Result:
         """The result of one machine."""
-        host, checked = self._shared, self._parsed[number]
+        host, checked = t.cast(Host, self._shared), self._parsed[number]
 
         def work() -> Result:
             if isinstance(checked, GridError):
@@ -89,46 +94,48 @@ class Batch(Together):
                 self.claim(number, uuid)
             holding = self.locks.of(uuid, host.timeout) if self.locks and uuid else contextlib.nullcontext()
             with holding:
-                return self._reconcile(host, number, uuid, name, wanted)
+                return dict(self._reconcile(host, number, uuid, name, wanted))
 
         identity = {"uuid": entry.get("uuid") if isinstance(entry, t.Mapping) else None}
         return {**identity, **attempt(label(entry), work, kind="machine", tried=f"state {self.params['state']}")}
 
-    def _reconcile(self, host: Host, number: int, uuid: str | None, name: str | None, wanted: t.Any) -> Result:
+    def _reconcile(
+        self, host: Host, number: int, uuid: str | None, name: str | None, wanted: Wanted | None
+    ) -> MachineRow:
         state = self.params["state"]
         with translated("look at the machine"):
             domain, tree, observed = observe.observe(host.hypervisor.conn, self.depot, uuid, name)
         uuid = uuid or (domain.UUIDString() if domain is not None else None)
-        decision = self._decide(host, observed, uuid, wanted, state)
-        machine = Machine(host, uuid, self._desired(wanted, uuid), domain, tree)
+        desired = self._desired(wanted, uuid) if wanted is not None else None
+        decision = self._decide(host, observed, uuid, desired, state)
+        # Without a uuid there is no such machine, and no step
+        machine = Machine(host, uuid or "", desired, domain, tree)
         if decision.steps and not self.check_mode:
             machine.perform(decision)
         result = self._result(machine, observed, decision, uuid, name)
         if decision.steps:
             self.diffs[number] = self._difference(
-                label({"name": result["name"], "uuid": uuid}), machine.wanted, observed, decision
+                label({"name": result["name"], "uuid": uuid}), desired, observed, decision
             )
         return result
 
-    def _desired(self, wanted: t.Any, uuid: str | None) -> t.Any:
-        if wanted is None:
-            return None
+    def _desired(self, wanted: Wanted, uuid: str | None) -> Wanted:
+        """What the machine should be, with its display's password."""
         password = (self.params["display_passwords"] or {}).get(uuid)
         return {**wanted, "display_password": check_password(password) if password is not None else None}
 
     def _decide(
-        self, host: Host, observed: reconcile.Observed, uuid: str | None, wanted: t.Any, state: str
+        self, host: Host, observed: Observed, uuid: str | None, wanted: Wanted | None, state: str
     ) -> reconcile.Decision:
         if wanted is None or state == "absent":
             decision = reconcile.decide_power(observed, state, self.params.get("discard", False))
             return self._checked_memory(observed, decision, uuid)
-        desired = self._desired(wanted, uuid)
-        shares = desired["cpu_shares"]
         layer_path = self.depot.layer(wanted["image"]["digest"])
-        if observed.config is not None and shares is None:
-            desired["cpu_shares"] = observe.default_shares()
+        compared = wanted
+        if observed.config is not None and wanted["cpu_shares"] is None:
+            compared = {**wanted, "cpu_shares": observe.default_shares()}
         decision = reconcile.decide(
-            desired,
+            compared,
             observed,
             state,
             layer=disk.read_qcow2(layer_path),
@@ -143,15 +150,14 @@ class Batch(Together):
                 self._require_network(host, network)
         return self._checked_memory(observed, decision, uuid)
 
-    def _checked_memory(
-        self, observed: reconcile.Observed, decision: reconcile.Decision, uuid: str | None
-    ) -> reconcile.Decision:
-        """The decision, if a memory that it resumes from belongs to the machine as it is: before anything is touched,
-        in check mode too."""
-        if any(step.kind == "wake" for step in decision.steps):
-            values = t.cast("dict[str, t.Any]", observed.metadata)
-            path = t.cast("dict[str, t.Any]", observed.config)["disk_path"]
-            hibernate.check(self.depot, t.cast(str, uuid), values["generation"], path)
+    def _checked_memory(self, observed: Observed, decision: reconcile.Decision, uuid: str | None) -> reconcile.Decision:
+        """The decision, after a check that a memory to resume from fits the machine; in check mode too.
+
+        :raises GridError: ``hibernation_invalid``, ``hibernation_foreign``, ``hibernation_stale``.
+        """
+        if uuid is not None and any(step.kind == "wake" for step in decision.steps):
+            config, values = observed.defined
+            hibernate.check(self.depot, uuid, values["generation"], config["disk_path"])
         return decision
 
     def _require_network(self, host: Host, network: str) -> None:
@@ -172,13 +178,14 @@ class Batch(Together):
     def _result(
         self,
         machine: Machine,
-        observed: reconcile.Observed,
+        observed: Observed,
         decision: reconcile.Decision,
         uuid: str | None,
         name: str | None,
-    ) -> Result:
+    ) -> MachineRow:
         values = decision.metadata or observed.metadata
-        state, display = decision.state, {"type": "none", "host": None, "port": None}
+        state = decision.state
+        display: Display = {"type": "none", "host": None, "port": None}
         mac = machine.wanted["mac"] if machine.wanted else None
         pages = any(step.kind == "create_paging_disk" for step in decision.steps)
         if machine.domain is not None and state != "absent":
@@ -205,19 +212,14 @@ class Batch(Together):
         }
 
     def _difference(
-        self, name: str, wanted: t.Any, observed: reconcile.Observed, decision: reconcile.Decision
-    ) -> Result:
-        before = (
-            _shown(observed.config, observed.metadata, observed.disk, observed.state)
-            if observed.config is not None
-            else None
-        )
+        self, name: str, wanted: Wanted | None, observed: Observed, decision: reconcile.Decision
+    ) -> dict[str, str]:
+        before = _shown(*observed.defined, observed.disk, observed.state) if observed.config is not None else None
         if decision.state == "absent":
             return diff(f"machine {name}", before or {"files": "present"}, None)
         after = dict(before or {})
-        if before is None:
-            after = _shown(wanted, decision.metadata, None, decision.state)
-            after["disk"] = wanted["disk"]
+        if wanted is not None and decision.metadata is not None and before is None:
+            after = {**_shown(wanted, decision.metadata, None, decision.state), "disk": wanted["disk"]}
         else:
             after["state"] = decision.state
             for step in decision.steps:
@@ -228,12 +230,13 @@ class Batch(Together):
         return diff(f"machine {name}", before, after)
 
 
-def _shown(model: t.Mapping[str, t.Any], values: t.Any, file: reconcile.Disk | None, state: str) -> Result:
-    """What a diff shows of a machine. A changed user is shown by his name and keys, which are public."""
+def _shown(model: Entry, values: Metadata, file: Disk | None, state: str) -> dict[str, object]:
+    """The fields of a machine that a diff shows. Users are shown with their keys, which are public."""
+    fields: t.Mapping[str, object] = values
     return {
         "state": state,
         **{field: model.get(field) for field in domain_xml.FIELDS},
         "display_password": "(not shown)" if model.get("display_password") else None,
         "disk": file.size if file else None,
-        **{field: values[field] for field in (*_SHOWN, "users")},
+        **{field: fields[field] for field in (*_SHOWN, "users")},
     }

@@ -1,33 +1,39 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The effects on one machine: each step that was decided, done on libvirt and on the disk."""
+"""Does the decided steps on one machine: on libvirt and on its files."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
-import threading
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import disk_io, domain_xml, metadata, monitor
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
-    Hypervisor,
-    libvirt,
-    translated,
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import (
+    CpuLimit,
+    Metadata,
+    NewDomain,
+    WantedDomain,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import changes, disk_base
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.changes import LIVE
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import cards
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.reconcile import Decision, Step
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk, seed
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life import plugging, power
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import agent, chain, observe
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life import chain, plugging, power
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.subject import (
+    Subject,
+    domain_of,
+    tree_of,
+    wanted_of,
+)
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import agent, observe
 
 
 def _undefine_flags() -> int:
-    """Everything that belongs to a domain goes with it."""
+    """Remove everything that belongs to a domain with it."""
     return (
         libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
         | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -36,68 +42,18 @@ def _undefine_flags() -> int:
     )
 
 
-class Starts:
-    """Lets guests run only when no other is being started.
+class Machine(Subject):
+    """One machine and its steps."""
 
-    A guest's boot keeps a processor busy for seconds, so those started first would slow down the start of all others.
-    Each is started paused and resumed as soon as none is left to be started; whoever is killed in between finds it
-    paused and resumes it.
-    """
-
-    def __init__(self) -> None:
-        self._change = threading.Condition()
-        self._coming = 0
-
-    def announce(self) -> None:
-        """One more is going to be started soon."""
-        with self._change:
-            self._coming += 1
-
-    def over(self) -> None:
-        """It is started, or will not be."""
-        with self._change:
-            self._coming -= 1
-            self._change.notify_all()
-
-    def wait(self) -> None:
-        """Return when none is left."""
-        with self._change:
-            self._change.wait_for(lambda: self._coming == 0)
-
-
-@dataclasses.dataclass
-class Host:
-    """What all machines of a run share."""
-
-    hypervisor: Hypervisor
-    depot: disk.Depot
-    overlays: disk.Overlays
-    virtualization: str
-    machine_type: str
-    timeout: float
-    force: bool
-    slots: threading.Semaphore
-    """Held while something is done that keeps the host's processors busy."""
-    starts: Starts = dataclasses.field(default_factory=Starts)
-
-
-class Machine:
-    """One machine and its steps. Not thread-safe; each machine has its own."""
-
-    def __init__(self, host: Host, uuid: str, wanted: t.Mapping[str, t.Any] | None, domain: t.Any, tree: t.Any) -> None:
-        self.host = host
-        self.uuid = uuid
-        self.wanted = wanted
-        self.domain = domain
-        self.tree = tree
-        self.clock_set: bool | None = None
-        """Whether the guest was told the time after it was woken; ``None`` where it wasn't woken."""
+    clock_set: bool | None = None
+    """Whether the guest's clock was set after it was woken; ``None`` where it wasn't woken."""
 
     def perform(self, decision: Decision) -> None:
         """Do the steps, in their order.
 
-        Changes of the configuration go to libvirt in one piece, before any change of power.
-        :raises GridError: of the step that failed; those before it are done, and the next run finds them done.
+        Changes of the configuration go to libvirt at once, before any change of power.
+
+        :raises GridError: of the step that failed. The steps before it are done, and the next run finds them done.
         """
         steps = decision.steps
         handlers: dict[str, t.Callable[[Decision], None]] = {
@@ -115,13 +71,13 @@ class Machine:
             "reset": lambda dummy: power.reset(self),
             "hibernate": lambda dummy: power.sleep(self),
             "wake": self._wake,
-            "grow_filesystem": lambda dummy: agent.grow_filesystem(self.domain),
+            "grow_filesystem": lambda dummy: agent.grow_filesystem(domain_of(self)),
             "compress_memory": lambda dummy: power.compress(self),
             "discard_memory": lambda dummy: power.discard_memory(self),
             "remove": lambda dummy: self._remove(),
         }
         created = any(step.kind in ("create_disk", "create_paging_disk") for step in steps)
-        # One that has to shut down first may take its time: the others don't wait for it.
+        # The others don't wait for one that has to shut down first, because that may take long.
         started = any(step.kind == "start" for step in steps)
         coming = started and not any(step.kind == "stop" for step in steps)
         if coming:
@@ -144,83 +100,89 @@ class Machine:
                 self._resume()
 
     def _create_files(self, decision: Decision) -> None:
-        host, wanted = self.host, self.wanted
-        path, backing = host.depot.disk(self.uuid), host.depot.layer(wanted["image"]["digest"])
-        if any(step.kind == "create_paging_disk" for step in decision.steps):
-            path, backing = host.depot.paging_disks(self.uuid)[0], disk_base.export_uri(wanted["pages"])
-            size = wanted.get("disk") or wanted["pages"]["virtual_size"]
+        host, wanted = self.host, wanted_of(self)
+        pages = wanted["pages"]
+        if pages is not None and any(step.kind == "create_paging_disk" for step in decision.steps):
+            path, backing = host.depot.paging_disks(self.uuid)[0], disk_base.export_uri(pages)
+            own_size = pages["virtual_size"]
         else:
-            size = wanted.get("disk") or disk.read_qcow2(backing).size
+            path, backing = host.depot.disk(self.uuid), host.depot.layer(wanted["image"]["digest"])
+            own_size = disk.require_qcow2(backing).size
+        size = wanted.get("disk") or own_size
         name = os.path.basename(path)
         disk.create(
             host.depot, self.uuid, lambda staged: host.overlays.write(staged, backing, size), seed.image(wanted), name
         )
 
     def _write_seed(self, dummy: Decision) -> None:
-        disk.replace_seed(self.host.depot, self.uuid, seed.image(self.wanted))
+        disk.replace_seed(self.host.depot, self.uuid, seed.image(wanted_of(self)))
 
     def _define(self, decision: Decision) -> None:
-        host = self.host
+        host, wanted, values = self.host, wanted_of(self), _metadata_of(decision)
         starts = any(step.kind == "start" for step in decision.steps)
-        model = {
-            **self.wanted,
+        # The fields that only this room knows are left alone by build()
+        shared = t.cast(WantedDomain, wanted)
+        model: NewDomain = {
+            **shared,
             "virtualization": host.virtualization,
             "machine_type": host.machine_type,
             "seed_path": host.depot.seed(self.uuid),
             **chain.for_definition(self),
         }
-        self.tree = domain_xml.build(model, {**decision.metadata, "started": starts})
+        self.tree = domain_xml.build(model, {**values, "started": starts})
         try:
             self.domain = host.hypervisor.conn.defineXML(domain_xml.to_text(self.tree))
         except libvirt.libvirtError as exc:
             if "already exists with uuid" in str(exc):
-                raise observe.foreign(self.wanted["name"], "unknown", False) from exc
+                raise observe.foreign(wanted["name"], "unknown", False) from exc
             raise
-        if self.wanted.get("autostart"):
+        if wanted.get("autostart"):
             self.domain.setAutostart(1)
 
     def _configure(self, decision: Decision) -> None:
-        """Everything that is written in the domain: the configuration at once, then what is live."""
+        """Make the changes of the configuration all at once, and then those of the running machine that the guest needs
+        no part in."""
         changed = {step.field: step.after for step in decision.steps if step.kind == "change"}
-        told = any(step.kind == "metadata" for step in decision.steps) or "network" in changed
+        described = any(step.kind == "metadata" for step in decision.steps) or "network" in changed
         if "autostart" in changed:
-            self.domain.setAutostart(int(changed.pop("autostart")))
-        if not changed and not told:
+            domain_of(self).setAutostart(int(bool(changed.pop("autostart"))))
+        if not changed and not described:
             return
+        domain, tree = domain_of(self), tree_of(self)
         if "extra_networks" in changed:
-            # One that moved has kept its MAC address.
-            mac = domain_xml.read(self.tree)["mac"] or self.wanted["mac"]
-            changed["extra_networks"] = cards(self.wanted["extra_networks"], mac, self.wanted["mtus"])
-        domain_xml.edit(self.tree, changed)
-        if told:
-            domain_xml.put_metadata(self.tree, decision.metadata)
+            # A machine that moved has kept its MAC address.
+            wanted = wanted_of(self)
+            mac = domain_xml.read(tree)["mac"] or wanted["mac"]
+            changed["extra_networks"] = cards(wanted["extra_networks"], mac, wanted["mtus"])
+        domain_xml.edit(tree, changed)
+        if described:
+            domain_xml.put_metadata(tree, _metadata_of(decision))
         with translated("change the machine's configuration"):
-            self.host.hypervisor.conn.defineXML(domain_xml.to_text(self.tree))
+            self.host.hypervisor.conn.defineXML(domain_xml.to_text(tree))
         with translated("change the running machine"):
             for step in decision.steps:
                 if step.kind == "change" and step.when == LIVE and not step.asks:
                     self._change_live(step.field, step.after)
-            if told and self.domain.isActive():
-                self._tell_metadata(decision.metadata, libvirt.VIR_DOMAIN_AFFECT_LIVE)
-                title = domain_xml.title(decision.metadata)
-                self.domain.setMetadata(
-                    libvirt.VIR_DOMAIN_METADATA_TITLE, title, None, None, libvirt.VIR_DOMAIN_AFFECT_LIVE
-                )
+            if described and domain.isActive():
+                values = _metadata_of(decision)
+                self._set_metadata(values, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+                title = domain_xml.title(values)
+                domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, title, None, None, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
     def _ask_guest(self, decision: Decision) -> None:
-        """What the guest must do its part in comes last: it may take its time, and refuse."""
+        """Make the changes in which the guest must take part. They come last: it may take long, and refuse."""
         for step in decision.steps:
             if step.asks:
                 with translated(str(step)):
                     self._change_live(step.field, step.after)
 
-    def _tell_metadata(self, values: metadata.Metadata, flags: int) -> None:
-        self.domain.setMetadata(
+    def _set_metadata(self, values: Metadata, flags: int) -> None:
+        domain_of(self).setMetadata(
             libvirt.VIR_DOMAIN_METADATA_ELEMENT, metadata.text(values), metadata.PREFIX, metadata.NAMESPACE, flags
         )
 
-    def _change_live(self, field: str, value: t.Any) -> None:
-        domain, flags = self.domain, libvirt.VIR_DOMAIN_AFFECT_LIVE
+    def _change_live(self, field: str, value: changes.Value) -> None:
+        domain, flags = domain_of(self), libvirt.VIR_DOMAIN_AFFECT_LIVE
         if field == "vcpus":
             plugging.set_vcpus(self, value)
         elif field == "memory":
@@ -230,11 +192,7 @@ class Machine:
         elif field == "cpu_shares":
             domain.setSchedulerParametersFlags({"cpu_shares": value}, flags)
         elif field == "cpu_limit":
-            # A quota below 0 lifts the limit.
-            limit = (
-                {"vcpu_quota": -1} if value is None else {"vcpu_period": value["period"], "vcpu_quota": value["quota"]}
-            )
-            domain.setSchedulerParametersFlags(limit, flags)
+            domain.setSchedulerParametersFlags(_scheduler(value), flags)
         elif field == "disk_io":
             domain.setBlockIoTune(domain_xml.ROOT_DISK, disk_io.parameters(value), flags)
         elif field == "description":
@@ -243,59 +201,63 @@ class Machine:
             domain.updateDeviceFlags(domain_xml.graphics_with_password(observe.running(domain), value), flags)
 
     def _grow(self, step: Step) -> None:
+        size = t.cast(int, step.after)
         with translated(str(step)):
             if self.domain is not None and self.domain.isActive():
                 monitor.activate(self.domain)
-                self.domain.blockResize(domain_xml.ROOT_DISK, step.after, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+                self.domain.blockResize(domain_xml.ROOT_DISK, size, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
             else:
-                disk.grow_file(self._disk_path(), step.after)
+                disk.grow_file(self._disk_path(), size)
 
     def _disk_path(self) -> str:
         path = domain_xml.read(self.tree)["disk_path"] if self.tree is not None else None
         return path or self.host.depot.disk(self.uuid)
 
     def _mark_started(self, started: bool) -> None:
-        values = metadata.read(self.tree)
-        if values["started"] != started:
-            metadata.put(self.tree, {**values, "started": started})
-            self._tell_metadata({**values, "started": started}, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+        tree = tree_of(self)
+        values = metadata.read(tree)
+        if values is not None and values["started"] != started:
+            metadata.put(tree, {**values, "started": started})
+            self._set_metadata({**values, "started": started}, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
     def _start(self, decision: Decision) -> None:
-        first = any(step.kind == "define" for step in decision.steps) or not metadata.read(self.tree)["started"]
-        # Before the start: whoever is killed in between takes a seed for used that isn't, which loses nothing.
+        domain, tree = domain_of(self), tree_of(self)
+        values = metadata.read(tree)
+        first = any(step.kind == "define" for step in decision.steps) or not (values and values["started"])
+        # Before the start: if a run is killed in between, a seed counts as used that isn't, which loses nothing.
         self._mark_started(True)
         try:
             with self.host.slots:
-                self.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+                domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
         except libvirt.libvirtError as exc:
             if first:
                 with contextlib.suppress(libvirt.libvirtError):
                     self._mark_started(False)
-            pages = domain_xml.read(self.tree)["pages"]
+            pages = domain_xml.read(tree)["pages"]
             if pages is not None and "onnect to" in str(exc):
-                raise chain.source_lost(pages) from exc
+                raise disk_base.source_lost(pages) from exc
             raise
 
     def _resume(self) -> None:
-        state = self.domain.state()[0]
+        domain = domain_of(self)
+        state = domain.state()[0]
         if state == libvirt.VIR_DOMAIN_PMSUSPENDED:
-            self.domain.pMWakeup(0)
+            domain.pMWakeup(0)
         elif state == libvirt.VIR_DOMAIN_PAUSED:
             chain.resume(self)
 
     def _continue(self) -> None:
-        """Let a paused guest run. A memory that is still here was left by a run that was killed between restoring it
-        and this."""
+        """Let a paused guest run. A memory that is still here was left by a run that was killed after it restored
+        it."""
         power.discard_memory(self)
         self._resume()
 
     def _wake(self, decision: Decision) -> None:
         power.wake(self)
-        config, live = (
-            observe.with_shares(domain_xml.read(tree)) for tree in (self.tree, observe.running(self.domain))
-        )
-        # What was changed meanwhile, or is being changed, and can be while it runs
-        waiting = changes.late({**config, "autostart": None}, {**live, "autostart": None})
+        config = observe.model_of(tree_of(self), None)
+        live = observe.model_of(observe.running(domain_of(self)), None)
+        # What changed while it was hibernated, or is being changed, and can change while it runs
+        waiting = changes.to_catch_up(config, live)
         asking = [pair for pair in waiting if changes.asks(pair[0], live, pair[1])]
         for field, value in waiting:
             if (field, value) not in asking:
@@ -309,16 +271,28 @@ class Machine:
         self.clock_set = power.set_clock(self)
 
     def _stop(self) -> None:
-        if observe.state_of(self.domain) == "paused":
-            # A paused guest hears nothing.
+        if observe.state_of(domain_of(self)) == "paused":
+            # A paused guest can't react.
             self._resume()
         power.stop(self)
 
     def _remove(self) -> None:
-        """The domain first, then its files: nothing is ever defined without its disk."""
+        """Remove the domain first, then its files: nothing is ever defined without its disk."""
         if self.domain is not None:
             if self.domain.isActive():
                 power.pull_plug(self)
             self.domain.undefineFlags(_undefine_flags())
         if os.path.isdir(self.host.depot.machines):
             disk.remove(self.host.depot, self.uuid)
+
+
+def _metadata_of(decision: Decision) -> Metadata:
+    """The metadata to be, of a decision that was given what the machine should be."""
+    if decision.metadata is None:
+        raise ValueError("the decision has no metadata")
+    return decision.metadata
+
+
+def _scheduler(limit: CpuLimit | None) -> dict[str, int]:
+    """A limit of processor time for libvirt. A quota below 0 lifts it."""
+    return {"vcpu_quota": -1} if limit is None else {"vcpu_period": limit["period"], "vcpu_quota": limit["quota"]}

@@ -1,47 +1,41 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The effects on a machine's power beside its start: stop, pause, reboot, reset, hibernate, wake."""
+"""Changes a machine's power: stop, pause, reboot, reset, hibernate, wake. Its start is in ``lifecycle``."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 import typing as t
+import xml.etree.ElementTree as ET
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Domain
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import events_of, libvirt
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import hibernate
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.subject import Subject, domain_of, tree_of
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import agent, observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
-# Seconds after which a guest is asked again: one that is still booting hears nothing.
+# Seconds after which a guest is asked again, because one that is still booting ignores it
 ASK_AGAIN = 5
 
 
-class Machine(t.Protocol):
-    """What is used here of :class:`lifecycle.Machine`."""
-
-    host: t.Any
-    uuid: str
-    domain: t.Any
-    tree: t.Any
-
-
-def insist(
-    machine: Machine,
+def ask_until_done(
+    machine: Subject,
     what: str,
     ask: t.Callable[[], None],
     left: t.Callable[[], str | None],
     again: bool = True,
     always: bool = False,
 ) -> None:
-    """Ask a guest, and ask it again after a while, until it did its part.
+    """Ask a guest, and ask it again every :data:`ASK_AGAIN` seconds, until it has done what it was asked.
 
-    :param left: ``None`` once it did, else how far it is.
-    :param again: otherwise it is asked once.
-    :param always: asked even where nothing is left to be done.
+    :param left: returns ``None`` once that is done, else how far the guest is.
+    :param again: whether to ask more than once.
+    :param always: whether to ask even where there is nothing left to do.
     :raises GridError: ``timed_out``.
     """
     asked: float | None = None
@@ -57,16 +51,18 @@ def insist(
         if state is not None:
             raise Pending(state)
 
-    with machine.host.hypervisor.events.of(machine.uuid) as wake:
+    with events_of(machine.host.hypervisor).of(machine.uuid) as wake:
         wait_for(probe, machine.host.timeout, what=what, wake=wake, interval=1)
 
 
 @contextlib.contextmanager
 def _or_force(
-    machine: Machine, code: str, what: str, remedy: str, like: str, force: t.Callable[[], None]
+    machine: Subject, code: str, what: str, remedy: str, like: str, force: t.Callable[[], None]
 ) -> t.Iterator[None]:
-    """At the deadline, force what the guest was asked in vain if that is wanted.
-    :raises GridError: ``shutdown_refused``, ``reboot_refused``."""
+    """Run the body; where it times out and the run may force, call ``force``.
+
+    :raises GridError: ``code``, where it may not.
+    """
     host = machine.host
     try:
         yield
@@ -83,27 +79,29 @@ def _or_force(
         force()
 
 
-def pause(machine: Machine) -> None:
-    """Have the guest stand still, its memory kept in the host's."""
-    if observe.state_of(machine.domain) != "paused":
-        machine.domain.suspend()
+def pause(machine: Subject) -> None:
+    """Pause the guest; its memory stays in the host's."""
+    domain = domain_of(machine)
+    if observe.state_of(domain) != "paused":
+        domain.suspend()
 
 
-def reset(machine: Machine) -> None:
-    """Press the reset button: the guest begins anew at once, without being asked."""
-    machine.domain.reset(0)
+def reset(machine: Subject) -> None:
+    """Press the reset button: the guest reboots at once, without being asked."""
+    domain_of(machine).reset(0)
 
 
-def reboot(machine: Machine) -> None:
-    """Ask the guest to reboot, and wait until it did; at the deadline reset it if that was asked for.
+def reboot(machine: Subject) -> None:
+    """Ask the guest to reboot and wait until it has; at the deadline reset it if the run may force.
 
     :raises GridError: ``reboot_refused``.
     """
-    host, domain = machine.host, machine.domain
-    before = host.hypervisor.events.reboots(machine.uuid)
+    host, domain = machine.host, domain_of(machine)
+    events = events_of(host.hypervisor)
+    before = events.reboots(machine.uuid)
 
     def left() -> str | None:
-        if host.hypervisor.events.reboots(machine.uuid) != before:
+        if events.reboots(machine.uuid) != before:
             return None
         if not domain.isActive():
             # It was shut down from inside instead.
@@ -117,10 +115,10 @@ def reboot(machine: Machine) -> None:
             _ask_reboot(domain)
 
     with _or_force(machine, "reboot_refused", "reboot", "Reboot it", "the reset button", lambda: reset(machine)):
-        insist(machine, "the machine's reboot", ask, left)
+        ask_until_done(machine, "the machine's reboot", ask, left)
 
 
-def _ask_reboot(domain: t.Any) -> None:
+def _ask_reboot(domain: Domain) -> None:
     flags = libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN
     if agent.connected(domain):
         flags = libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT
@@ -132,13 +130,12 @@ def _ask_reboot(domain: t.Any) -> None:
         domain.reboot(libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN)
 
 
-def stop(machine: Machine) -> None:
-    """Have the guest shut down and wait until it is off; at the deadline force it if that was asked for. A paused one
-    must run first, to hear it.
+def stop(machine: Subject) -> None:
+    """Ask a running guest to shut down and wait until it is off; at the deadline pull the plug if the run may force.
 
     :raises GridError: ``shutdown_refused``.
     """
-    domain = machine.domain
+    domain = domain_of(machine)
 
     def left() -> str | None:
         return observe.state_of(domain) if domain.isActive() else None
@@ -150,40 +147,41 @@ def stop(machine: Machine) -> None:
     with _or_force(
         machine, "shutdown_refused", "shut down", "Shut it down", "pulling the plug", lambda: pull_plug(machine)
     ):
-        insist(machine, "the machine's shutdown", ask, left)
+        ask_until_done(machine, "the machine's shutdown", ask, left)
 
 
-def _ask_shutdown(domain: t.Any) -> None:
-    """Ask the guest to shut down: its agent if that is there, else the power button."""
+def _ask_shutdown(domain: Domain) -> None:
+    """Ask the guest to shut down, through its agent if that is connected, else by the power button."""
     flags = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
     if agent.connected(domain):
         flags = libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT
     try:
         if flags == libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT:
-            # An agent that is connected and hangs would hold us for a minute.
+            # An agent that is connected and hangs would block for a minute.
             with contextlib.suppress(libvirt.libvirtError, AttributeError):
                 domain.agentSetResponseTimeout(agent.PATIENCE, 0)
         domain.shutdownFlags(flags)
     except libvirt.libvirtError:
-        # It may just have gone down; if not, the button is what remains.
+        # It may just have shut down; if not, try the button.
         if domain.isActive():
             domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
 
 
-def pull_plug(machine: Machine) -> None:
+def pull_plug(machine: Subject) -> None:
     """End the machine's run at once."""
+    domain = domain_of(machine)
     try:
         with machine.host.slots:
-            machine.domain.destroy()
+            domain.destroy()
     except libvirt.libvirtError:
-        if machine.domain.isActive():
+        if domain.isActive():
             raise
 
 
-def _note_autostart(domain: t.Any, tree: t.Any, kept: bool) -> None:
-    """Have the definition say whether the machine is to be started with its provider again once its memory is used."""
-    values = t.cast("dict[str, t.Any]", metadata.read(tree))
-    if values["autostart"] != kept:
+def _note_autostart(domain: Domain, tree: ET.Element, kept: bool) -> None:
+    """Note in the definition whether the machine is to be started with its provider again once it is awake."""
+    values = metadata.read(tree)
+    if values is not None and values["autostart"] != kept:
         metadata.put(tree, {**values, "autostart": kept})
         text = metadata.text({**values, "autostart": kept})
         domain.setMetadata(
@@ -195,30 +193,29 @@ def _note_autostart(domain: t.Any, tree: t.Any, kept: bool) -> None:
         )
 
 
-def sleep(machine: Machine) -> None:
-    """Keep the memory in a file, and end the run.
+def sleep(machine: Subject) -> None:
+    """Hibernate the machine: write its memory to a file, and end its run.
 
-    A machine that sleeps must not be started with its provider: it would boot, and its memory be lost. Whether it was
-    to be is noted before.
+    A hibernated machine must not be started with its provider: it would boot, and lose its memory. So autostart is
+    turned off, and noted before.
     """
-    domain = machine.domain
+    domain, tree = domain_of(machine), tree_of(machine)
     if domain.autostart():
-        _note_autostart(domain, machine.tree, True)
+        _note_autostart(domain, tree, True)
         domain.setAutostart(0)
     try:
         with machine.host.slots:
             hibernate.hibernate(machine.host.hypervisor.conn, machine.host.depot, domain)
     except GridError:
         if domain.isActive():
-            restore_autostart(domain, machine.tree)
+            restore_autostart(domain, tree)
         raise
 
 
-def restore_autostart(domain: t.Any, tree: t.Any) -> None:
-    """Have a machine whose memory is no longer kept be started with its provider again, if it was before it slept. Does
-    nothing where nothing is noted.
+def restore_autostart(domain: Domain, tree: ET.Element) -> None:
+    """Turn autostart on again where it was noted before the machine was hibernated.
 
-    :param tree: of the definition for its next start.
+    :param tree: its definition for the next start.
     """
     values = metadata.read(tree)
     if values is not None and values["autostart"]:
@@ -226,28 +223,28 @@ def restore_autostart(domain: t.Any, tree: t.Any) -> None:
         _note_autostart(domain, tree, False)
 
 
-def compress(machine: Machine) -> None:
-    """Finish what another run, that was killed, left."""
+def compress(machine: Subject) -> None:
+    """Compress the memory that a killed run left uncompressed."""
     with machine.host.slots:
-        hibernate.settle(machine.host.hypervisor.conn, machine.host.depot, machine.domain)
+        hibernate.settle(machine.host.hypervisor.conn, machine.host.depot, domain_of(machine))
 
 
-def wake(machine: Machine) -> None:
+def wake(machine: Subject) -> None:
     """Restore the machine from its memory, paused."""
     depot = machine.host.depot
     with machine.host.slots:
         hibernate.resume(machine.host.hypervisor.conn, depot, machine.uuid)
-    restore_autostart(machine.domain, machine.tree)
+    restore_autostart(domain_of(machine), tree_of(machine))
 
 
-def discard_memory(machine: Machine) -> None:
-    """Remove what there is of a machine's memory."""
+def discard_memory(machine: Subject) -> None:
+    """Remove the files with a machine's memory."""
     hibernate.discard(machine.host.depot, machine.uuid)
     if machine.domain is not None:
-        restore_autostart(machine.domain, machine.tree)
+        restore_autostart(machine.domain, tree_of(machine))
 
 
-def set_clock(machine: Machine) -> bool:
-    """The guest's clock stood still meanwhile: its agent is told the time; whether it was."""
-    with machine.host.hypervisor.events.of(machine.uuid) as woken:
-        return hibernate.set_clock(machine.domain, woken)
+def set_clock(machine: Subject) -> bool:
+    """Set the clock of a guest that was woken, through its agent; returns whether that was done."""
+    with events_of(machine.host.hypervisor).of(machine.uuid) as woken:
+        return hibernate.set_clock(domain_of(machine), woken)

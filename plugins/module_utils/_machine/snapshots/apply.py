@@ -1,10 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Machines' snapshots, taken, reverted to and deleted; why they are made so is in ``docs/snapshots.md``.
+"""The module ``machine_snapshot``: takes, deletes and reverts to snapshots; ``docs/snapshots.md`` says why they are so.
 
-The disk's is one within its qcow2 file. The memory is a file as of a hibernated machine, written while the guest stands
-still, and compressed when it runs on.
+The disk's snapshot is within its qcow2 file. The memory is a file like that of a hibernated machine, written while the
+guest is paused, and compressed after it was resumed.
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ import contextlib
 import json
 import os
 import time
-import typing as t
 import xml.etree.ElementTree as ET
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import check_space
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import backup, domain_xml, metadata, monitor
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
     Hypervisor,
+    events_of,
     libvirt,
     translated,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import changes, copies
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import label
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.records import MemoryHead, SnapshotRow
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk, hibernate
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.snapshot_files import (
     ENDINGS,
@@ -34,25 +36,30 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.snaps
     memory_file,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life import power
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.together import Result, Together
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.life.batch_base import (
+    BatchBase,
+    Entry,
+    Params,
+    Result,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots import disk_source, plan
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import check_space
 
-# Seconds for a guest's agent to bring its file systems to rest
+# Seconds for a guest's agent to freeze its file systems
 _FREEZE_PATIENCE = 20
 _ROOM = "See that the depot's file system has room, then run again"
 
 
 def _inner(path: str) -> dict[str, str]:
-    """The snapshots in a disk's file, that QEMU may have open: their names, with the number that each has."""
+    """The number of each snapshot in a disk's file, by name. QEMU may have the file open."""
     words = ["qemu-img", "info", "-U", "-f", "qcow2", "--output=json", path]
     said = command(words, timeout=60, code="disk_failed", remedy="See what qemu-img said; then run again")
     return {str(each["name"]): str(each["id"]) for each in json.loads(said).get("snapshots") or ()}
 
 
-def _kept(path: str) -> frozenset[str]:
+def _with_memory(path: str) -> frozenset[str]:
+    """The names of the snapshots that have a file with memory. :param path: of the machine's disk."""
     try:
         names = os.listdir(directory(path))
     except FileNotFoundError:
@@ -61,7 +68,7 @@ def _kept(path: str) -> frozenset[str]:
 
 
 class Machine:
-    """One machine that is held, and its snapshots."""
+    """One machine whose lock is held, and its snapshots."""
 
     def __init__(
         self, hypervisor: Hypervisor, depot: disk.Depot, found: disk_source.Found, description: str | None
@@ -70,22 +77,28 @@ class Machine:
         self.conn = hypervisor.conn
         self.depot = depot
         self.uuid, self.domain, self.tree, self.observed = found
-        self.path = domain_xml.read(self.tree)["disk_path"] or depot.disk(self.uuid)
+        self.path = found.disk_path or depot.disk(self.uuid)
         self.description = description
         self.consistent: str | None = None
         self.clock_set: bool | None = None
 
     def seen(self) -> plan.Seen:
-        """What there is."""
+        """What there is of snapshots."""
         names = frozenset(each.getName() for each in self.domain.listAllSnapshots(0))
-        model = self.observed.live or self.observed.config
+        model = self.observed.live or self.observed.defined[0]
         return plan.Seen(
-            self.observed.state, model["pages"] is not None, names, frozenset(_inner(self.path)), _kept(self.path)
+            self.observed.state,
+            model["pages"] is not None,
+            names,
+            frozenset(_inner(self.path)),
+            _with_memory(self.path),
         )
 
-    def head(self, name: str) -> t.Mapping[str, t.Any] | None:
-        """What the file with a snapshot's memory says of it.
-        :raises GridError: ``hibernation_invalid``, ``hibernation_foreign``."""
+    def head(self, name: str) -> MemoryHead | None:
+        """The head of a snapshot's memory, ``None`` where it has none.
+
+        :raises GridError: ``hibernation_invalid``, ``hibernation_foreign``.
+        """
         path = memory_file(self.path, name)
         if path is None:
             return None
@@ -104,10 +117,10 @@ class Machine:
             )
         return head
 
-    def _monitor(self, execute: str, **arguments: t.Any) -> None:
+    def _monitor(self, execute: str, **arguments: object) -> None:
         """Have QEMU do what libvirt has no call for: a snapshot within a disk that is in use."""
         try:
-            # One that was woken and left paused has not got hold of its disk yet.
+            # A machine that was woken and left paused has not activated its disk yet.
             monitor.activate(self.domain)
             node = monitor.nodes(self.domain).get(self.path)
             if node is None:
@@ -127,6 +140,15 @@ class Machine:
         ]
         command(words, timeout=600, code="disk_failed", remedy="See what qemu-img said; then run again")
 
+    def do(self, step: plan.Step, memory: bool) -> None:
+        """Do one step. :param memory: whether a snapshot that is taken keeps the guest's memory."""
+        if step.kind == "take":
+            self.take(step.name, memory)
+        elif step.kind == "drop":
+            self.drop(step.name)
+        else:
+            self.revert(step.name)
+
     def take(self, name: str, memory: bool) -> None:
         """Take a snapshot; its entry in libvirt comes last."""
         try:
@@ -143,8 +165,7 @@ class Machine:
                     self._monitor("blockdev-snapshot-internal-sync", name=name)
             self._register(name)
         except (GridError, libvirt.libvirtError, OSError):
-            # On a full file system what is left is in the way, of the guest too. A run that is killed leaves it to the
-            # next.
+            # What is left would fill the file system, which the guest needs too. A killed run leaves it to the next.
             with contextlib.suppress(GridError, libvirt.libvirtError, OSError):
                 self.drop(name)
             raise
@@ -160,22 +181,22 @@ class Machine:
         if awake:
             self.domain.suspend()
         try:
-            # The disk first: QEMU gives up its disks when a memory was saved, until the guest runs.
+            # The disk first: QEMU deactivates its disks when a memory was saved, until the guest runs.
             self._monitor("blockdev-snapshot-internal-sync", name=name)
             self.domain.snapshotCreateXML(_memory_only(name, saved), libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA)
         finally:
-            # One that was paused must run for an instant too: it couldn't be hibernated, nor its disk be used,
-            # otherwise.
+            # A machine that was paused must run for an instant too: otherwise it couldn't be hibernated, nor its disk
+            # be used.
             self.domain.resume()
             if not awake:
                 self.domain.suspend()
-        if not hibernate.whole(saved):
+        if not hibernate.is_whole(saved):
             raise GridError("snapshot_failed", "libvirt has not saved the memory to the end", remedy=_ROOM)
-        facts = {"snapshot": name, "awake": awake}
+        facts: MemoryHead = {"snapshot": name, "awake": awake}
         hibernate.compress_file(self.conn, self.depot, self.tree, saved, os.path.join(place, f"{name}.zst"), facts)
 
     def _register(self, name: str) -> None:
-        """libvirt's own entry: it counts the snapshot, so that nothing moves or removes the machine without it."""
+        """Make libvirt's entry, so that nothing moves or removes the machine without its snapshot."""
         root = ET.Element("domainsnapshot")
         for tag, text in (
             ("name", name),
@@ -191,7 +212,7 @@ class Machine:
         self.domain.snapshotCreateXML(domain_xml.to_text(root), libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE)
 
     def drop(self, name: str) -> None:
-        """Delete what there is of a snapshot; its entry goes first."""
+        """Delete all parts of a snapshot; its entry goes first."""
         if name in (each.getName() for each in self.domain.listAllSnapshots(0)):
             self.domain.snapshotLookupByName(name, 0).delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
         if name in _inner(self.path):
@@ -199,7 +220,7 @@ class Machine:
                 self._monitor("blockdev-snapshot-delete-internal-sync", name=name)
             else:
                 self._qemu_img("-d", name)
-        # What the disk's file says of its snapshots' names is not trusted.
+        # The names of snapshots in the disk's file are not trusted.
         for ending in ENDINGS if plan.is_name(name) else ():
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(directory(self.path), name + ending))
@@ -207,7 +228,7 @@ class Machine:
             os.rmdir(directory(self.path))
 
     def revert(self, name: str) -> None:
-        """Have the machine as it was. What it is now is lost; its definition for the next start stays."""
+        """Return the machine to a snapshot. Its state now is lost; its definition for the next start stays."""
         head = self.head(name)
         before = self.observed.state
         if head is None:
@@ -216,22 +237,20 @@ class Machine:
                 self.domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED if before == "paused" else 0)
             return
         with hibernate.unpacked(self.depot, self.uuid, memory_file(self.path, name)) as saved:
-            # Before anything is lost: damage of the memory has been seen by now.
+            # By now the memory is known to be undamaged, and nothing is lost yet.
             self._revert_disk(name)
-            values = t.cast("dict[str, t.Any]", self.observed.metadata)
+            config, values = self.observed.defined
 
-            def edit(tree: t.Any) -> None:
+            def edit(tree: ET.Element) -> None:
                 domain_xml.put_metadata(tree, values)
-                domain_xml.edit(
-                    tree, changes.kept(t.cast("dict[str, t.Any]", self.observed.config), domain_xml.read(tree))
-                )
+                domain_xml.edit(tree, changes.to_keep(config, domain_xml.read(tree)))
 
-            hibernate.repath(self.conn, saved, edit)
+            hibernate.edit_saved(self.conn, saved, edit)
             self.conn.restoreFlags(saved, None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
             monitor.activate(self.domain)
         if head.get("awake"):
             self.domain.resume()
-            with self.hypervisor.events.of(self.uuid) as woken:
+            with events_of(self.hypervisor).of(self.uuid) as woken:
                 self.clock_set = hibernate.set_clock(self.domain, woken)
 
     def _revert_disk(self, name: str) -> None:
@@ -239,7 +258,7 @@ class Machine:
             self.domain.destroy()
         hibernate.discard(self.depot, self.uuid)
         power.restore_autostart(self.domain, self.tree)
-        # By its number: a name that looks like the number of another is taken for that.
+        # By its number, because qemu-img takes a name that looks like a number for one.
         self._qemu_img("-a", _inner(self.path)[name])
 
 
@@ -257,15 +276,15 @@ def _memory_only(name: str, path: str) -> str:
     return domain_xml.to_text(root)
 
 
-class Batch(Together):
+class Batch(BatchBase):
     """One run of the module ``machine_snapshot``."""
 
-    def __init__(self, params: t.Mapping[str, t.Any], check_mode: bool) -> None:
+    def __init__(self, params: Params, check_mode: bool) -> None:
         super().__init__(params, check_mode, max(2, os.cpu_count() or 2))
         if not params["all"]:
             plan.check_name(params["snapshot"])
 
-    def one(self, hypervisor: Hypervisor, number: int, entry: t.Any) -> Result:
+    def one(self, hypervisor: Hypervisor, number: int, entry: Entry) -> Result:
         """The result of one machine."""
 
         def work() -> Result:
@@ -280,13 +299,14 @@ class Batch(Together):
             self.claim(number, uuid)
             with disk_source.held(hypervisor, self.depot, self.locks, uuid, self.params["timeout"]) as (found, dummy):
                 with translated(f"snapshot {self.params['state']}"):
-                    return self._held(Machine(hypervisor, self.depot, found, self.params["description"]), number)
+                    return dict(self._held(Machine(hypervisor, self.depot, found, self.params["description"]), number))
 
         return attempt(label(entry), work, kind="machine", tried=f"snapshot {self.params['state']}")
 
-    def _held(self, machine: Machine, number: int) -> Result:
+    def _held(self, machine: Machine, number: int) -> SnapshotRow:
+        """The result of a machine whose lock is held."""
         params = self.params
-        copies.refuse_moving((machine.observed.metadata or {}).get("moving"), machine.observed.incoming)
+        copies.refuse_moving(machine.observed.moving, machine.observed.incoming)
         seen = machine.seen()
         steps = plan.decide(params["state"], seen, params["snapshot"], params["memory"])
         head = next((machine.head(step.name) for step in steps if step.kind == "revert"), None)
@@ -294,10 +314,7 @@ class Batch(Together):
         if not self.check_mode:
             for step in steps:
                 with translated(str(step)):
-                    if step.kind == "take":
-                        machine.take(step.name, params["memory"])
-                    else:
-                        getattr(machine, step.kind)(step.name)
+                    machine.do(step, params["memory"])
         gone = {step.name for step in steps if step.kind == "drop"}
         after = sorted((seen.listed - gone) | {step.name for step in steps if step.kind == "take"})
         state = plan.end(steps, seen, bool(head.get("awake")) if head is not None else None)

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A machine's disk as the source of an image: at rest as it lies there, running as a copy of one moment."""
+"""A machine's disk as the source of an image: read in place while it is stopped, else as a copy of one moment."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ import contextlib
 import dataclasses
 import os
 import typing as t
+import xml.etree.ElementTree as ET
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import check_space
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import backup, domain_xml
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Events, Hypervisor, translated
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Domain
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
+    Events,
+    Hypervisor,
+    events_of,
+    translated,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import header, qemu_img
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import overlay_runs, raw_runs
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.versions.capture import Reading, Source
@@ -22,22 +30,27 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec i
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
-from ansible_collections.virtuoso.grid.plugins.module_utils._tool import check_space
 
 
 class Found(t.NamedTuple):
-    """A machine of this host, held: its domain, the tree of its XML, and what there is of it."""
+    """A machine of this host whose lock is held: its domain, its definition, and what there is of it."""
 
     uuid: str
-    domain: t.Any
-    tree: t.Any
+    domain: Domain
+    tree: ET.Element
     observed: Observed
+
+    @property
+    def disk_path(self) -> str | None:
+        """The path of its disk in its definition."""
+        return domain_xml.read(self.tree)["disk_path"]
 
 
 def find(hypervisor: Hypervisor, machine: str) -> str:
     """The uuid of a machine of this host.
 
-    :param machine: its uuid or its name. :raises GridError: ``machine_unknown``, ``foreign_domain``, ``invalid_name``.
+    :param machine: its uuid or its name.
+    :raises GridError: ``machine_unknown``, ``foreign_domain``, ``invalid_name``.
     """
     try:
         uuid: str | None = check_uuid(machine)
@@ -59,9 +72,12 @@ def find(hypervisor: Hypervisor, machine: str) -> str:
 def held(
     hypervisor: Hypervisor, depot: disk.Depot, locks: disk.Locks | None, machine: str, timeout: float
 ) -> t.Iterator[tuple[Found, contextlib.ExitStack]]:
-    """A machine that nobody else works on while the body runs, or until the stack beside it is closed.
+    """Hold a machine's lock while the body runs, or until it closes the stack.
 
-    :param machine: its uuid or its name. :param locks: ``None`` in check mode.
+    :param machine: its uuid or its name.
+    :param locks: ``None`` in check mode.
+    :param timeout: seconds to wait for the lock.
+    :returns: the machine, and the stack.
     :raises GridError: ``machine_unknown``, ``machine_busy``, ``foreign_domain``, ``disk_missing``, ``invalid_name``.
     """
     uuid = find(hypervisor, machine)
@@ -77,13 +93,14 @@ def held(
 
 
 def layer_below(found: Found) -> str:
-    """The digest of the layer that the machine's disk lies on. :raises GridError: ``not_on_a_layer``."""
+    """The digest of the layer that the machine's disk is an overlay on. :raises GridError: ``not_on_a_layer``."""
     digest = disk.layer_of(found.observed.disk)
     if digest is None:
         raise GridError(
             "not_on_a_layer",
-            "the machine's disk does not lie on a layer of this host",
-            remedy="Wait until its image is whole where it was started on demand; a disk of its own can be imported with source.type file",
+            "the machine's disk is not an overlay on a layer of this host",
+            remedy="Wait until its image is whole where it was started on demand; a disk of its own can be imported "
+            "with source.type file",
         )
     return digest
 
@@ -98,22 +115,32 @@ def source_of(
 ) -> Source:
     """The machine's disk, to be captured.
 
-    :param release: gives up the hold of the machine, as soon as its disk needs none any more.
+    :param release: releases the machine's lock; called as soon as the disk doesn't need it any more.
+    :param timeout: seconds for the copy of a running disk.
     """
-    values = t.cast("dict[str, t.Any]", found.observed.metadata)
-    facts = {"machine": found.uuid, "below": layer_below(found), "user": values["user"], "python": values["python"]}
-    path = domain_xml.read(found.tree)["disk_path"] or depot.disk(found.uuid)
+    values = found.observed.defined[1]
+    below, path = layer_below(found), found.disk_path or depot.disk(found.uuid)
     if found.observed.state in ("stopped", "hibernated"):
-        consistent = "stopped" if found.observed.state == "stopped" else "crash"
-        return Resting(**facts, consistent=consistent, path=path, depot=depot, domain=found.domain)
-    events = t.cast(Events, hypervisor.events)
+        return Resting(
+            machine=found.uuid,
+            below=below,
+            user=values["user"],
+            python=values["python"],
+            consistent="stopped" if found.observed.state == "stopped" else "crash",
+            path=path,
+            depot=depot,
+            domain=found.domain,
+        )
     return Running(
-        **facts,
+        machine=found.uuid,
+        below=below,
+        user=values["user"],
+        python=values["python"],
         consistent="crash",
         path=path,
         depot=depot,
         domain=found.domain,
-        events=events,
+        events=events_of(hypervisor),
         release=release,
         timeout=timeout,
         progress=progress,
@@ -135,9 +162,11 @@ def _identity(path: str) -> tuple[int, int, int]:
     return facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
-def judge(head: bytes) -> int:
-    """The size of a disk that a guest, or somebody who broke out of it, may have written (pure).
-    :raises GridError: ``disk_invalid``."""
+def checked_size(head: bytes) -> int:
+    """The virtual size of a disk, whose header a guest that broke out may have written (pure).
+
+    :raises GridError: ``disk_invalid``.
+    """
     found = header.parse(head)
     if (
         found.data_file
@@ -154,19 +183,19 @@ def judge(head: bytes) -> int:
 
 @dataclasses.dataclass
 class Resting(Source):
-    """The disk of a stopped machine, read where it lies: what it has itself, not what is below it."""
+    """The disk of a stopped machine, read in place: its own clusters, not those of the layers below."""
 
     path: str
     depot: disk.Depot
-    domain: t.Any
-    _before: t.Any = None
+    domain: Domain
+    _before: t.Optional[t.Tuple[int, int, int]] = None
 
     @contextlib.contextmanager
     def open(self, work: str | None) -> t.Iterator[Reading | None]:
-        """Its own clusters; where they don't lie there as they are, a raw copy of the whole."""
+        """Its own clusters; where they can't be read in place, a raw copy of the whole disk."""
         self._before = _identity(self.path)
         with _opened(self.path) as descriptor:
-            size = judge(os.pread(descriptor, header.HEAD_SIZE, 0))
+            size = checked_size(os.pread(descriptor, header.HEAD_SIZE, 0))
             runs = overlay_runs(self.path)
             if runs is not None:
                 yield Reading(descriptor, runs, size, False)
@@ -184,7 +213,7 @@ class Resting(Source):
             yield Reading(descriptor, raw_runs(descriptor), size, True)
 
     def settle(self) -> None:
-        """:raises GridError: ``image_changed`` where somebody started the machine meanwhile."""
+        """Check that nobody started the machine meanwhile. :raises GridError: ``image_changed``."""
         with translated("look at the machine afterwards"):
             active = self.domain.isActive()
         if active or _identity(self.path) != self._before:
@@ -199,7 +228,7 @@ class Running(Source):
 
     path: str
     depot: disk.Depot
-    domain: t.Any
+    domain: Domain
     events: Events
     release: t.Callable[[], None]
     timeout: float
@@ -217,7 +246,7 @@ class Running(Source):
         check_space(
             work, sum(os.stat(each).st_blocks * 512 for each in (self.path, *chain)) * 2, "a copy of the machine's disk"
         )
-        # QEMU, which is another user, makes its file in it
+        # QEMU runs as another user and makes its file in it
         os.chmod(work, 0o711)
         copy = os.path.join(work, "disk.qcow2")
         with translated("copy the running disk"):
@@ -234,7 +263,7 @@ class Running(Source):
             )
         self.release()
         with _opened(copy) as descriptor:
-            size = judge(os.pread(descriptor, header.HEAD_SIZE, 0))
+            size = checked_size(os.pread(descriptor, header.HEAD_SIZE, 0))
             runs = overlay_runs(copy)
             if runs is None:
                 raise GridError(

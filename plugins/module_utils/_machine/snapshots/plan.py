@@ -1,10 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is to be done for a machine's snapshots (pure).
+"""Decides the steps to take, delete or revert to a machine's snapshot (pure).
 
-A snapshot is three things: one within the disk's file, one in the directory of the machine if it has its memory, and
-its entry in libvirt, which is written last. What lacks its entry was left by a run that was killed.
+A snapshot has three parts: one within the disk's file, a file with the memory if that is kept, and libvirt's entry,
+which is written last. Parts without an entry were left by a run that was killed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", re.ASCII)
 
 
 class Seen(t.NamedTuple):
-    """What there is of a machine: its power state, whether it pages, and the names of snapshots that libvirt lists,
-    that its disk has and whose memory is kept."""
+    """What there is of a machine: its power state, whether it pages, and the names of the snapshots that libvirt lists,
+    that its disk has, and whose memory is kept."""
 
     state: str
     pages: bool
@@ -32,7 +32,7 @@ class Seen(t.NamedTuple):
 
 
 class Step(t.NamedTuple):
-    """``take``, ``drop`` or ``revert``, and the snapshot."""
+    """``take``, ``drop`` or ``revert``, and the snapshot's name."""
 
     kind: str
     name: str
@@ -41,14 +41,14 @@ class Step(t.NamedTuple):
         return f"{self.kind} {self.name}"
 
 
-def is_name(value: t.Any) -> bool:
-    """Whether a snapshot of ours can have that name; it becomes a file's name."""
+def is_name(value: object) -> bool:
+    """Whether a snapshot of the collection can have this name, which becomes a file's name."""
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
-def check_name(value: t.Any) -> str:
-    """A snapshot's name. :raises GridError: ``invalid_snapshot``."""
-    if not is_name(value):
+def check_name(value: object) -> str:
+    """``value``, if it is a snapshot's name. :raises GridError: ``invalid_snapshot``."""
+    if not isinstance(value, str) or not is_name(value):
         raise GridError(
             "invalid_snapshot",
             f"{shorten(value)} is not a name of a snapshot",
@@ -91,7 +91,7 @@ def _present(seen: Seen, name: str, memory: bool) -> list[Step]:
 
 
 def decide(state: str, seen: Seen, name: t.Optional[str], memory: bool = False) -> list[Step]:
-    """The steps to a machine's snapshot ``name``; with ``absent`` and no name, of all of them.
+    """The steps for a machine's snapshot ``name``; for all its snapshots with ``absent`` and no name.
 
     :raises GridError: ``snapshot_unknown``, ``snapshot_differs``, ``machine_hibernated``, ``machine_pages``,
         ``no_memory_to_keep``.
@@ -117,7 +117,9 @@ def decide(state: str, seen: Seen, name: t.Optional[str], memory: bool = False) 
 
 def end(steps: t.Sequence[Step], seen: Seen, awake: t.Optional[bool]) -> str:
     """The machine's power state afterwards.
-    :param awake: of a snapshot with memory, whether its guest ran; else ``None``."""
+
+    :param awake: whether the guest ran in the snapshot that is reverted to; ``None`` for one without memory.
+    """
     if not any(step.kind == "revert" for step in steps):
         return seen.state
     if awake is not None:

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What machines are: the facts that the store and the inventory are made of."""
+"""The facts of the machines on a host, from which the store and the inventory are made."""
 
 from __future__ import annotations
 
@@ -10,84 +10,81 @@ import os
 import platform
 import threading
 import typing as t
+import xml.etree.ElementTree as ET
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Domain
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
     Hypervisor,
     connect,
     libvirt,
     translated,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import MachineModel
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import disk_base
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.changes import pending
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.records import Facts, MemoryFile
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import hibernate, snapshot_files
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.disk import read_qcow2
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import chain, observe, usage
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe, usage
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.addresses import NOWHERE, Finder, Found
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
-Facts = t.Dict[str, t.Any]
-
-# Seconds between two looks at those who have no address yet; DHCP servers tell nobody when they give one.
+# Seconds between two looks for machines without an address; DHCP servers don't announce their leases.
 _LOOK = 0.5
 
-_CARRIED = (
-    "owner",
-    "image",
-    "generation",
-    "site",
-    "goal",
-    "tags",
-    "user",
-    "python",
-    "packages",
-    "users",
-    "address",
-    "wishes",
-)
 
-_NOW = (
-    *(
-        "vcpus",
-        "vcpus_max",
-        "memory",
-        "memory_max",
-        "network",
-        "extra_networks",
-        "mac",
-        "boot",
-        "autostart",
-        "description",
-    ),
-    *("cpu_shares", "cpu_limit", "disk_io", "machine_type", "virtualization"),
-)
-"""What a machine has now, or will have at its next start where it doesn't run."""
-
-
-def facts(domain: t.Any) -> tuple[Facts, t.Any]:
-    """A domain's facts without its addresses, and its live XML tree where it runs."""
+def facts(domain: Domain) -> tuple[Facts, ET.Element | None]:
+    """A domain's facts without its addresses and usage, and its live XML tree where it runs."""
     tree = observe.configured(domain)
     state = observe.state_of(domain)
     values = metadata.read(tree)
-    identity = {"name": domain.name(), "uuid": domain.UUIDString(), "state": state}
-    if values is None or values["uuid"] != identity["uuid"]:
-        return {**identity, "foreign": True}, None
-    autostart = {"autostart": bool(domain.autostart())}
-    config = {**domain_xml.read(tree), **autostart}
+    uuid = domain.UUIDString()
+    if values is None or values["uuid"] != uuid:
+        return {"name": domain.name(), "uuid": uuid, "state": state, "foreign": True}, None
+    autostart = bool(domain.autostart())
+    config: MachineModel = {**domain_xml.read(tree), "autostart": autostart}
     live_tree = observe.running(domain) if state != "stopped" else None
-    live = {**domain_xml.read(live_tree), **autostart} if live_tree is not None else None
+    live: MachineModel | None = (
+        {**domain_xml.read(live_tree), "autostart": autostart} if live_tree is not None else None
+    )
     waiting = pending(config, live)
     now = live or config
-    kept = _kept(config["disk_path"]) if state == "stopped" else None
-    if kept is not None:
-        identity["state"] = "hibernated"
+    memory_file = _memory_file(config["disk_path"]) if state == "stopped" else None
     return {
-        **identity,
+        "name": domain.name(),
+        "uuid": uuid,
+        "state": "hibernated" if memory_file is not None else state,
         "foreign": False,
-        "memory_file": kept,
-        **{key: values[key] for key in _CARRIED},
-        **{key: now[key] for key in _NOW},
+        "memory_file": memory_file,
+        "owner": values["owner"],
+        "image": values["image"],
+        "generation": values["generation"],
+        "site": values["site"],
+        "goal": values["goal"],
+        "tags": values["tags"],
+        "user": values["user"],
+        "python": values["python"],
+        "packages": values["packages"],
+        "users": values["users"],
+        "address": values["address"],
+        "wishes": values["wishes"],
+        "vcpus": now["vcpus"],
+        "vcpus_max": now["vcpus_max"],
+        "memory": now["memory"],
+        "memory_max": now["memory_max"],
+        "network": now["network"],
+        "extra_networks": now["extra_networks"],
+        "mac": now["mac"],
+        "boot": now["boot"],
+        "autostart": now["autostart"],
+        "description": now["description"],
+        "cpu_shares": now["cpu_shares"],
+        "cpu_limit": now["cpu_limit"],
+        "disk_io": now["disk_io"],
+        "machine_type": now["machine_type"],
+        "virtualization": now["virtualization"],
         "disk": _disk_size(now["disk_path"]),
         "pages": now["pages"],
         "paused_reason": observe.paused_reason(domain),
@@ -103,9 +100,9 @@ def facts(domain: t.Any) -> tuple[Facts, t.Any]:
     }, live_tree
 
 
-def _kept(disk: str | None) -> dict[str, t.Any] | None:
-    """The file with a hibernated machine's memory."""
-    for path in hibernate.beside(disk).values():
+def _memory_file(disk: str | None) -> MemoryFile | None:
+    """The file with a hibernated machine's memory. :param disk: the path of its disk."""
+    for path in hibernate.files_beside(disk).values():
         with contextlib.suppress(OSError):
             return {"path": path, "size": os.path.getsize(path)}
     return None
@@ -119,18 +116,30 @@ def _disk_size(path: str | None) -> int | None:
     return file.size if file else None
 
 
+def _absent(key: str) -> Facts:
+    """The facts of a machine that isn't here. :param key: the uuid or name that was asked for."""
+    is_uuid = key.count("-") == 4 and len(key) == 36
+    return {
+        "name": None if is_uuid else key,
+        "uuid": key if is_uuid else None,
+        "state": "absent",
+        "foreign": False,
+    }
+
+
 class Survey:
     """One run of the module ``machine_info``."""
 
-    def __init__(self, hypervisor: Hypervisor, leases: t.Mapping[str, t.Any] | None = None) -> None:
+    def __init__(self, hypervisor: Hypervisor, leases: t.Mapping[str, object] | None = None) -> None:
         self.conn = hypervisor.conn
         self.events = hypervisor.events
         self.finder = Finder(self.conn, leases)
         self.found: dict[str, Facts] = {}
-        self._running: dict[str, tuple[t.Any, t.Any]] = {}
+        self._running: dict[str, tuple[Domain, ET.Element]] = {}
 
     def look(self, wanted: t.Sequence[str] | None) -> list[Facts]:
-        """All domains, or those named by uuid or name, in their order; what isn't here is told as absent."""
+        """The facts of all domains, or of those named by uuid or name, in their order. ``absent`` is one that isn't
+        here."""
         with translated("list the machines"):
             domains = {domain.UUIDString(): domain for domain in self.conn.listAllDomains(0)}
             names = {domain.name(): uuid for uuid, domain in domains.items()}
@@ -140,40 +149,35 @@ class Survey:
             chosen = [each.lower() if each.lower() in domains else names.get(each, each) for each in wanted]
         return [self._one(domains.get(uuid), uuid) for uuid in dict.fromkeys(chosen)]
 
-    def _one(self, domain: t.Any, key: str) -> Facts:
-        absent = {
-            "name": None,
-            "uuid": None,
-            ("uuid" if key.count("-") == 4 and len(key) == 36 else "name"): key,
-            "state": "absent",
-            "foreign": False,
-        }
+    def _one(self, domain: Domain | None, key: str) -> Facts:
         if domain is None:
-            return absent
+            return _absent(key)
         try:
-            told, live = facts(domain)
+            found, live = facts(domain)
         except libvirt.libvirtError as exc:
             if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-                return absent
+                return _absent(key)
             raise
-        self.found[told["uuid"]] = told
-        self._mark_lost(told)
-        if live is not None and told["state"] == "running":
-            self._running[told["uuid"]] = (domain, live)
-        return told
+        uuid = str(found["uuid"])
+        self.found[uuid] = found
+        self._mark_lost(found)
+        if live is not None and found["state"] == "running":
+            self._running[uuid] = (domain, live)
+        return found
 
     def _fill(self, uuids: t.Sequence[str]) -> None:
         results: list[Found] = self.finder.find([self._running[uuid] for uuid in uuids])
         for uuid, found in zip(uuids, results):
             if found is not NOWHERE:
-                self.found[uuid].update(addresses=found.addresses, address_source=found.source)
+                self.found[uuid]["addresses"] = found.addresses
+                self.found[uuid]["address_source"] = found.source
 
     def _missing(self) -> list[str]:
         return [uuid for uuid in self._running if not self.found[uuid]["addresses"]]
 
     def addresses(self, timeout: float) -> None:
-        """Find the addresses of the running ones; wait up to ``timeout`` seconds until all have one, and mark those
-        that haven't."""
+        """Find the addresses of the running machines. Wait up to ``timeout`` seconds until all have one; those without
+        one then fail."""
         with translated("find the machines' addresses"):
             self._fill(list(self._running))
         if timeout <= 0 or not self._missing():
@@ -201,15 +205,16 @@ class Survey:
                 self._mark(uuid, timeout)
 
     def _refresh(self) -> None:
-        """Look again at those without an address: an agent may be there now, the machine may be gone."""
+        """Look again at machines without an address: an agent may answer now, the machine may be gone."""
         for uuid in self._missing():
             domain = self._running[uuid][0]
+            live: ET.Element | None = None
             try:
-                told, live = facts(domain)
+                found, live = facts(domain)
+                self.found[uuid].update(found)
             except libvirt.libvirtError:
-                told, live = {**self.found[uuid], "state": "absent"}, None
-            self.found[uuid].update(told)
-            if live is None or told["state"] != "running":
+                self.found[uuid]["state"] = "absent"
+            if live is None or self.found[uuid]["state"] != "running":
                 del self._running[uuid]
                 if not self._mark_lost(self.found[uuid]):
                     self._mark(uuid, None)
@@ -217,35 +222,46 @@ class Survey:
                 self._running[uuid] = (domain, live)
 
     @staticmethod
-    def _mark_lost(told: Facts) -> bool:
-        if not disk_base.lost(told.get("pages"), told.get("paused_reason")):
+    def _mark_lost(found: Facts) -> bool:
+        """Have a machine fail that lost what it pages from; whether it did."""
+        pages = found.get("pages")
+        if pages is None or not disk_base.lost(pages, found.get("paused_reason")):
             return False
-        error = chain.source_lost(told["pages"])
-        told.update(error.on(host=platform.node(), object=f"machine {told['name']}").result())
+        _fail(found, disk_base.source_lost(pages))
         return True
 
     def watch(self, window: float) -> None:
-        """See what the running machines use in ``window`` seconds; nothing where that is 0."""
+        """Measure what the running machines use in ``window`` seconds; 0 for no measurement."""
         if window > 0:
             usage.watch({uuid: pair[0] for uuid, pair in self._running.items()}, self.found, window)
 
     def _mark(self, uuid: str, timeout: float | None) -> None:
-        told = self.found[uuid]
+        """Have a machine fail that has no address.
+
+        :param timeout: seconds that it had, ``None`` where it doesn't run any more.
+        """
+        found = self.found[uuid]
+        if timeout is None:
+            problem = f"it is {found['state']} now, so it has no address"
+        else:
+            problem = (
+                f"no address was seen within {timeout:g} s; neither its agent, nor a DHCP lease, nor the neighbour "
+                "table has one"
+            )
         error = GridError(
             "no_address",
-            (
-                f"no address was seen within {timeout:g} s; neither its agent, nor a DHCP lease, nor the neighbour table has one"
-                if timeout is not None
-                else f"it is {told['state']} now, so it has no address"
-            ),
-            host=platform.node(),
-            object=f"machine {told['name']}",
+            problem,
             tried="wait for its address",
             remedy="Look at its console: virtuoso.grid.display; give it more time with wait_for_address",
-            network=told["network"],
-            mac=told["mac"],
+            network=found["network"],
+            mac=found["mac"],
         )
-        told.update(error.result())
+        _fail(found, error)
+
+
+def _fail(found: Facts, error: GridError) -> None:
+    error.on(host=platform.node(), object=f"machine {found['name']}")
+    found.update(t.cast(Facts, error.result()))
 
 
 def survey(
@@ -253,7 +269,7 @@ def survey(
     wanted: t.Sequence[str] | None,
     timeout: float,
     window: float = 0,
-    leases: t.Mapping[str, t.Any] | None = None,
+    leases: t.Mapping[str, object] | None = None,
 ) -> list[Facts]:
     """The facts of machines on this host, as the module ``machine_info`` returns them."""
     with connect(uri, events=timeout > 0) as hypervisor:

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A stopped machine goes back, or on, to a version of its image."""
+"""Rolls a stopped machine back, or forward, to a version of its image."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import Hypervisor, translated
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import Image
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.add_layer import next_layer
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.content import scan
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot as Store
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.index import Blocks, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import Manifest, reference
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.records import RollbackRow
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk, hibernate
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots.disk_source import (
     Found,
@@ -24,12 +26,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.snapshots.d
     layer_below,
 )
 
-Result = t.Dict[str, t.Any]
-Image = t.Mapping[str, str]
-
 
 def require_stopped(state: str) -> None:
-    """:raises GridError: ``machine_running``."""
+    """Refuse a machine that runs. :raises GridError: ``machine_running``."""
     if state not in ("stopped", "hibernated"):
         raise GridError(
             "machine_running", f"the machine is {state}", remedy="Stop it first: virtuoso.grid.power with state stopped"
@@ -37,7 +36,7 @@ def require_stopped(state: str) -> None:
 
 
 def _refuse_snapshots(count: int) -> None:
-    """:raises GridError: ``has_snapshots``: they are in the disk that would be exchanged."""
+    """Refuse to lose snapshots, which are in the disk that is replaced. :raises GridError: ``has_snapshots``."""
     if count:
         raise GridError(
             "has_snapshots",
@@ -47,14 +46,14 @@ def _refuse_snapshots(count: int) -> None:
 
 
 def decide(chain: t.Sequence[str], layers: t.Sequence[str], now: Image, image: Image, fresh: bool) -> list[str]:
-    """What is to be done to have a stopped machine on a version (pure).
+    """The actions that bring a stopped machine to a version (pure).
 
-    :param chain: the files that the domain names below the disk.
-    :param layers: those of the version, both the nearest first.
-    :param now: name and digest that the domain has of its image.
-    :param image: those of the version.
-    :param fresh: whether the disk lies on it and has nothing of its own.
-    :returns: nothing; ``roll back``; or ``define`` where only the domain was not told yet.
+    :param chain: the files that the domain names below the disk, the nearest first.
+    :param layers: those of the version, the nearest first.
+    :param now: the image in the machine's metadata.
+    :param image: that of the version.
+    :param fresh: whether the disk is on the version and has no content of its own.
+    :returns: nothing; ``roll back``; or ``define`` where only the domain is out of date.
     """
     if not fresh:
         return ["roll back"]
@@ -62,10 +61,10 @@ def decide(chain: t.Sequence[str], layers: t.Sequence[str], now: Image, image: I
 
 
 def refuse_loss(content: Blocks | None, size: int, versions: t.Iterable[tuple[int, Blocks]], discard: bool) -> None:
-    """Refuse to lose what no version has (pure).
+    """Refuse to lose content that no version has (pure).
 
-    :param content: what a guest sees of the disk, ``None`` where that can't be told.
-    :param versions: size and content of each.
+    :param content: what a guest sees of the disk, ``None`` where that isn't known.
+    :param versions: size and content of each version.
     :raises GridError: ``unsaved_changes``.
     """
     if discard or (content is not None and any(there == content and held <= size for held, there in versions)):
@@ -78,16 +77,17 @@ def refuse_loss(content: Blocks | None, size: int, versions: t.Iterable[tuple[in
 
 
 class Disk(t.NamedTuple):
-    """What the disk has: blocks that a guest sees, and whether they are those of the layer below."""
+    """A disk's content: the blocks that a guest sees (``None`` where they aren't known), and whether all of them are
+    the layer's below."""
 
     content: Blocks | None
     pristine: bool
 
 
 def read_disk(store: Store, depot: disk.Depot, found: Found) -> Disk:
-    """Read what a stopped machine's disk has itself."""
-    path = domain_xml.read(found.tree)["disk_path"] or depot.disk(found.uuid)
-    size = t.cast(disk.Disk, found.observed.disk).size
+    """Read the content of a stopped machine's disk."""
+    path = found.disk_path or depot.disk(found.uuid)
+    size = _own_disk(found).size
     try:
         below = layer_below(found)
         chain = list(store.chain(below).values())
@@ -105,6 +105,12 @@ def read_disk(store: Store, depot: disk.Depot, found: Found) -> Disk:
     return Disk(merge([*chain, index]), False)
 
 
+def _own_disk(found: Found) -> disk.Disk:
+    if found.observed.disk is None:
+        raise ValueError("a machine that is held has a disk")
+    return found.observed.disk
+
+
 def _versions(store: Store) -> t.Iterator[tuple[int, Blocks]]:
     for manifest in store.read_manifests()[0]:
         with contextlib.suppress(GridError):
@@ -120,18 +126,18 @@ def roll_back(
     manifest: Manifest,
     discard: bool,
     check_mode: bool,
-) -> Result:
-    """Have a machine that is held on a version of the store; the result of one entry, with ``diff``.
+) -> RollbackRow:
+    """Bring a machine whose lock is held to a version of the store.
 
     :raises GridError: ``machine_running``, ``unsaved_changes``, ``disk_failed``.
     """
     require_stopped(found.observed.state)
     _refuse_snapshots(found.domain.snapshotNum(0))
     digest = manifest["layers"][-1]
-    image = {"name": reference(manifest["name"], manifest["version"]), "digest": digest}
+    image: Image = {"name": reference(manifest["name"], manifest["version"]), "digest": digest}
     layers = depot.chain(digest).paths
-    before = t.cast("dict[str, t.Any]", found.observed.metadata)["image"]
-    own = t.cast(disk.Disk, found.observed.disk)
+    before = found.observed.defined[1]["image"]
+    own = _own_disk(found)
     there = read_disk(store, depot, found)
     fresh = there.pristine and disk.layer_of(own) == digest
     actions = decide(domain_xml.chain(found.tree), layers, before, image, fresh)
@@ -145,7 +151,10 @@ def roll_back(
         "machine": found.uuid,
         "version": manifest["version"],
         "reference": image["name"],
-        **{"digest": digest, "layers": manifest["layers"], "disk": size, "previous": before},
+        "digest": digest,
+        "layers": manifest["layers"],
+        "disk": size,
+        "previous": before,
         "changed": bool(actions),
         "actions": actions,
         "diff": diff(f"machine {found.domain.name()}", {"image": before}, {"image": image}) if actions else None,
@@ -153,7 +162,7 @@ def roll_back(
 
 
 def _refuse_saved(found: Found, depot: disk.Depot, discard: bool) -> None:
-    """A machine that was put to sleep would wake up with a memory that doesn't fit its disk."""
+    """Refuse to lose a saved memory, which doesn't fit the new disk. :raises GridError: ``unsaved_changes``."""
     if (found.domain.hasManagedSaveImage(0) or hibernate.present(depot, found.uuid)) and not discard:
         raise GridError(
             "unsaved_changes",
@@ -167,13 +176,15 @@ def _do(
     depot: disk.Depot,
     found: Found,
     layers: t.Sequence[str],
-    image: t.Mapping[str, str],
+    image: Image,
     size: int | None,
 ) -> None:
-    """Three steps, each whole, and the machine sees the right disk after each.
+    """Roll back in three atomic steps; after each of them the machine sees the right disk.
 
-    While the disk is exchanged the domain names no chain, so that libvirt goes by what the disk's file says, be it the
-    old one or the new one. A domain that names another chain than its disk's would show the guest a mixture.
+    While the disk is replaced the domain names no chain, so that libvirt follows the file of the disk, old or new. A
+    domain that names another chain than its disk has would show the guest a mixture.
+
+    :param size: of the new disk, ``None`` to keep the disk and only define the domain.
     """
     tree, conn = found.tree, hypervisor.conn
     with translated("roll the machine back"):
@@ -183,9 +194,9 @@ def _do(
             hibernate.discard(depot, found.uuid)
             domain_xml.set_chain(tree, None)
             conn.defineXML(domain_xml.to_text(tree))
-            path = domain_xml.read(tree)["disk_path"] or depot.disk(found.uuid)
+            path = found.disk_path or depot.disk(found.uuid)
             disk.replace_disk(depot, found.uuid, path, lambda new: disk.Overlays().write(new, layers[0], size))
-        values = t.cast("dict[str, t.Any]", found.observed.metadata)
+        values = found.observed.defined[1]
         domain_xml.set_chain(tree, layers)
-        domain_xml.put_metadata(tree, {**values, "image": dict(image)})
+        domain_xml.put_metadata(tree, {**values, "image": image})
         conn.defineXML(domain_xml.to_text(tree))

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Addresses and names that a home's DHCP server gives to machines: one line of dnsmasq's a machine (pure)."""
+"""Reservations in a home's DHCP server, which is dnsmasq, and the leases and neighbours seen there (pure)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 
 @dataclasses.dataclass(frozen=True)
 class Reservation:
-    """What a home's DHCP server is to know of a machine. Without an address it chooses one, and keeps to it."""
+    """A machine's reservation in a home's DHCP server. Without an address the server chooses one and keeps it."""
 
     uuid: str
     name: str
@@ -29,13 +29,13 @@ class Reservation:
 
     @property
     def line(self) -> str:
-        """As a ``dhcp-host`` of dnsmasq's. By the MAC address alone: what else a guest says of itself may change."""
+        """The machine's line for dnsmasq (``dhcp-host``). It matches the MAC address only: client ids may change."""
         return ",".join([self.mac, "id:*", *([self.address] if self.address else []), self.name]) + "\n"
 
 
 @dataclasses.dataclass(frozen=True)
 class Lease:
-    """An address that is in use. ``source`` is ``lease`` or ``neighbour``."""
+    """An address in use. ``source``: ``lease`` of the DHCP server, or ``neighbour`` seen by the kernel."""
 
     mac: str
     address: str
@@ -43,10 +43,10 @@ class Lease:
     name: t.Optional[str] = None
 
 
-def parse_reservation(entry: t.Any, subnet: ipaddress.IPv4Network | None) -> Reservation:
-    """An entry ``{uuid, name, mac, address}`` of the module ``lease``.
+def parse_reservation(entry: object, subnet: ipaddress.IPv4Network | None) -> Reservation:
+    """Check an entry ``{uuid, name, mac, address}`` of the module ``lease``.
 
-    :param subnet: of the home's network, where it is known.
+    :param subnet: of the home's network, if it is known.
     :raises GridError: ``invalid_...``, ``address_outside``.
     """
     if not isinstance(entry, t.Mapping):
@@ -64,7 +64,7 @@ def parse_reservation(entry: t.Any, subnet: ipaddress.IPv4Network | None) -> Res
     return Reservation(uuid, name, mac, _address(entry.get("address"), subnet))
 
 
-def _address(value: t.Any, subnet: ipaddress.IPv4Network | None) -> str | None:
+def _address(value: object, subnet: ipaddress.IPv4Network | None) -> str | None:
     if value in (None, ""):
         return None
     try:
@@ -83,7 +83,7 @@ def _address(value: t.Any, subnet: ipaddress.IPv4Network | None) -> str | None:
 
 
 def parse_line(uuid: str, text: str) -> Reservation | None:
-    """A reservation from its file; ``None`` where it is not one of ours."""
+    """Read a reservation from its file; ``None`` where we didn't write it."""
     fields = text.strip().split(",")
     if len(fields) not in (3, 4) or fields[1] != "id:*":
         return None
@@ -91,9 +91,9 @@ def parse_line(uuid: str, text: str) -> Reservation | None:
 
 
 def decide(wanted: Reservation, there: t.Mapping[str, Reservation], own: str | None) -> list[str]:
-    """What is to be done for a machine: ``reserve``, ``change reservation``, or nothing.
+    """The action that a machine needs: ``reserve``, ``change reservation``, or none.
 
-    :param there: reservations by uuid, of all machines.
+    :param there: the reservations of all machines, by uuid.
     :param own: the home's own address on the network.
     :raises GridError: ``address_taken``, ``name_taken``, ``mac_taken``.
     """
@@ -117,8 +117,8 @@ def decide(wanted: Reservation, there: t.Mapping[str, Reservation], own: str | N
 
 
 def parse_leases(text: str) -> list[Lease]:
-    """What dnsmasq's file of leases has: ``expiry mac address name client-id`` a line. Names are guests' words: they
-    are checked."""
+    """Read dnsmasq's file of leases: ``expiry mac address name client-id`` on each line. Names come from guests, so
+    they are checked."""
     found = []
     for fields in (line.split() for line in text.splitlines()):
         if len(fields) >= 4 and fields[0].isdigit() and _MAC.fullmatch(fields[1].lower()):
@@ -128,7 +128,8 @@ def parse_leases(text: str) -> list[Lease]:
 
 
 def parse_neighbours(entries: t.Iterable[t.Mapping[str, t.Any]]) -> list[Lease]:
-    """What ``ip -j neigh`` says: machines whose address comes from elsewhere, and that have spoken with the home."""
+    """Read the output of ``ip -j neigh``: machines whose address comes from elsewhere and that have talked to the
+    home."""
     return [
         Lease(str(entry["lladdr"]).lower(), str(entry["dst"]), "neighbour")
         for entry in entries
@@ -147,7 +148,7 @@ def _is_address(text: str) -> bool:
 
 
 def by_mac(leases: t.Iterable[Lease]) -> dict[str, Lease]:
-    """The address of each MAC address; what the DHCP server gave counts more than what was seen."""
+    """The lease of each MAC address; one of the DHCP server is preferred to a neighbour."""
     found: dict[str, Lease] = {}
     for lease in leases:
         if lease.mac not in found or (found[lease.mac].source, lease.source) == ("neighbour", "lease"):

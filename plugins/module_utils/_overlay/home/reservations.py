@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A home's side of a network: the reservations in its DHCP server, and the addresses that are in use there."""
+"""A home's network on the home's host: makes reservations in its DHCP server, and finds the addresses in use."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ import os
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
-from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError, Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import check_text
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.home import leases
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
-
-Result = t.Dict[str, t.Any]
 
 DIRECTORY = "/etc/virtuoso/home"
 STATE = "/var/lib/virtuoso-home"
 
 
 class Home:
-    """A network at this home, as the role ``home`` has set it up."""
+    """A network of this home, as the role ``home`` has set it up. :raises GridError: ``network_missing``."""
 
     def __init__(self, network: str, directory: str = DIRECTORY, state: str = STATE) -> None:
         self.network = check_text("network", network)
@@ -45,18 +43,18 @@ class Home:
 
     @property
     def subnet(self) -> ipaddress.IPv4Network | None:
-        """The addresses of the network, where the home has one of them."""
+        """The subnet of the network, if the home has an address on it."""
         return self._own.network if self._own else None
 
     @contextlib.contextmanager
     def locked(self) -> t.Iterator[None]:
-        """One run at a time compares reservations and writes them."""
+        """A lock, held while reservations are compared and written."""
         with open(os.path.join(self._directory, ".lock"), "a", encoding="ascii") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def reservations(self) -> dict[str, leases.Reservation]:
-        """All reservations, by uuid."""
+        """All reservations, by the machines' uuid. :raises GridError: ``no_dhcp_server``."""
         self._need_server()
         found = {}
         hosts = os.path.join(self._directory, "hosts")
@@ -72,15 +70,19 @@ class Home:
             raise GridError(
                 "no_dhcp_server",
                 f"the home's own DHCP server serves the network {self.network}, not one that this collection knows",
-                remedy="Reserve the address there and order the machine with it (address.ip), or give the network dhcp in virtuoso_home_networks",
+                remedy="Reserve the address there and order the machine with it (address.ip), "
+                "or give the network dhcp in virtuoso_home_networks",
             )
 
-    def reserve(self, entry: t.Any, there: dict[str, leases.Reservation], check_mode: bool) -> Result:
-        """See to it that a machine gets its name, and its address. ``there`` is kept up to date."""
+    def reserve(self, entry: object, there: dict[str, leases.Reservation], check_mode: bool) -> Result:
+        """Reserve a machine's name and address; its result. ``there`` is updated.
+
+        :raises GridError: those of ``leases.parse_reservation`` and ``leases.decide``.
+        """
         wanted = leases.parse_reservation(entry, self.subnet)
         actions = leases.decide(wanted, there, str(self._own.ip) if self._own else None)
         if actions and not check_mode:
-            # The server looks at names that appear in the directory of hosts: whole files only.
+            # dnsmasq reads files as they appear in its directory, so they must appear whole.
             new = os.path.join(self._directory, ".new")
             with open(new, "w", encoding="utf-8") as file:
                 file.write(wanted.line)
@@ -93,14 +95,14 @@ class Home:
         }
 
     def release(self, uuid: str, there: dict[str, leases.Reservation], check_mode: bool) -> Result:
-        """Forget a machine."""
+        """Remove a machine's reservation; its result. ``there`` is updated."""
         gone = there.pop(uuid, None)
         if gone and not check_mode:
             os.unlink(os.path.join(self._directory, "hosts", uuid))
         return {"uuid": uuid, "state": "absent", "changed": gone is not None, "actions": ["release"] if gone else []}
 
     def reload(self) -> None:
-        """Have the server read the reservations anew; leases stay."""
+        """Let the server read the reservations again; leases stay. :raises GridError: ``dhcp_server_stopped``."""
         command(
             ["systemctl", "reload", f"virtuoso-home-dhcp@{self.network}.service"],
             timeout=30,
@@ -110,7 +112,7 @@ class Home:
         )
 
     def addresses(self) -> dict[str, leases.Lease]:
-        """What is in use, by MAC address."""
+        """The addresses in use, by MAC address."""
         text = ""
         with contextlib.suppress(FileNotFoundError), open(self._leases, encoding="utf-8", errors="replace") as file:
             text = file.read()
@@ -118,7 +120,7 @@ class Home:
         return leases.by_mac([*leases.parse_leases(text), *leases.parse_neighbours(json.loads(seen or "[]"))])
 
     def wait(self, macs: t.Collection[str], seconds: float) -> dict[str, leases.Lease]:
-        """The addresses of these, waiting for all of them; of those that have none in time nothing is returned."""
+        """Wait until all these MAC addresses have an address; those that have one in time, by MAC address."""
 
         def probe() -> dict[str, leases.Lease]:
             found = self.addresses()

@@ -1,12 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ties a network to a home's LAN: a program of its own, installed by the role ``home``, started by systemd at every
-boot.
+"""The program on a home's host that connects a network's bridge to the home's LAN.
 
-``tie.py up FILE``, ``tie.py down FILE``, and ``tie.py check FILE``, which ends with 2 where something is missing; all
-can be run again. The file is as the role writes it: ``{network, bridge, make, ports, addresses, overlay, ends}``.
-``overlay`` is the network's own bridge; a cable of two ``ends`` joins it with the LAN's ``bridge``.
+The role ``home`` installs it, and systemd runs it at every boot: ``tie.py up FILE``, ``tie.py down FILE``, or
+``tie.py check FILE``, which ends with 2 where something is missing. All can be repeated. The file is JSON, see
+:class:`Settings`. Standard library only.
 """
 
 from __future__ import annotations
@@ -17,22 +16,53 @@ import sys
 import time
 import typing as t
 
-Settings = t.Dict[str, t.Any]
+
+class Settings(t.TypedDict):
+    """How a network is connected to the LAN.
+
+    ``bridge``: that of the LAN; with ``make`` this program makes it, with ``ports`` and ``addresses``. ``overlay``: the
+    network's own bridge. ``ends``: the two ends of a cable (veth) that joins it with the LAN's.
+    """
+
+    network: str
+    bridge: str
+    make: bool
+    ports: t.List[str]
+    addresses: t.List[str]
+    overlay: str
+    ends: t.List[str]
+
 
 MARK = "virtuoso-home"
-"""The alias of what this program has made: nothing else is ever removed."""
+"""The alias of all interfaces that this program has made; it removes no others."""
 
 GROUP = str(0x76000001)
-"""By which the overlay's rules know the port at once, as they know machines'."""
+"""The interface group by which the overlay's rules recognise the port, as they do machines' ports."""
 PATIENCE = 30
+"""Seconds to wait for the network's own bridge."""
 
 
 class TieError(Exception):
-    """It can't be done; the text says why and what to do."""
+    """A failure; the text says why and what to do."""
+
+
+class LinkInfo(t.TypedDict, total=False):
+    """What the kernel says about an interface's kind."""
+
+    info_kind: str
+
+
+class Interface(t.TypedDict, total=False):
+    """An interface, as ``ip -json`` shows it."""
+
+    ifalias: str
+    linkinfo: LinkInfo
+    master: str
+    mtu: int
 
 
 def ip(*words: str, check: bool = True) -> str:
-    """Run ip."""
+    """Run ip; its output. :raises TieError: where it fails; without ``check`` the output is empty then."""
     done = subprocess.run(
         ["/usr/sbin/ip", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
@@ -41,19 +71,19 @@ def ip(*words: str, check: bool = True) -> str:
     return done.stdout if not done.returncode else ""
 
 
-def link(name: str) -> t.Dict[str, t.Any] | None:
-    """What the kernel has of this name."""
+def link(name: str) -> Interface | None:
+    """The interface of this name, if there is one."""
     text = ip("-j", "-d", "link", "show", "dev", name, check=False)
     return json.loads(text)[0] if text.strip() else None
 
 
-def is_bridge(entry: t.Mapping[str, t.Any]) -> bool:
-    """Whether it is a bridge."""
+def is_bridge(entry: Interface) -> bool:
+    """Whether the interface is a bridge."""
     return entry.get("linkinfo", {}).get("info_kind") == "bridge"
 
 
 def make_bridge(settings: Settings) -> None:
-    """The LAN's bridge: made, or there."""
+    """Make the LAN's bridge, or check the one that is there. :raises TieError: where it can't be used."""
     name = settings["bridge"]
     there = link(name)
     if there is None and settings["make"]:
@@ -77,19 +107,17 @@ def make_bridge(settings: Settings) -> None:
 
 
 def make_cable(settings: Settings) -> None:
-    """The cable between the network's own bridge and the LAN's."""
+    """Make the cable between the network's own bridge and the LAN's. :raises TieError: where a bridge is missing."""
     near, far = settings["ends"]
-    end = time.monotonic() + PATIENCE
-    while link(settings["overlay"]) is None:
-        if time.monotonic() > end:
-            raise TieError(
-                f"the bridge {settings['overlay']} of the network {settings['network']} did not come in {PATIENCE} s: run virtuoso.grid.overlay"
-            )
-        time.sleep(0.1)
-    mtu = link(settings["overlay"])["mtu"]
-    # A bridge takes the least MTU of its ports: one that is somebody else's keeps its own, and drops only what is too
-    # large for the network.
-    far_mtu = mtu if settings["make"] else link(settings["bridge"])["mtu"]
+    mtu = _wait_for_bridge(settings)["mtu"]
+    # A bridge takes the lowest MTU of its ports. A bridge of others keeps its MTU, and frames that are too large for
+    # the network are dropped.
+    far_mtu = mtu
+    if not settings["make"]:
+        lan = link(settings["bridge"])
+        if lan is None:
+            raise TieError(f"the bridge {settings['bridge']} is gone: make it, and run the same again")
+        far_mtu = lan["mtu"]
     if link(near) is None:
         ip("link", "add", "name", near, "type", "veth", "peer", "name", far)
     for name, bridge, size in ((near, settings["overlay"], mtu), (far, settings["bridge"], far_mtu)):
@@ -98,15 +126,30 @@ def make_cable(settings: Settings) -> None:
     ip("link", "set", "dev", near, "group", GROUP)
 
 
+def _wait_for_bridge(settings: Settings) -> Interface:
+    """The network's own bridge. :raises TieError: where it doesn't come in time."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        bridge = link(settings["overlay"])
+        if bridge is not None:
+            return bridge
+        if time.monotonic() > end:
+            raise TieError(
+                f"the bridge {settings['overlay']} of the network {settings['network']} did not come in {PATIENCE} s: "
+                "run virtuoso.grid.overlay"
+            )
+        time.sleep(0.1)
+
+
 def up(settings: Settings) -> None:
-    """Tie."""
+    """Connect the network to the LAN."""
     make_bridge(settings)
     if settings["overlay"] != settings["bridge"]:
         make_cable(settings)
 
 
 def tied(settings: Settings) -> bool:
-    """Whether all is there: the network's own bridge may have been made anew."""
+    """Whether everything is there. The network's own bridge may have been remade, which removes the cable from it."""
     bridge = link(settings["bridge"])
     if bridge is None or settings["make"] and bridge.get("ifalias") != MARK:
         return False
@@ -117,7 +160,7 @@ def tied(settings: Settings) -> bool:
 
 
 def down(settings: Settings) -> None:
-    """Untie; the LAN's bridge goes only if it was made here."""
+    """Disconnect the network; the LAN's bridge is removed only if this program made it."""
     for name in (settings["ends"][0], settings["bridge"]):
         there = link(name)
         if there is not None and there.get("ifalias") == MARK:
@@ -125,10 +168,10 @@ def down(settings: Settings) -> None:
 
 
 def main(arguments: t.Sequence[str]) -> int:
-    """Do one of both."""
+    """Run ``up``, ``down`` or ``check``; the exit code."""
     verb, path = arguments
     with open(path, encoding="utf-8") as file:
-        settings = json.load(file)
+        settings: Settings = json.load(file)
     try:
         if verb == "check":
             return 0 if tied(settings) else 2

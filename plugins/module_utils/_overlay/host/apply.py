@@ -1,12 +1,12 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Brings a host's part of the overlay to what a file says: a program of its own, installed by the role ``overlay``, run
-by systemd at every boot.
+"""The program on a host that applies the host's part of the overlay, which it reads from a file.
 
-``overlay.py apply`` converges; ``overlay.py rollback`` goes back to the part before. Standard library only. What is
-decided is in pure functions (:mod:`interfaces`, :mod:`rules`, :mod:`sessions`, :mod:`wireguard`); everything that is
-made here has the alias ``virtuoso-overlay``, and nothing else is ever touched.
+The role ``overlay`` installs it, and systemd runs it at every boot. ``overlay.py apply`` applies the part,
+``overlay.py rollback`` goes back to the one before. Standard library only. Decisions are pure functions
+(:mod:`interfaces`, :mod:`rules`, :mod:`sessions`, :mod:`wireguard`). All interfaces that it makes have the alias
+``virtuoso-overlay``; it never touches others.
 """
 
 from __future__ import annotations
@@ -33,13 +33,12 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host import
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.interfaces import (
     ACCOUNT,
     MARK,
-    Link,
-    Part,
     foreign,
     forwarding_steps,
     steps,
     wanted_links,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.records import FdbEntry, Interface, Part
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.rules import rules
 
 DIRECTORY = "/etc/virtuoso/overlay"
@@ -48,7 +47,7 @@ WIREGUARD_UNIT = "virtuoso-overlay-wireguard.service"
 ROLLBACK = "virtuoso-overlay-rollback"
 TUN = "/dev/net/tun"
 LOADED = "/run/virtuoso-overlay.nft"
-"""A copy of the rules that were loaded last: it doesn't outlive a boot, as they don't."""
+"""A copy of the rules that were loaded last. Like them it is gone after a reboot."""
 
 _DEVICE = re.compile(r"(vb|ve|vt|vw|vm|tap)[0-9a-f]{1,12}", re.ASCII)
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
@@ -59,16 +58,55 @@ _KEY = re.compile(r"ssh-ed25519 [A-Za-z0-9+/=]{40,100}", re.ASCII)
 
 
 class OverlayError(Exception):
-    """It can't be done: ``code``, and a text that says why and what to do."""
+    """A failure: ``code``, and a text that says why and what to do."""
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
         self.code = code
 
 
-def check(part: Part) -> Part:
-    """The part, where every word in it has the form that it must have: they become words of batches, rules and
-    settings."""
+class SpeakerSteps(t.TypedDict, total=False):
+    """What to do with a BGP speaker that runs.
+
+    ``stop``: stop its processes, or let them continue. ``settings``: text to load; ``None`` to restart it.
+    """
+
+    stop: bool
+    settings: t.Optional[str]
+
+
+class Units(t.TypedDict):
+    """Names of systemd units by what to do with them."""
+
+    start: t.List[str]
+    restart: t.List[str]
+    stop: t.List[str]
+
+
+class Steps(Units):
+    """What brings a host to a part.
+
+    ``ip``, ``bridge`` and ``forget``: lines for ``ip`` and ``bridge``; errors of the last are ignored. ``groups``: see
+    ``groups.steps``. ``rules``: load the rules. ``files`` to write and ``stale`` ones to remove: paths. ``tun``: give
+    the account of the taps access to /dev/net/tun.
+    """
+
+    ip: t.List[str]
+    bridge: t.List[str]
+    forget: t.List[str]
+    speaker: SpeakerSteps
+    groups: t.Dict[str, t.List[str]]
+    rules: bool
+    files: t.List[str]
+    stale: t.List[str]
+    tun: bool
+
+
+def check(part: t.Mapping[str, t.Any]) -> Part:
+    """Check an untrusted part. Its values become words of batches, rules and settings, so each must have its form.
+
+    :raises OverlayError: ``invalid_part``.
+    """
     links = part.get("links") or []
     words = [("device", _DEVICE, each) for key in ("links", "guests", "forwarding") for each in part.get(key) or []]
     words += [("mac", _MAC, each) for key in ("guests", "forwarding") for each in part.get(key) or []]
@@ -85,23 +123,32 @@ def check(part: Part) -> Part:
         if not form.fullmatch(str(entry.get(key))):
             raise OverlayError(
                 "invalid_part",
-                f"{str(entry.get(key))[:40]!r} is no {key}: run the playbook virtuoso.grid.overlay, which writes the file",
+                f"{str(entry.get(key))[:40]!r} is no {key}: "
+                "run the playbook virtuoso.grid.overlay, which writes the file",
             )
-    found = {key: list(part.get(key) or []) for key in ("networks", "links", "guests", "forwarding", "peers")}
-    return {**found, "wireguard": part["wireguard"]} if part.get("wireguard") else found
+    found: t.Dict[str, object] = {
+        key: list(part.get(key) or []) for key in ("networks", "links", "guests", "forwarding", "peers")
+    }
+    if part.get("wireguard"):
+        found["wireguard"] = part["wireguard"]
+    return t.cast(Part, found)
 
 
 def run(argv: t.Sequence[str], text: str | None = None, *, must: bool = True) -> str:
-    """Run a program, with its input."""
-    source: t.Dict[str, t.Any] = {"input": text} if text is not None else {"stdin": subprocess.DEVNULL}
+    """Run a program; its standard output.
+
+    :param text: its standard input. :param must: whether a failure is an error; without it the output is empty then.
+    :raises OverlayError: ``overlay_failed``.
+    """
     done = subprocess.run(
         list(argv),
+        input=text,
+        stdin=subprocess.DEVNULL if text is None else None,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
         env={**os.environ, "LC_ALL": "C.UTF-8"},
-        **source,
     )
     if done.returncode and must:
         said = (done.stderr or done.stdout).strip()[-600:]
@@ -111,44 +158,43 @@ def run(argv: t.Sequence[str], text: str | None = None, *, must: bool = True) ->
     return "" if done.returncode else done.stdout
 
 
-def observe() -> t.Dict[str, Link]:
-    """All interfaces, in the terms of :func:`wanted_links`."""
+def observe() -> t.Dict[str, Interface]:
+    """All interfaces of this host, by name."""
     ports = {
         entry["ifname"]: entry for entry in json.loads(run(["bridge", "-json", "-details", "link", "show"]) or "[]")
     }
-    found: t.Dict[str, Link] = {}
+    found: t.Dict[str, Interface] = {}
     for entry in json.loads(run(["ip", "-json", "-details", "link", "show"])):
         info = entry.get("linkinfo") or {}
         data = info.get("info_data") or {}
         port = ports.get(entry["ifname"]) or {}
-        found[entry["ifname"]] = {
+        interface: Interface = {
             "alias": entry.get("ifalias"),
             "kind": info.get("info_kind"),
             "mtu": entry.get("mtu"),
             "master": entry.get("master"),
             "up": "UP" in entry.get("flags", ()),
             "group": entry.get("group"),
-            "id": data.get("id"),
-            "remote": data.get("remote") or data.get("remote6"),
-            "local": data.get("local") or data.get("local6"),
             "role": tuple("on" if port.get(key) else "off" for key in ("flood", "learning")) if port else None,
         }
-        if found[entry["ifname"]]["kind"] != "vxlan":
-            for key in ("id", "remote", "local"):
-                found[entry["ifname"]].pop(key)
+        if interface["kind"] == "vxlan":
+            interface["id"] = data.get("id")
+            interface["remote"] = data.get("remote") or data.get("remote6")
+            interface["local"] = data.get("local") or data.get("local6")
+        found[entry["ifname"]] = interface
     return found
 
 
-def fdb() -> t.List[t.Dict[str, t.Any]]:
-    """All entries of bridges and VXLAN devices."""
+def fdb() -> t.List[FdbEntry]:
+    """All forwarding entries of bridges and VXLAN devices."""
     return json.loads(run(["bridge", "-json", "fdb", "show"]) or "[]")
 
 
-def static_entries(told: t.Iterable[t.Dict[str, t.Any]], devices: t.Container[str]) -> t.Set[t.Tuple[str, str]]:
+def static_entries(entries: t.Iterable[FdbEntry], devices: t.Container[str]) -> t.Set[t.Tuple[str, str]]:
     """(device, MAC address) of the bridges' static entries on these devices."""
     return {
         (entry["ifname"], entry["mac"])
-        for entry in told
+        for entry in entries
         if entry.get("state") == "static" and entry.get("master") and entry["ifname"] in devices
     }
 
@@ -162,7 +208,7 @@ def _read(path: str) -> str | None:
 
 
 def write(path: str, text: str, mode: int = 0o644) -> bool:
-    """Write a file whole or not at all; true when it was another one."""
+    """Write a file atomically; whether it changed."""
     if _read(path) == text:
         return False
     os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -175,7 +221,7 @@ def write(path: str, text: str, mode: int = 0o644) -> bool:
 
 
 def read_part(path: str) -> Part:
-    """The part in a file; an empty one where there is none."""
+    """Read the part in a file; an empty one where there is no file. :raises OverlayError: ``invalid_part``."""
     text = _read(path)
     try:
         return check(json.loads(text) if text else {})
@@ -192,18 +238,19 @@ def _rules_differ(part: Part) -> bool:
 
 
 def files_of(part: Part, directory: str = DIRECTORY) -> t.Dict[str, str]:
-    """Every file that links need, by path."""
+    """The content of every file that links need, by path."""
     files = sessions.ssh_files(part, directory)
     if part.get("wireguard"):
         files[f"{directory}/wireguard.conf"] = wireguard.settings(part)
         files[f"{directory}/wireguard.address"] = f"{part['wireguard']['address']} {part['wireguard']['mtu']}\n"
-    said = evpn.settings(part)
-    if said:
-        files[f"{directory}/{speaker.FILE}"] = said
+    settings = evpn.settings(part)
+    if settings:
+        files[f"{directory}/{speaker.FILE}"] = settings
     return files
 
 
 def _stale(part: Part, files: t.Mapping[str, str], directory: str) -> t.List[str]:
+    """Paths of files that no link needs any more."""
     there = (
         [f"{directory}/ssh/{name}" for name in os.listdir(f"{directory}/ssh")]
         if os.path.isdir(f"{directory}/ssh")
@@ -214,15 +261,18 @@ def _stale(part: Part, files: t.Mapping[str, str], directory: str) -> t.List[str
         for name in ("authorized_keys", "wireguard.conf", "wireguard.address", "wireguard.key", speaker.FILE)
         if os.path.exists(f"{directory}/{name}")
     ]
-    # An empty part is none: so it is after going back to before the first one.
+    # For an empty part there is no file, as before the first part.
     there += [f"{directory}/part.json"] if not part["networks"] and os.path.exists(f"{directory}/part.json") else []
     kept = {f"{directory}/ssh/{name}.key" for name in sessions.clients(part)}
     kept |= {f"{name}.pub" for name in kept} | ({f"{directory}/wireguard.key"} if part.get("wireguard") else set())
     return sorted(path for path in there if path not in files and path not in kept)
 
 
-def _units(part: Part, changed: t.Collection[str]) -> t.Dict[str, t.List[str]]:
-    """Units to start, to start anew and to stop."""
+def _units(part: Part, changed: t.Collection[str]) -> Units:
+    """Units to start, to restart and to stop.
+
+    :param changed: paths of the files that change.
+    """
     mine = [UNIT.format(name) for name in sessions.clients(part)] + ([WIREGUARD_UNIT] if part.get("wireguard") else [])
     mine += [speaker.UNIT] if evpn.wanted(part) == "runs" else []
     kept = [speaker.UNIT] if evpn.wanted(part) == "frozen" else []
@@ -241,7 +291,7 @@ def _units(part: Part, changed: t.Collection[str]) -> t.Dict[str, t.List[str]]:
     states = {words[0]: words[2] for words in (line.split() for line in listed.splitlines()) if len(words) > 2}
     touched = {UNIT.format(os.path.basename(path).split(".")[0]) for path in changed if "/ssh/" in path}
     touched |= {WIREGUARD_UNIT for path in changed if "/wireguard." in path}
-    # One that is between two attempts has been started, and goes on trying by itself.
+    # A unit between two attempts has been started; it continues to try by itself.
     running = {name for name, state in states.items() if state in ("active", "activating")}
     return {
         "start": [name for name in mine if name not in running],
@@ -252,30 +302,30 @@ def _units(part: Part, changed: t.Collection[str]) -> t.Dict[str, t.List[str]]:
     }
 
 
-def differences(part: Part, directory: str = DIRECTORY) -> t.Dict[str, t.Any]:
-    """What would be done: ``ip`` and ``bridge`` lines, ``rules`` (bool), ``files``, ``stale`` files, units to
-    ``start``, ``restart`` and ``stop``.
+def _foreign_interface(names: str) -> OverlayError:
+    return OverlayError(
+        "foreign_interface",
+        f"{names}: somebody else's interface has the name that is needed. Rename or remove it, and run again",
+    )
 
-    :raises OverlayError: ``foreign_interface``.
-    """
+
+def differences(part: Part, directory: str = DIRECTORY) -> Steps:
+    """Compute what must be done to have the part. :raises OverlayError: ``foreign_interface``."""
     wanted, there = wanted_links(part), observe()
     others = foreign(wanted, there)
     if others:
-        raise OverlayError(
-            "foreign_interface",
-            f"{', '.join(others)}: somebody else's interface has the name that is needed. Rename or remove it, and run again",
-        )
+        raise _foreign_interface(", ".join(others))
     lines = steps(wanted, there)
     remade = {line.split()[-1] for line in lines if line.startswith("link delete")}
     devices = {name for name, link in wanted.items() if link.get("role")} - remade
     files = files_of(part, directory)
     changed = sorted(path for path, text in files.items() if _read(path) != text)
-    told = fdb()
+    entries = fdb()
     units = _units(part, changed)
     return {
         "ip": lines,
-        "bridge": forwarding_steps(part, static_entries(told, devices)) + evpn.mesh_steps(part, told, remade),
-        "forget": evpn.resting_steps(part, told),
+        "bridge": forwarding_steps(part, static_entries(entries, devices)) + evpn.mesh_steps(part, entries, remade),
+        "forget": evpn.resting_steps(part, entries),
         "speaker": _speaker(part, directory, units),
         "groups": groups.steps(part, there, {name for name in wanted if name not in there or name in remade}),
         "rules": _rules_differ(part),
@@ -286,18 +336,18 @@ def differences(part: Part, directory: str = DIRECTORY) -> t.Dict[str, t.Any]:
     }
 
 
-def _speaker(part: Part, directory: str, units: t.Mapping[str, t.Sequence[str]]) -> t.Dict[str, t.Any]:
-    """What to do with a BGP speaker that runs: ``hold`` it or let it go on (a bool), ``tell`` it other settings, or
-    nothing."""
+def _speaker(part: Part, directory: str, units: Units) -> SpeakerSteps:
+    """What to do with a BGP speaker that runs; nothing where its unit is started or stopped anyway."""
     if not evpn.ends(part) or speaker.UNIT in (*units["start"], *units["stop"]):
         return {}
-    want, still, found = evpn.wanted(part), speaker.still(), {}
-    if still is not None and still != (want == "frozen"):
-        found["hold"] = want == "frozen"
+    found: SpeakerSteps = {}
+    want, stopped = evpn.wanted(part), speaker.is_stopped()
+    if stopped is not None and stopped != (want == "frozen"):
+        found["stop"] = want == "frozen"
     path = f"{directory}/{speaker.FILE}"
     before, after = _read(path), files_of(part, directory).get(path)
     if want == "runs" and before and after and before != after:
-        found["tell"] = evpn.changes(before, after)
+        found["settings"] = evpn.changes(before, after)
     return found
 
 
@@ -311,7 +361,7 @@ def _load_rules(part: Part) -> None:
 
 
 def _close(part: Part) -> None:
-    """No address of the host's own on a network: not even a link-local one, and no answer for the others'."""
+    """Keep the host itself off its networks: no IPv6 address on a bridge, and no ARP answers."""
     for network in part["networks"]:
         for path, value in (
             (f"ipv6/conf/{network['bridge']}/disable_ipv6", "1"),
@@ -322,8 +372,8 @@ def _close(part: Part) -> None:
 
 
 def _tun_closed(part: Part) -> bool:
-    """Whether the account of the taps can't open the device that makes them: Debian's udev opens it to all, a host
-    without udev may not."""
+    """Whether the account of the taps can't open /dev/net/tun. Debian's udev gives everybody access, but a host may be
+    without udev."""
     try:
         found = os.stat(TUN)
     except FileNotFoundError:
@@ -336,15 +386,15 @@ def _tun_closed(part: Part) -> bool:
     )
 
 
-def regroup(todo: t.Mapping[str, t.Any], *which: str) -> None:
-    """Let ports leave and join groups. It makes nothing but speed: one that has just gone is no error."""
+def regroup(todo: Steps, *which: str) -> None:
+    """Let ports ``leave`` and ``join`` groups. Best effort: a port that has just gone away is not an error."""
     lines = [line for key in which for line in todo["groups"][key]]
     if lines:
         run(["ip", "-force", "-batch", "-"], "".join(f"{line}\n" for line in lines), must=False)
 
 
-def carry_out(part: Part, todo: t.Mapping[str, t.Any], directory: str = DIRECTORY) -> None:
-    """Do what :func:`differences` said."""
+def carry_out(part: Part, todo: Steps, directory: str = DIRECTORY) -> None:
+    """Do what :func:`differences` returned. :raises OverlayError: ``overlay_failed``."""
     files = files_of(part, directory)
     for name in todo["stop"]:
         run(["systemctl", "disable", "--now", "--quiet", name], must=False)
@@ -352,7 +402,7 @@ def carry_out(part: Part, todo: t.Mapping[str, t.Any], directory: str = DIRECTOR
     for path in todo["files"]:
         write(path, files[path])
     regroup(todo, "leave")
-    # The rules come first: there is no moment in which a port is there and they are not.
+    # The rules come first, so that no port is ever there without them.
     if todo["rules"] and part["networks"]:
         _load_rules(part)
     if todo["ip"]:
@@ -370,7 +420,7 @@ def carry_out(part: Part, todo: t.Mapping[str, t.Any], directory: str = DIRECTOR
         os.chown(TUN, -1, grp.getgrnam(ACCOUNT).gr_gid)
         os.chmod(TUN, 0o660)
     for name in todo["start"]:
-        # Not waiting: a peer that is not there yet is tried again and again.
+        # Without waiting: the unit tries again until its peer is there.
         run(["systemctl", "enable", "--now", "--no-block", "--quiet", name])
     for name in todo["restart"]:
         run(["systemctl", "restart", "--no-block", name])
@@ -379,16 +429,16 @@ def carry_out(part: Part, todo: t.Mapping[str, t.Any], directory: str = DIRECTOR
             os.unlink(path)
 
 
-def _carry_out_speaker(todo: t.Mapping[str, t.Any], directory: str) -> None:
-    if "hold" in todo["speaker"]:
-        speaker.hold(todo["speaker"]["hold"])
-    if "tell" in todo["speaker"]:
-        text = todo["speaker"]["tell"]
-        said = speaker.tell(directory, text) if text else None
-        if said:
+def _carry_out_speaker(todo: Steps, directory: str) -> None:
+    if "stop" in todo["speaker"]:
+        speaker.stop_or_continue(todo["speaker"]["stop"])
+    if "settings" in todo["speaker"]:
+        text = todo["speaker"]["settings"]
+        complaint = speaker.reconfigure(directory, text) if text else None
+        if complaint:
             raise OverlayError(
                 "overlay_failed",
-                f"FRR doesn't take its settings: {said}. Look at the journal of {speaker.UNIT}, and run again",
+                f"FRR doesn't take its settings: {complaint}. Look at the journal of {speaker.UNIT}, and run again",
             )
         if text is None:
             run(["systemctl", "restart", "--no-block", speaker.UNIT])
@@ -396,7 +446,7 @@ def _carry_out_speaker(todo: t.Mapping[str, t.Any], directory: str) -> None:
 
 @contextlib.contextmanager
 def locked() -> t.Iterator[None]:
-    """One at a time on this host: a second play waits for the first."""
+    """A lock of this host: a second run waits for the first."""
     os.makedirs("/run/lock", exist_ok=True)
     with open("/run/lock/virtuoso-overlay", "w", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -404,26 +454,28 @@ def locked() -> t.Iterator[None]:
 
 
 def userspace(device: str, directory: str = "/run/wireguard") -> subprocess.Popen[bytes]:
-    """The packaged program ``wireguard-go``, which listens now or has ended, on a socket of its own: one that was
-    killed leaves its behind."""
-    listens = os.path.join(directory, f"{device}.sock")
+    """Start the packaged program ``wireguard-go``, and wait until it listens or has ended.
+
+    :param directory: of its socket. An earlier one that was killed may have left a socket, which is removed first.
+    """
+    socket = os.path.join(directory, f"{device}.sock")
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(listens)
+        os.unlink(socket)
     program = subprocess.Popen(["wireguard-go", "--foreground", device])
     end = time.monotonic() + 5
-    while not os.path.exists(listens) and time.monotonic() < end and program.poll() is None:
+    while not os.path.exists(socket) and time.monotonic() < end and program.poll() is None:
         time.sleep(0.05)
     return program
 
 
 def wireguard_run(directory: str = DIRECTORY) -> int:
-    """Have WireGuard as long as this runs: the kernel's, or else that of the packaged program ``wireguard-go``."""
+    """Keep the WireGuard interface as long as this process runs: the kernel's, or else one of ``wireguard-go``.
+
+    :returns: the exit code.
+    """
     device, there = wireguard.DEVICE, observe()
     if device in there and there[device]["alias"] != MARK:
-        raise OverlayError(
-            "foreign_interface",
-            f"{device}: somebody else's interface has the name that is needed. Rename or remove it, and run again",
-        )
+        raise _foreign_interface(device)
     signal.signal(signal.SIGTERM, lambda *dummy: sys.exit(0))  # pylint: disable=ansible-bad-function
     run(["ip", "link", "delete", "dev", device], must=False)
     program = None
@@ -448,7 +500,7 @@ def wireguard_run(directory: str = DIRECTORY) -> int:
 
 
 def main(arguments: t.Sequence[str]) -> int:
-    """Converge, or go back."""
+    """Run the command in ``arguments``; the exit code."""
     current, before = f"{DIRECTORY}/part.json", f"{DIRECTORY}/part.before.json"
     try:
         if arguments[0] == "wireguard":

@@ -1,10 +1,9 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host's BGP speaker for EVPN (RFC 7432, RFC 8365): FRR's settings, and the entries of the mesh that are there
-without it (pure).
+"""EVPN (RFC 7432, RFC 8365): FRR's settings, and the mesh's forwarding entries while BGP doesn't run (pure).
 
-The speaker is an instance of FRR of the overlay's own: whatever is in /etc/frr is neither read nor written.
+The overlay has an FRR instance of its own; the settings in /etc/frr are neither used nor changed.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.interfaces import Part
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.records import FdbEntry, LinkEnd, Part
 
 KIND = "evpn"
 PORT = 179
-"""BGP's."""
+"""The TCP port of BGP."""
 INSTANCE = "virtuoso"
-"""Of FRR: the name of its sockets' directory."""
+"""The name of the FRR instance and of its sockets' directory."""
 ALL = "00:00:00:00:00:00"
-"""The entry of a VXLAN device for whatever floods."""
+"""The MAC address of a VXLAN device's entries for frames that are flooded."""
 _NEIGHBOR = re.compile(r"^ neighbor ([0-9.]+) remote-as ", re.MULTILINE)
 _LISTED = re.compile(r"^bgp extcommunity-list .*$", re.MULTILINE)
 _SYSTEM = re.compile(r"^router bgp .*\n bgp router-id .*$", re.MULTILINE)
@@ -39,26 +38,26 @@ _USUAL = (
 )
 
 
-def ends(part: Part) -> t.List[Part]:
+def ends(part: Part) -> t.List[LinkEnd]:
     """This host's ends of meshes."""
     return [link for link in part["links"] if link["transport"] == KIND]
 
 
 def wanted(part: Part) -> str:
-    """What the speaker is to be: ``runs``, ``frozen`` (there, and silent) or ``none``."""
+    """The state that the speaker must have: ``runs``, ``frozen`` (its processes are stopped) or ``none``."""
     roles = {link["role"] for link in ends(part)}
     return "runs" if "evpn" in roles else "frozen" if "frozen" in roles else "none"
 
 
 def speakers(part: Part) -> t.List[str]:
-    """The addresses that BGP is admitted from."""
+    """The addresses from which BGP is accepted."""
     return sorted({peer["address"] for link in ends(part) for peer in link["peers"] if peer["speaks"]})
 
 
 def settings(part: Part) -> str | None:
-    """FRR's settings for this host; ``None`` where it has nothing to say.
+    """FRR's settings for this host; ``None`` where it has no mesh.
 
-    Only what is of a mesh is told: FRR sees the other VXLAN devices as well.
+    Only routes of meshes are announced, because FRR sees the other VXLAN devices as well.
     """
     spoken = [link for link in ends(part) if link["role"] in ("evpn", "frozen")]
     if not spoken:
@@ -81,12 +80,12 @@ def settings(part: Part) -> str | None:
     lines.append(" address-family l2vpn evpn")
     for address in neighbors:
         lines.append(f"  neighbor {address} activate")
-        # On each host for each neighbor, though only homes have more than one: FRR begins a session anew where this
-        # changes, and the first network of two would be silent when the second one, of another home, comes. What went
-        # round is known by its cluster list and its originator (RFC 4456).
+        # On each host for each neighbor, though only homes reflect. FRR restarts a session when this setting changes,
+        # so adding a second network, of another home, would interrupt the first. Cluster lists and originator ids
+        # prevent routes from going round (RFC 4456).
         lines.append(f"  neighbor {address} route-reflector-client")
         lines.append(f"  neighbor {address} route-map {INSTANCE} out")
-    # A machine may move as often as it likes.
+    # Machines may move often; FRR would take that for duplicate addresses.
     lines += ["  advertise-all-vni", "  no dup-addr-detection", " exit-address-family", "exit"]
     lines += [
         f"bgp extcommunity-list standard {INSTANCE} permit rt {asn}:{vni}"
@@ -97,8 +96,7 @@ def settings(part: Part) -> str | None:
 
 
 def changes(before: str, after: str) -> str | None:
-    """What to tell a running FRR to come from one text of settings to another; ``None`` where it has to be started
-    anew."""
+    """The text that changes a running FRR from one text of settings to another; ``None`` where it must be restarted."""
     if _SYSTEM.findall(before) != _SYSTEM.findall(after):
         return None
     system = after[after.index("router bgp") :].splitlines()[0]
@@ -110,9 +108,11 @@ def changes(before: str, after: str) -> str | None:
     return text + after
 
 
-def mesh_steps(part: Part, entries: t.Sequence[t.Mapping[str, t.Any]], remade: t.Container[str] = ()) -> t.List[str]:
-    """Lines for ``bridge -batch``: to whom the mesh floods while BGP doesn't say it, and to whom it must not.
-    :param entries: of all VXLAN devices now."""
+def mesh_steps(part: Part, entries: t.Sequence[FdbEntry], remade: t.Container[str] = ()) -> t.List[str]:
+    """The lines for ``bridge -batch`` that set to which hosts the mesh floods, as long as BGP doesn't.
+
+    :param entries: of all VXLAN devices now. :param remade: devices that will be remade, and so have no entries.
+    """
     lines: t.List[str] = []
     for link in ends(part):
         device, to = link["device"], {peer["address"] for peer in link["peers"]}
@@ -128,9 +128,9 @@ def mesh_steps(part: Part, entries: t.Sequence[t.Mapping[str, t.Any]], remade: t
     return lines
 
 
-def resting_steps(part: Part, entries: t.Sequence[t.Mapping[str, t.Any]]) -> t.List[str]:
-    """Lines for ``bridge -batch`` that make bridges forget what was learned on links that rest; one that is gone by
-    then is of no matter."""
+def resting_steps(part: Part, entries: t.Sequence[FdbEntry]) -> t.List[str]:
+    """The lines for ``bridge -batch`` that remove what bridges have learned on resting links. An entry that is gone by
+    then is not an error."""
     resting = {link["device"] for link in part["links"] if link["role"] == "resting"}
     return [
         f"fdb delete {entry['mac']} dev {entry['ifname']} master"
@@ -140,8 +140,10 @@ def resting_steps(part: Part, entries: t.Sequence[t.Mapping[str, t.Any]]) -> t.L
 
 
 def owned_by_somebody(frr_conf: str | None, active: bool, enabled: bool) -> str | None:
-    """Why FRR on a host is somebody else's, or ``None``: an instance beside another would take its routes away.
-    :param frr_conf: /etc/frr/frr.conf."""
+    """Why FRR on a host belongs to others, or ``None``. Two instances on a host would remove each other's routes.
+
+    :param frr_conf: the text of /etc/frr/frr.conf. :param active: frr.service runs. :param enabled: it is enabled.
+    """
     if active or enabled:
         return f"an FRR of somebody else's {'runs here' if active else 'is to run here at boots'} (frr.service)"
     lines = [line.strip() for line in (frr_conf or "").splitlines()]

@@ -1,12 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The nftables rules that keep networks, guests and the host apart, and that count who talks to whom (pure).
+"""The nftables rules that isolate networks, guests and the host, and count who talks to whom (pure).
 
-Ports are named one by one: not every kernel can ask for a frame's bridge (``meta ibrname``). Whatever port is not named
-can't exchange a frame with one that is. Every frame pays for each chain and each rule that it meets, most for a chain:
-what forwarded frames need not meet is on a hook that they don't pass, and one comparison tells of most frames that they
-may go on.
+Ports are named one by one, because not every kernel can match a frame's bridge (``meta ibrname``). A port that is not
+named can't exchange frames with one that is. Each chain and each rule costs every frame that passes it, a chain most.
+So forwarded frames pass few hooks, and a single comparison accepts most of them.
 """
 
 from __future__ import annotations
@@ -16,12 +15,13 @@ import re
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host import evpn, groups
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.interfaces import PORT, Part, cable_name
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.interfaces import PORT, cable_name
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.records import Guest, LinkEnd, Part
 
 HOME = '"vh*"'
-"""The cables to homes' own LANs, which the role ``home`` makes."""
+"""The ports of the cables to homes' own LANs, which the role ``home`` makes."""
 FEW = 8
-"""So many guests are told apart one by one."""
+"""Up to this many guests are compared one by one."""
 _GONE = "".join(
     f"table {family} {name}\ndelete table {family} {name}\n"
     for family, name in (("bridge", "virtuoso_overlay"), ("inet", "virtuoso_overlay"))
@@ -49,17 +49,17 @@ def _chain(name: str, lines: t.Sequence[str], hook: str = "") -> str:
 
 
 def rules(part: Part) -> str:
-    """What ``nft -f`` is to load; nothing but their removal for an empty part."""
+    """The text for ``nft -f``. For an empty part it only removes the rules."""
     if not part["networks"]:
         return _GONE + "table bridge virtuoso_traffic\ndelete table bridge virtuoso_traffic\n"
     return _GONE + _apart(part) + _own(part) + _senders(part)
 
 
 def _apart(part: Part) -> str:
-    """Which ports exchange frames: most are told by their groups, those that are in none yet by their names; links that
-    stand apart by pairs.
+    """The table of which ports exchange frames. Most ports are recognised by their groups, those that are in none yet
+    by their names, links that stand apart (:func:`groups.apart`) by pairs.
 
-    Members of one network are on one bridge, so that nobody need ask for it.
+    The members of a network share a bridge, so the network itself need not be matched.
     """
     links = [link["device"] for link in part["links"]]
     free = [link["device"] for link in part["links"] if not groups.apart(link)]
@@ -79,15 +79,15 @@ def _apart(part: Part) -> str:
     exchanged = [f"{grouped} accept", "iifname . oifname @pairs accept", "iifname @free oifname @free accept"]
     exchanged += ["iifname @members goto from", "oifname @members goto to"]
     text += _chain("keep", exchanged, "forward priority -200")
-    # The host itself is on none of its networks: it takes nothing from them, and sends nothing but the announcement
-    # that a machine has come (RARP).
+    # The host itself is on none of its networks: it accepts nothing from them, and sends only the announcement that a
+    # machine has come (RARP).
     text += _chain("own", ["iifname @members counter drop", f"iifname {HOME} counter drop"], "input priority -200")
     silent = [f"oifname {port} ether type != 0x8035 counter drop" for port in ("@members", HOME)]
     return text + _chain("silent", silent, "output priority -200") + "}\n"
 
 
 def _pairs(part: Part) -> t.Iterator[t.Tuple[str, str]]:
-    """Ports of which the second may have what came by the first, where one of both is a link that stands apart
+    """Pairs (from, to) of ports that may exchange frames, where one of both is a link that stands apart
     (:func:`groups.apart`)."""
     beside = set(_beside(part, evpn.ends(part)))
     for network in part["networks"]:
@@ -103,34 +103,34 @@ def _pairs(part: Part) -> t.Iterator[t.Tuple[str, str]]:
 
 
 def _own(part: Part) -> str:
-    """The host's own addresses: nobody on a network reaches them, and only those whom links are with send what links
-    carry."""
+    """The table that protects the host's own addresses: nobody on a network reaches them, and VXLAN is accepted only
+    from the other ends of links."""
     meshes, bridges = evpn.ends(part), [network["bridge"] for network in part["networks"]]
     text = "table inet virtuoso_overlay {\n" + _set("bridges", "ifname", _quoted(bridges))
     peers = [peer for peer in part["peers"] if re.fullmatch(r"[0-9.]{7,15}", peer)]
-    wireguard = part.get("wireguard") or {}
+    wireguard = part.get("wireguard")
     inside = [f'meta nfproto ipv6 iifname "{wireguard["device"]}" return'] if wireguard else []
     text += _chain("tunnelled", [*inside, "counter drop"])
-    # What links carry is most of what comes. Members never come so far (the chain own); whoever else is on a bridge of
-    # ours meets the last rule.
+    # Most packets are those of links, so they come first. Frames of members never come so far (the chain own); others
+    # on our bridges meet the last rule.
     lines = [f"ip saddr {_braced(peers)} udp dport {PORT} accept"] if peers else []
     lines += [f"udp dport {PORT} goto tunnelled", "iifname @bridges counter drop"]
     if meshes:
-        # BGP is spoken with the network's home, or by it with its hosts, and with nobody else.
+        # BGP sessions exist only between a network's home and its hosts.
         lines.append(f"tcp dport {evpn.PORT} ip saddr {{ {', '.join(evpn.speakers(part)) or '0.0.0.0'} }} accept")
         lines.append(f'tcp dport {evpn.PORT} iifname != "lo" counter drop')
     return text + _chain("input", lines, "input priority filter - 10") + "}\n"
 
 
-def _beside(part: Part, meshes: t.Sequence[Part]) -> t.List[str]:
-    """The links to hosts that are on the mesh of the same network."""
+def _beside(part: Part, meshes: t.Sequence[LinkEnd]) -> t.List[str]:
+    """The devices of links to hosts that are also on the mesh of the same network."""
     on_it = {(link["network"], peer["name"]) for link in meshes for peer in link["peers"]}
     return [link["device"] for link in part["links"] if (link["network"], link["peer"]) in on_it]
 
 
-def _senders_of(guests: t.Sequence[Part], numbers: t.Mapping[str, int]) -> t.List[str]:
-    """What frames that these guests send from their own addresses have: a few are compared one by one, for less than it
-    takes to look them up.
+def _senders_of(guests: t.Sequence[Guest], numbers: t.Mapping[str, int]) -> t.List[str]:
+    """The conditions for frames that these guests send from their own addresses. A few guests are compared one by one,
+    which is faster than a set lookup.
 
     :param numbers: their ports' groups.
     """
@@ -144,10 +144,11 @@ def _senders_of(guests: t.Sequence[Part], numbers: t.Mapping[str, int]) -> t.Lis
 
 
 def _senders(part: Part) -> str:
-    """What a guest may send from, and who sends how much to whom: each frame once, where it comes from its sender.
+    """The table that checks which address a guest sends from, and counts who sends how much to whom. Each frame is
+    counted once, on the host of its sender.
 
-    The set is never replaced, so that its counters outlive changes of the rules; the chains beside it are filled anew,
-    in the same transaction.
+    The set is never replaced, so that its counters survive changes of the rules. The chains are refilled in the same
+    transaction.
     """
     free = {network["name"] for network in part["networks"] if network.get("spoofing")}
     guarded = [guest for guest in part["guests"] if guest["network"] not in free]
@@ -156,8 +157,8 @@ def _senders(part: Part) -> str:
         {guest["device"]: "goto counted" for guest in part["guests"]},
         **{guest["device"]: "goto guarded" for guest in guarded},
     )
-    # Where bridged frames pass the host's own rules as well (br_netfilter), the host keeps no account of connections
-    # within a network: two networks may have the same addresses, and it costs more than all rules here.
+    # Where bridged frames also pass the host's IP rules (br_netfilter), connections within a network must not be
+    # tracked: two networks may have the same addresses, and tracking costs more than all rules here.
     counted = "notrack update @matrix { ether saddr . ether daddr }"
     filled: t.Dict[str, t.List[str]] = {
         "carried": ["notrack"],
@@ -166,8 +167,7 @@ def _senders(part: Part) -> str:
         "came": [f"iifgroup {groups.LINKS} notrack accept"],
     }
     if guarded:
-        # A guest sends from its own address, and from no other. Most frames end here or before: to leave a chain for
-        # another costs them as much as a rule.
+        # A guest may send from its own address only. Most frames end here or before: a jump costs as much as a rule.
         filled["came"] += [f"{pair} {counted} accept" for pair in _senders_of(guarded, groups.own(part["guests"]))]
         filled["guarded"].append("counter drop")
     if ports:

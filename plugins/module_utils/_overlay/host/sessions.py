@@ -1,17 +1,21 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The files of SSH links: each end's settings, and who is admitted (pure)."""
+"""The files of links over SSH: the client's settings and known hosts, and the keys that the server admits (pure)."""
 
 from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.interfaces import ACCOUNT, Part
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.interfaces import ACCOUNT
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.records import Part
 
 
 def ssh_files(part: Part, directory: str) -> t.Dict[str, str]:
-    """The files of SSH links, by path: settings and known hosts of each client, and the keys that are admitted."""
+    """The content of the files of SSH links, by path.
+
+    :param directory: of the overlay's files.
+    """
     files: t.Dict[str, str] = {}
     admitted = []
     for link in part["links"]:
@@ -55,5 +59,5 @@ def ssh_files(part: Part, directory: str) -> t.Dict[str, str]:
 
 
 def clients(part: Part) -> t.List[str]:
-    """The devices whose SSH session begins here."""
+    """The devices of the links whose SSH client is this host."""
     return sorted(link["device"] for link in part["links"] if link["transport"] == "ssh" and link["end"] == "client")

@@ -1,8 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs FRR's daemons as the BGP speaker of the overlay, as long as its unit runs, and looks at what they say. Standard
-library only."""
+"""Runs FRR's daemons as the BGP speaker of the overlay, and asks them for their state. Standard library only."""
 
 from __future__ import annotations
 
@@ -16,6 +15,7 @@ import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.evpn import INSTANCE, owned_by_somebody
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.records import Session
 
 UNIT = "virtuoso-overlay-frr.service"
 FILE = "frr.conf"
@@ -25,12 +25,12 @@ OWNERS = "/etc/frr/frr.conf"
 
 
 def _run(argv: t.Sequence[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
-    source: t.Dict[str, t.Any] = {"input": text} if text is not None else {"stdin": subprocess.DEVNULL}
-    return subprocess.run(list(argv), capture_output=True, text=True, timeout=60, check=False, **source)
+    stdin = subprocess.DEVNULL if text is None else None
+    return subprocess.run(list(argv), input=text, stdin=stdin, capture_output=True, text=True, timeout=60, check=False)
 
 
 def foreign() -> str | None:
-    """Why FRR here is somebody else's, or ``None``."""
+    """Why FRR on this host belongs to others, or ``None``."""
     try:
         with open(OWNERS, encoding="utf-8", errors="replace") as file:
             text: str | None = file.read()
@@ -41,7 +41,7 @@ def foreign() -> str | None:
 
 
 def ask(*commands: str) -> str:
-    """What FRR says; nothing where it doesn't run."""
+    """The answer of FRR to commands of vtysh; empty where it doesn't run."""
     argv = ["vtysh", "-N", INSTANCE, *(word for command in commands for word in ("-c", command))]
     try:
         done = _run(argv)
@@ -50,8 +50,8 @@ def ask(*commands: str) -> str:
     return "" if done.returncode else done.stdout
 
 
-def sessions() -> t.Dict[str, t.Dict[str, t.Any]]:
-    """``state`` of each BGP session and how many seconds it is up, by the other's address."""
+def sessions() -> t.Dict[str, Session]:
+    """The BGP sessions by the other end's address."""
     try:
         peers = json.loads(ask("show bgp l2vpn evpn summary json") or "{}").get("peers") or {}
     except ValueError:
@@ -62,21 +62,21 @@ def sessions() -> t.Dict[str, t.Dict[str, t.Any]]:
     }
 
 
-def tell(directory: str, text: str) -> str | None:
-    """Tell a running FRR other settings; what it says against them, or ``None``."""
-    path = f"{directory}/{FILE}.tell"
+def reconfigure(directory: str, text: str) -> str | None:
+    """Load other settings into a running FRR; its complaint, or ``None``."""
+    path = f"{directory}/{FILE}.new"
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
     try:
         done = _run(["vtysh", "-N", INSTANCE, "-f", path])
     finally:
         os.unlink(path)
-    # Both streams: complaints about settings are on either.
+    # vtysh writes complaints to either stream.
     return (done.stderr or done.stdout).strip()[-600:] or "vtysh failed" if done.returncode else None
 
 
 def _state() -> t.Tuple[int, str]:
-    """The unit's main process, and its state as the kernel has it."""
+    """The unit's main process, and its state letter, see proc(5)."""
     pid = int(_run(["systemctl", "show", "--property=MainPID", "--value", UNIT]).stdout.strip() or 0)
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii") as file:
@@ -85,15 +85,15 @@ def _state() -> t.Tuple[int, str]:
         return 0, ""
 
 
-def still() -> bool | None:
-    """Whether the unit's processes are stopped; ``None`` where there are none."""
+def is_stopped() -> bool | None:
+    """Whether the unit's processes are stopped (SIGSTOP); ``None`` where there are none."""
     pid, state = _state()
     return state in ("T", "t") if pid else None
 
 
-def hold(stop: bool) -> None:
-    """Stop all its processes where they are, or let them go on: what they made in the kernel stays, and peers don't
-    notice for some seconds."""
+def stop_or_continue(stop: bool) -> None:
+    """Stop all processes of the unit (SIGSTOP), or let them continue. What they made in the kernel stays, and peers
+    don't notice for some seconds."""
     _run(["systemctl", "kill", f"--signal={'STOP' if stop else 'CONT'}", UNIT])
 
 
@@ -107,8 +107,11 @@ def _wait(what: t.Callable[[], bool], seconds: float) -> bool:
 
 
 def serve(directory: str) -> int:
-    """FRR's daemons, until one of them ends: then all are begun anew by systemd. While somebody else's runs beside,
-    none."""
+    """Run FRR's daemons until one of them ends; systemd then starts them all again. While another FRR runs on this
+    host, wait.
+
+    :returns: the exit code.
+    """
     why = foreign()
     if why:
         print(f"{why}: BGP is not spoken for the overlay while it is there", file=sys.stderr)  # pylint: disable=ansible-bad-function
@@ -122,17 +125,17 @@ def serve(directory: str) -> int:
             os.unlink(f"{SOCKETS}/{name}")
     common = ["-N", INSTANCE, "-P", "0", "-A", "127.0.0.1"]
     began = []
-    # From FRR 9 on there is one more; zebra without it complains for ever.
+    # From FRR 9 on zebra needs mgmtd.
     if os.path.exists(f"{PROGRAMS}/mgmtd"):
         began.append(subprocess.Popen([f"{PROGRAMS}/mgmtd", *common]))  # pylint: disable=consider-using-with
         _wait(lambda: os.path.exists(f"{SOCKETS}/mgmtd.vty"), 5)
     began.append(subprocess.Popen([f"{PROGRAMS}/zebra", *common, "-f", "/dev/null"]))  # pylint: disable=consider-using-with
     _wait(lambda: os.path.exists(f"{SOCKETS}/zserv.api"), 5)
-    # Hosts of a large grid reach each other by their default routes.
+    # Hosts of a large grid reach each other by their default routes, which FRR ignores unless told otherwise.
     _wait(lambda: bool(ask("configure terminal", "ip nht resolve-via-default", "end", "show version")), 5)
     began.append(subprocess.Popen([f"{PROGRAMS}/bgpd", *common, "-f", f"{directory}/{FILE}"]))  # pylint: disable=consider-using-with
     os.wait()
-    # At once, before they take back what the kernel was told.
+    # Killed, so that they don't remove what they have put into the kernel.
     for child in began:
         child.kill()
     return 1

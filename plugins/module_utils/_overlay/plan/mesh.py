@@ -1,9 +1,9 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which hosts of a network can be on its EVPN mesh, where each reaches each directly, and their ends of it (pure).
+"""Which hosts of a network can be on its EVPN mesh, where every host reaches every other, and their ends of it (pure).
 
-In plans the mesh is a node of the tree, which has no name, and a host's place on it is a link with that node.
+In a plan the mesh is a node of the tree without a name, and a host's place on it is a link with that node.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import ipaddress
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.records import LinkEnd
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import model, transport
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.records import Facts, Host, LinkRow
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.topology import Edge, edge
 
-Part = t.Dict[str, t.Any]
-Hosts = t.Mapping[str, t.Mapping[str, t.Any]]
+Hosts = t.Mapping[str, Host]
 
 NODE, KIND = "", "evpn"
 
@@ -26,10 +27,11 @@ def place(host: str) -> Edge:
     return (NODE, host)
 
 
-def _unfit(host: str, hosts: Hosts, facts: transport.Facts) -> str | None:
-    """Why a host can't be on any mesh: FRR needs the address that others reach it by, as an IPv4 address of the host's
-    own."""
-    address, own = str(hosts[host]["address"]), (facts.get(host) or {}).get("addresses")
+def _unfit(host: str, hosts: Hosts, facts: Facts) -> str | None:
+    """Why a host can't be on any mesh, or ``None``. FRR needs an IPv4 address of the host's own at which others reach
+    it."""
+    probe = facts.get(host) or {}
+    address, own = str(hosts[host]["address"]), probe.get("addresses")
     try:
         ipaddress.IPv4Address(address)
     except ValueError:
@@ -42,13 +44,14 @@ def _unfit(host: str, hosts: Hosts, facts: transport.Facts) -> str | None:
 
 
 def mesh_of(
-    network: model.Network, reached: t.Collection[str], kept: t.Collection[str], hosts: Hosts, facts: transport.Facts
+    network: model.Network, reached: t.Collection[str], kept: t.Collection[str], hosts: Hosts, facts: Facts
 ) -> dict[str, str | None]:
-    """Each reached host with ``None`` where it is on the mesh, or why it isn't. The home always is: its BGP speaker
-    tells all others.
+    """Decide which hosts are on the mesh. The home always is, because its BGP speaker has sessions with all others.
 
-    Where two can't reach each other, the one that fewer reach is left out.
-    :param kept: hosts on it that were not reached, who stay.
+    Where two hosts can't reach each other, the one that fewer others reach is left out.
+
+    :param reached: hosts that answered in this run. :param kept: hosts on the mesh that didn't answer; they stay.
+    :returns: for each reached host ``None`` if it is on the mesh, or why it isn't.
     :raises GridError: ``evpn_unusable``, ``foreign_frr``.
     """
     home = network["home"]
@@ -75,7 +78,8 @@ def mesh_of(
         fit.discard(worst)
     _require(network, fit, kept, why, len(reached) + len(kept))
     for host in sorted(fit):
-        foreign = (facts.get(host) or {}).get("kernel", {}).get("evpn")
+        probe = facts.get(host) or {}
+        foreign = (probe.get("kernel") or {}).get("evpn")
         if foreign:
             raise GridError(
                 "foreign_frr",
@@ -97,10 +101,10 @@ def _require(
 ) -> None:
     if number < 2 or (network["home"] in {*fit, *kept} and len(fit) + len(kept) > 1):
         return
-    told = "; ".join(f"{text}" for host, text in sorted(why.items()) if text)
+    reasons = "; ".join(text for dummy, text in sorted(why.items()) if text)
     raise GridError(
         "evpn_unusable",
-        f"no two hosts of it with its home reach each other directly: {told or 'no other host answers'}",
+        f"no two hosts of it with its home reach each other directly: {reasons or 'no other host answers'}",
         object=f"network {network['name']}",
         tried="plan its EVPN mesh",
         remedy="Admit UDP port 4789 and TCP port 179 between its hosts, or give it the topology star",
@@ -108,8 +112,8 @@ def _require(
     )
 
 
-def end_of(network: model.Network, host: str, role: str, on_it: t.Collection[str], hosts: Hosts) -> Part:
-    """A host's end of the mesh. The home reflects what the others say (RFC 4456); they have a session with it alone."""
+def end_of(network: model.Network, host: str, role: str, on_it: t.Collection[str], hosts: Hosts) -> LinkEnd:
+    """A host's end of the mesh. The home is the route reflector (RFC 4456); the others have a session with it only."""
     others = sorted(set(on_it) - {host})
     return {
         "device": model.mesh_device(network["name"]),
@@ -128,8 +132,8 @@ def end_of(network: model.Network, host: str, role: str, on_it: t.Collection[str
     }
 
 
-def rows_of(network: model.Network, on_it: t.Collection[str], mtu: int, hosts: Hosts) -> list[Part]:
-    """For the report and the store: each host's session with the home. They have the network's VNI, so none of their
+def rows_of(network: model.Network, on_it: t.Collection[str], mtu: int, hosts: Hosts) -> list[LinkRow]:
+    """The mesh's rows for the report and the store: each host's session with the home. They have no VNI of their
     own."""
     home = network["home"]
     return [
@@ -149,5 +153,5 @@ def rows_of(network: model.Network, on_it: t.Collection[str], mtu: int, hosts: H
 
 
 def without(members: t.Mapping[str, str | None]) -> dict[str, str]:
-    """The hosts that are not on it, and why."""
+    """The hosts that are not on the mesh, and why."""
     return {host: why for host, why in members.items() if why}

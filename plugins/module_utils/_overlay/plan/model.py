@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names and addresses of the overlay (pure)."""
+"""A network of ``virtuoso_networks``: checks it, and computes its VNI and the names of its devices (pure)."""
 
 from __future__ import annotations
 
@@ -10,26 +10,46 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import MTU_RANGE, bits, mac_prefix
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.topology import Edge, edge
 
 VNI_RANGE = (1, 2**24 - 1)
 """RFC 7348, section 5."""
 TOPOLOGIES = ("star", "tree", "evpn")
 TRANSPORTS = ("vxlan", "wireguard", "ssh")
 OVERHEAD = {"vxlan": 50, "wireguard": 130, "ssh": 0}
-"""Bytes of each frame that the tunnel takes of its path's MTU, over IPv4; a tap over TCP takes none."""
+"""Bytes of the path's MTU that the tunnel takes, over IPv4; a tap over TCP takes none."""
 SSH_MTU = 1450
-"""What a network is given where only TCP carries it: frames of the size that the other transports make usual."""
+"""The MTU of a network that only SSH carries, in bytes: the usual one of VXLAN."""
 
 ASN_RANGE = (64512, 65534)
-"""Private autonomous systems (RFC 6996), of which route targets take 16 bits."""
+"""Private autonomous systems (RFC 6996) that fit into the 16 bits of a route target."""
 
-Network = t.Dict[str, t.Any]
+
+class Network(t.TypedDict):
+    """A network in its canonical form.
+
+    ``home``: the host of its home. ``hosts``: all its hosts, sorted. ``topology``: one of TOPOLOGIES. ``mtu``: bytes,
+    ``None`` to have it computed. ``transports``: those that are fixed, by link. ``asn``: of its EVPN mesh.
+    """
+
+    name: str
+    home: str
+    hosts: t.List[str]
+    topology: str
+    encrypted: bool
+    spoofing: bool
+    vni: int
+    mtu: t.Optional[int]
+    shortcuts: t.List[Edge]
+    transports: t.Dict[Edge, str]
+    asn: int
+
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}", re.ASCII)
 
 
 def bridge_name(network: str) -> str:
-    """The bridge of a network, on each of its hosts: 12 characters, as the kernel takes 15."""
+    """The bridge of a network on each of its hosts: 12 characters; the kernel allows 15."""
     return f"vb{bits('bridge', network, 40):010x}"
 
 
@@ -38,8 +58,8 @@ def _pair(network: str, one: str, other: str) -> str:
 
 
 def link_device(transport: str, network: str, one: str, other: str) -> str:
-    """The device of a link, on both ends: each transport has its own, so that one can take another's place. OpenSSH's
-    are called tap and a number."""
+    """The device of a link, the same at both ends. Each transport has its own, so that one can replace another. OpenSSH
+    requires the name tap and a number."""
     pair = _pair(network, one, other)
     if transport == "ssh":
         return f"tap{bits('link', pair, 29)}"
@@ -47,12 +67,15 @@ def link_device(transport: str, network: str, one: str, other: str) -> str:
 
 
 def mesh_device(network: str) -> str:
-    """The one device by which a host is on an EVPN network."""
+    """The VXLAN device of an EVPN network, the same on each of its hosts."""
     return f"ve{bits('mesh', network, 40):010x}"
 
 
 def link_vni(network: int, one: str, other: str) -> int:
-    """The VNI of a link in a network of this VNI: each has its own, so that none takes another's frames."""
+    """The VNI of a link; each link has its own, so that none receives another's frames.
+
+    :param network: the VNI of the network.
+    """
     return bits("vni", _pair(str(network), one, other), 24) or 1
 
 
@@ -61,11 +84,15 @@ def network_vni(network: str) -> int:
     return bits("vni", network, 24) or 1
 
 
-def _bad(code: str, name: t.Any, msg: str, remedy: str, **details: t.Any) -> GridError:
-    return GridError(code, msg, object=f"network {name}", tried="read virtuoso_networks", remedy=remedy, **details)
+def _bad(code: str, name: object, msg: str, remedy: str, other: str | None = None) -> GridError:
+    """An error about a network. :param other: the network that it conflicts with."""
+    error = GridError(code, msg, object=f"network {name}", tried="read virtuoso_networks", remedy=remedy)
+    if other is not None:
+        error.details["other"] = other
+    return error
 
 
-def _number(name: str, what: str, value: t.Any, allowed: tuple[int, int]) -> int:
+def _number(name: str, what: str, value: object, allowed: tuple[int, int]) -> int:
     text = str(value)
     if (
         isinstance(value, bool)
@@ -82,11 +109,10 @@ def _number(name: str, what: str, value: t.Any, allowed: tuple[int, int]) -> int
     return int(text)
 
 
-def parse_network(given: t.Any, hosts: t.Collection[str]) -> Network:
-    """An entry of ``virtuoso_networks`` in its canonical form: ``name home hosts topology encrypted spoofing vni mtu
-    shortcuts transports asn``.
+def parse_network(given: object, hosts: t.Collection[str]) -> Network:
+    """Check an entry of ``virtuoso_networks`` and bring it into its canonical form.
 
-    :param hosts: the hosts that there are.
+    :param hosts: the hosts of this run.
     :raises GridError: ``invalid_network``, ``unknown_host``, ``invalid_vni``, ``invalid_mtu``, ``invalid_asn``,
         ``evpn_not_encrypted``.
     """
@@ -121,10 +147,8 @@ def parse_network(given: t.Any, hosts: t.Collection[str]) -> Network:
         )
     topology, chosen = given.get("topology") or "star", list(given.get("hosts") or hosts)
     shortcuts = sorted(tuple(sorted(map(str, pair))) for pair in given.get("shortcuts") or [])
-    transports = {
-        tuple(sorted((str(each.get("between", ["", ""])[0]), str(each.get("between", ["", ""])[-1])))): each.get(
-            "transport"
-        )
+    transports: dict[Edge, str] = {
+        edge(str(each.get("between", ["", ""])[0]), str(each.get("between", ["", ""])[-1])): each.get("transport")
         for each in given.get("transports") or []
     }
     if topology not in TOPOLOGIES or set(transports.values()) - set(TRANSPORTS):
@@ -154,7 +178,7 @@ def parse_network(given: t.Any, hosts: t.Collection[str]) -> Network:
             "a shortcut is not between two hosts of the network",
             "Give pairs such as [provider1, provider2]",
         )
-    network = {
+    network: Network = {
         "name": name,
         "home": given["home"],
         "hosts": sorted(set(chosen)),
@@ -163,7 +187,7 @@ def parse_network(given: t.Any, hosts: t.Collection[str]) -> Network:
         "spoofing": given.get("spoofing") is True or str(given.get("spoofing", "")).lower() in ("true", "yes"),
         "vni": network_vni(name) if given.get("vni") is None else _number(name, "vni", given["vni"], VNI_RANGE),
         "mtu": None if given.get("mtu") is None else _number(name, "mtu", given["mtu"], MTU_RANGE),
-        "shortcuts": shortcuts,
+        "shortcuts": [edge(*pair) for pair in shortcuts],
         "transports": transports,
         "asn": ASN_RANGE[0] if given.get("asn") is None else _number(name, "asn", given["asn"], ASN_RANGE),
     }
@@ -198,9 +222,14 @@ def _check_evpn(network: Network) -> None:
 
 
 def check_apart(networks: t.Sequence[Network]) -> None:
-    """:raises GridError: ``duplicate_network``, ``vni_overlap``, ``mac_overlap`` where two networks could be taken for
-    each other; ``asn_differs``."""
-    names, vnis, prefixes, systems = {}, {}, {}, {}
+    """Require that no two networks could be taken for each other.
+
+    :raises GridError: ``duplicate_network``, ``vni_overlap``, ``mac_overlap``, ``asn_differs``.
+    """
+    names: dict[str, Network] = {}
+    vnis: dict[int, str] = {}
+    prefixes: dict[str, str] = {}
+    systems: dict[str, Network] = {}
     for network in networks:
         name = network["name"]
         if names.setdefault(name, network) is not network:
@@ -224,12 +253,13 @@ def check_apart(networks: t.Sequence[Network]) -> None:
                 other=other,
             )
         for host in network["hosts"] if network["topology"] == "evpn" else ():
-            other = systems.setdefault(host, network)
-            if other["asn"] != network["asn"]:
+            first = systems.setdefault(host, network)
+            if first["asn"] != network["asn"]:
                 raise _bad(
                     "asn_differs",
                     name,
-                    f"its asn is {network['asn']}, and that of network {other['name']}, which is on {host} too, {other['asn']}",
+                    f"its asn is {network['asn']}, and that of network {first['name']}, "
+                    f"which is on {host} too, {first['asn']}",
                     "Give both the same asn",
-                    other=other["name"],
+                    other=first["name"],
                 )

@@ -1,10 +1,9 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From networks, hosts and what probing found to what each host is to have, in phases (pure).
+"""Plans the overlay: from networks, hosts and probe results to the part of each host, in phases (pure).
 
-A host's part is one dictionary: ``networks``, ``links``, ``guests``, ``forwarding``, ``peers``. The module ``overlay``
-brings the host to it.
+The module ``overlay`` brings a host to its part. All hosts finish a phase before the next begins.
 """
 
 from __future__ import annotations
@@ -14,25 +13,35 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.domain_xml import guest_device
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host import wireguard
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.records import (
+    Forwarding,
+    Guest,
+    LinkEnd,
+    Part,
+    PartNetwork,
+    WireguardPeer,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import mesh, model, topology, transport
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.topology import Edge, edge
-
-Part = t.Dict[str, t.Any]
-Host = t.Mapping[str, t.Any]
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.records import (
+    Facts,
+    Host,
+    LinkRow,
+    Machine,
+    NetworkRow,
+    Plan,
+)
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.topology import Edge, LinkKey, edge
 
 _JOINED = -1e9
-"""Seconds between two hosts of a mesh: they are joined before all others."""
-EMPTY: Part = {"networks": [], "links": [], "guests": [], "forwarding": [], "peers": []}
+"""Stands for the latency between two hosts of a mesh, in seconds: they are joined before all others."""
 
-
-Links = t.Dict[t.Tuple[str, str, str], t.Dict[str, Part]]
-"""The ends of links, by two hosts and a transport, and by host: while one transport takes another's place, both are
-there."""
+Links = t.Dict[LinkKey, t.Dict[str, LinkEnd]]
+"""The ends of links, by link and host."""
 
 
 def _links_now(network: str, parts: t.Mapping[str, Part], hosts: t.Mapping[str, Host]) -> Links:
-    """The links of a network that are there at both ends, as far as the ends could be asked, and the places on its
-    mesh."""
+    """The links of a network that are there at both ends, and the hosts' places on its mesh. An end on a host that
+    didn't answer is taken for granted."""
     seen: Links = {}
     places: Links = {}
     for host, part in parts.items():
@@ -41,13 +50,11 @@ def _links_now(network: str, parts: t.Mapping[str, Part], hosts: t.Mapping[str, 
                 seen.setdefault((*edge(host, link["peer"]), link["transport"]), {})[host] = link
             elif link["network"] == network and link["transport"] == mesh.KIND:
                 places[(*mesh.place(host), mesh.KIND)] = {host: link}
-                # Who isn't reached is on it as long as the others say so.
+                # A host that didn't answer counts as on the mesh if others have it as a peer.
                 for peer in link["peers"]:
                     if peer["name"] in hosts and not _reached(hosts, peer["name"]):
-                        places.setdefault(
-                            (*mesh.place(peer["name"]), mesh.KIND),
-                            {peer["name"]: {"role": "evpn", "reason": link["reason"]}},
-                        )
+                        assumed: LinkEnd = {**link, "role": "evpn"}
+                        places.setdefault((*mesh.place(peer["name"]), mesh.KIND), {peer["name"]: assumed})
     both = {
         key: ends for key, ends in seen.items() if len(ends) == 2 or not all(_reached(hosts, host) for host in key[:2])
     }
@@ -59,13 +66,13 @@ def _reached(hosts: t.Mapping[str, Host], host: str) -> bool:
 
 
 class Design:
-    """One network over its hosts: which links, by what, how large its frames.
+    """The design of one network: its links, their transports, its MTU.
 
-    A host that could not be reached keeps the links that it has, and gets no new ones.
+    A host that didn't answer keeps its links and gets no new ones.
     """
 
     def __init__(
-        self, network: model.Network, hosts: t.Mapping[str, Host], facts: transport.Facts, parts: t.Mapping[str, Part]
+        self, network: model.Network, hosts: t.Mapping[str, Host], facts: Facts, parts: t.Mapping[str, Part]
     ) -> None:
         self.network = network
         self.choices: dict[Edge, transport.Choice] = {}
@@ -107,7 +114,8 @@ class Design:
             self.shortcuts.discard(pair)
         self.mtu = self._mtu()
 
-    def _choose(self, members: t.Sequence[str], hosts: t.Mapping[str, Host], facts: transport.Facts) -> None:
+    def _choose(self, members: t.Sequence[str], hosts: t.Mapping[str, Host], facts: Facts) -> None:
+        """Choose a transport for each pair of hosts that can be linked."""
         for place, one in enumerate(members):
             for other in members[place + 1 :]:
                 if _reached(hosts, one) and _reached(hosts, other):
@@ -129,17 +137,17 @@ class Design:
                     "kept": end["role"] != "shortcut",
                 }
 
-    def _choose_mesh(self, members: t.Sequence[str], hosts: t.Mapping[str, Host], facts: transport.Facts) -> None:
-        """Who is on the mesh; whoever isn't hangs off one of those by a tap."""
+    def _choose_mesh(self, members: t.Sequence[str], hosts: t.Mapping[str, Host], facts: Facts) -> None:
+        """Decide which hosts are on the mesh; each of the others is linked with one of them by a tap."""
         reached = [host for host in members if _reached(hosts, host)]
         kept = {key[1] for key in self.now if key[2] == mesh.KIND and key[1] in members and key[1] not in reached}
-        told = mesh.mesh_of(self.network, reached, kept, hosts, facts)
-        outside = mesh.without(told)
+        outside = mesh.without(mesh.mesh_of(self.network, reached, kept, hosts, facts))
         on_it = [host for host in reached if host not in outside]
         self.mesh = {*on_it, *kept} if len(members) > 1 else set()
         self._require_answers(set(members) - set(reached) - kept)
         for host in self.mesh:
-            sizes = [self.choices[edge(host, other)]["mtu"] for other in on_it if host in on_it and other != host]
+            others = [other for other in on_it if host in on_it and other != host]
+            sizes = [size for size in (self.choices[edge(host, other)]["mtu"] for other in others) if size is not None]
             self.choices[mesh.place(host)] = {
                 "transport": mesh.KIND,
                 "reason": "",
@@ -154,7 +162,8 @@ class Design:
                     self.troubles[edge(one, other)] = exc
 
     def _require_answers(self, silent: t.Collection[str]) -> None:
-        """No VXLAN link beside a mesh: FRR would take its device for the mesh's."""
+        """Refuse VXLAN links to hosts that didn't answer: beside a mesh, FRR would take their devices for the
+        mesh's."""
         held = sorted(
             {
                 host
@@ -182,10 +191,10 @@ class Design:
         home = self.network["home"]
         lost = sorted(set(members) - topology.reachable(home, self.tree) - {home})
         if lost:
-            told = [str(exc) for pair, exc in sorted(self.troubles.items()) if set(pair) & set(lost)]
+            why = [str(exc) for pair, exc in sorted(self.troubles.items()) if set(pair) & set(lost)]
             raise GridError(
                 "no_path",
-                f"{', '.join(lost)} can't be linked with it: {' '.join(told)}",
+                f"{', '.join(lost)} can't be linked with it: {' '.join(why)}",
                 object=f"network {self.network['name']}",
                 tried="plan its links",
                 remedy="Admit UDP port 4789 both ways, or TCP to the SSH server of one of each two",
@@ -196,7 +205,7 @@ class Design:
         sizes = [self.choices[pair]["mtu"] for pair in (*self.tree, *self.shortcuts)]
         largest = min((size for size in sizes if size is not None), default=model.SSH_MTU)
         wanted = self.network["mtu"]
-        # Over TCP any size goes, but where it is chosen for want of another, frames stay as others make them.
+        # SSH carries frames of any size; a network that only SSH carries gets the usual size by default.
         if wanted is not None and any(size is not None and wanted > size for size in sizes):
             raise GridError(
                 "mtu_too_large",
@@ -208,17 +217,18 @@ class Design:
             )
         return wanted or largest
 
-    def steps(self) -> list[dict[t.Any, str]]:
-        """Roles by link, phase by phase. A link whose transport changes is two: the old one stays until the new one is
+    def steps(self) -> list[dict[LinkKey, str]]:
+        """The role of each link, phase by phase. Where a transport changes, the old link stays until the new one is
         there."""
 
-        def keyed(pairs: t.Iterable[Edge]) -> set[t.Any]:
+        def keyed(pairs: t.Iterable[Edge]) -> set[LinkKey]:
             return {(*pair, self.choices[pair]["transport"]) for pair in pairs}
 
         roles = {key: next(iter(ends.values()))["role"] for key, ends in self.now.items()}
         old = {key: role for key, role in roles.items() if role != "shortcut"}
         meshed = any(key[2] == mesh.KIND for key in {*old, *keyed(self.tree)})
-        found = (topology.mesh_phases if meshed else topology.phases)(old, keyed(self.tree))
+        tree = keyed(self.tree)
+        found = topology.mesh_phases(old, tree) if meshed else topology.phases(old, tree)
         wanted = keyed(self.shortcuts)
         there = {
             key
@@ -226,30 +236,24 @@ class Design:
             if len(ends) == 2 and all(end["role"] == "shortcut" for end in ends.values())
         }
         before = {key for key, ends in self.now.items() if any(end["role"] == "shortcut" for end in ends.values())}
-        # Nothing is sent over a shortcut before both of its ends are up, nor while one of them is taken away.
+        # Nothing is sent over a shortcut before both of its ends are up, nor while one of them is removed.
         resting = dict.fromkeys((wanted - there) | (before - wanted), "standby")
         phases = [{**dict.fromkeys(wanted & there, "shortcut"), **resting, **found[0]}] if resting else []
         phases += [{**dict.fromkeys(wanted, "shortcut"), **phase} for phase in found]
         return phases
 
-    def link(self, key: tuple[str, str, str], host: str, role: str, hosts: t.Mapping[str, Host]) -> Part | None:
-        """A host's end of a link. What goes, and what belongs to a host that wasn't reached, is as it was."""
+    def link(self, key: LinkKey, host: str, role: str, hosts: t.Mapping[str, Host]) -> LinkEnd | None:
+        """A host's end of a link. A link that will be removed, or leads to a host that didn't answer, stays as it
+        is."""
         pair, kind = (key[0], key[1]), key[2]
-        if kind == mesh.KIND:
-            before = self.now.get(key, {}).get(host)
-            return (
-                mesh.end_of(self.network, host, role, self.mesh, hosts)
-                if host in self.mesh
-                else {**before, "role": role}
-                if before
-                else None
-            )
+        before = self.now.get(key, {}).get(host)
+        if kind == mesh.KIND and host in self.mesh:
+            return mesh.end_of(self.network, host, role, self.mesh, hosts)
         choice = self.choices.get(pair)
-        if choice is None or choice["transport"] != kind or "kept" in choice:
-            before = self.now.get(key, {}).get(host)
+        if kind == mesh.KIND or choice is None or choice["transport"] != kind or "kept" in choice:
             return {**before, "role": role} if before else None
         name, peer = self.network["name"], pair[0] if pair[1] == host else pair[1]
-        link = {
+        link: LinkEnd = {
             "device": model.link_device(kind, name, *pair),
             "network": name,
             "peer": peer,
@@ -264,25 +268,27 @@ class Design:
                 "end": "client" if choice["client"] == host else "server",
                 "port": int(hosts[peer].get("port") or 22),
             }
-        inner = {"inner": wireguard.address(peer)} if kind == "wireguard" else {}
-        return {**link, **inner, "vni": model.link_vni(self.network["vni"], *pair)}
+        if kind == "wireguard":
+            link["inner"] = wireguard.address(peer)
+        return {**link, "vni": model.link_vni(self.network["vni"], *pair)}
 
 
-def _guests(networks: t.Collection[str], machines: t.Iterable[Host]) -> dict[str, list[Part]]:
-    found: dict[str, list[Part]] = {}
+def _guests(networks: t.Collection[str], machines: t.Iterable[Machine]) -> dict[str, list[Guest]]:
+    """The machines of these networks, by host."""
+    found: dict[str, list[Guest]] = {}
     for machine in machines:
-        if machine.get("network") in networks and machine.get("provider") and machine.get("mac"):
-            entry = {
-                "device": guest_device(machine["mac"]),
-                "mac": machine["mac"].lower(),
-                "network": machine["network"],
-            }
-            found.setdefault(machine["provider"], []).append(entry)
+        provider, mac = machine.get("provider"), machine.get("mac")
+        if machine.get("network") in networks and provider and mac:
+            entry: Guest = {"device": guest_device(mac), "mac": mac.lower(), "network": machine["network"]}
+            found.setdefault(provider, []).append(entry)
     return {host: sorted(entries, key=lambda entry: entry["mac"]) for host, entries in found.items()}
 
 
-def forwarding_of(links: t.Iterable[Part], guests: t.Mapping[str, t.Sequence[Part]]) -> list[Part]:
-    """Static entries of a host: over a shortcut to the machines at its other end. :param guests: by host."""
+def forwarding_of(links: t.Iterable[LinkEnd], guests: t.Mapping[str, t.Sequence[Guest]]) -> list[Forwarding]:
+    """The static entries of a host: over each shortcut to the machines at its other end.
+
+    :param links: of the host. :param guests: of all hosts, by host.
+    """
     return [
         {"device": link["device"], "mac": guest["mac"]}
         for link in links
@@ -293,24 +299,23 @@ def forwarding_of(links: t.Iterable[Part], guests: t.Mapping[str, t.Sequence[Par
 
 
 def overlay_plan(
-    given: t.Sequence[t.Any],
+    given: t.Sequence[object],
     hosts: t.Mapping[str, Host],
-    facts: transport.Facts,
+    facts: Facts,
     parts: t.Mapping[str, Part] | None = None,
-    machines: t.Sequence[Host] = (),
+    machines: t.Sequence[Machine] = (),
     known_keys: t.Mapping[str, str] | None = None,
-) -> dict[str, t.Any]:
-    """What is to be done on each host.
+) -> Plan:
+    """Plan what each host is to have.
 
     :param given: ``virtuoso_networks``.
-    :param hosts: by name: ``address``, ``port`` of SSH, ``site``.
+    :param hosts: by name.
     :param facts: what the module ``overlay_probe`` found, by host.
     :param parts: what each host has now.
-    :param machines: ``provider``, ``network`` and ``mac`` of each.
-    :param known_keys: the hosts' SSH keys as the grid knows them.
-    :returns: ``phases``, each a part by host; ``links``, one row each with its reason; ``networks`` with their MTU.
-    :raises GridError: as :mod:`model`, :mod:`transport`, and ``no_path``, ``mtu_too_large``, ``host_key_changed``,
-        ``network_in_use``.
+    :param machines: with ``provider``, ``network`` and ``mac``.
+    :param known_keys: the public SSH host keys that the grid knows, by host.
+    :raises GridError: those of :mod:`model` and :mod:`transport`, ``no_path``, ``mtu_too_large``, ``host_key_changed``,
+        ``network_in_use``, ``vni_overlap``, ``host_unreached``.
     """
     check_host_keys(facts, parts or {}, known_keys or {})
     networks = [model.parse_network(entry, list(hosts)) for entry in given]
@@ -325,13 +330,15 @@ def overlay_plan(
     for number in range(count):
         roles = [each[max(0, number - (count - len(each)))] for each in steps]
         phases.append({host: _part(host, designs, roles, hosts, guests) for host in hosts if _reached(hosts, host)})
-    rows = [
+    rows: list[LinkRow] = [
         {
             "network": design.network["name"],
             "between": list(pair),
             "sites": [hosts[host].get("site") or host for host in pair],
             "kind": "tree" if pair in design.tree else "shortcut",
-            **{key: design.choices[pair].get(key) for key in ("transport", "reason", "rtt")},
+            "transport": design.choices[pair]["transport"],
+            "reason": design.choices[pair]["reason"],
+            "rtt": design.choices[pair].get("rtt"),
             "mtu": design.mtu,
             "vni": model.link_vni(design.network["vni"], *pair),
         }
@@ -340,9 +347,12 @@ def overlay_plan(
         if pair[0] != mesh.NODE
     ]
     rows += [row for design in designs for row in mesh.rows_of(design.network, design.mesh, design.mtu, hosts)]
-    shown = [
+    shown: list[NetworkRow] = [
         {
-            **{key: design.network[key] for key in ("name", "home", "vni", "topology")},
+            "name": design.network["name"],
+            "home": design.network["home"],
+            "vni": design.network["vni"],
+            "topology": design.network["topology"],
             "mtu": design.mtu,
             "sites": sorted({hosts[host].get("site") or host for host in design.network["hosts"]}),
         }
@@ -354,13 +364,14 @@ def overlay_plan(
 def _part(
     host: str,
     designs: t.Sequence[Design],
-    roles: t.Sequence[dict[Edge, str]],
+    roles: t.Sequence[dict[LinkKey, str]],
     hosts: t.Mapping[str, Host],
-    guests: t.Mapping[str, list[Part]],
+    guests: t.Mapping[str, list[Guest]],
 ) -> Part:
+    """A host's part in one phase. :param roles: of the links of each design."""
     mine = [design for design in designs if host in design.network["hosts"]]
     if not mine:
-        return dict(EMPTY)
+        return {"networks": [], "links": [], "guests": [], "forwarding": [], "peers": []}
     ends = [
         design.link(key, host, role, hosts)
         for design, each in zip(designs, roles)
@@ -368,7 +379,7 @@ def _part(
         if host in key[:2]
     ]
     links = [end for end in ends if end is not None]
-    networks = [
+    networks: list[PartNetwork] = [
         {
             "name": design.network["name"],
             "bridge": model.bridge_name(design.network["name"]),
@@ -377,11 +388,7 @@ def _part(
         }
         for design in mine
     ]
-    inside = wireguard.of_links(host, links)
-    if inside:
-        inside["mtu"] = max(network["mtu"] for network in networks) + wireguard.INSIDE
-    return {
-        **({"wireguard": inside} if inside else {}),
+    part: Part = {
         "networks": networks,
         "links": links,
         "guests": guests.get(host, []),
@@ -391,11 +398,17 @@ def _part(
             | {peer["address"] for link in links if link["transport"] == mesh.KIND for peer in link["peers"]}
         ),
     }
+    encrypted = wireguard.of_links(host, links, max(network["mtu"] for network in networks))
+    if encrypted:
+        part["wireguard"] = encrypted
+    return part
 
 
-def check_host_keys(facts: transport.Facts, parts: t.Mapping[str, Part], known: t.Mapping[str, str]) -> None:
-    """:raises GridError: ``host_key_changed`` where a host shows another SSH key than the grid, or one of its links,
-    knows."""
+def check_host_keys(facts: Facts, parts: t.Mapping[str, Part], known: t.Mapping[str, str]) -> None:
+    """Require that each host has the SSH host key that the grid, or one of its links, knows.
+
+    :raises GridError: ``host_key_changed``.
+    """
     linked = {
         link["peer"]: link["host_key"]
         for part in parts.values()
@@ -416,13 +429,17 @@ def check_host_keys(facts: transport.Facts, parts: t.Mapping[str, Part], known: 
             )
 
 
-def _check_unused(networks: t.Sequence[model.Network], parts: t.Mapping[str, Part], machines: t.Sequence[Host]) -> None:
-    """:raises GridError: ``network_in_use``: a network is to go, and machines are on it."""
+def _check_unused(
+    networks: t.Sequence[model.Network], parts: t.Mapping[str, Part], machines: t.Sequence[Machine]
+) -> None:
+    """Require that no machine is on a network that will be removed. :raises GridError: ``network_in_use``."""
     gone = {entry["name"] for part in parts.values() for entry in part.get("networks") or []} - {
         network["name"] for network in networks
     }
     for name in sorted(gone):
-        users = sorted(machine.get("name") or machine["mac"] for machine in machines if machine.get("network") == name)
+        users = sorted(
+            machine.get("name") or str(machine["mac"]) for machine in machines if machine.get("network") == name
+        )
         if users:
             raise GridError(
                 "network_in_use",
@@ -435,7 +452,7 @@ def _check_unused(networks: t.Sequence[model.Network], parts: t.Mapping[str, Par
 
 
 def _check_vnis(designs: t.Sequence[Design]) -> None:
-    """:raises GridError: ``vni_overlap``: two links of one host would take each other's frames."""
+    """Require that no host has two links with the same VNI. :raises GridError: ``vni_overlap``."""
     seen: dict[tuple[str, int], str] = {}
     for design in designs:
         for pair in sorted(design.tree | design.shortcuts):
@@ -457,27 +474,28 @@ def _check_vnis(designs: t.Sequence[Design]) -> None:
 def with_keys(
     phases: t.Sequence[t.Mapping[str, Part]], keys: t.Mapping[str, t.Mapping[str, str]], host_keys: t.Mapping[str, str]
 ) -> list[dict[str, Part]]:
-    """The phases with what links need to know each other: an SSH server the client's key, its client the server's host
+    """The phases with the public keys that links need: an SSH server its client's key, the client the server's host
     key, WireGuard its peers' keys.
 
-    :param keys: by host and device, the public key of the link's client; WireGuard's is called ``wireguard``.
-    :param host_keys: by host.
+    :param keys: public keys by host and device, for the SSH clients; WireGuard's has the device name ``wireguard``.
+    :param host_keys: public SSH host keys by host.
     """
 
-    def completed(link: Part) -> Part:
+    def completed(link: LinkEnd) -> LinkEnd:
         if link["transport"] != "ssh":
-            return dict(link)
+            return link
         if link["end"] == "client":
             return {**link, "host_key": host_keys.get(link["peer"]) or link.get("host_key", "")}
         return {**link, "client_key": keys.get(link["peer"], {}).get(link["device"]) or link.get("client_key", "")}
 
     def whole(part: Part) -> Part:
-        found = {**part, "links": [completed(link) for link in part["links"]]}
-        if part.get("wireguard"):
-            peers = [
-                {**peer, "key": keys.get(peer["name"], {}).get("wireguard", "")} for peer in part["wireguard"]["peers"]
+        found: Part = {**part, "links": [completed(link) for link in part["links"]]}
+        encrypted = part.get("wireguard")
+        if encrypted:
+            peers: list[WireguardPeer] = [
+                {**peer, "key": keys.get(peer["name"], {}).get("wireguard", "")} for peer in encrypted["peers"]
             ]
-            found["wireguard"] = {**part["wireguard"], "peers": peers}
+            found["wireguard"] = {**encrypted, "peers": peers}
         return found
 
     return [{host: whole(part) for host, part in phase.items()} for phase in phases]

@@ -1,13 +1,20 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which hosts of a network are linked: a tree, always, and shortcuts that never flood (pure)."""
+"""Which hosts of a network are linked with each other, and how to get from one set of links to another (pure).
+
+The links always form a tree; shortcuts beside it never flood.
+"""
 
 from __future__ import annotations
 
 import typing as t
 
 Edge = t.Tuple[str, str]
+"""Two hosts, in alphabetical order."""
+LinkKey = t.Tuple[str, str, str]
+"""A link: its two hosts and its transport. While one transport replaces another, both links are there."""
+Key = t.TypeVar("Key")
 Latency = t.Callable[[str, str], t.Optional[float]]
 Possible = t.Callable[[str, str], bool]
 
@@ -15,17 +22,18 @@ _UNKNOWN = 3600.0
 
 
 def edge(one: str, other: str) -> Edge:
-    """A link, whichever way it is looked at."""
+    """The edge between two hosts, the same for either order."""
     return (one, other) if one <= other else (other, one)
 
 
 def spanning_tree(root: str, hosts: t.Collection[str], weight: t.Callable[[str, str], float | None]) -> set[Edge]:
-    """Prim's algorithm from ``root``: the edges of a tree of least weight; what can't be reached is left out.
+    """The edges of a tree of least weight, by Prim's algorithm from ``root``. Hosts that can't be reached are left out.
 
-    :param weight: of an edge, ``None`` where it can't be. Equal weights are decided by names, so that the answer is
-        always the same.
+    :param weight: of an edge; ``None`` where there can't be one. Between equal weights the names decide, so that the
+        result is always the same.
     """
-    inside, found = {root}, set()
+    inside: set[str] = {root}
+    found: set[Edge] = set()
     while True:
         cut = [
             (seconds, one, other)
@@ -46,8 +54,11 @@ def tree_of(
 ) -> set[Edge]:
     """The tree of a network.
 
-    ``star``: the first host of each site is linked with the home, the others of the site with their first; where the
-    home can't be reached directly, through whom it can. ``tree``: the tree of least latency.
+    ``star``: the first host of each site is linked with the home, the others of a site with its first; a host that
+    can't reach its place directly is linked through another. ``tree``: the tree of least latency.
+
+    :param site: by host. :param latency: seconds between two hosts, ``None`` where unknown.
+    :param possible: whether two hosts can be linked.
     """
     first: dict[str, str] = {site.get(home, home): home}
     for host in sorted(hosts):
@@ -67,14 +78,14 @@ def tree_of(
             and first[site.get(one, one)] == one
             and not same_site
         ) or (same_site and first[site.get(one, one)] in (one, other))
-        # Whatever isn't of the star is only taken where there is no other way.
+        # An edge that doesn't belong to the star is used only where there is no other way.
         return known if wanted else known + 2 * _UNKNOWN
 
     return spanning_tree(home, hosts, weight)
 
 
 def reachable(root: str, edges: t.Iterable[Edge]) -> set[str]:
-    """The hosts that flooding from ``root`` reaches."""
+    """The hosts that frames flooded by ``root`` reach."""
     around: dict[str, set[str]] = {}
     for one, other in edges:
         around.setdefault(one, set()).add(other)
@@ -87,8 +98,8 @@ def reachable(root: str, edges: t.Iterable[Edge]) -> set[str]:
     return found
 
 
-def has_loop(edges: t.Iterable[t.Any]) -> bool:
-    """Whether flooding over these edges would go round."""
+def has_loop(edges: t.Iterable[t.Sequence[str]]) -> bool:
+    """Whether frames flooded over these edges, or links, would go round."""
     parent: dict[str, str] = {}
 
     def root(host: str) -> str:
@@ -104,22 +115,22 @@ def has_loop(edges: t.Iterable[t.Any]) -> bool:
     return False
 
 
-def mesh_phases(now: t.Mapping[t.Any, str], wanted: t.Collection[t.Any]) -> list[dict[t.Any, str]]:
-    """As :func:`phases`, where hosts are, or are to be, on a mesh: an EVPN network's VXLAN, on which each host reaches
-    each.
+def mesh_phases(now: t.Mapping[LinkKey, str], wanted: t.Collection[LinkKey]) -> list[dict[LinkKey, str]]:
+    """Like :func:`phases`, where hosts are on a mesh before or after. A mesh is an EVPN network's VXLAN, on which every
+    host reaches every other.
 
-    :param now: roles by key; a host's place on the mesh is the key ``("", host, "evpn")``: the mesh is one more node of
-        the tree.
-    :param wanted: keys.
+    The mesh is one more node of the tree, without a name; a host's place on it is the link ``("", host, "evpn")``.
 
-    BGP takes over last and lets go first, for it may not see a MAC address both by itself and by a link that it doesn't
-    know. Between, the mesh is a link as others are, which floods to all and learns. Roles beside those of
-    :func:`phases`: ``evpn``, what BGP says; ``frozen``, what it said, while it is silent on all hosts; ``resting``, as
-    ``standby``, and whatever was learned is forgotten; ``flooding``, which doesn't learn.
+    BGP takes over last and lets go first: it must not see a MAC address both by itself and by a link that it doesn't
+    know. In between the mesh is like other links: it floods to all and learns. Roles beside those of :func:`phases`:
+    ``evpn``: BGP sets the forwarding entries. ``frozen``: BGP's entries stay, while it is stopped on all hosts.
+    ``resting``: like ``standby``, and what was learned is forgotten. ``flooding``: floods without learning.
 
-    The mesh brings what one host floods to all others: also to the host from which the frame came by a link that goes.
-    That would take it for a frame of a machine elsewhere, and lose its own machine until that speaks the next time. So
-    nobody learns by the mesh before all have given up the old links.
+    The mesh brings a flooded frame to all hosts, also to the one from which it came by an old link. That host would
+    learn that its own machine is elsewhere, and lose it until the machine sends again. So no host learns by the mesh
+    before all have given up the old links.
+
+    :param now: roles by link. :param wanted: links.
     """
     final = {key: "evpn" if key[0] == "" else "tree" for key in wanted}
     coming = {key for key in final if now.get(key) != final[key]}
@@ -130,10 +141,10 @@ def mesh_phases(now: t.Mapping[t.Any, str], wanted: t.Collection[t.Any]) -> list
     silent = {key for key in going if now[key] in ("evpn", "frozen")}
     found = []
     if silent:
-        # Taps are there from the beginning: what their keys are for must be in every part.
+        # Taps are in every part from the beginning, because their keys must be.
         taps = {key: "standby" for key in coming if key[2] == "ssh" and key not in now}
         found.append({**taps, **now, **dict.fromkeys(silent, "frozen")})
-    # After an interruption new links may flood already: then no old one does any more.
+    # After an interruption new links may flood already; then no old one does any more.
     if not any(now.get(key) not in (None, "standby") for key in coming):
         found.append({**stay, **dict.fromkeys(going, "tree"), **dict.fromkeys(coming, "standby")})
     found.append({**stay, **dict.fromkeys(going | coming, "standby")})
@@ -144,14 +155,14 @@ def mesh_phases(now: t.Mapping[t.Any, str], wanted: t.Collection[t.Any]) -> list
     return [*found, flooding, final] if flooding != final else [*found, final]
 
 
-def phases(now: t.Collection[t.Any], wanted: t.Collection[t.Any]) -> list[dict[t.Any, str]]:
-    """From one tree to another without a loop and, for what is known by address, without a moment between: each phase
-    is done everywhere before the next.
+def phases(now: t.Collection[Key], wanted: t.Collection[Key]) -> list[dict[Key, str]]:
+    """The phases that lead from one tree to another: the role of each link. Each phase is done on all hosts before the
+    next. There is never a loop, and traffic to learned addresses is never interrupted.
 
-    Roles: ``tree`` floods and learns; ``standby`` carries only what is sent to it by a learned or static entry.
+    Roles: ``tree`` floods and learns; ``standby`` carries only frames for learned or static entries.
 
-    1. The new links come up, standing by. 2. Those that go stop flooding: what their bridges have learned still uses
-    them. 3. The new ones flood, and the old ones go. Where nothing goes, one phase is enough.
+    1. New links come up in ``standby``. 2. Old links stop flooding; learned entries still use them. 3. New links flood,
+    and old links are removed. Where no link is removed, one phase suffices.
     """
     old, new = set(now), set(wanted)
     final = dict.fromkeys(new, "tree")

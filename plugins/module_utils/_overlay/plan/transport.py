@@ -1,9 +1,9 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""By what two hosts are linked: chosen from what probing found, with the reason (pure)."""
+"""Chooses the transport of a link between two hosts from what probing found, and gives the reason (pure)."""
 
-# Each pair is looked at from both ends.
+# Each pair is checked from both ends.
 # pylint: disable=arguments-out-of-order
 
 from __future__ import annotations
@@ -12,17 +12,39 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.model import OVERHEAD, TRANSPORTS, Network
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.records import Facts, Path, Probe
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.topology import edge
 
-Facts = t.Mapping[str, t.Any]
-Choice = t.Dict[str, t.Any]
+
+class _Choice(t.TypedDict):
+    transport: str
+    reason: str
+    mtu: t.Optional[int]
 
 
-def _path(facts: Facts, one: str, other: str) -> t.Mapping[str, t.Any]:
-    return (facts.get(one) or {}).get("paths", {}).get(other) or {}
+class Choice(_Choice, total=False):
+    """A transport and why it was chosen.
+
+    ``mtu``: bytes of the frames that it can carry, ``None`` for any. ``rtt``: seconds. ``client`` and ``server``: of an
+    SSH connection. ``kept``: only of a link to a host that wasn't reached, which stays as it is; whether it floods.
+    """
+
+    rtt: t.Optional[float]
+    client: str
+    server: str
+    kept: bool
+
+
+def _probe(facts: Facts, host: str) -> Probe:
+    return facts.get(host) or {}
+
+
+def _path(facts: Facts, one: str, other: str) -> Path:
+    return (_probe(facts, one).get("paths") or {}).get(other) or {}
 
 
 def _udp_trouble(facts: Facts, one: str, other: str) -> str | None:
-    """Why UDP doesn't pass both ways unasked."""
+    """Why UDP doesn't pass both ways, or ``None``."""
     there = _path(facts, other, one).get("udp_in") or _path(facts, one, other).get("udp_out")
     back = _path(facts, one, other).get("udp_in") or _path(facts, other, one).get("udp_out")
     lost = [
@@ -34,23 +56,23 @@ def _udp_trouble(facts: Facts, one: str, other: str) -> str | None:
 
 
 def _troubles(facts: Facts, network: Network, one: str, other: str) -> dict[str, str | None]:
-    """For each transport ``None``, or why it is not to be had."""
+    """For each transport ``None``, or why it can't be used."""
     udp = _udp_trouble(facts, one, other)
 
     def kernel(transport: str) -> str | None:
         lacking = [
-            (host, (facts.get(host) or {}).get("kernel", {}).get(transport, "it was not looked at"))
+            (host, (_probe(facts, host).get("kernel") or {}).get(transport, "it was not looked at"))
             for host in (one, other)
         ]
         return next((f"{host}: {why}" for host, why in lacking if why), None)
 
     ssh = None
     if not (_path(facts, one, other).get("ssh") or _path(facts, other, one).get("ssh")):
-        told = [
+        why = [
             f"from {a} to {b}: {_path(facts, a, b).get('ssh_trouble') or 'not probed'}"
             for a, b in ((one, other), (other, one))
         ]
-        ssh = f"no SSH {'; '.join(told)}"
+        ssh = f"no SSH {'; '.join(why)}"
     return {
         "vxlan": "the network must be encrypted" if network["encrypted"] else kernel("vxlan") or udp,
         "wireguard": kernel("wireguard") or kernel("vxlan") or udp,
@@ -59,16 +81,13 @@ def _troubles(facts: Facts, network: Network, one: str, other: str) -> dict[str,
 
 
 def choose(network: Network, one: str, other: str, facts: Facts) -> Choice:
-    """The transport between two hosts: ``transport``, ``reason``, ``mtu`` (of frames in it; ``None`` for any), and for
-    ssh ``client`` and ``server``.
+    """Choose the transport between two hosts: the one that the network names for them, or the first that works of
+    vxlan, wireguard and ssh, the cheapest first.
 
-    The first of vxlan, wireguard and ssh that passes: without encryption there is less to do. What the network names
-    for the pair is taken, or refused.
-
-    :raises GridError: ``no_path`` with all failed probes, ``transport_unusable``.
+    :raises GridError: ``no_path`` with all failed probes; ``transport_unusable`` where the named one doesn't work.
     """
     troubles = _troubles(facts, network, one, other)
-    wanted = network["transports"].get(tuple(sorted((one, other))))
+    wanted = network["transports"].get(edge(one, other))
     about = f"link {one} - {other} of network {network['name']}"
     if wanted and troubles[wanted]:
         raise GridError(
@@ -92,13 +111,13 @@ def choose(network: Network, one: str, other: str, facts: Facts) -> Choice:
     transport = wanted or usable[0]
     passed_over = [f"{name}: {troubles[name]}" for name in TRANSPORTS[: TRANSPORTS.index(transport)] if troubles[name]]
     reason = "as the network says" if wanted else "; ".join(passed_over) or "UDP passes both ways"
-    choice: Choice = {"transport": transport, "reason": reason, "rtt": latency(facts, one, other)}
+    choice: Choice = {"transport": transport, "reason": reason, "mtu": None, "rtt": latency(facts, one, other)}
     if transport == "ssh":
-        # The one that can be reached is the server; where both can, the one with the smaller name, always the same.
+        # The host that can be reached is the server; of two, the one with the smaller name, so it is always the same.
         server = other if _path(facts, one, other).get("ssh") else one
         if _path(facts, one, other).get("ssh") and _path(facts, other, one).get("ssh"):
             server = min(one, other)
-        return {**choice, "mtu": None, "server": server, "client": one if server == other else other}
+        return {**choice, "server": server, "client": one if server == other else other}
     sizes = [
         size for size in (_path(facts, one, other).get("path_mtu"), _path(facts, other, one).get("path_mtu")) if size
     ]
@@ -106,17 +125,20 @@ def choose(network: Network, one: str, other: str, facts: Facts) -> Choice:
 
 
 def choose_tap(network: Network, one: str, other: str, facts: Facts, why: str) -> Choice:
-    """As :func:`choose`, for a host that can't be on an EVPN network itself: a tap, because FRR takes any VXLAN device
-    of a bridge for the network's own."""
+    """Like :func:`choose`, for a host that can't be on an EVPN mesh: always a tap over SSH, because FRR takes every
+    VXLAN device on a bridge for the mesh's.
+
+    :param why: the host can't be on the mesh.
+    """
     return {
-        **choose({**network, "transports": {tuple(sorted((one, other))): "ssh"}}, one, other, facts),
+        **choose({**network, "transports": {edge(one, other): "ssh"}}, one, other, facts),
         "reason": f"not by EVPN: {why}",
     }
 
 
 def evpn_trouble(network: Network, one: str, other: str, facts: Facts) -> str | None:
-    """Why two hosts can't be on an EVPN network together, or ``None``."""
-    wanted = network["transports"].get(tuple(sorted((one, other))))
+    """Why two hosts can't be on an EVPN mesh together, or ``None``."""
+    wanted = network["transports"].get(edge(one, other))
     if wanted not in (None, "vxlan"):
         return f"{one} - {other}: the network says {wanted}"
     trouble = _troubles(facts, network, one, other)["vxlan"]
@@ -124,7 +146,7 @@ def evpn_trouble(network: Network, one: str, other: str, facts: Facts) -> str | 
 
 
 def latency(facts: Facts, one: str, other: str) -> float | None:
-    """Seconds there and back, the least that either saw."""
+    """Seconds of a round trip between two hosts, the lower of both measurements; ``None`` where there is none."""
     seen = [
         value
         for value in (_path(facts, one, other).get("rtt"), _path(facts, other, one).get("rtt"))

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The networks as libvirt's own: a machine joins by the name, which is the same on every provider, so it can move."""
+"""Defines the overlay's networks in libvirt. Machines join them by name, which is the same on every provider."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.model 
 try:
     import libvirt
 except ImportError:
-    pass  # on hosts that are no providers; the module is only asked with a URI
+    pass  # on hosts that aren't providers; there the functions that need it are never called
 
 
 def text(name: str, bridge: str) -> str:
-    """The definition of a network on a bridge that libvirt doesn't make (pure). https://libvirt.org/formatnetwork.html"""
+    """The XML of a network on an existing bridge (pure), see https://libvirt.org/formatnetwork.html."""
     root = ET.Element("network")
     ET.SubElement(root, "name").text = name
     ET.SubElement(root, "forward", mode="bridge")
@@ -27,8 +27,8 @@ def text(name: str, bridge: str) -> str:
 
 
 def read(definition: str) -> tuple[str | None, bool]:
-    """Bridge of a definition, and whether it is one of ours: libvirt before 9.7 keeps no title, but nobody else has
-    such a bridge's name (pure)."""
+    """The bridge in a network's XML, and whether the network is ours (pure). It is if its bridge has the name that we
+    compute for it: libvirt before 9.7 keeps no title that could tell."""
     root = ET.fromstring(definition)
     bridge, forward = root.find("bridge"), root.find("forward")
     name = bridge.get("name") if bridge is not None else None
@@ -38,10 +38,10 @@ def read(definition: str) -> tuple[str | None, bool]:
 
 
 def decide(wanted: t.Mapping[str, str], there: t.Mapping[str, tuple[str | None, bool, bool]]) -> list[tuple[str, str]]:
-    """(action, name) of what is to be done (pure): ``define``, ``start``, ``remove``.
+    """The steps (action, name) that are needed (pure); actions are ``define``, ``start``, ``remove``.
 
-    :param wanted: bridges by name.
-    :param there: bridge, whether it is active and whether it is ours, by name.
+    :param wanted: bridges by name of network.
+    :param there: by name of network its bridge, whether it is active, whether it is ours.
     :raises GridError: ``network_name_taken``.
     """
     steps = [
@@ -65,7 +65,7 @@ def decide(wanted: t.Mapping[str, str], there: t.Mapping[str, tuple[str | None, 
 
 
 def look(conn: libvirt.virConnect) -> dict[str, tuple[str | None, bool, bool]]:
-    """The networks that there are."""
+    """The networks that libvirt has, in the form that :func:`decide` takes."""
     found = {}
     for network in conn.listAllNetworks():
         bridge, own = read(network.XMLDesc())
@@ -74,7 +74,11 @@ def look(conn: libvirt.virConnect) -> dict[str, tuple[str | None, bool, bool]]:
 
 
 def bring(uri: str, wanted: t.Mapping[str, str], check_mode: bool) -> list[str]:
-    """Have these networks, started at every boot, and no others of ours; what was done."""
+    """Define and start these networks, and remove others of ours.
+
+    :param wanted: bridges by name of network. :returns: what was done.
+    :raises GridError: ``network_name_taken``, ``libvirt_failed``.
+    """
     try:
         conn = libvirt.open(uri)
         try:

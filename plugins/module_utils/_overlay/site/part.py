@@ -1,8 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A host's part of the overlay as one transaction: written, carried out, and gone back on where it fails or the
-controller stays away."""
+"""Applies a host's part of the overlay as one transaction: it is rolled back if a step fails or nobody confirms it."""
 
 from __future__ import annotations
 
@@ -15,9 +14,10 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
-from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError, Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host import apply, sessions
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.interfaces import ACCOUNT
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.records import Part
 
 PART = f"{apply.DIRECTORY}/part.json"
 BEFORE = f"{apply.DIRECTORY}/part.before.json"
@@ -26,8 +26,8 @@ PROGRAM = "/usr/local/lib/virtuoso/overlay.py"
 _ETH_P_RARP = 0x8035
 
 
-def current() -> apply.Part:
-    """The part that the host was brought to last."""
+def current() -> Part:
+    """The part that was applied last. :raises GridError: ``invalid_part``."""
     with _typed():
         return apply.read_part(PART)
 
@@ -43,7 +43,7 @@ def _typed() -> t.Iterator[None]:
 
 
 def _key(path: str, make: t.Callable[[], None], check_mode: bool) -> bool:
-    """Have a key there; whether it has to be made."""
+    """Make a key if it is missing; whether it was."""
     if os.path.exists(path):
         return False
     if not check_mode:
@@ -57,16 +57,20 @@ def _make_wireguard_key(path: str) -> None:
     apply.write(path, secret, 0o600)
 
 
-def keys(part: apply.Part, check_mode: bool) -> tuple[dict[str, str], bool]:
-    """The public key of each SSH link that begins here, and ``wireguard``'s, made where there is none; and whether one
-    was. The private ones stay here."""
+def keys(part: Part, check_mode: bool) -> tuple[dict[str, str], bool]:
+    """Make the keys that the part's links need; private keys never leave the host.
+
+    :returns: the public keys by device, of SSH links whose client is this host, and of ``wireguard``; and whether a key
+        was missing.
+    :raises GridError: ``key_failed``.
+    """
     found, made = {}, False
     for device in sessions.clients(part):
         path = f"{apply.DIRECTORY}/ssh/{device}.key"
 
         def make(path: str = path) -> None:
             command(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", path], code="key_failed")
-            # OpenSSH takes no key that others can read, and the link's account has no other way to it.
+            # OpenSSH refuses keys that others can read, so the file must belong to the link's account.
             command(["chown", f"{ACCOUNT}:", path], code="key_failed")
 
         made = _key(path, make, check_mode) or made
@@ -77,13 +81,13 @@ def keys(part: apply.Part, check_mode: bool) -> tuple[dict[str, str], bool]:
         path = f"{apply.DIRECTORY}/wireguard.key"
         made = _key(path, lambda: _make_wireguard_key(path), check_mode) or made
         if os.path.exists(path):
-            with open(path, "rb") as file:
-                found["wireguard"] = command(["wg", "pubkey"], input=file.read(), code="key_failed").strip()
+            with open(path, "rb") as secret:
+                found["wireguard"] = command(["wg", "pubkey"], input=secret.read(), code="key_failed").strip()
     return found, made
 
 
 def _arm(seconds: int) -> None:
-    """Go back by itself, unless :func:`confirm` comes first."""
+    """Start a timer that rolls back, unless :func:`confirm` is called first."""
     command(["systemctl", "stop", f"{apply.ROLLBACK}.timer"], accept=range(256))
     command(["systemctl", "reset-failed", f"{apply.ROLLBACK}.service"], accept=range(256))
     argv = [
@@ -100,12 +104,12 @@ def _arm(seconds: int) -> None:
 
 
 def unconfirmed() -> bool:
-    """Whether the host goes back by itself unless :func:`confirm` comes."""
+    """Whether the last change still needs :func:`confirm`."""
     return os.path.exists(BEFORE)
 
 
 def confirm() -> bool:
-    """The controller has found its way back: what was done stays."""
+    """Keep the last change: the controller still reaches the host. Returns whether there was one to confirm."""
     command(["systemctl", "stop", f"{apply.ROLLBACK}.timer"], accept=range(256))
     if not unconfirmed():
         return False
@@ -113,35 +117,29 @@ def confirm() -> bool:
     return True
 
 
-def bring(part: apply.Part, *, check_mode: bool, rollback: int) -> dict[str, t.Any]:
-    """Bring the host to ``part``. :param rollback: seconds until it goes back if nobody confirms; 0 for never.
+def bring(part: t.Mapping[str, t.Any], *, check_mode: bool, rollback: int) -> Result:
+    """Apply a part, not checked yet, to the host; the module's result.
 
-    :raises GridError: ``foreign_interface``, ``invalid_part``, ``overlay_failed``; the host is as before then.
+    :param rollback: seconds until the host goes back to the part before, if nobody confirms; 0 for never.
+    :raises GridError: ``foreign_interface``, ``invalid_part``, ``overlay_failed``. The host is then as it was before.
     """
     with _typed(), apply.locked():
         wanted = apply.check(part)
         before = apply.read_part(PART)
         todo = apply.differences(wanted)
-        actions = [f"{key}: {each}" for key in ("ip", "bridge") for each in todo[key]]
-        actions += [f"{key} {each}" for key in ("start", "restart", "stop") for each in todo[key]]
-        actions += [f"write {os.path.basename(path)}" for path in todo["files"]] + [
-            f"remove {os.path.basename(path)}" for path in todo["stale"]
-        ]
-        actions += [f"bridge: {each}" for each in todo["forget"]]
-        actions += [f"{'silence' if todo['speaker']['hold'] else 'let speak'} BGP"] if "hold" in todo["speaker"] else []
-        actions += ["load the rules"] if todo["rules"] else []
-        actions += ["open /dev/net/tun to the account of the taps"] if todo["tun"] else []
+        actions = _actions(todo)
         written = before != wanted
         if written and not actions:
             actions = ["note the part"]
-        result = {
+        result: Result = {
             "changed": bool(actions),
             "actions": actions,
             "part": wanted,
             "diff": diff("part of the overlay", before, wanted),
         }
         if not actions and not check_mode:
-            # A machine has begun since: its port is found sooner from now on. Nothing else comes of it.
+            # Machines may have started meanwhile. Putting their ports into groups only makes the rules faster, so it
+            # isn't a change.
             apply.regroup(todo, "leave", "join")
         if check_mode or not actions:
             return result
@@ -149,7 +147,24 @@ def bring(part: apply.Part, *, check_mode: bool, rollback: int) -> dict[str, t.A
     return result
 
 
-def _carry_out(wanted: apply.Part, before: apply.Part, todo: t.Mapping[str, t.Any], rollback: int) -> None:
+def _actions(todo: apply.Steps) -> list[str]:
+    """The steps as text, for the module's result (pure)."""
+    actions = [f"ip: {line}" for line in todo["ip"]] + [f"bridge: {line}" for line in todo["bridge"]]
+    actions += [f"start {name}" for name in todo["start"]] + [f"restart {name}" for name in todo["restart"]]
+    actions += [f"stop {name}" for name in todo["stop"]]
+    actions += [f"write {os.path.basename(path)}" for path in todo["files"]]
+    actions += [f"remove {os.path.basename(path)}" for path in todo["stale"]]
+    actions += [f"bridge: {line}" for line in todo["forget"]]
+    if "stop" in todo["speaker"]:
+        actions.append("silence BGP" if todo["speaker"]["stop"] else "let speak BGP")
+    if todo["rules"]:
+        actions.append("load the rules")
+    if todo["tun"]:
+        actions.append("open /dev/net/tun to the account of the taps")
+    return actions
+
+
+def _carry_out(wanted: Part, before: Part, todo: apply.Steps, rollback: int) -> None:
     if rollback:
         apply.write(BEFORE, json.dumps(before, indent=1, sort_keys=True) + "\n", 0o600)
         _arm(rollback)
@@ -157,7 +172,7 @@ def _carry_out(wanted: apply.Part, before: apply.Part, todo: t.Mapping[str, t.An
         apply.write(PART, json.dumps(wanted, indent=1, sort_keys=True) + "\n", 0o600)
         apply.carry_out(wanted, todo)
     except (apply.OverlayError, OSError):
-        # As it was, as far as that can be; the first error is the one to tell.
+        # Undo as far as possible, and report the first error.
         with contextlib.suppress(apply.OverlayError, OSError):
             apply.write(PART, json.dumps(before, indent=1, sort_keys=True) + "\n", 0o600)
             apply.carry_out(before, apply.differences(before))
@@ -170,8 +185,8 @@ def _carry_out(wanted: apply.Part, before: apply.Part, todo: t.Mapping[str, t.An
 
 
 def announcement(mac: str) -> bytes:
-    """A frame by which every bridge on the way learns where a machine is: a RARP request, as QEMU sends after a
-    migration (RFC 903)."""
+    """A frame from which every bridge on its way learns where a machine is: a RARP request (RFC 903), as QEMU sends it
+    after a migration."""
     own = bytes(int(octet, 16) for octet in mac.split(":"))
     return (
         b"\xff" * 6
@@ -185,14 +200,17 @@ def announcement(mac: str) -> bytes:
     )
 
 
-def announce(part: apply.Part, macs: t.Container[str]) -> list[str]:
-    """Announce these machines, those that are here; the names of their MAC addresses."""
+def announce(part: Part, macs: t.Container[str]) -> list[str]:
+    """Announce those of these machines that are on this host.
+
+    :param macs: in lower case. :returns: the MAC addresses that were announced.
+    """
     bridge = {network["name"]: network["bridge"] for network in part["networks"]}
-    told = []
+    announced = []
     for guest in part["guests"]:
         if guest["mac"] not in macs or not os.path.exists(f"/sys/class/net/{guest['device']}"):
             continue
-        # The bridge here may still hold that the machine is elsewhere.
+        # The bridge here may still have an entry that the machine is elsewhere.
         command(
             ["bridge", "fdb", "replace", guest["mac"], "dev", guest["device"], "master", "dynamic"],
             code="overlay_failed",
@@ -200,5 +218,5 @@ def announce(part: apply.Part, macs: t.Container[str]) -> list[str]:
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as out:
             out.bind((bridge[guest["network"]], 0))
             out.send(announcement(guest["mac"]))
-        told.append(guest["mac"])
-    return told
+        announced.append(guest["mac"])
+    return announced

@@ -1,12 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What gets through between hosts: UDP both ways, TCP either way, how large and how fast; and what the kernel here can
-do.
+"""Probes the paths between hosts: UDP both ways, SSH servers, packet sizes, round trips; and the kernel's transports.
 
-All hosts probe each other at the same time. Each sends to the others' port from a port of its own each time, as VXLAN
-does, so that only what a firewall admits unasked counts; each answers what it hears in the same way, with what it has
-heard itself.
+All hosts probe each other at the same time. Each datagram comes from a new port, as with VXLAN, so a firewall's state
+for earlier datagrams doesn't let it pass. A host answers each datagram in the same way, and says from whom it has
+heard.
 """
 
 from __future__ import annotations
@@ -22,21 +21,29 @@ import time
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.speaker import foreign
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.records import Path, Probe
 
 PORT = 4788
-"""Beside VXLAN's own, which the kernel may have taken already; firewalls must treat the two alike."""
+"""Next to VXLAN's own port, which the kernel may use already. Firewalls must treat both alike."""
 SIZES = (8972, 1472, 1422, 1372, 1252)
 """Bytes of UDP in frames of 9000, 1500, 1450, 1400 and 1280 bytes of IPv4."""
 _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE = 10, 3
 _EVERY = 0.25
 _TRIES = 6
-"""Rounds in which a host that answers is asked for larger frames than it has answered: 32 hosts that always asked for
-all sizes would drown each other."""
+"""Rounds in which larger sizes are tried with a host that answers. With 32 hosts, trying all sizes in every round would
+overload them."""
 
-Peer = t.Dict[str, t.Any]
+
+class Peer(t.TypedDict):
+    """Another host; ``port`` is that of its SSH server."""
+
+    name: str
+    address: str
+    port: int
 
 
 def _lacks(transport: str, words: t.Sequence[str]) -> str | None:
+    """Why the kernel can't make such an interface, or ``None``."""
     name = "vp" + secrets.token_hex(4)
     try:
         done = subprocess.run(
@@ -55,8 +62,11 @@ def _lacks(transport: str, words: t.Sequence[str]) -> str | None:
     return None
 
 
-def kernel(find: t.Callable[[str], t.Any] = shutil.which) -> t.Dict[str, str | None]:
-    """For each transport ``None``, or why it can't be had here: tried, not looked up, because modules load on demand."""
+def kernel(find: t.Callable[[str], str | None] = shutil.which) -> t.Dict[str, str | None]:
+    """For each transport ``None``, or why this host can't use it. It is tried, because kernel modules load on demand.
+
+    :param find: finds a program's path.
+    """
     lacks = _lacks("wireguard", [])
     if lacks and find("wireguard-go") and os.path.exists("/dev/net/tun"):
         lacks = None
@@ -81,7 +91,7 @@ def own_addresses() -> t.List[str]:
 
 
 def ssh_greets(host: str, port: int, timeout: float = 3.0) -> t.Tuple[float | None, str | None]:
-    """Seconds that a connection took to an SSH server that greets, or why there was none."""
+    """Connect to an SSH server; the seconds that it took, or why it failed."""
     begin = time.monotonic()
     try:
         with socket.create_connection((host, port), timeout=timeout) as link:
@@ -94,7 +104,10 @@ def ssh_greets(host: str, port: int, timeout: float = 3.0) -> t.Tuple[float | No
 
 
 class Prober:
-    """One host's part in probing the others by UDP."""
+    """Probes other hosts by UDP, and answers their probes.
+
+    :param name: how the others name this host.
+    """
 
     def __init__(self, name: str, peers: t.Sequence[Peer], port: int = PORT) -> None:
         self.name = name
@@ -106,20 +119,20 @@ class Prober:
         self.largest: t.Dict[str, int] = {}
         self.rounds: t.Dict[str, int] = {}
 
-    def _send(self, peer: str, word: t.Dict[str, t.Any], size: int = 0) -> None:
+    def _send(self, peer: str, word: t.Mapping[str, object], size: int = 0) -> None:
         body = json.dumps({"from": self.name, "heard": sorted(self.heard), **word}).encode()
-        # A socket for each: the next one comes from another port.
+        # A new socket each time, so that the port differs.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
             out.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
             try:
                 out.sendto(body.ljust(size, b" "), (self.address[peer], self.port))
             except OSError:
-                # Larger than the interface takes, or nobody there: then it isn't heard.
+                # Too large for the interface, or nobody there: there will be no answer.
                 return
 
     def sizes(self, peer: str) -> t.List[int]:
-        """What to ask a host for in the next round: an answer, and all sizes that are larger than what it answered,
-        some rounds long."""
+        """The sizes to probe in the next round: 0 for a plain probe, and for some rounds all sizes above the largest
+        that was answered."""
         self.rounds[peer] = self.rounds.get(peer, 0) + (peer in self.rtt)
         larger = [size for size in SIZES if size > self.largest.get(peer, 0)]
         return [0, *(larger if self.rounds[peer] <= _TRIES else ())]
@@ -144,7 +157,7 @@ class Prober:
             self.largest[peer] = max(int(word.get("size") or 0), self.largest.get(peer, 0))
 
     def run(self, seconds: float, least: float = 1.5) -> None:
-        """Probe until all have heard each other and some more, or for so many seconds."""
+        """Probe until all hosts have heard each other, and ``least`` seconds longer; at most ``seconds``."""
         begin = time.monotonic()
         next_round, quiet_since = begin, None
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as inbox:
@@ -165,8 +178,8 @@ class Prober:
                     self._hear(inbox.recv(65535), time.monotonic())
                     ready, dummy, dummy_too = select.select([inbox], [], [], 0)
 
-    def result(self, peer: str) -> t.Dict[str, t.Any]:
-        """What was found of one."""
+    def result(self, peer: str) -> Path:
+        """What was found about the path to a host, by UDP."""
         return {
             "udp_in": peer in self.heard,
             "udp_out": peer in self.hears_me,
@@ -176,11 +189,11 @@ class Prober:
         }
 
 
-def probe(name: str, peers: t.Sequence[Peer], *, seconds: float = 8.0, port: int = PORT) -> t.Dict[str, t.Any]:
-    """All of it. :param peers: the other hosts, each ``name``, ``address`` and ``port`` of its SSH server."""
+def probe(name: str, peers: t.Sequence[Peer], *, seconds: float = 8.0, port: int = PORT) -> Probe:
+    """Probe all other hosts; everything but ``host_key``. :raises OSError: where the UDP port can't be used."""
     prober = Prober(name, peers, port)
     prober.run(seconds)
-    paths = {}
+    paths: t.Dict[str, Path] = {}
     for peer in peers:
         connected, trouble = ssh_greets(peer["address"], int(peer.get("port") or 22))
         found = prober.result(peer["name"])

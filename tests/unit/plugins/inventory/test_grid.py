@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import orders
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.update import Registration
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.changes import Registration
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 
 COLLECTIONS = Path(__file__).resolve().parents[4] / "build" / "collections"
@@ -164,7 +164,11 @@ def test_include(place, include, machines):
 
 
 def test_groups_and_variables_of_ones_own(place):
-    own = "compose: {twice: virtuoso_vcpus * 2}\ngroups: {small: virtuoso_memory < 1024 ** 3}\nkeyed_groups: [{key: virtuoso_network, prefix: net}]\n"
+    own = (
+        "compose: {twice: virtuoso_vcpus * 2}\n"
+        "groups: {small: virtuoso_memory < 1024 ** 3}\n"
+        "keyed_groups: [{key: virtuoso_network, prefix: net}]\n"
+    )
     # The machine's size isn't known here, as nobody told it; the order's is.
     inventory = read(place, grid=IN_PLACE + "include: [future]\n" + own)
     assert variables(inventory, "web2")["twice"] == 2 and names(inventory, "small") == ["web2"] == names(
@@ -276,7 +280,8 @@ def test_nothing_that_was_told_is_a_template(place):
         )
     (place / "grid.yml").write_text(IN_PLACE, encoding="utf-8")
     (place.parent / "show.yml").write_text(
-        "- hosts: machines\n  gather_facts: false\n  tasks:\n    - debug: {msg: '[{{ virtuoso_mac }}] [{{ virtuoso_addresses[0] }}]'}\n",
+        "- hosts: machines\n  gather_facts: false\n  tasks:\n"
+        "    - debug: {msg: '[{{ virtuoso_mac }}] [{{ virtuoso_addresses[0] }}]'}\n",
         encoding="utf-8",
     )
     shown = run("playbook", "-i", place, place.parent / "show.yml").stdout

@@ -55,7 +55,8 @@ def look(expression, store):
 
 def test_terms_are_conditions(store):
     code, text = look(
-        "query('virtuoso.grid.find', 'memory_available >= 1 KiB', of='provider', include=['physical']) | map(attribute='name') | sort",
+        "query('virtuoso.grid.find', 'memory_available >= 1 KiB', of='provider', include=['physical'])"
+        " | map(attribute='name') | sort",
         store,
     )
     assert code == 0 and all(f"provider0000{number}" in text for number in range(3)) and "machine" not in text

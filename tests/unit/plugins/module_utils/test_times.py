@@ -9,7 +9,7 @@ import datetime
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._times import before, now, parse_duration, parse_time
+from ansible_collections.virtuoso.grid.plugins.module_utils._times import before, now, parse_microseconds, parse_time
 
 
 @pytest.mark.parametrize(
@@ -40,21 +40,21 @@ def test_what_is_no_time(value):
     [("100 ms", 100000), ("0.5s", 500000), ("20us", 20), (1000, 1000), ("1000", 1000), (" 1 s ", 1000000)],
 )
 def test_durations(value, expected):
-    assert parse_duration(value) == expected and parse_duration(expected) == expected
+    assert parse_microseconds(value) == expected and parse_microseconds(expected) == expected
 
 
 @pytest.mark.parametrize("value", ["", "long", "1 h", "-1 ms", True, None, "0.5 us", "1e3", "99999999999 s"])
 def test_what_is_no_duration(value):
     with pytest.raises(GridError) as caught:
-        parse_duration(value)
+        parse_microseconds(value)
     assert caught.value.code == "invalid_duration"
 
 
 def test_bounds_of_a_duration_are_allowed():
-    assert parse_duration("1 ms", minimum=1000, maximum=1000) == 1000
+    assert parse_microseconds("1 ms", minimum=1000, maximum=1000) == 1000
     for value in ("999us", "1001us"):
         with pytest.raises(GridError):
-            parse_duration(value, minimum=1000, maximum=1000)
+            parse_microseconds(value, minimum=1000, maximum=1000)
 
 
 def test_before_and_now():

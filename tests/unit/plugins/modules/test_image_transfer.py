@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The module image_transfer: it connects before it reads what only the work needs, and only where something is missing."""
+"""The module image_transfer connects before it loads the rest of its code, and only where something is missing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ import sys
 from ansible_collections.virtuoso.grid.plugins.modules import image_transfer
 package = "ansible_collections.virtuoso.grid.plugins.module_utils._image."
 assert package + "transfer.link" in sys.modules
-print([name for name in ("store.depot", "transfer.fetch", "transfer.feed", "transfer.receive") if package + name in sys.modules])
+later = ("store.depot", "transfer.fetch", "transfer.feed", "transfer.receive")
+print([name for name in later if package + name in sys.modules])
 """
 
 

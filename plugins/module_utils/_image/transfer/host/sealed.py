@@ -1,8 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A connection by TLS of which many records go to and from the kernel at once. Used on both ends, by the sender as a
-file beside it (standard library only)."""
+"""A fast TLS connection: many records are passed to and from the kernel in one call.
+
+Used at both ends; the sender loads it as a file beside itself. Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +14,41 @@ import socket
 import ssl
 import typing as t
 
+if t.TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
 PIECE = 2**18
 
 
 class Sealed(io.RawIOBase):
-    """A connection by TLS. A socket that speaks it by itself asks the kernel once to send each record of 16 KiB, and
-    twice to read it; here many go at once.
+    """A TLS connection, for one thread.
 
-    Not to be used from several threads.
+    Python's own ``SSLSocket`` makes one system call to send each record of 16 KiB and two to read it; here one call
+    passes many.
 
-    :param plain: a connected socket, which is this one's from now on.
-    :param context: an ``ssl.SSLContext``, as are ``names`` the words for its ``wrap_bio``.
-    :raises OSError: where the other end isn't who it should be, or gone.
+    :param plain: a connected socket, owned by this object from now on.
+    :param server_side: be the server; without it ``server_hostname`` is the name that the server must have.
+    :raises OSError: where the other end can't prove who it is, or has gone.
     """
 
-    def __init__(self, plain: socket.socket, context: ssl.SSLContext, **names: t.Any) -> None:
+    def __init__(
+        self,
+        plain: socket.socket,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+    ) -> None:
         super().__init__()
         self._plain = plain
         self._came, self._goes = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._came, self._goes, **names)
+        self._tls = context.wrap_bio(self._came, self._goes, server_side, server_hostname)
         self._memory = memoryview(bytearray(PIECE))
         try:
             while not self._shaken():
                 self._more()
         except OSError:
-            # The other end is told what is wrong, where it can be
+            # Send the alert that tells the other end what is wrong
             with contextlib.suppress(OSError):
                 self._flush()
             raise
@@ -63,16 +75,19 @@ class Sealed(io.RawIOBase):
             self._came.write_eof()
 
     def readable(self) -> bool:
-        """It is."""
+        """Always true."""
         return True
 
-    def readinto(self, buffer: t.Any) -> int:
-        """As many bytes as have come, at least one; 0 at the end.
-        :raises OSError: where the connection is lost, or silent for longer than it may be."""
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read the bytes that have come, at least one; 0 at the end.
+
+        :raises OSError: where the connection is lost, or silent for longer than ``settimeout`` allows.
+        """
         view, at = memoryview(buffer), 0
         while at < len(view):
             try:
-                came = self._tls.read(len(view) - at, view[at:])
+                # With a buffer it returns a number
+                came = t.cast(int, self._tls.read(len(view) - at, view[at:]))
             except ssl.SSLWantReadError:
                 if at:
                     break
@@ -86,7 +101,7 @@ class Sealed(io.RawIOBase):
             at += came
         return at
 
-    def sendall(self, text: t.Any) -> None:
+    def sendall(self, text: ReadableBuffer) -> None:
         """Send all of it. :raises OSError: where the connection is lost."""
         view = memoryview(text)
         for at in range(0, len(view), PIECE):
@@ -94,10 +109,10 @@ class Sealed(io.RawIOBase):
             self._flush()
 
     def settimeout(self, seconds: float | None) -> None:
-        """For how long the other end may be silent."""
+        """Set how long the other end may be silent; ``None`` for any time."""
         self._plain.settimeout(seconds)
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection."""
         self._plain.close()
         super().close()

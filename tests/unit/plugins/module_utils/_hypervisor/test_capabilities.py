@@ -12,7 +12,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import c
 
 CAPABILITIES = """<capabilities><guest><os_type>hvm</os_type><arch name='x86_64'>
 <machine maxCpus='255'>pc-q35-7.2</machine><machine canonical='pc-q35-7.2'>q35</machine><machine>pc-q35-10.0</machine>
-<machine>pc-i440fx-7.2</machine><machine>pc-q35-4.0.1</machine><domain type='qemu'/><domain type='kvm'><machine>pc-q35-9.1</machine></domain></arch></guest>
+<machine>pc-i440fx-7.2</machine><machine>pc-q35-4.0.1</machine><domain type='qemu'/>
+<domain type='kvm'><machine>pc-q35-9.1</machine></domain></arch></guest>
 <guest><arch name='i686'><machine>pc-q35-1.0</machine></arch></guest></capabilities>"""
 
 

@@ -93,7 +93,8 @@ def test_sockets_as_the_kernel_tells_of_them():
     head = "  sl  local_address rem_address   st\n"
     four = (
         head
-        + "   0: 00000000:2A3B 00000000:0000 0A\n   1: 0100007F:2A3B 0100007F:9999 01\n   2: 0100007F:9999 0100007F:2A3B 01\n"
+        + "   0: 00000000:2A3B 00000000:0000 0A\n   1: 0100007F:2A3B 0100007F:9999 01\n"
+        + "   2: 0100007F:9999 0100007F:2A3B 01\n"
     )
     six = head + "   0: 00000000000000000000000000000000:2A3B 0:0 01\n   1: 0:2A3C 0:0 06\n"
     found = parse_sockets(four, six)

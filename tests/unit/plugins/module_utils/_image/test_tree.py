@@ -10,9 +10,9 @@ import stat
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._files import remove_tree
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import initramfs, tree
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.recipe import parse_recipe
-from ansible_collections.virtuoso.grid.plugins.module_utils._removal import remove_tree
 
 RECIPE = {"suite": "bookworm", "size": "1 GiB", "packages": ["nano"]}
 

@@ -37,7 +37,7 @@ def _depot(tmp_path):
 
 
 class RawDisk(capture.Source):
-    """A raw disk as the disk of a machine; ``blind`` is one that can't be read beforehand, like that of a running one."""
+    """A raw disk as a machine's disk; a ``blind`` one can't be read beforehand, like that of a running machine."""
 
     def __init__(self, path, below, blind=False, machine=UUID):
         super().__init__(machine, below, "debian", "/usr/bin/python3", "crash" if blind else "stopped")

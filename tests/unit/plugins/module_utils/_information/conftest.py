@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import orders
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.update import Registration
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.changes import Registration
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema, writing
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 from postgresql import Server
 
@@ -86,7 +86,7 @@ class Grid:
         """Hold a future machine on a provider."""
         with self.store.writing() as connection:
             uuid = query.machines(connection, names=[name])[0]["uuid"]
-            record.set_constituent(connection, uuid, "provider", query.hosts(connection, names=[provider])[0]["uuid"])
+            writing.set_constituent(connection, uuid, "provider", query.hosts(connection, names=[provider])[0]["uuid"])
 
 
 def seen(name, uuid, provider="provider1", **fields):

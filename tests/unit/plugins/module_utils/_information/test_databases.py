@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Many plays at once, and what can go wrong below the store: full and read-only file systems, a server that goes away."""
+"""Many plays at once, and failures below the store: full and read-only file systems, a server that goes away."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import answer
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.bounded import Bounded
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import orders
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import migrations, query, record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import migrations, query, schema, writing
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 from plays import at_once
 
@@ -97,9 +97,9 @@ def test_a_server_that_goes_away_while_it_is_written_to(postgresql):
     order_many(location, 0, 3)
     try:
         with pytest.raises(GridError) as caught, Store(location).writing() as connection:
-            record.ensure_sites(connection, ["half-written"])
+            writing.ensure_sites(connection, ["half-written"])
             postgresql.stop()
-            record.ensure_sites(connection, ["more"])
+            writing.ensure_sites(connection, ["more"])
         assert caught.value.code == "store_unreachable" and caught.value.remedy
         with pytest.raises(GridError) as caught:
             order_many(location, 3, 1)
@@ -158,7 +158,7 @@ def test_a_server_refuses_what_a_reader_writes(postgresql):
     location = postgresql.database()
     order_many(location, 0, 1)
     with pytest.raises(GridError) as caught, Store(location).reading() as connection:
-        record.ensure_sites(connection, ["north"])
+        writing.ensure_sites(connection, ["north"])
     assert caught.value.code == "store_read_only"
 
 

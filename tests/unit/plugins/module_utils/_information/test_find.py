@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import answer as finding
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.find import search
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import record, schema
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import schema, writing
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 from synthetic import GIB, MIB, Grid
 
@@ -273,7 +273,7 @@ def test_near_a_site_by_the_newest_measurement(world):
             }
             for one, other, value, day in measured
         ]
-        record.insert(connection, schema.SAMPLE, rows)
+        writing.insert(connection, schema.SAMPLE, rows)
 
     def near(**scope):
         return {row["site"] for row in world.ask(of="machine", scope=scope, limit=1000)["found"]}
@@ -453,7 +453,7 @@ def test_only_an_admitted_reservation_takes_memory_from_what_is_available(tmp_pa
     before = available()
     for state, less in (("ended", 0), ("admitted", MIB)):
         row = {
-            "uuid": record.new_uuid(),
+            "uuid": writing.new_uuid(),
             "owner": "alice",
             "provider": provider,
             "memory": MIB,
@@ -461,6 +461,6 @@ def test_only_an_admitted_reservation_takes_memory_from_what_is_available(tmp_pa
         }
         row.update(end="2999-01-01T00:00:00Z", state=state, created="2020-01-01T00:00:00Z")
         with world.store.writing() as connection:
-            record.add_objects(connection, "reservation", [row])
-            record.insert(connection, schema.RESERVATION, [row])
+            writing.add_objects(connection, "reservation", [row])
+            writing.insert(connection, schema.RESERVATION, [row])
         assert available() == before - less

@@ -9,7 +9,7 @@ import shlex
 import subprocess
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import hosts as inventory
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import entries as inventory
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.networks import Overlay
 

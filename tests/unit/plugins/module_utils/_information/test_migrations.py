@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From a store that release 0.1.0 made to the newest version, on both databases; and that the steps lead to the schema."""
+"""Migrating a store of release 0.1.0 to the newest version, on both databases; the steps lead to the schema."""
 
 from __future__ import annotations
 

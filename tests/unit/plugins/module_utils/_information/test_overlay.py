@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.update import Registration
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.changes import Registration
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import listing, query, schema
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.networks import Overlay
 

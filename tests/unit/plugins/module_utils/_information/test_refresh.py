@@ -10,7 +10,7 @@ import uuid as uuids
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.inventory import views
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import refresh
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import samples
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema
 
 OTHER = str(uuids.uuid4())
@@ -188,7 +188,7 @@ def test_a_bad_sample_fails_alone(grid, sample):
 def test_a_site_comes_before_a_host_of_its_name(grid):
     grid.provider("north", site="north")
     with grid.store.reading() as connection:
-        assert refresh.objects_by_name(connection)["north"] == query.sites(connection)["north"]
+        assert samples.objects_by_name(connection)["north"] == query.sites(connection)["north"]
 
 
 def test_columns_that_queries_compare_are_filled_from_facts(grid, facts):

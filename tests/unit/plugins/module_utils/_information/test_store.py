@@ -17,8 +17,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._information.store i
     database,
     migrations,
     query,
-    record,
     schema,
+    writing,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store, locate
 
@@ -60,7 +60,7 @@ def test_writers_use_the_write_ahead_log_and_foreign_keys(grid):
 def test_an_error_undoes_the_whole_transaction(grid):
     grid.order(MACHINE)
     with pytest.raises(RuntimeError), grid.store.writing() as connection:
-        record.ensure_sites(connection, ["north"])
+        writing.ensure_sites(connection, ["north"])
         raise RuntimeError("killed")
     assert grid.counts()["site"] == 0
 
@@ -226,7 +226,7 @@ def test_a_full_disk_is_told_and_undoes_the_transaction(grid):
     with pytest.raises(GridError) as caught, grid.store.writing() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")  # SQLite reports this as it does a full disk
-        record.ensure_sites(connection, [f"site{number}" for number in range(10_000)])
+        writing.ensure_sites(connection, [f"site{number}" for number in range(10_000)])
     assert caught.value.code == "store_full"
     assert grid.counts()["site"] == 0
     assert grid.order(MACHINE)[0]["changed"] is False
@@ -243,7 +243,7 @@ def test_a_full_file_system_while_the_file_is_made_is_told(tmp_path, monkeypatch
 def test_writing_through_a_reader_is_refused(grid):
     grid.order(MACHINE)
     with pytest.raises(GridError) as caught, grid.store.reading() as connection:
-        record.ensure_sites(connection, ["north"])
+        writing.ensure_sites(connection, ["north"])
     assert caught.value.code == "store_read_only"
 
 
@@ -263,7 +263,7 @@ def _write_many(path, start, results):
     used = Store(path)
     for number in range(20):
         with used.writing() as connection:
-            record.ensure_sites(connection, [f"site-{start}-{number}"])
+            writing.ensure_sites(connection, [f"site-{start}-{number}"])
             row = connection.exec_driver_sql("SELECT version FROM schema_version").all()
     results.put((start, len(row)))
 
@@ -284,7 +284,7 @@ def test_processes_that_make_and_write_the_store_at_once_lose_nothing(tmp_path):
 
 def _begin_and_hang(path, begun):
     with Store(path).writing() as connection:
-        record.ensure_sites(connection, ["half-written"])
+        writing.ensure_sites(connection, ["half-written"])
         begun.set()
         threading.Event().wait()
 

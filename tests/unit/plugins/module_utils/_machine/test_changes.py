@@ -96,24 +96,20 @@ def test_a_lower_bound_waits_for_nothing():
 
 def test_what_a_machine_that_woke_gets_late():
     config = {**RUNNING, "vcpus": 3, "boot": ["network"], "disk_io": {"read_iops": 10}, "memory": 2048 * MIB}
-    assert changes.late(config, RUNNING) == [("vcpus", 3), ("disk_io", {"read_iops": 10})]
+    assert changes.to_catch_up(config, RUNNING) == [("vcpus", 3), ("disk_io", {"read_iops": 10})]
 
 
 def test_what_was_not_ordered_stays():
-    assert not changes.ordered("vcpus_max", {"vcpus_max": None}, RUNNING) and changes.ordered(
-        "vcpus_max", {"vcpus_max": 4}, RUNNING
-    )
-    assert not changes.ordered("autostart", {"autostart": None}, RUNNING) and changes.ordered(
-        "autostart", {"autostart": False}, RUNNING
-    )
-    assert changes.ordered("description", {"description": None}, RUNNING)
+    assert not changes.ordered("vcpus_max", {"vcpus_max": None}) and changes.ordered("vcpus_max", {"vcpus_max": 4})
+    assert not changes.ordered("autostart", {"autostart": None}) and changes.ordered("autostart", {"autostart": False})
+    assert changes.ordered("description", {"description": None})
 
 
 def test_what_goes_back_to_its_memory_keeps_today_s_limits():
     then = {**RUNNING, "vcpus": 1, "cpu_shares": 7, "description": "old", "display_password": "old", "autostart": True}
     now = {**RUNNING, "cpu_shares": 300, "description": None, "display_password": None, "autostart": False}
-    assert changes.kept(now, then) == {"cpu_shares": 300, "description": None}
+    assert changes.to_keep(now, then) == {"cpu_shares": 300, "description": None}
     assert (
-        changes.kept({**now, "display_password": "new"}, then)["display_password"] == "new"
-        and changes.kept(then, then) == {}
+        changes.to_keep({**now, "display_password": "new"}, then)["display_password"] == "new"
+        and changes.to_keep(then, then) == {}
     )

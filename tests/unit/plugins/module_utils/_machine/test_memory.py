@@ -73,15 +73,15 @@ def test_a_head_that_is_too_long():
     ],
 )
 def test_whose_memory_it_is(expected, changes):
-    call = (memory.judge, {**HEAD, **changes}, UUID, 3, DISK)
+    call = (memory.check_fits, {**HEAD, **changes}, UUID, 3, DISK)
     if expected is None:
-        memory.judge(*call[1:])
+        memory.check_fits(*call[1:])
     else:
         assert code(*call) == expected
 
 
 def test_a_disk_that_is_gone_fits_no_memory():
-    assert code(memory.judge, HEAD, UUID, 3, None) == "hibernation_stale"
+    assert code(memory.check_fits, HEAD, UUID, 3, None) == "hibernation_stale"
 
 
 @pytest.mark.parametrize(

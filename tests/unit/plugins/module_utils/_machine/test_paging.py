@@ -58,7 +58,8 @@ def test_only_an_error_of_its_export_is_a_lost_source():
 
 def _domain():
     return ET.fromstring(
-        "<domain><devices><disk type='file'><source file='/m/disk.paging.qcow2'/><backingStore/><target dev='vda'/></disk></devices></domain>"
+        "<domain><devices><disk type='file'><source file='/m/disk.paging.qcow2'/><backingStore/>"
+        "<target dev='vda'/></disk></devices></domain>"
     )
 
 

@@ -16,10 +16,14 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state impor
 
 MIB = 2**20
 XML = (
-    "<domain id='1'><memory>1048576</memory><currentMemory>{memory}</currentMemory><vcpu current='{vcpus}'>4</vcpu><devices><memballoon model='virtio'/>"
-    "<memory model='virtio-mem'><target><size>524288</size><requested>{requested}</requested></target></memory>{card}</devices></domain>"
+    "<domain id='1'><memory>1048576</memory><currentMemory>{memory}</currentMemory><vcpu current='{vcpus}'>4</vcpu>"
+    "<devices><memballoon model='virtio'/><memory model='virtio-mem'><target><size>524288</size>"
+    "<requested>{requested}</requested></target></memory>{card}</devices></domain>"
 )
-CARD = "<interface type='network'><mac address='d2:11:00:00:00:01'/><source network='lan'/><alias name='ua-net-lan'/></interface>"
+CARD = (
+    "<interface type='network'><mac address='d2:11:00:00:00:01'/><source network='lan'/>"
+    "<alias name='ua-net-lan'/></interface>"
+)
 
 
 class Domain:

@@ -178,7 +178,7 @@ def test_machines_that_can_not_be_captured(host):
         "create", "-q", "-f", "qcow2", "-o", "data_file=" + str(host.path / "data"), host.depot.disk(UUID), 2 * MIB
     )
     with pytest.raises(GridError) as caught:
-        disk_source.judge(open(host.depot.disk(UUID), "rb").read())
+        disk_source.checked_size(open(host.depot.disk(UUID), "rb").read())
     assert caught.value.code == "disk_invalid"
     os.unlink(host.depot.disk(UUID))
     assert code(host.capture) == "disk_missing"

@@ -390,8 +390,8 @@ def test_the_mesh_has_one_device_without_learning_and_bgp_is_admitted_from_whom_
     part = final()["p1"]
     lines = interfaces.steps(interfaces.wanted_links(part), {})
     assert (
-        f"link add name {DEVICE} type vxlan id {model.network_vni('lan')} local 192.0.2.2 dstport 4789 nolearning noudpcsum"
-        in lines
+        f"link add name {DEVICE} type vxlan id {model.network_vni('lan')} local 192.0.2.2 dstport 4789 nolearning "
+        "noudpcsum" in lines
     )
     assert f"link set dev {DEVICE} type bridge_slave flood on mcast_flood on bcast_flood on learning off" in lines
     text = rules(part)

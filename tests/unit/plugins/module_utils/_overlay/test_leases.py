@@ -70,7 +70,8 @@ def test_what_is_to_be_done_and_what_others_have():
 
 
 def test_leases_and_neighbours_are_checked_and_leases_come_first():
-    text = "1700000000 72:4e:0a:31:c2:5d 192.168.77.50 web1 *\n1700000000 72:00:00:00:00:02 192.168.77.9 <b> ff:00\nduid 00:01\n"
+    text = "1700000000 72:4e:0a:31:c2:5d 192.168.77.50 web1 *\n"
+    text += "1700000000 72:00:00:00:00:02 192.168.77.9 <b> ff:00\nduid 00:01\n"
     text += "1 x y z\n1 72:00:00:00:00:04 127.0.0.1 a *\n"
     seen = [
         {"dst": "192.168.77.60", "lladdr": "72:4e:0a:31:c2:5d", "state": ["STALE"]},

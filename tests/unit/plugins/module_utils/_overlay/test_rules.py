@@ -63,7 +63,8 @@ PART = {
     "forwarding": [],
     "peers": ["192.0.2.2", "p1.example"],
 }
-_FIELD = r"iifname \. ether saddr|ether saddr|ether type|iifname \. oifname|iifname|oifname|ip saddr|meta nfproto|udp dport|tcp dport"
+_FIELD = r"iifname \. ether saddr|ether saddr|ether type|iifname \. oifname|iifname|oifname|ip saddr|meta nfproto"
+_FIELD += r"|udp dport|tcp dport"
 _GROUP = re.compile(r"([io]ifgroup)(?: & (0x\w+) ==)? (\d+) ?")
 _CONDITION = re.compile(rf"({_FIELD}) (vmap |!= )?(@\w+|\{{.*?\}}|\S+) ?")
 

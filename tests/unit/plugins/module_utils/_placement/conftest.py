@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration import orders
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.update import Registration
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.changes import Registration
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store.database import Store
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.holding import place, propose
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.known import reservations
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.inputs import Request, read_provider
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Rules
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.quotas import serve as set_quotas
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.reading import Request, read_provider
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.stored import reservations
 
 GIB = 2**30
 IMAGE = {"name": "tiny@1", "digest": "sha256:" + "a" * 64, "size": GIB, "virtual_size": 2 * GIB}

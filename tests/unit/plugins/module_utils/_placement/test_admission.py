@@ -12,8 +12,8 @@ import random
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.account import Account, pledged
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Past
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.greedy import solve
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Rules, Slot, Use
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import solve
 
 GIB = 2**30
 RULES = Rules(host_reserve=0, cpu_overcommit=4, reservation_bound=0.75)

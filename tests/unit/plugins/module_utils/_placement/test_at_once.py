@@ -18,7 +18,7 @@ def code(result):
 
 
 def _play(make_plays, path, number, placed):
-    """One play: orders three machines of 1 GiB and places them on providers that it measured before anyone else came."""
+    """One play: orders three machines of 1 GiB and places them on providers that it measured before the others came."""
     play = make_plays(path)
     machines = play.order(*(f"web-{number}-{count}" for count in range(3)))
     placed.put(

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Past, Quota
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.greedy import solve
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Rules, Use
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import solve
 
 GIB = 2**30
 

@@ -1,8 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What runs on many machines have in common: one connection, the machines' locks, and a result for each machine, in the
-order in which they were given."""
+"""The base of runs on many machines: one connection, the machines' locks, and a result per machine, in the order of the
+entries."""
 
 from __future__ import annotations
 
@@ -18,30 +18,36 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connecti
     translated,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result
 
-Result = t.Dict[str, t.Any]
+Params = t.Mapping[str, t.Any]
+"""A module's options. ``Any``, because the argument specification gives each a type of its own."""
+
+Entry = t.Mapping[str, object]
+"""One of a module's ``machines``, not checked yet."""
 
 
-class Together:
+class BatchBase:
     """One run of a module on its ``machines``."""
 
-    def __init__(self, params: t.Mapping[str, t.Any], check_mode: bool, most: int) -> None:
-        """:param most: machines that are worked on at once."""
+    def __init__(self, params: Params, check_mode: bool, most: int) -> None:
+        """:param most: the number of machines to work on at once."""
         self.params = params
         self.check_mode = check_mode
         self.most = most
         self.depot = disk.Depot(params["path"])
-        self.diffs: dict[int, Result] = {}
+        self.diffs: dict[int, dict[str, str]] = {}
+        """By the machine's number in the list."""
         self.locks: disk.Locks | None = None
         """``None`` in check mode."""
         self._taken: dict[str, int] = {}
         self._once = threading.Lock()
 
     def begin(self, hypervisor: Hypervisor) -> None:
-        """What is done once, before any machine."""
+        """Called once, before any machine."""
 
-    def one(self, hypervisor: Hypervisor, number: int, entry: t.Any) -> Result:
-        """The result of one machine; fails only for what is wrong with all."""
+    def one(self, hypervisor: Hypervisor, number: int, entry: Entry) -> Result:
+        """The result of one machine. Raises only what concerns all machines."""
         raise NotImplementedError
 
     def run(self) -> Result:
@@ -64,7 +70,7 @@ class Together:
         return answer
 
     def claim(self, number: int, uuid: str | None, name: str | None = None) -> None:
-        """Take the machine for an entry: locks keep other runs out, not other threads of this one.
+        """Take the machine for an entry. The locks keep other runs out, but not other threads of this one.
 
         :raises GridError: ``duplicate_machine`` where another entry means the same machine.
         """

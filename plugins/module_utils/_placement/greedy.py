@@ -1,11 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which provider for which machine (pure): same input, same answer; ties go by name.
+"""The greedy answer: a provider for each machine, one machine after the other (pure).
 
-Greedy, in the order of the list: what is placed already stays, then each machine, with those that it must be with,
-takes the provider that its goal likes best among those that can hold it. The answer is complete; :mod:`search` may
-improve it.
+Machines that are placed already stay. Then each machine, in the order of the list and together with those that it must
+be with, takes the provider that suits its goal best among those that can hold it. The same input has the same answer;
+ties go by name. The answer is complete; :mod:`improvement` may improve it.
 """
 
 from __future__ import annotations
@@ -28,35 +28,37 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model imp
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """A machine's provider, or the error that says why it has none; the one reason against each provider that can't
-    hold it."""
+    """The provider of a machine, or the error that says why it has none."""
 
-    provider: str | None
-    reasons: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    provider: str | None  # name
+    reasons: t.Mapping[str, str] = dataclasses.field(default_factory=dict)  # why others can't hold it, by their names
     error: GridError | None = None
 
 
-def told(provider: Provider, demand: Demand) -> float | None:
-    """What the machine's goal looks for first: the provider's price, or its latency; ``None`` where it isn't told or
-    doesn't matter."""
+def goal_value(provider: Provider, demand: Demand) -> float | None:
+    """What the machine's goal minimizes: the provider's price or latency; ``None`` if it isn't known or doesn't
+    matter."""
     if demand.goal == "price":
         return provider.price
     return provider.latency_to(demand.home) if demand.goal == "interactivity" else None
 
 
-def preference(account: Account, demand: Demand) -> tuple[t.Any, ...]:
-    """What the machine's goal likes best sorts first. Price and latency count where providers tell them, else as
-    ``balance``."""
+def preference(account: Account, demand: Demand) -> tuple[float, float, bool, str]:
+    """A key that sorts the provider that suits the machine's goal best first.
+
+    A provider whose price or latency isn't known comes last; among such ones the goal is ``balance``.
+    """
     share = account.share(demand.use)
-    last = (not account.has_image(demand.use), account.provider.name)
+    no_image, name = not account.has_image(demand.use), account.provider.name
     if demand.goal == "pack":
-        return (-share, *last)
-    value = told(account.provider, demand)
-    return (math.inf if value is None else value, share, *last)
+        return 0.0, -share, no_image, name
+    value = goal_value(account.provider, demand)
+    return math.inf if value is None else value, share, no_image, name
 
 
 def locate(demand: Demand, providers: t.Mapping[str, Provider]) -> str | None:
-    """The provider that the machine is on, or held on: the store's word, corrected by what the providers see.
+    """The provider that the machine is on, or that holds room for it: as the store says, unless providers report
+    otherwise. ``None`` if it isn't placed.
 
     :raises GridError: ``provider_unreachable`` (the machine is not moved: it may run there), ``several_copies``.
     """
@@ -65,7 +67,8 @@ def locate(demand: Demand, providers: t.Mapping[str, Provider]) -> str | None:
         why = f" ({at.trouble})" if at and at.trouble else ""
         raise GridError(
             "provider_unreachable",
-            f"the machine is on {demand.at}, which {UNREACHABLE}{why}; it is not moved, because it may be running there",
+            f"the machine is on {demand.at}, which {UNREACHABLE}{why}; "
+            "it is not moved, because it may be running there",
             remedy=f"Bring {demand.at} back, or run the play on it too",
             provider=demand.at,
             reason=at.trouble if at else None,
@@ -87,9 +90,9 @@ def locate(demand: Demand, providers: t.Mapping[str, Provider]) -> str | None:
 
 
 def _stay(demand: Demand, board: Board, name: str) -> Answer | None:
-    """Keep the machine where it is, with what it needs now; ``None`` if it may and must go elsewhere.
+    """Keep the machine on its provider, with what it needs now. ``None`` if it has to be placed anew.
 
-    What exists is only asked for what it needs beyond what it has; without room for that it keeps what it has.
+    A machine that exists never moves: only what it needs beyond what it has must fit, or else it keeps what it has.
     """
     account = board.accounts[name]
     there = demand.key in account.provider.machines
@@ -140,12 +143,15 @@ def _none_fits(reasons: t.Mapping[str, str]) -> GridError:
 
 
 def copy_of(error: GridError) -> GridError:
-    """An error for one more machine: it will be told of the machine that has it."""
-    return GridError(error.code, error.msg, remedy=error.remedy, **error.details)
+    """Copy an error, because each machine's result adds its own context to it."""
+    copied = GridError(error.code, error.msg, remedy=error.remedy)
+    copied.details.update(error.details)
+    return copied
 
 
 def choose(board: Board, bundle: t.Sequence[Demand]) -> list[Answer]:
-    """Place machines that must be together; one for each that has no bonds. Returns an answer for each."""
+    """Place a bundle, that is machines that must be together, on the provider that suits the first one best. Returns an
+    answer for each."""
     reasons: dict[str, str] = {}
     fitting = []
     try:
@@ -166,7 +172,8 @@ def choose(board: Board, bundle: t.Sequence[Demand]) -> list[Answer]:
 
 
 def settle(demands: t.Sequence[Demand], board: Board) -> dict[int, Answer]:
-    """The answers for what is placed already, or can't be for what its order says; the others are still to be placed."""
+    """Answers, by index, for machines that stay where they are, and for those whose orders can't be met anywhere. All
+    others are still to be placed."""
     answers: dict[int, Answer] = {}
     for index, demand in enumerate(demands):
         try:
@@ -191,7 +198,8 @@ def settle(demands: t.Sequence[Demand], board: Board) -> dict[int, Answer]:
 
 
 def bundles(demands: t.Sequence[Demand], board: Board, answers: t.Mapping[int, Answer]) -> list[list[int]]:
-    """What is still to be placed, in the order of the list: indexes of machines that must be together."""
+    """The machines that are still to be placed, in the order of the list: each bundle has the indexes of machines that
+    must be together."""
     index_of = {demand.key: index for index, demand in enumerate(demands) if index not in answers}
     seen: set[int] = set()
     found = []
@@ -206,9 +214,9 @@ def bundles(demands: t.Sequence[Demand], board: Board, answers: t.Mapping[int, A
 
 
 def fill(demands: t.Sequence[Demand], board: Board, answers: dict[int, Answer], proposal: t.Mapping[str, str]) -> None:
-    """Place what ``answers`` doesn't have yet, and add its answers.
+    """Place the machines that have no answer yet, and add their answers.
 
-    :param proposal: a provider by machine's key, taken where it can still hold the machine.
+    :param proposal: a provider for each machine's key; it is taken if it can still hold the machine.
     """
     for bundle in bundles(demands, board, answers):
         wanted = [demands[index] for index in bundle]
@@ -239,7 +247,7 @@ def solve(
 ) -> list[Answer]:
     """A greedy answer for each machine, in the same order.
 
-    :param past: what is known; ``held`` and ``stored`` are the parts of it that most callers need.
+    :param past: what is known; ``held`` and ``stored`` are the two parts of it that most callers need.
     """
     board = Board(demands, providers, past or Past(held or {}, stored or {}), rules)
     answers = settle(demands, board)

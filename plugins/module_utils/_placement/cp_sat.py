@@ -1,11 +1,11 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The problem, or a part of it, as a model for OR-Tools' CP-SAT (no I/O; needs the library).
+"""The exact solver: the problem, or a part of it, as a model for OR-Tools' CP-SAT (no I/O; needs the library).
 
 Items that are alike are counted, not named: a variable says how many of a kind a room gets, so a thousand machines of a
-few sizes are a small model. Evenness is the sum of squared shares, each square bounded from below by tangents; the
-weights of its parts are such that near the answer at hand it falls when the standard deviations do.
+few sizes are a small model. Evenness is a sum of squared shares, each square bounded from below by tangents. Its
+weights are chosen so that near the current answer it falls when the standard deviations fall.
 """
 
 from __future__ import annotations
@@ -21,11 +21,18 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._placement.problem i
     OPENING,
     SECOND,
     UNPLACED,
+    Item,
     State,
 )
 
-cp_model: t.Any = None
-"""OR-Tools' module of that name, from its first use on: it takes longer to load than most placements take."""
+Library = t.Any
+"""A module or object of OR-Tools, which may not be installed."""
+
+Variable = Library
+"""A variable of a model, or a sum of them."""
+
+cp_model: Library = None
+"""The module of that name, loaded at its first use: loading takes longer than most placements."""
 
 
 def available() -> bool:
@@ -43,46 +50,44 @@ _MIB = 2**20
 _MILLI = 1000
 _TANGENTS = 16
 _LEAST_DEVIATION = 0.02
-"""Below this a dimension counts as even: the slope of a root grows without bound towards 0, and would hide every other
-cost."""
+"""Below this a dimension counts as even: near 0 the slope of a square root is unbounded and would hide other costs."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What CP-SAT says: a room for each item of the part (``None`` without an answer), whether it is proven the best,
-    its objective and bound, and the deterministic time that it took."""
+    """CP-SAT's answer."""
 
-    where: dict[int, int] | None
-    optimal: bool
+    where: dict[int, int] | None  # the room of each item of the part; None if it found no answer
+    optimal: bool  # whether it is proven to be the best
     objective: float
-    bound: float
-    work: float
+    bound: float  # on the objective
+    work: float  # deterministic time
 
 
 def _kinds(state: State, numbers: t.Iterable[int]) -> list[list[int]]:
-    kinds: dict[t.Any, list[int]] = {}
+    """The items grouped by what is alike."""
+    kinds: dict[t.Hashable, list[int]] = {}
     for number in numbers:
         kinds.setdefault(state.problem.items[number].alike, []).append(number)
     return list(kinds.values())
 
 
 class _Model:
-    """CP-SAT's model of some rooms and some items; all other items stay where they are."""
+    """A model of some rooms and some items; all other items stay where they are."""
 
     def __init__(self, state: State, rooms: t.Sequence[int], kinds: t.Sequence[t.Sequence[int]]) -> None:
         self.state = state
         self.rooms = list(rooms)
         self.kinds = kinds
         self.model = cp_model.CpModel()
-        self.counts: dict[tuple[int, int], t.Any] = {}
-        self.terms: list[tuple[t.Any, int]] = []
+        self.counts: dict[tuple[int, int], Variable] = {}  # how many of a kind a room gets
+        self.terms: list[tuple[Variable, int]] = []  # of the objective
         self.constant = 0.0
         moving = [number for kind in kinds for number in kind]
         self.base = State(
             state.problem, [-1 if number in set(moving) else room for number, room in enumerate(state.where)]
         )
-        # Where everything has a room already, nothing may lose it; that is a far easier model than one with a price on
-        # it.
+        # If every item has a room already, each must have one again: a far easier model than one with a price on that.
         self.price = UNPLACED if any(state.where[number] < 0 for number in moving) else 0.0
         self._assign()
         for room in self.rooms:
@@ -93,7 +98,7 @@ class _Model:
         self._even()
         self.model.minimize(sum(coefficient * variable for variable, coefficient in self.terms) + round(self.constant))
 
-    def _item(self, kind: int) -> t.Any:
+    def _item(self, kind: int) -> Item:
         return self.state.problem.items[self.kinds[kind][0]]
 
     def _assign(self) -> None:
@@ -110,7 +115,7 @@ class _Model:
             self.model.add(sum(rooms) <= len(numbers) if self.price else sum(rooms) == len(numbers))
             self.constant += self.price * len(numbers)
 
-    def _here(self, room: int) -> list[tuple[int, t.Any]]:
+    def _here(self, room: int) -> list[tuple[int, Variable]]:
         return [(kind, self.counts[kind, room]) for kind in range(len(self.kinds)) if (kind, room) in self.counts]
 
     def _capacity(self, room: int) -> None:
@@ -130,15 +135,15 @@ class _Model:
                 return rate, memory
         return 0.0, 0
 
-    def _bounded(self, most: int, terms: t.Iterable[tuple[t.Any, int]]) -> None:
+    def _bounded(self, most: int, terms: t.Iterable[tuple[Variable, int]]) -> None:
         parts = [size * count for count, size in terms if size]
         if parts:
             self.model.add(sum(parts) <= max(0, most))
 
     def _brought(self, room: int) -> None:
-        """Layers that aren't there take disk and time, each once, and the disk is bounded."""
+        """Layers that the room lacks take disk and time, once each; the disk is bounded."""
         problem, base = self.state.problem, self.base
-        users: dict[tuple[str, int], list[t.Any]] = {}
+        users: dict[tuple[str, int], list[tuple[Variable, int]]] = {}
         disks = []
         for kind, count in self._here(room):
             item = self._item(kind)
@@ -196,13 +201,13 @@ class _Model:
     def _even(self) -> None:
         for index, weight in enumerate(self.state.problem.weights):
             if weight:
-                # The slope of a root: near here the deviation falls by this much for each unit of the sum of squares.
+                # The slope of the square root: so much the deviation falls for each unit of the sum of squares.
                 slope = EVEN * weight / (2 * max(_LEAST_DEVIATION, self.state.deviation(index)))
                 for room in self.rooms:
                     self._square(room, index, slope)
 
     def _square(self, room: int, index: int, slope: float) -> None:
-        """A variable at least ``slope`` times the square of the room's share, by tangents that lie below it."""
+        """Add a variable that is at least ``slope`` times the square of the room's share, by tangents below it."""
         problem, base = self.state.problem, self.base
         total, have = problem.rooms[room].total[index], base.amounts[room][index]
         sizes = [
@@ -216,22 +221,22 @@ class _Model:
         highest = most / total
         square = self.model.new_int_var(0, int(slope * (highest + 1) ** 2) + 1, f"s{room}_{index}")
         mean = self.state.sums[index] / len(problem.rooms)
-        # Room for what a good answer has; beyond it the last tangent goes on, which is still below the square.
+        # The range of good answers. Beyond it the last tangent holds, which is still below the square.
         last = min(highest, max(have / total, 2 * mean + self.state.deviation(index)))
         points = {
             have / total,
             last,
             *(have / total + (last - have / total) * step / _TANGENTS for step in range(_TANGENTS)),
         }
-        # Where it matters, near the mean, the tangents are closer.
+        # Closer tangents near the mean, where they matter.
         points |= {mean + self.state.deviation(index) * step / 4 for step in range(-8, 9)}
         for point in sorted(each for each in points if each >= 0):
             parts = [int(slope * 2 * point * size / total) * count for count, size in sizes if size]
             self.model.add(square >= sum(parts) + int(slope * (2 * point * have / total - point * point)) - 1)
         self.terms.append((square, 1))
 
-    def answer(self, solver: t.Any) -> dict[int, int]:
-        """Rooms for the items of each kind; those that can stay where they are do."""
+    def answer(self, solver: Library) -> dict[int, int]:
+        """A room for each item; items stay where they are if they can."""
         where: dict[int, int] = {}
         for kind, numbers in enumerate(self.kinds):
             left = {room: solver.value(self.counts[kind, room]) for room in self.rooms if (kind, room) in self.counts}
@@ -259,12 +264,13 @@ def solve_part(
     seconds: float,
     stay: bool = False,
 ) -> Found:
-    """Let CP-SAT place the items ``numbers`` in ``rooms`` anew, beside what stays there.
+    """Let CP-SAT place the items ``numbers`` in ``rooms`` anew; other items stay in them.
 
-    :param stay: keep the answer at hand as it is, and only ask for a bound. The objective is that answer's then.
+    With one worker, a seed and a limit in deterministic time, the same call has the same answer, unless ``seconds`` end
+    it first.
 
-    One worker, a seed and a bound in deterministic time: the same call has the same answer, unless ``seconds`` end it
-    first.
+    :param work: the limit in deterministic time.
+    :param stay: keep the current answer, and only find a bound. The objective is that of the current answer then.
     """
     _load()
     model = _Model(state, rooms, _kinds(state, numbers))
@@ -274,7 +280,7 @@ def solve_part(
     solver.parameters.max_deterministic_time = work
     solver.parameters.max_time_in_seconds = max(0.01, seconds)
     if stay:
-        # The hint is this answer's own: fixing it tells its objective, which has no other unit than the bound's.
+        # The hint is the current answer. Fixing it gives its objective, in the same unit as the bound.
         fixed = cp_model.CpSolver()
         fixed.parameters.num_workers = 1
         fixed.parameters.fix_variables_to_their_hinted_value = True

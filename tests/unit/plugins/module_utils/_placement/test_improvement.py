@@ -9,11 +9,11 @@ import random
 import statistics
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement import exact, search
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement import cp_sat, improvement
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Board, Past, Quota
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.greedy import bundles, settle
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Rules, Slot, Use
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.problem import State, Weights, read
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import bundles, settle
 
 GIB = 2**30
 RULES = Rules(host_reserve=0, cpu_overcommit=4)
@@ -21,7 +21,7 @@ LAYERS = ["sha256:" + letter * 64 for letter in "ab"]
 ENGINES = pytest.mark.parametrize("library", [True, False], ids=["cp-sat", "local"])
 
 
-class Endless(search.Clock):
+class Endless(improvement.Clock):
     """A clock that never cuts: what is tried is counted, so tests need no time."""
 
     def __init__(self):
@@ -40,7 +40,7 @@ def demand(name, memory=1.0, cpus=1, disk=0, digest=None, **fields):
 
 
 def place(demands, providers, past=Past(), library=True, within=1.0, seed=0, weights=Weights()):
-    return search.place(
+    return improvement.place(
         demands, providers, past, RULES, within=within, seed=seed, library=library, weights=weights, clock=Endless()
     )
 
@@ -149,17 +149,17 @@ def test_what_is_placed_stays_whatever_would_be_better():
 
 
 def test_without_the_library_the_answer_says_so(monkeypatch):
-    monkeypatch.setattr(exact.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(cp_sat.importlib.util, "find_spec", lambda name: None)
     machines = [demand(f"m{number}", number % 3 + 1) for number in range(6)]
     answers, told = place(machines, [provider("p1"), provider("p2")])
-    assert not exact.available() and told.engine == "local search" and all(answer.provider for answer in answers)
+    assert not cp_sat.available() and told.engine == "local search" and all(answer.provider for answer in answers)
 
 
 def test_the_clock_cuts_and_says_so():
     ticks = iter(range(10**6))
     machines = [demand(f"m{number}", number % 5 + 1, cpus=number % 3 + 1) for number in range(12)]
-    clock = search.Clock(1.0, lambda: float(next(ticks)))
-    answers, told = search.place(
+    clock = improvement.Clock(1.0, lambda: float(next(ticks)))
+    answers, told = improvement.place(
         machines, [provider(f"p{number}") for number in range(4)], Past(), RULES, within=1.0, library=False, clock=clock
     )
     assert told.cut and all(answer.provider for answer in answers)
@@ -259,7 +259,7 @@ def test_the_states_cost_does_not_drift(seed):
 
 
 def test_large_problems_are_solved_part_by_part(monkeypatch):
-    monkeypatch.setattr(search, "_WHOLE", 0)
+    monkeypatch.setattr(improvement, "_WHOLE", 0)
     dice = random.Random(3)
     machines = [demand(f"m{number}", dice.choice([0.5, 1, 2, 4]), dice.choice([1, 2, 4])) for number in range(60)]
     providers = [provider(f"p{number:02}") for number in range(20)]

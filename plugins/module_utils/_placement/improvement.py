@@ -1,11 +1,10 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Better answers than the greedy one, until a deadline (pure but for the clock, which only ever ends the search).
+"""Improving the greedy answer until a deadline, by local search and CP-SAT (pure, except for the clock).
 
-How much is tried is counted in steps and in CP-SAT's deterministic time, not in seconds, so that the same input and
-seed have the same answer on every machine that is fast enough to do it before the deadline; one that isn't says so in
-``cut``.
+The effort is counted in steps and in CP-SAT's deterministic time, not in seconds. So the same input and seed have the
+same answer on every machine that is fast enough to finish before the deadline. One that isn't reports ``cut``.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ import random
 import time
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement import exact
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement import cp_sat
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.board import Board, Past
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.greedy import Answer, bundles, fill, settle
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import Demand, Provider, Rules
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.problem import (
     EVEN,
@@ -26,34 +26,31 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._placement.problem i
     Weights,
     read,
 )
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import Answer, bundles, fill, settle
 
 GREEDY, LOCAL, CP_SAT = "greedy", "local search", "cp-sat"
 
 _STEPS_PER_SECOND = 20000
 _WORK_PER_SECOND = 0.3
-"""Of the ``within`` seconds, what is planned: about half of what a slow controller of today manages, so that the clock
-rarely cuts."""
+"""The effort for each of the ``within`` seconds: about half of what a slow controller manages, so that the clock rarely
+ends the search."""
 
 _WHOLE = 4000
-"""Up to so many pairs of kind and room the whole problem is one model."""
+"""Up to so many pairs of kind and room, the whole problem is one model for CP-SAT."""
 
 _PART_ROOMS = 8
 _PART_WORK = 0.15
 
 
 @dataclasses.dataclass
-class Told:
-    """How the answer came about: ``engine``; ``cost`` in points of the greedy answer and of this one; of a problem that
-    was given to CP-SAT as a whole, whether this is proven ``optimal`` and how far at most it is from CP-SAT's own bound
-    (``gap``); ``cut`` by the clock."""
+class Report:
+    """How an answer was found; costs in points, see :mod:`problem`."""
 
     engine: str = GREEDY
     cost: float = 0.0
-    greedy: float = 0.0
-    optimal: bool = False
-    gap: float | None = None
-    cut: bool = False
+    greedy: float = 0.0  # cost of the greedy answer
+    optimal: bool = False  # whether CP-SAT has proven that there is no better one
+    gap: float | None = None  # the distance to CP-SAT's bound as a part of the cost; None if it isn't known
+    cut: bool = False  # whether the clock ended the search
 
 
 class Clock:
@@ -70,8 +67,10 @@ class Clock:
 
 
 def polish(state: State, dice: random.Random, steps: int, clock: Clock) -> bool:
-    """Move items and exchange them, with a temperature that falls; ``False`` where the clock cut it short. The best
-    state is kept."""
+    """Simulated annealing: move and exchange items at a falling temperature, and keep the best state.
+
+    :returns: ``False`` if the clock ended it.
+    """
     items, placed = state.problem.items, len(state.problem.items)
     if not placed or steps <= 0:
         return True
@@ -103,7 +102,7 @@ def polish(state: State, dice: random.Random, steps: int, clock: Clock) -> bool:
 
 
 def _tightly(problem: Problem) -> State:
-    """The largest first, each into the fullest room that can hold it: not even, but little is left over."""
+    """The largest items first, each into the fullest room that can hold it: uneven, but it places the most."""
     state = State(problem, [-1] * len(problem.items))
     memory = sum(room.total[0] for room in problem.rooms) or 1.0
     cpus = sum(room.total[1] for room in problem.rooms) or 1.0
@@ -116,6 +115,7 @@ def _tightly(problem: Problem) -> State:
 
 
 def _assume(state: State, answer: t.Sequence[int]) -> None:
+    """Move items until each is in its room of the answer."""
     moving = [number for number, room in enumerate(answer) if room != state.where[number]]
     for number in moving:
         if state.where[number] >= 0:
@@ -128,59 +128,81 @@ def _assume(state: State, answer: t.Sequence[int]) -> None:
 def _try(
     state: State, number: int, dice: random.Random, rooms: t.Mapping[int, list[int]], most: float
 ) -> t.Callable[[], None] | None:
-    """Move the item, or exchange it with one of another room; returns how to undo it, ``None`` where it can't be done,
-    or where it would clearly cost more than ``most`` points."""
+    """Move the item to a random room, or exchange it with an item there.
+
+    :param rooms: the rooms that may hold each item.
+    :param most: what it may cost more, in points.
+    :returns: how to undo it; ``None`` if it isn't possible, or would clearly cost more than ``most``.
+    """
     source, target = state.where[number], dice.choice(rooms[number])
     if source == target:
         return None
     inside = sorted(state.inside[target])
     other = dice.choice(inside) if inside and source >= 0 and dice.random() < 0.7 else None
-    if source >= 0:
-        # Most attempts end here, before anything is moved. What images make up for isn't known before, only how much at
-        # most.
-        rise = state.uneven(source, target, state.net(number, other)) - state.uneven()
-        costs = state.problem.items[number].cost
-        linear = costs[target] - costs[source] - state.bringing(number, source)
-        if other is not None:
-            costs = state.problem.items[other].cost
-            linear += costs.get(source, math.inf) - costs[target] - state.bringing(other, target)
-        if linear + EVEN * len(state.problem.rooms) * rise > most:
-            return None
-    if other is None and not state.fits(number, target):
+    # Most attempts end here, before anything is moved.
+    if source >= 0 and _least_rise(state, number, target, other) > most:
+        return None
+    return _move(state, number, target) if other is None else _exchange(state, number, other)
+
+
+def _least_rise(state: State, number: int, target: int, other: int | None) -> float:
+    """The least that the cost rises when the item goes to the room, in exchange for ``other`` if that is given.
+
+    Image transfers that are not needed any more could lower the cost; this assumes that all of them do.
+    """
+    source, items = state.where[number], state.problem.items
+    uneven = state.uneven(source, target, state.net(number, other)) - state.uneven()
+    linear = items[number].cost[target] - items[number].cost[source] - state.bringing(number, source)
+    if other is not None:
+        costs = items[other].cost
+        linear += costs.get(source, math.inf) - costs[target] - state.bringing(other, target)
+    return linear + EVEN * len(state.problem.rooms) * uneven
+
+
+def _move(state: State, number: int, target: int) -> t.Callable[[], None] | None:
+    """Move the item to the room; returns how to undo it, ``None`` if it doesn't fit."""
+    source = state.where[number]
+    if not state.fits(number, target):
         return None
     if source >= 0:
         state.take(number)
-    if other is not None:
-        state.take(other)
-    fits = state.fits(number, target)
-    if fits:
-        state.put(number, target)
-        if other is not None:
-            fits = state.fits(other, source)
-            if not fits:
-                state.take(number)
-    if not fits:
-        if other is not None:
-            state.put(other, target)
-        if source >= 0:
-            state.put(number, source)
-        return None
-    if other is not None:
-        state.put(other, source)
+    state.put(number, target)
 
     def undo() -> None:
         state.take(number)
-        if other is not None:
-            state.take(other)
-            state.put(other, target)
         if source >= 0:
             state.put(number, source)
 
     return undo
 
 
-def _adopt(state: State, found: exact.Found) -> bool:
-    """Take CP-SAT's answer if it is truly one and better; its model rounds sizes, so that is seen here."""
+def _exchange(state: State, number: int, other: int) -> t.Callable[[], None] | None:
+    """Let two items change rooms; returns how to undo it, ``None`` if they don't fit."""
+    source, target = state.where[number], state.where[other]
+
+    def restore() -> None:
+        state.put(other, target)
+        state.put(number, source)
+
+    def undo() -> None:
+        state.take(number)
+        state.take(other)
+        restore()
+
+    state.take(number)
+    state.take(other)
+    if state.fits(number, target):
+        state.put(number, target)
+        if state.fits(other, source):
+            state.put(other, source)
+            return undo
+        state.take(number)
+    restore()
+    return None
+
+
+def _adopt(state: State, found: cp_sat.Found) -> bool:
+    """Take CP-SAT's answer if it is valid and better. This has to be checked because its model rounds sizes."""
     if found.where is None:
         return False
     before, cost = list(state.where), state.cost
@@ -201,19 +223,22 @@ def _adopt(state: State, found: exact.Found) -> bool:
     return False
 
 
-def _whole(state: State, seed: int, work: float, clock: Clock, told: Told) -> None:
+def _whole(state: State, seed: int, work: float, clock: Clock, report: Report) -> None:
+    """Give CP-SAT the whole problem."""
     rooms, numbers = range(len(state.problem.rooms)), range(len(state.problem.items))
-    found = exact.solve_part(state, rooms, numbers, seed=seed, work=work, seconds=clock.left)
+    found = cp_sat.solve_part(state, rooms, numbers, seed=seed, work=work, seconds=clock.left)
     _adopt(state, found)
-    told.cut |= not clock.left
+    report.cut |= not clock.left
     if found.where is not None:
-        told.optimal = found.optimal
-        told.gap = max(0.0, (found.objective - found.bound) / max(1.0, abs(found.objective)))
+        report.optimal = found.optimal
+        report.gap = max(0.0, (found.objective - found.bound) / max(1.0, abs(found.objective)))
 
 
 def _parts(state: State, dice: random.Random, work: float, clock: Clock) -> bool:
-    """Give CP-SAT one part after the other: rooms drawn at random, the fullest and emptiest likelier, with all their
-    items."""
+    """Give CP-SAT one part after the other: random rooms, more often the fullest and emptiest, with all their items.
+
+    :returns: ``False`` if the clock ended it.
+    """
     number = len(state.problem.rooms)
     while work > 0:
         if not clock.left:
@@ -224,7 +249,7 @@ def _parts(state: State, dice: random.Random, work: float, clock: Clock) -> bool
         rooms = sorted({*half, *dice.sample(range(number), min(number, _PART_ROOMS - len(half)))})
         items = [each for each, room in enumerate(state.where) if room in rooms or room < 0]
         seed = dice.randrange(2**31)
-        found = exact.solve_part(state, rooms, items, seed=seed, work=min(work, _PART_WORK), seconds=clock.left)
+        found = cp_sat.solve_part(state, rooms, items, seed=seed, work=min(work, _PART_WORK), seconds=clock.left)
         _adopt(state, found)
         work -= max(found.work, _PART_WORK / 20)
     return True
@@ -239,28 +264,41 @@ def _fullness(state: State, room: int) -> float:
 
 def improve(
     problem: Problem, start: t.Sequence[int], *, within: float, seed: int, clock: Clock, library: bool = True
-) -> tuple[list[int], Told]:
-    """A room for each item, at least as good as ``start``, and how it came about.
+) -> tuple[list[int], Report]:
+    """A room for each item, at least as good as ``start``, and how it was found.
 
-    :param library: whether OR-Tools may be used; without it, or where it isn't installed, there is local search only.
+    :param start: the room of each item, -1 for none.
+    :param library: whether OR-Tools may be used if it is installed. Without it there is local search only.
     """
     state, dice = State(problem, start), random.Random(seed)
-    told = Told(LOCAL, greedy=state.cost)
+    report = Report(LOCAL, greedy=state.cost)
     if -1 in start:
         state = min(state, _tightly(problem), key=lambda each: each.cost)
-    with_library = library and exact.available()
+    with_library = library and cp_sat.available()
     kinds = len({item.alike for item in problem.items})
     share = 0.6 if with_library else 1.0
-    told.cut |= not polish(state, dice, min(int(within * _STEPS_PER_SECOND * share), 2000 * len(problem.items)), clock)
+    steps = min(int(within * _STEPS_PER_SECOND * share), 2000 * len(problem.items))
+    report.cut |= not polish(state, dice, steps, clock)
     if with_library:
-        told.engine = CP_SAT
+        report.engine = CP_SAT
         work = within * _WORK_PER_SECOND
         if kinds * len(problem.rooms) <= _WHOLE:
-            _whole(state, seed, work, clock, told)
+            _whole(state, seed, work, clock, report)
         else:
-            told.cut |= not _parts(state, dice, work, clock)
-    told.cost = State(problem, state.where).cost
-    return state.where, told
+            report.cut |= not _parts(state, dice, work, clock)
+    report.cost = State(problem, state.where).cost
+    return state.where, report
+
+
+def _worth_it(free: t.Sequence[t.Sequence[int]], greedy: t.Sequence[Answer]) -> bool:
+    """Whether there is anything to choose: several bundles, or one that has no provider yet."""
+    return len(free) > 1 or (len(free) == 1 and greedy[free[0][0]].provider is None)
+
+
+def _places(demands: t.Sequence[Demand], answers: t.Sequence[Answer], bundle: t.Iterable[int]) -> dict[str, str]:
+    """The providers of those machines of the bundle that have one, by key."""
+    providers = {demands[index].key: answers[index].provider for index in bundle}
+    return {key: name for key, name in providers.items() if name is not None}
 
 
 def place(
@@ -274,48 +312,49 @@ def place(
     weights: Weights = Weights(),
     library: bool = True,
     clock: Clock | None = None,
-) -> tuple[list[Answer], Told]:
-    """An answer for each machine: greedy, then, with ``within`` seconds and something to choose, better ones.
+) -> tuple[list[Answer], Report]:
+    """An answer for each machine, and how it was found.
 
-    An improved answer is taken where it places no fewer machines.
+    The greedy answer is improved for ``within`` seconds if there is something to choose. An improved answer counts only
+    if it places no fewer machines.
     """
     board = Board(demands, providers, past, rules)
     answers = settle(demands, board)
-    # What owners have floors for is left as the greedy answer has it: a floor is shared by whatever comes first.
+    # Machines of owners with floors keep their greedy answer: a floor is used up by whatever comes first.
     floored = frozenset().union(*(account.floored for account in board.accounts.values()))
-    settled = dict(answers)
     wanted = bundles(demands, board, answers)
     fill(demands, board, answers, {})
     greedy = [answers[index] for index in range(len(demands))]
-    free = [
-        bundle
-        for bundle in wanted
-        if demands[bundle[0]].owner not in floored
-        and (greedy[bundle[0]].error is None or greedy[bundle[0]].error.code == "no_provider")
-    ]
-    if not within or not free or (len(free) < 2 and greedy[free[0][0]].provider is not None):
-        return greedy, Told()
+    free = []
+    for bundle in wanted:
+        error = greedy[bundle[0]].error
+        if demands[bundle[0]].owner not in floored and (error is None or error.code == "no_provider"):
+            free.append(bundle)
+    if not within or not _worth_it(free, greedy):
+        return greedy, Report()
     clock = clock or Clock(within)
     fixed = Board(demands, providers, past, rules)
-    settled = settle(demands, fixed)
+    settle(demands, fixed)
+    proposal: dict[str, str] = {}
     for bundle in wanted:
         if bundle not in free:
+            places = _places(demands, greedy, bundle)
+            proposal.update(places)
             for index in bundle:
-                if greedy[index].provider is not None:
-                    fixed.hold(demands[index], t.cast(str, greedy[index].provider))
-    problem = read(fixed, demands, free, weights)
+                if demands[index].key in places:
+                    fixed.hold(demands[index], places[demands[index].key])
     names = list(fixed.accounts)
     numbers = {name: number for number, name in enumerate(names)}
     start = [numbers.get(greedy[bundle[0]].provider or "", -1) for bundle in free]
-    where, told = improve(problem, start, within=within, seed=seed, clock=clock, library=library)
-    proposal = {demands[index].key: names[room] for bundle, room in zip(free, where) if room >= 0 for index in bundle}
-    for bundle in wanted:
-        if bundle not in free and greedy[bundle[0]].provider is not None:
-            proposal.update({demands[index].key: t.cast(str, greedy[index].provider) for index in bundle})
+    problem = read(fixed, demands, free, weights)
+    where, report = improve(problem, start, within=within, seed=seed, clock=clock, library=library)
+    proposal.update(
+        {demands[index].key: names[room] for bundle, room in zip(free, where) if room >= 0 for index in bundle}
+    )
     final = Board(demands, providers, past, rules)
     answers = settle(demands, final)
     fill(demands, final, answers, proposal)
     better = [answers[index] for index in range(len(demands))]
     if sum(answer.provider is not None for answer in better) < sum(answer.provider is not None for answer in greedy):
-        return greedy, Told(cut=told.cut)
-    return better, told
+        return greedy, Report(cut=report.cut)
+    return better, report

@@ -1,23 +1,24 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From the columns that a question names to SQL: conditions, keys, and what is shown. Builds statements, runs none."""
+"""SQL for a question: its conditions, keys and shown columns as SQLAlchemy statements. Builds them, runs none."""
 
 from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.conditions import HOSTS, Condition
+from ansible_collections.virtuoso.grid.plugins.module_utils._information.find.conditions import HOSTS, Condition, Value
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import schema
 
 try:
     import sqlalchemy as sa
 except ImportError:
-    pass  # schema.SQLALCHEMY_ERROR tells
+    pass  # schema.SQLALCHEMY_ERROR has the reason
 
 Expression = t.Any
+"""A column, condition, table or join of SQLAlchemy, whose own types don't cover how they are combined here."""
 
-_OPERATORS: dict[str, t.Callable[[Expression, t.Sequence[t.Any]], Expression]] = {
+_OPERATORS: dict[str, t.Callable[[Expression, t.Sequence[Value]], Expression]] = {
     "==": lambda column, values: column == values[0],
     "!=": lambda column, values: column != values[0],
     "<": lambda column, values: column < values[0],
@@ -33,16 +34,12 @@ _OPERATORS: dict[str, t.Callable[[Expression, t.Sequence[t.Any]], Expression]] =
 
 
 class Path(t.NamedTuple):
-    """A column that lies in another table: from the object through ``joins`` to ``column``; ``key`` tells the same and
-    is cheaper.
+    """The way from an object to one of its columns that is in another table."""
 
-    ``start`` is the column that holds the object's uuid.
-    """
-
-    start: Expression
-    joins: tuple[tuple[Expression, Expression], ...]  # table, on
-    column: Expression
-    key: Expression
+    start: Expression  # the column that has the object's uuid
+    joins: tuple[tuple[Expression, Expression], ...]  # table and condition of each join
+    column: Expression  # what is shown
+    key: Expression  # equal for equal values of column, and cheaper to read
 
 
 def _paths(kind: str, root: Expression) -> dict[str, Path]:
@@ -94,8 +91,11 @@ def _host_paths(root: Expression) -> dict[str, Path]:
 
 
 def memory_available(host: Expression, now: str) -> Expression:
-    """What a provider can still promise: the lesser of what is free and of what isn't allocated, less what is held for
-    futures and reserved now for no machine in particular. Whatever is unknown makes it unknown."""
+    """The bytes of memory that a provider can still promise; unknown if any part of it is.
+
+    This is the lesser of what is free and what isn't allocated, minus what is held for futures and what owners have
+    reserved for machines to come.
+    """
     on, future, held = (
         schema.VIRTUALIZATION.alias("holding"),
         schema.FUTURES.alias("held_future"),
@@ -124,11 +124,12 @@ def memory_available(host: Expression, now: str) -> Expression:
 
 
 class Relation:
-    """One kind of object as a relation whose columns are those of :data:`conditions.COLUMNS`.
+    """One kind of object as a relation with the columns of :data:`conditions.COLUMNS`.
 
-    :param include: as in the question; ``None`` is whatever exists.
-    :param sites: uuids of the sites of its scope, or ``None``.
-    :param missing: whether machines that vanished are among those that exist.
+    :param include: as in the question; ``None`` is everything that exists.
+    :param sites: uuids of the sites in the question's scope, or ``None``.
+    :param now: the time at which reservations count.
+    :param missing: whether machines that vanished count as existing.
     """
 
     def __init__(
@@ -149,7 +150,7 @@ class Relation:
         self.paths = _paths(kind, self.root)
 
     def column(self, name: str) -> Expression:
-        """A column of the object's own table."""
+        """A column of the object's own table, or one that is computed from others."""
         if name == "memory_available":
             return memory_available(self.root, self.now)
         if self.kind == "network" and name == "hosts":
@@ -167,7 +168,7 @@ class Relation:
         return self.root.c[name]
 
     def condition(self, condition: Condition) -> Expression:
-        """The condition as SQL. One on another table asks whether there is such a row: a host on two networks is on
+        """The condition as SQL. One on another table is met if any row there meets it, so a host on two networks is on
         each of them."""
         test = _OPERATORS[condition.operator]
         path = self.paths.get(condition.column)
@@ -178,30 +179,29 @@ class Relation:
         return self._exists(path, test(path.column, condition.values))
 
     def _exists(self, path: Path, test: Expression) -> Expression:
-        """Uncorrelated, so that it is found once and not for each row."""
+        """Whether such a row exists, as an uncorrelated subquery, which is run once and not for each row."""
         first, dummy = path.joins[0]
-        if path.start.table is self.root:  # a key of the object's own table
+        if path.start.table is self.root:  # a foreign key of the object itself
             return path.start.in_(sa.select(first.c.uuid).where(test))
         inner = sa.select(path.start).select_from(first)
         for table, on in path.joins[1:]:
             inner = inner.join(table, on)
-        # The first join's own condition holds by ``in``, but for the role that it may name.
+        # ``in_`` below is the first join's condition, except for the role that it may name.
         if "role" in first.c:
             inner = inner.where(first.c.role == ("image" if first.name == "made_from" else "provider"))
         return self.root.c.uuid.in_(inner.where(test))
 
     def natural(self, asked: t.Collection[str]) -> list[Expression]:
-        """What exists, unless the question includes something else: the conditions on an object's nature.
+        """The conditions on an object's nature: by default, that it exists.
 
-        :param asked: the columns that conditions name; who asks for what is missing gets it.
+        :param asked: the columns that conditions name. A condition on missing or state finds missing machines too.
         """
         if self.kind not in HOSTS:
             return []
         host = self.root
         tests = []
-        if (
-            self.kind == "machine"
-        ):  # most hosts are machines: not by the index, which SQLite would prefer to that of a network
+        if self.kind == "machine":
+            # coalesce keeps SQLite from using the index on kind: most hosts are machines, others select better.
             tests.append(sa.func.coalesce(host.c.kind, "") == "machine")
         elif self.kind != "host":
             tests.append(host.c.kind == self.kind)
@@ -221,15 +221,15 @@ class Relation:
         return tests
 
     def matching(self, where: t.Sequence[Condition]) -> list[Expression]:
-        """All that an object must satisfy by itself."""
+        """All conditions on a single object."""
         tests = [*map(self.condition, where), *self.natural({condition.column for condition in where})]
         if self.sites is not None:
             tests.append((self.root.c.uuid if self.kind == "site" else self.root.c.site).in_(sorted(self.sites)))
         return tests
 
-    def select(self, columns: t.Sequence[str], *, keys: t.Sequence[str] = ()) -> sa.Select[t.Any]:
-        """The object's uuid, then ``columns`` as they are shown, then ``keys`` as they are cheapest; objects without a
-        key are left out."""
+    def select(self, columns: t.Sequence[str], *, keys: t.Sequence[str] = ()) -> sa.Select:
+        """The object's uuid, then ``columns`` as they are shown, then ``keys`` in their cheapest form. Objects without
+        a key are left out."""
         joins: dict[Expression, tuple[Expression, bool]] = {}
         chosen = []
         for name in columns:
@@ -240,20 +240,22 @@ class Relation:
         for name in keys:
             path = self.paths.get(name)
             chosen.append((path.key if path else self.column(name)).label(f"key_{name}"))
-            for table, on in path.joins if path and path.key.table is not self.root else ():
+            if path is None or path.key.table is self.root:
+                continue
+            for table, on in path.joins:
                 joins[table] = (on, False)
                 if table is path.key.table:
                     break
-        source = self.root
+        source: Expression = self.root
         for table, (on, outer) in joins.items():
             source = source.join(table, on, isouter=outer)
         known = [(self.paths[name].key if name in self.paths else self.column(name)).is_not(None) for name in keys]
         return sa.select(self.root.c.uuid.label("uuid_"), *chosen).select_from(source).where(*known)
 
 
-def census(relation: Relation, column: str) -> sa.Select[t.Any] | None:
-    """How many objects of any kind have each value of a key that lies in another table, from that table alone; ``None``
-    if it doesn't."""
+def census(relation: Relation, column: str) -> sa.Select | None:
+    """How many objects of any kind have each value of a key, counted in the other table that has the key; ``None`` if
+    the key is in no other table."""
     path = relation.paths.get(column)
     if path is None or path.key.table is relation.root or path.key.table is not path.joins[0][0]:
         return None
@@ -263,15 +265,18 @@ def census(relation: Relation, column: str) -> sa.Select[t.Any] | None:
     return statement.group_by(path.key).order_by(path.key)
 
 
-def sites_called(name: str) -> sa.Select[t.Any]:
-    """The site that a name means: its own, or that of a host."""
+def sites_called(name: str) -> sa.CompoundSelect:
+    """The uuids of the sites that a name means: that of the site, and that of the host, with this name."""
     site, host = schema.SITE, schema.HOST
     own = sa.select(site.c.uuid).where(site.c.name == name)
     return own.union_all(sa.select(host.c.site).where(host.c.name == name, host.c.site.is_not(None)))
 
 
-def latencies(site: str) -> sa.Select[t.Any]:
-    """The latencies in seconds that were measured between this site and others, either way, newest first."""
+def latencies(site: str) -> sa.Select:
+    """Latencies in seconds between this site and others, measured in either direction, newest first.
+
+    :param site: uuid.
+    """
     sample = schema.SAMPLE
     measured = sa.select(sample.c.object, sample.c.peer, sample.c.value).where(
         sample.c.metric == "latency", sample.c.peer.is_not(None)

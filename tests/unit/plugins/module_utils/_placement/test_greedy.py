@@ -11,6 +11,7 @@ import random
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.account import Account
+from ansible_collections.virtuoso.grid.plugins.module_utils._placement.greedy import solve
 from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model import (
     Demand,
     Provider,
@@ -18,7 +19,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._placement.model imp
     Use,
     newest_machine_type,
 )
-from ansible_collections.virtuoso.grid.plugins.module_utils._placement.solver import solve
 
 GIB = 2**30
 RULES = Rules(host_reserve=0, cpu_overcommit=4)
