@@ -9,7 +9,7 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._progress_action import ProgressAction
-from ansible_collections.virtuoso.grid.plugins.plugin_utils._relay import connection_to, relayed
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._ssh import connection_to, relayed
 
 
 def out_of_reach(result: t.Mapping[str, t.Any]) -> bool:

@@ -1,255 +1,231 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller half of the module ``machine_migrate``: its progress on the terminal, and the ways between the two hosts."""
+"""Controller half of the module ``machine_migrate``: the step ``move``, which spans two hosts, and progress."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import typing as t
 
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.plugins.connection import ConnectionBase
+from ansible.utils.display import Display
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration import once, steps
-from ansible_collections.virtuoso.grid.plugins.plugin_utils import _stations
-from ansible_collections.virtuoso.grid.plugins.plugin_utils._at_once import NOT_HERE, at_once, looked_at
-from ansible_collections.virtuoso.grid.plugins.plugin_utils._moving import Held, Trip, Ways
-from ansible_collections.virtuoso.grid.plugins.plugin_utils._progress_action import ProgressAction
-from ansible_collections.virtuoso.grid.plugins.plugin_utils._recorder import Recorder, marked
-from ansible_collections.virtuoso.grid.plugins.plugin_utils._relay import connection_to, relayed
-from ansible_collections.virtuoso.grid.plugins.plugin_utils._served import Served, close_all, no_collection
-from ansible_collections.virtuoso.grid.plugins.plugin_utils._tunnel import forwarded
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration import steps
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.records import Journey, Registered, Result
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.results import by_host, key
+from ansible_collections.virtuoso.grid.plugins.plugin_utils import _ssh
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._progress_action import Arguments, ProgressAction
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._ssh import Variables
+
+_ALL_STEPS = ("uri", "timeout", "ports")
+_LONG_STEPS = ("parallel", "bandwidth", "stall_timeout")
+_LIVE = ("downtime", "postcopy", "postcopy_after")
 
 
-def cut_off(result: t.Mapping[str, t.Any]) -> set[str]:
-    """The machines whose files didn't come because the target couldn't reach the source (pure)."""
-    rows = result.get("machines") or []
-    return {row["uuid"] for row in rows if (row.get("failure") or {}).get("code") == "source_unreachable"}
+class End(t.TypedDict):
+    """A host at one end of a journey."""
+
+    name: str
+    address: str
+    """as the other end reaches it"""
+    path: str
+    """of its depot"""
+    site: str
+    postcopy: bool
 
 
-def joined(first: t.Mapping[str, t.Any], second: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """A result in which the rows of a second try stand for those of the first (pure)."""
-    if not isinstance(second.get("machines"), list):
-        return dict(first)
-    later = {row["uuid"]: row for row in second["machines"]}
-    rows = [later.get(row["uuid"], row) for row in first["machines"]]
-    merged = {key: value for key, value in first.items() if key not in ("msg", "failure", "failed", "exception")}
-    merged.update(machines=rows, changed=any(row.get("changed") for row in rows))
-    failed = [row for row in rows if row.get("failed")]
-    if failed:
-        merged.update(
-            failed=True,
-            msg=f"{len(failed)} of {len(rows)} failed: " + "; ".join(row["msg"] for row in failed),
-            failure={"code": "some_failed", "codes": sorted({row["failure"]["code"] for row in failed})},
-        )
-    return merged
+def end_of(name: str, given: Arguments, variables: Variables) -> End:
+    """An end of a journey, from the host's variables (pure).
 
-
-def no_way_round(first: t.Mapping[str, t.Any], error: GridError) -> dict[str, t.Any]:
-    """A result whose rows tell that the way through the controller was tried as well (pure)."""
-    cut = cut_off(first)
-    said = f"; nor through the controller: {error.msg}"
+    :param given: the task's arguments, whose ``path`` is that of hosts that have no depot of their own.
+    """
     return {
-        **first,
-        "machines": [{**row, "msg": row["msg"] + said} if row["uuid"] in cut else row for row in first["machines"]],
+        "name": name,
+        "address": str(variables.get("virtuoso_address") or variables.get("ansible_host") or name),
+        "path": str(variables.get("virtuoso_depot") or given.get("path") or "/var/lib/virtuoso"),
+        "site": str(variables.get("virtuoso_site") or name),
+        "postcopy": bool((given.get("target") or {}).get("postcopy")),
     }
 
 
-def through_controller(
-    source: t.Any,
-    target: t.Any,
-    run: t.Callable[[t.Mapping[str, t.Any]], dict[str, t.Any]],
-    arguments: t.Mapping[str, t.Any],
-    first: dict[str, t.Any],
-) -> dict[str, t.Any]:
-    """The step ``receive`` once more for those whose source can't be reached: a port of the target's own leads there.
-
-    :param source: a connection, as is ``target``.
-    :param run: runs the module on the target.
-    :param first: what the step returned without that.
-    """
-    again = [entry for entry in arguments["machines"] if entry["uuid"] in cut_off(first)]
-    way = {**arguments["source"], "host": "127.0.0.1", "key_name": arguments["source"]["host"]}
-    try:
-        with contextlib.ExitStack() as stack:
-            entries = [
-                {**entry, "port": stack.enter_context(relayed(source, target, int(entry["port"])))} for entry in again
-            ]
-            return joined(first, run({**arguments, "machines": entries, "source": way}))
-    except GridError as exc:
-        return no_way_round(first, exc)
-
-
-def by_step(arguments: t.Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:
-    """What the module is given in each step of a journey, of what the step ``move`` was given (pure)."""
-    source, target = arguments.get("source"), arguments.get("target")
-    if not all(
-        isinstance(end, dict) and end.get("name") and end.get("address") and end.get("path") for end in (source, target)
-    ):
-        raise GridError(
-            "invalid_options", "the step move needs source and target", remedy="Give both with name, address and path"
-        )
-    common = {key: arguments[key] for key in ("uri", "timeout", "ports") if key in arguments}
-    limits = {key: arguments[key] for key in ("parallel", "bandwidth", "stall_timeout") if key in arguments}
-    live = {key: arguments[key] for key in ("downtime", "postcopy", "postcopy_after") if key in arguments}
+def arguments_by_step(given: Arguments, source: End, target: End) -> dict[str, Arguments]:
+    """What the module is given in each step of a journey, beside the machines (pure)."""
+    common = {name: given[name] for name in _ALL_STEPS if name in given}
+    limits = {name: given[name] for name in _LONG_STEPS if name in given}
+    live = {name: given[name] for name in _LIVE if name in given}
     here = {**common, "name": source["name"], "path": source["path"]}
     there = {**common, "name": target["name"], "path": target["path"]}
+    origin = {"name": source["name"], "host": source["address"]}
     return {
         "prepare": {**there, "step": "prepare"},
         "send": {**here, **limits, **live, "step": "send", "target": target},
-        "receive": {
-            **there,
-            **limits,
-            "step": "receive",
-            "source": {"name": source["name"], "host": source["address"]},
-        },
+        "receive": {**there, **limits, "step": "receive", "source": origin},
         "settle": {**here, "step": "settle"},
     }
 
 
+def provider_entry(variables: Variables) -> dict[str, object]:
+    """A provider for the module ``registration``, from its variables (pure)."""
+    name = variables["inventory_hostname"]
+    return {
+        "name": name,
+        "site": variables.get("virtuoso_site") or name,
+        "kind": "provider",
+        "address": variables.get("ansible_host") or name,
+        "port": int(variables.get("ansible_port") or 22),
+        "user": variables.get("ansible_user") or "",
+        "identity_file": variables.get("ansible_ssh_private_key_file") or "",
+        "ssh_args": variables.get("ansible_ssh_common_args") or "",
+    }
+
+
+def cut_off(result: Result) -> set[str]:
+    """The machines whose files didn't come because the target couldn't reach the source (pure)."""
+    rows = result.get("machines") or []
+    return {str(row["uuid"]) for row in rows if (row.get("failure") or {}).get("code") == "source_unreachable"}
+
+
+def merged(first: Result, second: Result) -> Result:
+    """A result in which the rows of a second try stand for those of the first (pure)."""
+    later = {row["uuid"]: row for row in second.get("machines") or ()}
+    return {**first, "machines": [later.get(row["uuid"], row) for row in first["machines"]]}
+
+
+def no_way_round(first: Result, error: GridError) -> Result:
+    """A result whose rows tell that the way through the controller was tried as well (pure)."""
+    cut, said = cut_off(first), f"; nor through the controller: {error.msg}"
+    rows = first["machines"]
+    return {**first, "machines": [{**row, "msg": row["msg"] + said} if row["uuid"] in cut else row for row in rows]}
+
+
 class ActionModule(ProgressAction):
-    """The module with its progress, and with a socket of the target's libvirt where machines leave live."""
+    """The module with its progress; and the step ``move``, which makes the steps on both hosts, one after the other."""
 
     MODULE = "virtuoso.grid.machine_migrate"
 
-    def _watched(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        step, machines = arguments.get("step"), arguments.get("machines") or []
-        if step in ("move", "all"):
+    def _watched(self, arguments: Arguments, task_vars: Arguments) -> Arguments:
+        if arguments.get("step") == "move":
             try:
-                return self._move(arguments, task_vars) if step == "move" else self._all(arguments, task_vars)
+                return self._move(arguments, task_vars)
             except GridError as exc:
                 return exc.result()
-        if step == "send" and not self._task.check_mode and any(entry.get("mode") == "live" for entry in machines):
-            return self._send(arguments, task_vars)
         result = super()._watched(arguments, task_vars)
-        if step == "receive" and not self._task.check_mode and cut_off(result):
-            return self._again(arguments, task_vars, super()._watched, result)
+        if arguments.get("step") == "look":
+            host = str(self._task.delegate_to or task_vars["inventory_hostname"])
+            result["provider"] = provider_entry(_ssh.host_variables(host, task_vars))
         return result
 
-    def _move(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        """All steps, on both hosts; the machines as they are then, with ``status`` and ``row``."""
-        given = by_step(arguments)
-        source, target = (arguments[end]["name"] for end in ("source", "target"))
-        ways = {source: self._connection, target: self._way_to(target, task_vars)}
-        stations = {
-            source: _stations.Station(self, source, ways[source], task_vars),
-            target: _stations.Station(self, target, ways[target], _stations.variables(task_vars, target)),
+    def _move(self, arguments: Arguments, task_vars: Variables) -> Arguments:
+        """Make the steps of a journey; its machines as they are then."""
+        names = [str((arguments.get(end) or {}).get("name") or "") for end in ("source", "target")]
+        if not all(names):
+            raise GridError("invalid_options", "the step move needs source and target", remedy="Give both with name")
+        source, target = (end_of(name, arguments, _ssh.host_variables(name, task_vars)) for name in names)
+        journey: Journey = {
+            "source": source["name"],
+            "target": target["name"],
+            "machines": list(arguments["machines"]),
         }
-        journey = {"source": source, "target": target, "machines": arguments["machines"]}
+        transfers: list[Registered] = arguments.get("images") or []
+        journey = steps.without_image(journey, by_host(transfers).get(key(journey)))
+        given = arguments_by_step(arguments, source, target)
+        last = "prepare" if self._task.check_mode else str(arguments.get("through") or steps.ORDER[-1])
         with contextlib.ExitStack() as stack:
-            for station in stations.values():
-                stack.callback(station.close)
-            machines = self._journey(
-                journey,
-                given,
-                stations,
-                ways,
-                lambda: Held(forwarded(ways[target], ways[source])),
-                self._recorder(arguments),
-            )
-        return {"changed": any((machine.get("row") or {}).get("changed") for machine in machines), "machines": machines}
+            there = self._on(target["name"], task_vars)
+            stack.callback(there.cleanup)
+            # To join the hosts takes as long as to prepare the target, so it is begun before that.
+            live = last != "prepare" and steps.leaves_live(journey)
+            way = stack.enter_context(_ssh.forwarded(there.connection, self.connection)) if live else None
+            for step in steps.ORDER[: steps.ORDER.index(last) + 1]:
+                entries = steps.entries(journey, step)
+                if entries:
+                    at = journey["source"] if steps.END[step] == "source" else journey["target"]
+                    Display().v(f"{at}: {step}: {', '.join(entry['name'] for entry in entries)}")
+                    result = self._step(there, way, {**given[step], "machines": entries}, task_vars)
+                    journey = steps.advance(journey, step, result)
+        if self._task.check_mode:
+            journey = steps.foretold(journey)
+        machines = [{name: value for name, value in each.items() if name != "seed"} for each in journey["machines"]]
+        changed = any((machine.get("row") or {}).get("changed") for machine in journey["machines"])
+        return {"changed": changed, "machines": machines}
 
-    def _all(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        """All of it, for all hosts and machines, with one module started on each host."""
-        hosts = {host["name"]: host for host in arguments["hosts"]}
-        common = {key: arguments[key] for key in ("uri", "timeout") if key in arguments}
-        ways = {name: self._way_to(name, task_vars) for name in hosts}
-        sockets = Ways(lambda source, target: forwarded(ways[target], ways[source]))
-        stations: dict[str, Served] = {}
-        with contextlib.ExitStack() as stack:
-            stack.callback(sockets.close)
-            stack.callback(lambda: close_all(stations.values()))
-            with no_collection():
-                for name, way in ways.items():
-                    stations[name] = Served(
-                        _stations.Station(self, name, way, _stations.variables(task_vars, name)), common
-                    )
-                for served in stations.values():
-                    served.listen()
-                if not all(served.serves for served in stations.values()):
-                    return NOT_HERE
-                sockets.expect(
-                    pair
-                    for pair in once.foreseen(arguments["machines"], arguments["plan"]["mode"])
-                    if set(pair) <= set(ways)
-                )
-                looked = looked_at(stations, hosts, arguments["machines"], common)
-            # Not before: it would load its library while the modules are packed, in the same process.
-            recorder = self._recorder(arguments)
-
-            def journey(each: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
-                ends = {
-                    "source": dict(hosts[each["source"]]),
-                    "target": {**hosts[each["target"]], "postcopy": each["postcopy"]},
-                }
-                given = by_step({**arguments, **ends, "parallel": each["parallel"]})
-                way = functools.partial(sockets.take, each["source"], each["target"])
-                return self._journey(each, given, stations, ways, way, recorder)
-
-            return at_once(arguments["machines"], hosts, looked, arguments["plan"], journey)
-
-    def _way_to(self, name: str, task_vars: dict[str, t.Any]) -> t.Any:
-        """A connection to a host, with the task's privileges."""
-        way = connection_to(name, task_vars, self._play_context)
-        _stations.become(self, way, _stations.known(task_vars, name))
-        return way
-
-    def _recorder(self, arguments: t.Mapping[str, t.Any]) -> Recorder | None:
-        record = arguments.get("record") or {}
-        return (
-            Recorder(record, self._loader.get_basedir()) if record.get("store") and not self._task.check_mode else None
+    def _on(self, name: str, task_vars: Variables) -> ActionModule:
+        """This action on another host, with the task's privileges."""
+        task = self._task.copy()
+        task.delegate_to = name
+        connection = _ssh.privileged_connection_to(name, task_vars, task, self._play_context)
+        action = self._shared_loader_obj.action_loader.get(
+            self.MODULE,
+            task=task,
+            connection=connection,
+            play_context=self._play_context,
+            loader=self._loader,
+            templar=self._templar,
+            shared_loader_obj=self._shared_loader_obj,
         )
+        return t.cast(ActionModule, action)
 
-    def _journey(
-        self,
-        journey: t.Mapping[str, t.Any],
-        given: t.Mapping[str, t.Mapping[str, t.Any]],
-        stations: t.Mapping[str, t.Any],
-        ways: t.Mapping[str, t.Any],
-        way: t.Callable[[], Held],
-        recorder: Recorder | None,
-    ) -> list[dict[str, t.Any]]:
-        """Make one; its machines as they are then.
-        :param stations: by host, as are ``ways``, the connections there.
-        :param way: to the target's libvirt."""
-        source, target = journey["source"], journey["target"]
+    def _step(
+        self, there: ActionModule, way: t.Callable[[], str] | None, arguments: Arguments, task_vars: Variables
+    ) -> Result:
+        """Make one step.
 
-        def again(taken: t.Mapping[str, t.Any], first: dict[str, t.Any]) -> dict[str, t.Any]:
-            return (
-                through_controller(ways[source], ways[target], stations[target].run, taken, first)
-                if cut_off(first)
-                else first
-            )
-
-        order = steps.ORDER[:1] if self._task.check_mode else steps.ORDER
-        ends = {"source": stations[source], "target": stations[target]}
-        trip = Trip(journey, ends, given, way, again, order)
-        machines = [
-            {key: value for key, value in machine.items() if key != "seed"} for machine in trip.run()["machines"]
-        ]
-        if recorder is not None:
-            machines = marked(
-                machines, recorder.record([machine["seen"] for machine in machines if machine.get("seen")])
-            )
-        return machines
-
-    def _again(
-        self,
-        arguments: dict[str, t.Any],
-        task_vars: dict[str, t.Any],
-        run: t.Callable[..., dict[str, t.Any]],
-        first: dict[str, t.Any],
-    ) -> dict[str, t.Any]:
+        :param there: this action on the target.
+        :param way: waits for the socket that leads to the target's libvirt.
+        """
+        step = arguments["step"]
+        if steps.END[step] == "target":
+            result = there.run_step(arguments, task_vars)
+            return self._through_controller(there, arguments, task_vars, result) if step == "receive" else result
         try:
-            there = connection_to(str((arguments.get("source") or {}).get("name")), task_vars, self._play_context)
+            socket = {"socket": way()} if way and step == "send" else {}
+        except GridError as exc:
+            return t.cast(Result, exc.result())
+        return self.run_step({**arguments, **socket}, task_vars)
+
+    @property
+    def connection(self) -> ConnectionBase:
+        """The connection to this action's host."""
+        return self._connection
+
+    def run_step(self, arguments: Arguments, task_vars: Variables) -> Result:
+        """Run the module on this action's host; whatever keeps it from running is its result."""
+        try:
+            name = self._task.delegate_to
+            told = _ssh.delegated(task_vars, name) if name else dict(task_vars)
+            return t.cast(Result, super()._watched(arguments, told))
+        except AnsibleConnectionFailure as exc:
+            return {"unreachable": True, "msg": str(exc)}
+        except (AnsibleError, OSError) as exc:
+            return {"failed": True, "msg": f"the step failed: {exc}"}
+
+    def _through_controller(
+        self, there: ActionModule, arguments: Arguments, task_vars: Variables, first: Result
+    ) -> Result:
+        """The step ``receive`` once more for machines whose source can't be reached: a port of the target's own leads
+        there.
+
+        :param first: what the step returned without that.
+        """
+        again = [entry for entry in arguments["machines"] if entry["uuid"] in cut_off(first)]
+        if not again:
+            return first
+        source = arguments["source"]
+        way = {**source, "host": "127.0.0.1", "key_name": source["host"]}
+        try:
+            with contextlib.ExitStack() as stack:
+                entries = [
+                    {
+                        **entry,
+                        "port": stack.enter_context(
+                            _ssh.relayed(self.connection, there.connection, int(entry["port"]))
+                        ),
+                    }
+                    for entry in again
+                ]
+                second = there.run_step({**arguments, "machines": entries, "source": way}, task_vars)
+                return merged(first, second)
         except GridError as exc:
             return no_way_round(first, exc)
-        return through_controller(there, self._connection, lambda given: run(dict(given), task_vars), arguments, first)
-
-    def _send(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        try:
-            there = connection_to(str((arguments.get("target") or {}).get("name")), task_vars, self._play_context)
-            with forwarded(there, self._connection) as socket:
-                return super()._watched({**arguments, "socket": socket}, task_vars)
-        except GridError as exc:
-            return exc.result()

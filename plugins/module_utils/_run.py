@@ -64,14 +64,6 @@ def ended(result: Result) -> Result:
     return result
 
 
-def answer(work: t.Callable[[], Result]) -> Result:
-    """What a module would end with, for a caller that continues afterwards."""
-    try:
-        return ended(work())
-    except GridError as exc:
-        return exc.on(host=_Here.name).result()
-
-
 def attempt(name: str, work: t.Callable[[], Result], *, kind: str, tried: str) -> Result:
     """The result of one object of a batch: what ``work`` returns, or its error. A failure affects only this object.
 

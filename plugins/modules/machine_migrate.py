@@ -23,23 +23,17 @@ description:
 options:
   step:
     description:
-      - V(look) tells what is here of the machines, and with O(facts) what the host offers to those that come.
+      - V(look) returns what is here of the machines, and with O(facts) what the host offers to those that come.
       - V(prepare), on the target, checks once more whether they can come, and makes room for those that come live.
       - V(send), on the source, moves live machines to the end; of others it gives the files to the target.
       - V(receive), on the target, finishes what came live (C(action=finish)), takes the files of others and defines and
         resumes them (C(action=take)), or throws away what came (C(action=discard)).
-      - V(move), delegated to the source, makes the steps from V(prepare) to V(settle) on both hosts, for all machines
-        of a journey. The action plugin does that; it starts the module that comes next while the one before works,
-        where the connections are pipelined. In check mode it only makes V(prepare).
       - V(settle) carries out what was decided of a copy here. The entry's C(action) is C(restore), C(release),
         C(discard), C(finish) or C(adopt).
-      - V(all), of one task for the whole play, looks on all O(hosts), decides, and makes the steps of V(move) for
-        machines that need nothing else first. It starts one module a host, which makes all steps there (V(serve), which
-        the action plugin alone uses), and needs connections that are pipelined. Where that isn't possible, or there is
-        more to be done (an image is missing, an earlier move was interrupted, another run has a machine), it does
-        nothing and returns RV(over=false).
+      - V(move), delegated to the source, makes the steps from V(prepare) to V(settle) on both hosts, for all machines
+        of a journey. The action plugin does that. In check mode it only makes V(prepare).
     type: str
-    choices: [look, prepare, send, receive, settle, move, all, serve]
+    choices: [look, prepare, send, receive, settle, move]
     required: true
   name:
     description: What the inventory calls this host.
@@ -54,44 +48,32 @@ options:
     default: false
   machines:
     description:
-      - The machines, each with C(uuid) and C(name), and for the steps after V(look) what the filters of the role give
-        them.
+      - The machines, each with C(uuid) and C(name). For V(look), C(source) is the host that should have the machine,
+        which returns its seed as well. For the steps after it, what P(virtuoso.grid.migrate_plan#filter) returns.
     type: list
     elements: dict
     required: true
+  through:
+    description: "For V(move): the last step that is made."
+    type: str
+    choices: [prepare, send, receive, settle]
+    default: settle
   target:
     description:
-      - "For V(send) and V(move): the target's C(name), its C(address) as this host reaches it, its depot's C(path), its
-        C(site), and whether it allows C(postcopy)."
+      - "For V(move): the target's C(name), and whether it allows C(postcopy). For V(send) also its C(address) as this
+        host reaches it, its depot's C(path), and its C(site)."
     type: dict
   source:
-    description:
-      - "For V(receive): the source's C(name) and C(host), its address. For V(move): its C(name), its C(address) as the
-        target reaches it, and its depot's C(path)."
+    description: "For V(move): the source's C(name). For V(receive) also C(host), its address as this host reaches it."
     type: dict
-  record:
+  images:
     description:
-      - "For V(move): the information service that is told of the machines as soon as they have arrived, by C(store),
-        and its C(providers), as M(virtuoso.grid.registration) takes them. A machine that it has been told of is
-        returned with C(recorded). Where that doesn't succeed nothing fails: it is left to
-        M(virtuoso.grid.registration)."
-    type: dict
-  hosts:
-    description:
-      - "For V(all): the hosts to look at, each with its C(name), its C(address) as the others reach it, its depot's
-        C(path), its C(site), and the C(provider) that O(record) is told."
+      - "For V(move): what each host registered of M(virtuoso.grid.image_transfer). Machines whose image it could not
+        bring stay."
     type: list
     elements: dict
-  plan:
-    description: "For V(all): C(mode), C(dead), C(speeds), C(reserve), C(per_host) and C(per_link), as the role has
-      them; and C(networks), the names of those that have to follow machines."
-    type: dict
   socket:
-    description: "For V(send): the socket on this host that leads to the target's libvirt. The action plugin makes it."
-    type: path
-  hold:
-    description: A file that the module waits for before it begins, and that has O(machines) and O(socket). The action
-      plugin makes it.
+    description: "For V(send): the socket on this host that leads to the target's libvirt. The step V(move) makes it."
     type: path
   parallel:
     description: How many machines move at a time.
@@ -231,21 +213,10 @@ machines:
           C(virtualization_missing), C(wrong_state).
       type: dict
       returned: failure
-over:
-  description: Whether nothing is left to do.
-  returned: step all
-  type: bool
-rows:
-  description: What became of each machine, for M(virtuoso.grid.report).
-  returned: step all, where it is over
-  type: list
-  elements: dict
-seen:
-  description: The machines where they are, for M(virtuoso.grid.registration); those with C(recorded) are in the store
-    already.
-  returned: step all, where it is over
-  type: list
-  elements: dict
+provider:
+  description: How the inventory reaches this host, for O(virtuoso.grid.registration#module:providers).
+  returned: step look
+  type: dict
 unsettled:
   description: The machines of which there is a copy here that is on its way, as C(uuid) and C(name).
   returned: with O(unsettled)
@@ -257,34 +228,27 @@ host:
   type: dict
 """
 
-import contextlib
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._hold import Words, word
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host.journey import STEPS, Journey
-from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, answer, run_module
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host.journey import STEPS, Journey, Params
+from ansible_collections.virtuoso.grid.plugins.module_utils._run import Result, run_module
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import parse_size
-
-BY_PLUGIN = ("move", "all")
 
 OPTIONS = {
     "argument_spec": {
-        "step": {"type": "str", "required": True, "choices": [*STEPS, *BY_PLUGIN, "serve"]},
+        "step": {"type": "str", "required": True, "choices": [*STEPS, "move"]},
         "name": {"type": "str"},
         "facts": {"type": "bool", "default": False},
         "unsettled": {"type": "bool", "default": False},
         "machines": {"type": "list", "elements": "dict", "required": True},
+        "through": {"type": "str", "choices": [*STEPS[1:]], "default": STEPS[-1]},
         "target": {"type": "dict"},
         "source": {"type": "dict"},
-        "record": {"type": "dict"},
-        "hosts": {"type": "list", "elements": "dict"},
-        "plan": {"type": "dict"},
+        "images": {"type": "list", "elements": "dict"},
         "socket": {"type": "path"},
-        "hold": {"type": "path"},
         "parallel": {"type": "int", "default": 2},
         "bandwidth": {"type": "str"},
         "downtime": {"type": "int"},
@@ -299,50 +263,17 @@ OPTIONS = {
 ARGUMENTS = merge(HYPERVISOR, DEPOT, OPTIONS)
 
 
-def params_of(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """The options as a journey takes them. :raises GridError: ``invalid_...``."""
-    bandwidth = params["bandwidth"]
-    return {**params, "bandwidth": parse_size(bandwidth, "bandwidth", minimum=1) if bandwidth else None}
-
-
 def work(module: AnsibleModule) -> Result:
     """The module's work."""
-    if module.params["step"] in BY_PLUGIN or (module.params["step"] == "serve" and not module.params["hold"]):
-        step = module.params["step"]
+    if module.params["step"] == "move":
         raise GridError(
             "invalid_step",
-            f"the step {step} is made by the action plugin of this module",
+            "the step move is made by the action plugin of this module",
             remedy="Use the module in a play, not by itself",
         )
-    if module.params["step"] == "serve":
-        return serve(module)
-    params = params_of(module.params)
-    if params["hold"]:
-        told = word(params["hold"])
-        params.update(machines=told.get("machines") or [], socket=told.get("socket"))
-    return Journey(params, module.check_mode).run()
-
-
-def serve(module: AnsibleModule) -> Result:
-    """One step after the other, each as its word says, until one says nothing."""
-    validator = ArgumentSpecValidator(ARGUMENTS["argument_spec"])
-    words = Words(module.params["hold"])
-
-    def step(told: t.Mapping[str, t.Any]) -> Result:
-        checked = validator.validate({**told, "progress_file": module.params["progress_file"]})
-        if checked.error_messages:
-            raise GridError("invalid_options", "; ".join(checked.error_messages), remedy="Give what the step takes")
-        return Journey(params_of(checked.validated_parameters), module.check_mode).run()
-
-    with contextlib.closing(words):
-        while True:
-            told = words.next()
-            if not told:
-                return {"changed": False, "machines": []}
-            result = answer(lambda told=told: step(told))
-            if not words.answer(result):
-                # Who asked may still hear how this ends.
-                return result
+    bandwidth = module.params["bandwidth"]
+    params = {**module.params, "bandwidth": parse_size(bandwidth, "bandwidth", minimum=1) if bandwidth else None}
+    return Journey(t.cast(Params, params), module.check_mode).run()
 
 
 def main() -> None:

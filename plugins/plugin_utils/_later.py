@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Functions whose room is loaded when they are called.
 
-Every task that uses a filter of ours loads all files of filters, in a process of its own and from their sources; most
-need a few functions of one room.
+Every task that uses a filter of ours loads all files of filters, for each host in a process of its own, and Ansible
+compiles them from their sources each time. To load all rooms costs 0.15 to 0.25 s there (measured on two cores); a play
+has dozens of such tasks, and most need one room.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ class Later:
         self._room = room
         self._function = function
 
-    def load(self) -> t.Callable[..., t.Any]:
+    def load(self) -> t.Callable[..., object]:
         """The function itself."""
         return t.cast(
-            "t.Callable[..., t.Any]", getattr(importlib.import_module(f"{_ROOMS}.{self._room}"), self._function)
+            "t.Callable[..., object]", getattr(importlib.import_module(f"{_ROOMS}.{self._room}"), self._function)
         )
 
-    def __call__(self, *arguments: t.Any, **named: t.Any) -> t.Any:
+    def __call__(self, *arguments: object, **named: object) -> object:
         return self.load()(*arguments, **named)
 
 
 def of_room(room: str, *own: str, **others: str) -> dict[str, Later]:
-    """Functions of one room, by the names under which they are to be found: their own, or others."""
+    """Functions of one room, by the names of their filters: their own, or others."""
     return {name: Later(room, function) for name, function in {**{name: name for name in own}, **others}.items()}

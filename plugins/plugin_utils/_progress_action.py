@@ -4,8 +4,9 @@
 """Show on the terminal what a long module is doing on its host: lines that are redrawn; elsewhere one every ten
 seconds.
 
-The module appends JSON lines to a file; a thread reads the last of them over a second channel of the same connection.
-Progress is a courtesy: nothing that goes wrong here may fail the work.
+The module appends JSON lines to a file. To run it keeps this process waiting, so a thread reads the last line
+meanwhile, over a second channel of the same connection. Progress is best effort: nothing that goes wrong here fails the
+work.
 """
 
 from __future__ import annotations
@@ -24,13 +25,16 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._progress import OWN
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._terminal import board
 
+Arguments = t.Dict[str, t.Any]
+"""A module's arguments, or a task's variables or result: each has fields of its own, whose types its module checks."""
+
 LINE_SECONDS = 10.0
 """The longest time without a line in a file or under AWX; a new stage has one at once."""
 _POLL_SECONDS = 1.0
 _LONGEST_LINE = 4096
 
 
-def read_event(text: str) -> dict[str, t.Any] | None:
+def read_event(text: str) -> dict[str, object] | None:
     """The last line of a progress file, if it is whole and sane; what comes from a host is not trusted (pure)."""
     try:
         event = json.loads(text[-_LONGEST_LINE:])
@@ -41,7 +45,7 @@ def read_event(text: str) -> dict[str, t.Any] | None:
     return event
 
 
-def describe(host: str, event: t.Mapping[str, t.Any], elapsed: float, rate: float | None = None) -> str:
+def describe(host: str, event: t.Mapping[str, object], elapsed: float, rate: float | None = None) -> str:
     """One line for people (pure): host, object, stage, bytes, rate and time left as far as they are known.
 
     :param elapsed: seconds since the task began.
@@ -67,11 +71,11 @@ class Watcher:
     def __init__(self, host: str, seconds: float = LINE_SECONDS) -> None:
         self.host = host
         self.seconds = seconds
-        self._shown: tuple[t.Any, t.Any] | None = None
+        self._shown: tuple[object, object] | None = None
         self._when = 0.0
         self._before: tuple[float, float] | None = None
 
-    def line(self, event: t.Mapping[str, t.Any], elapsed: float) -> str | None:
+    def line(self, event: t.Mapping[str, object], elapsed: float) -> str | None:
         """The line to show for what the host said last, or None."""
         stage = (event.get("name"), event["stage"])
         if stage == self._shown and elapsed - self._when < self.seconds:
@@ -93,13 +97,13 @@ class ProgressAction(ActionBase):
 
     MODULE = ""
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+    def run(self, tmp: str | None = None, task_vars: Arguments | None = None) -> Arguments:
         """The module's result; lines on the terminal while it runs for more than QUIET_SECONDS."""
         result = super().run(tmp, task_vars)
         result.update(self._watched(dict(self._task.args), task_vars or {}))
         return result
 
-    def _watched(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+    def _watched(self, arguments: Arguments, task_vars: Arguments) -> Arguments:
         """Run the module with these arguments while its progress is shown."""
         quiet = self._task.check_mode or self._task.async_val or arguments.get("progress_file")
         if quiet:
@@ -122,11 +126,11 @@ class ProgressAction(ActionBase):
             self._low_level_execute_command(f"rm -f -- {path}", sudoable=True)
         return result
 
-    def _watch(self, path: str, ended: threading.Event, task_vars: dict[str, t.Any]) -> None:
+    def _watch(self, path: str, ended: threading.Event, task_vars: Arguments) -> None:
         begin = time.monotonic()
         display = Display()
         host = self._task.delegate_to or task_vars.get("inventory_hostname", "host")
-        lines = board(C.DEFAULT_LOCAL_TMP)
+        lines = board(C.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]  # Ansible makes its constants at run time
         watcher = Watcher(str(host), LINE_SECONDS if lines is None else 0.0)
         # A copy, because the one in use belongs to the module that is running; the file can be read without privileges.
         channel = copy.copy(self._connection)

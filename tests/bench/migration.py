@@ -94,15 +94,18 @@ def ready(names: t.Sequence[str]) -> None:
         f"""set -e; for name in {" ".join(names)}; do
         cd {DEPOT}/$(virsh domuuid $name)
         told=$(qemu-img info -U disk.qcow2)
-        backing=$(echo "$told" | sed -n 's/^backing file: \\([^ ]*\\).*/\\1/p'); size=$(echo "$told" | sed -n 's/^virtual size:.*(\\([0-9]*\\) bytes.*/\\1/p')
-        {SSH} root@{ADDRESSES[TARGET]} "mkdir -p $PWD && qemu-img create -q -f qcow2 -F qcow2 -b $backing $PWD/disk.qcow2 $size"
+        backing=$(echo "$told" | sed -n 's/^backing file: \\([^ ]*\\).*/\\1/p')
+        size=$(echo "$told" | sed -n 's/^virtual size:.*(\\([0-9]*\\) bytes.*/\\1/p')
+        {SSH} root@{ADDRESSES[TARGET]} "mkdir -p $PWD &&
+            qemu-img create -q -f qcow2 -F qcow2 -b $backing $PWD/disk.qcow2 $size"
         scp -q {SSH.removeprefix("ssh")} seed.iso root@{ADDRESSES[TARGET]}:$PWD/seed.iso
         done""",
     )
 
 
 def virsh(names: t.Sequence[str], storage: str) -> None:
-    command = f"virsh migrate --live --persistent --undefinesource --unsafe {storage} --migrate-disks vda NAME '{URI}' --migrateuri tcp://{ADDRESSES[TARGET]}"
+    command = f"virsh migrate --live --persistent --undefinesource --unsafe {storage} --migrate-disks vda"
+    command += f" NAME '{URI}' --migrateuri tcp://{ADDRESSES[TARGET]}"
     on(SOURCE, f"set -e; for name in {' '.join(names)}; do {command.replace('NAME', '$name')}; done")
 
 
@@ -123,7 +126,8 @@ def by_hand(name: str) -> None:
         virsh -q save {name} bench.save; zstd -q -3 -T0 --rm bench.save
         {SSH} {there} mkdir -p {directory}
         scp -q {SSH.removeprefix("ssh")} bench.xml bench.save.zst disk.qcow2 seed.iso {there}:{directory}/
-        {SSH} {there} 'cd {directory} && zstd -q -d --rm bench.save.zst && virsh -q define bench.xml && virsh -q restore bench.save && rm bench.save bench.xml'
+        {SSH} {there} 'cd {directory} && zstd -q -d --rm bench.save.zst && virsh -q define bench.xml &&
+            virsh -q restore bench.save && rm bench.save bench.xml'
         virsh -q undefine {name}""",
     )
 

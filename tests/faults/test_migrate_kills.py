@@ -73,7 +73,8 @@ def test_one_copy_with_all_its_writes(bed: Bed, mode: str, victim: str, number: 
         recover(bed)
         raise
     finally:
-        row = f"{mode:10}  {victim:15}  {point[0][:24]:24} +{point[1]:.1f} s  {time.monotonic() - begin:5.1f} s  {outcome}"
+        seconds = time.monotonic() - begin
+        row = f"{mode:10}  {victim:15}  {point[0][:24]:24} +{point[1]:.1f} s  {seconds:5.1f} s  {outcome}"
         bed.rows.append(row)  # type: ignore[attr-defined]
         with open(TABLE, "a", encoding="utf-8") as file:
             file.write(row + os.linesep)

@@ -50,7 +50,8 @@ def joined() -> t.Iterator[None]:
     its own machines only."""
     drop = f"iifname {TUNNEL} udp dport 67-68 drop"
     rules = f"add table bridge {TUNNEL}; flush table bridge {TUNNEL}; " + "; ".join(
-        f"add chain bridge {TUNNEL} {hook} {{ type filter hook {hook} priority 0; }}; add rule bridge {TUNNEL} {hook} {drop}"
+        f"add chain bridge {TUNNEL} {hook} {{ type filter hook {hook} priority 0; }};"
+        f" add rule bridge {TUNNEL} {hook} {drop}"
         for hook in ("input", "forward")
     )
     try:
@@ -58,7 +59,8 @@ def joined() -> t.Iterator[None]:
             remote = ADDRESSES[other(provider)]
             on_host(
                 provider,
-                f"ip link del {TUNNEL} 2>/dev/null; ip link add {TUNNEL} mtu 1450 type vxlan id 78 local {address} remote {remote} dstport 4790"
+                f"ip link del {TUNNEL} 2>/dev/null; ip link add {TUNNEL} mtu 1450"
+                f" type vxlan id 78 local {address} remote {remote} dstport 4790"
                 f" && ip link set {TUNNEL} master virtuoso0 up && nft '{rules}'",
             )
         yield
@@ -218,7 +220,8 @@ class Bed:
         for each in PROVIDERS:
             there = on_host(
                 each,
-                f"ls -A {DEPOT}/machines/{self.uuid} 2>/dev/null; ls -d {DEPOT}/machines/.staging/{self.uuid} 2>/dev/null; true",
+                f"ls -A {DEPOT}/machines/{self.uuid} 2>/dev/null;"
+                f" ls -d {DEPOT}/machines/.staging/{self.uuid} 2>/dev/null; true",
             ).split()
             if each == target:
                 assert {"disk.qcow2", "seed.iso"} <= set(there) and not {"incoming.json", "move.xml"} & set(there), (
@@ -287,18 +290,8 @@ def heal(source: str) -> None:
 def hit(bed: Bed, mode: str, victim: str, point: tuple[str, float], number: int) -> str:
     """One case: the move is hit, and the same command brings the machine to its target, with all that it had
     acknowledged. What happened, in words."""
-    source, state = bed.place
-    target = other(source)
-    writer = None
-    if mode == "cold":
-        if state == "running":
-            bed.power("stopped")
-        pattern = number % 250 + 1
-        on_host(source, f"qemu-io -f qcow2 -c 'write -P {pattern} 70M 256k' {DEPOT}/machines/{bed.uuid}/disk.qcow2")
-    else:
-        if state != "running":
-            bed.power("running")
-        writer = until("the guest", lambda: _writer(bed, number), 60, 1)
+    source, target = bed.place[0], other(bed.place[0])
+    pattern, writer = number % 250 + 1, _writing(bed, mode, number)
     begin = time.monotonic()
     run = bed.start(target, mode)
     step, delay = point
@@ -321,28 +314,48 @@ def hit(bed: Bed, mode: str, victim: str, point: tuple[str, float], number: int)
     state = bed.whole(target)
     if not victim.endswith("qemu"):
         assert state == ("shut off" if mode == "cold" else "running"), f"{mode}, {victim} at {point}: it is {state}"
-    broken = ""
-    if writer is None:
-        said = on_host(
-            target, f"qemu-io -f qcow2 -c 'read -P {pattern} 70M 256k' {DEPOT}/machines/{bed.uuid}/disk.qcow2"
-        )
-        assert "Pattern verification failed" not in said, said
-    else:
-        broken = "" if writer.alive else ", connection lost"
-        last = writer.stop()
-        if state != "running":
-            bed.power("running")
-            writer.move_to(bed.address)
-        written = writer.written()
-        assert written[:last] == list(range(1, last + 1)), (
-            f"{last} writes were acknowledged, the guest has {written[-3:]} of them"
-        )
+    broken = _all_written(bed, target, state, writer, pattern)
     if times[1] - times[0] > 20:
         broken += f", the second run took {times[1] - times[0]:.0f} s"
     seconds = times[0] - begin
     if seconds > 60:
         broken += f", the first run took {seconds:.0f} s"
-    return f"{'' if began else 'not reached, '}{'after its end, ' if late else ''}{first}; then {after.row(bed.name)['state']}{broken}"
+    reached = f"{'' if began else 'not reached, '}{'after its end, ' if late else ''}"
+    return f"{reached}{first}; then {after.row(bed.name)['state']}{broken}"
+
+
+def _writing(bed: Bed, mode: str, number: int) -> Writer | None:
+    """Have the machine write: its running guest, or into its disk where it is shut down."""
+    source, state = bed.place
+    if mode == "cold":
+        if state == "running":
+            bed.power("stopped")
+        pattern = number % 250 + 1
+        on_host(source, f"qemu-io -f qcow2 -c 'write -P {pattern} 70M 256k' {DEPOT}/machines/{bed.uuid}/disk.qcow2")
+        return None
+    if state != "running":
+        bed.power("running")
+    return t.cast("Writer | None", until("the guest", lambda: _writer(bed, number), 60, 1))
+
+
+def _all_written(bed: Bed, target: str, state: str, writer: Writer | None, pattern: int) -> str:
+    """Assert that all that was acknowledged is there; in words, whether the guest's connection was lost."""
+    if writer is None:
+        said = on_host(
+            target, f"qemu-io -f qcow2 -c 'read -P {pattern} 70M 256k' {DEPOT}/machines/{bed.uuid}/disk.qcow2"
+        )
+        assert "Pattern verification failed" not in said, said
+        return ""
+    broken = "" if writer.alive else ", connection lost"
+    last = writer.stop()
+    if state != "running":
+        bed.power("running")
+        writer.move_to(bed.address)
+    written = writer.written()
+    assert written[:last] == list(range(1, last + 1)), (
+        f"{last} writes were acknowledged, the guest has {written[-3:]} of them"
+    )
+    return broken
 
 
 def _writer(bed: Bed, number: int) -> Writer | None:

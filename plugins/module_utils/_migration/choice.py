@@ -10,15 +10,14 @@ import xml.etree.ElementTree as ET
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.records import Host, View
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
-
-View = t.Mapping[str, t.Any]
 
 LIVE, HIBERNATED, COLD = "live", "hibernated", "cold"
 MODES = (LIVE, HIBERNATED, COLD)
 
 SLOWEST = 600
-"""Seconds that the memory of a machine may take over the link; with one that is slower, it is put to sleep for its
+"""Seconds that the memory of a machine may take over the link. Over a slower one the machine is put to sleep for its
 journey."""
 
 OLDEST = {"libvirt_version": "8.0.0", "qemu_version": "6.2.0"}
@@ -61,13 +60,16 @@ def tied(domain: ET.Element) -> list[str]:
     return found
 
 
-def choose_mode(state: str, memory: int, link: View | None = None) -> str:
-    """How a machine goes if nobody says. :param link: ``speed`` in bytes a second, where known."""
+def choose_mode(state: str, memory: int, speed: float | None = None) -> str:
+    """How a machine goes if nobody says.
+
+    :param memory: the guest's, bytes.
+    :param speed: the link's in bytes a second, where known.
+    """
     if state == "hibernated":
         return HIBERNATED
     if state == "stopped":
         return COLD
-    speed = (link or {}).get("speed")
     return HIBERNATED if speed and memory / float(speed) > SLOWEST else LIVE
 
 
@@ -75,8 +77,10 @@ def _number(version: str) -> list[int]:
     return [int(part) if part.isdigit() else 0 for part in str(version).split(".")]
 
 
-def _refuse(code: str, msg: str, remedy: str, **details: t.Any) -> GridError:
-    return GridError(code, msg, remedy=remedy, **details)
+def _refuse(code: str, msg: str, remedy: str, **details: object) -> GridError:
+    error = GridError(code, msg, remedy=remedy)
+    error.details.update(details)
+    return error
 
 
 def _check_mode(mode: str, view: View) -> t.Iterator[GridError]:
@@ -114,10 +118,10 @@ def _check_mode(mode: str, view: View) -> t.Iterator[GridError]:
         )
 
 
-def _check_host(mode: str, view: View, target: View) -> t.Iterator[GridError]:
+def _check_host(mode: str, view: View, target: Host) -> t.Iterator[GridError]:
     name = target["name"]
     for key, oldest in OLDEST.items():
-        if _number(target.get(key) or "0") < _number(oldest):
+        if _number(str(target.get(key) or "0")) < _number(oldest):
             yield _refuse(
                 "version_too_old", f"{name} has {key[:-8]} {target.get(key)}, the least is {oldest}", "Update it"
             )
@@ -126,18 +130,19 @@ def _check_host(mode: str, view: View, target: View) -> t.Iterator[GridError]:
             "virtualization_missing", f"{name} has no KVM, on which the machine relies", "Choose a provider with KVM"
         )
     machine = view.get("machine_type")
-    if machine and machine not in (target.get("machine_types") or []):
+    types = target.get("machine_types") or []
+    if machine and machine not in types:
         yield _refuse(
             "machine_type_missing",
-            f"{name} doesn't have the machine type {machine}; its newest is {(target.get('machine_types') or ['none'])[-1]}",
+            f"{name} doesn't have the machine type {machine}; its newest is {types[-1] if types else 'none'}",
             "Choose a provider whose QEMU has it; new machines get a type that all providers have",
             machine_type=machine,
         )
-    if target.get("cpu", {}).get(view.get("uuid")) is False:
+    if target.get("cpu", {}).get(str(view.get("uuid"))) is False:
         yield _refuse(
             "cpu_incompatible",
             f"{name}'s processor lacks features that the guest uses",
-            "Choose a provider with a processor of the same kind or newer; or move the machine cold, when it is shut down",
+            "Choose a provider with a processor of the same kind or newer; or move the machine cold",
         )
     lacking = [
         network
@@ -152,7 +157,7 @@ def _check_host(mode: str, view: View, target: View) -> t.Iterator[GridError]:
         )
 
 
-def _check_room(view: View, target: View, reserve: int) -> t.Iterator[GridError]:
+def _check_room(view: View, target: Host, reserve: int) -> t.Iterator[GridError]:
     name = target["name"]
     free = target["memory"] - target.get("memory_allocated", 0) - target.get("memory_promised", 0) - reserve
     free = min(free, target.get("memory_free", free))
@@ -176,13 +181,12 @@ def needed(view: View) -> int:
     return int(view.get("disk_used") or 0) + int(view.get("memory_file") or 0)
 
 
-def check(
-    mode: str, view: View, source: View, target: View, *, reserve: int = 0, layers_come: bool = True
-) -> list[GridError]:
+def check(mode: str, view: View, target: Host, *, reserve: int = 0, layers_come: bool = True) -> list[GridError]:
     """All reasons why the machine can't go there that way; nothing was touched to find them.
 
     :param view: the machine as the module ``machine_migrate`` returned it of the source.
-    :param source: facts of the hosts, as it returned them. :param target: the same, with ``name``.
+    :param target: what the target offers, with ``name``.
+    :param reserve: bytes of memory that the target keeps for itself.
     :param layers_come: missing layers of the image are brought first.
     """
     errors = [*_check_mode(mode, view), *_check_host(mode, view, target), *_check_room(view, target, reserve)]
@@ -209,15 +213,17 @@ def check(
         errors.append(
             _refuse(
                 "address_taken",
-                f"its address {view['lease']} belongs to another machine in the network {view.get('network')} of {target['name']}",
-                "Move it cold, so that it gets another address; or tie both networks to the home's own, which has no address twice",
+                f"its address {view['lease']} belongs to another machine"
+                f" in the network {view.get('network')} of {target['name']}",
+                "Move it cold, so that it gets another address;"
+                " or tie both networks to the home's own, which has no address twice",
                 address=view["lease"],
             )
         )
     return errors
 
 
-def describe(mode: str, view: View, source: View, target: View) -> str:
+def describe(mode: str, view: View, source: Host, target: Host) -> str:
     """The plan in one line."""
     size = {
         LIVE: view["memory"] + view.get("disk_used", 0),
@@ -226,5 +232,6 @@ def describe(mode: str, view: View, source: View, target: View) -> str:
     }[mode]
     missing = [layer for layer in view.get("layers") or () if layer not in (target.get("layers") or ())]
     image = f", {len(missing)} layers of its image first" if missing else ""
-    versions = f"QEMU {source.get('qemu_version')} to {target.get('qemu_version')}, libvirt {source.get('libvirt_version')} to {target.get('libvirt_version')}"
-    return f"{mode}, up to {format_size(size)}{image}; {view.get('machine_type')}; {versions}"
+    qemu = f"QEMU {source.get('qemu_version')} to {target.get('qemu_version')}"
+    libvirt = f"libvirt {source.get('libvirt_version')} to {target.get('libvirt_version')}"
+    return f"{mode}, up to {format_size(size)}{image}; {view.get('machine_type')}; {qemu}, {libvirt}"

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the overlay's hosts are told of machines that move, for the module ``overlay`` (pure).
 
-*Before* the move the target admits the machine, which is to speak from the moment that it runs there; the source still
-does. Hosts with a shortcut to one of the two forget it, so that their frames take the tree, which learns where it is
-from its first word. *After* the move all are told where it is.
+*Before* the move (a machine is prepared) the target admits the machine, which is to speak from the moment that it runs
+there; the source still does. Hosts with a shortcut to one of the two forget it, so that their frames take the tree,
+which learns where the machine is from its first frame. *After* the move all are told where it is.
 """
 
 from __future__ import annotations
@@ -14,173 +14,172 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import card_mac
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration.plan import failed_row, reason
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.records import (
+    Card,
+    Facts,
+    Forwarded,
+    Machine,
+    Network,
+    Notice,
+    Place,
+    Result,
+    Row,
+    Wave,
+)
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.results import failed_row, reason
 
-Item = t.Dict[str, t.Any]
-Items = t.List[Item]
-View = t.Mapping[str, t.Any]
 
-BEFORE, AFTER = "before", "after"
-
-
-def _peers(network: View, host: str) -> set[str]:
+def _peers(network: Network, host: str) -> set[str]:
     """The hosts with a shortcut to a host."""
     return {str(end) for pair in network.get("shortcuts") or () if host in pair for end in pair} - {host}
 
 
-def _known(machine: View) -> str | None:
-    """Where a machine is after its move, as far as that can be told."""
-    if machine["status"] in ("received", "done"):
-        return str(machine["target"])
+def _place(machine: Machine) -> str | None:
+    """Where a machine is after its move (where it is prepared: will be), as far as that is known."""
+    if machine["status"] in ("prepared", "received", "done"):
+        return machine["target"]
     failure = (machine.get("row") or {}).get("failure") or {}
-    return (
-        str(machine["source"]) if machine["status"] in ("restore", "undo") or failure.get("copy") == "source" else None
-    )
+    stayed = machine["status"] in ("restore", "undo") or failure.get("copy") == "source"
+    return machine["source"] if stayed else None
 
 
-def _cards(machine: View) -> t.Iterator[Item]:
-    """Network and MAC address of each of a machine's cards; none where the first one's isn't known."""
-    if machine.get("mac"):
-        yield {"network": machine.get("network"), "mac": machine["mac"]}
-        for network in machine.get("extra_networks") or ():
-            yield {"network": network, "mac": card_mac(network, machine["mac"])}
+def _cards(machine: Machine) -> t.Iterator[Card]:
+    """The network cards of a machine of which the hosts are to be told.
+
+    None where it isn't known where the machine is, or what its first card's MAC address is.
+    """
+    place, mac = _place(machine), machine.get("mac")
+    if place is None or not mac:
+        return
+    others = ((network, card_mac(network, mac)) for network in machine.get("extra_networks") or ())
+    for network, address in ((machine.get("network"), mac), *others):
+        yield {
+            "name": machine["name"],
+            "uuid": str(machine["uuid"]),
+            "network": network,
+            "mac": address.lower(),
+            "source": machine["source"],
+            "target": machine["target"],
+            "at": place,
+            "coming": machine["status"] == "prepared",
+        }
 
 
-def moved(wave: t.Sequence[View], moment: str) -> Items:
-    """The cards of a wave's machines that the overlay's hosts are to be told of: ``name``, ``mac``, ``network``,
-    ``source``, ``target``, and ``at``, where they are (before the move: will be)."""
-    found = []
-    for machine in (machine for journey in wave for machine in journey["machines"]):
-        here = (
-            (str(machine["target"]) if machine["status"] == "prepared" else None)
-            if moment == BEFORE
-            else _known(machine)
-        )
-        if here is not None:
-            found += [
-                {**{key: machine[key] for key in ("name", "uuid", "source", "target")}, **card, "at": here}
-                for card in _cards(machine)
-            ]
-    return found
+def settled(done: t.Sequence[Row], seen: t.Sequence[Facts]) -> Wave:
+    """Machines whose interrupted moves were settled, as a wave of journeys that are over.
 
-
-def came_to_rest(done: t.Sequence[View], seen: t.Sequence[View]) -> Items:
-    """The same of machines of which the one true copy was found after an interruption.
-    :param done: rows of what was settled on which host."""
+    :param done: what was settled, on which provider.
+    :param seen: where the machines are now.
+    """
     hosts: dict[str, list[str]] = {}
     for row in done:
-        hosts.setdefault(row["uuid"], []).append(row["provider"])
-    return [
-        {
-            "name": row.get("name"),
-            "uuid": row["uuid"],
-            **card,
-            "source": host,
-            "target": row["provider"],
-            "at": row["provider"],
-        }
-        for row in seen
-        for host in hosts.get(row["uuid"], ())
-        for card in _cards(row)
-    ]
+        hosts.setdefault(str(row["uuid"]), []).append(row["provider"])
+    wave: Wave = []
+    for facts in seen:
+        for host in hosts.get(facts["uuid"], ()):
+            machine: Machine = {
+                "name": facts.get("name") or facts["uuid"],
+                "uuid": facts["uuid"],
+                "network": facts.get("network"),
+                "mac": facts.get("mac"),
+                "extra_networks": facts.get("extra_networks") or [],
+                "source": host,
+                "target": facts["provider"],
+                "status": "done",
+                "settled": True,
+            }
+            networks = [str(card["network"]) for card in _cards(machine)]
+            wave.append({"source": host, "target": facts["provider"], "networks": networks, "machines": [machine]})
+    return wave
 
 
-def told(machines: t.Sequence[View], networks: t.Sequence[View], moment: str = AFTER) -> dict[str, Item]:
-    """By host, what the module ``overlay`` is told: ``machines`` and ``macs``, with the state ``followed``.
+def notices(wave: Wave, networks: t.Sequence[Network]) -> list[Notice]:
+    """What each host of the overlay is to be told of a wave's machines.
 
     :param networks: ``virtuoso_networks``. A machine that is on none of them concerns nobody.
     """
-    found: dict[str, Item] = {}
+    found: dict[str, Notice] = {}
     by_name = {network["name"]: network for network in networks}
-    for machine in machines:
-        network = by_name.get(machine["network"])
+    for card in (card for journey in wave for machine in journey["machines"] for card in _cards(machine)):
+        network = by_name.get(str(card["network"]))
         if network is None:
             continue
-        ends = {machine["source"], machine["target"]}
-        others = (_peers(network, machine["source"]) | _peers(network, machine["target"])) - ends
-        entry = {"provider": machine["at"], "network": machine["network"], "mac": machine["mac"].lower()}
-        for host in sorted(({machine["target"]} if moment == BEFORE else ends) | others):
-            mine = found.setdefault(host, {"machines": [], "macs": []})
-            if moment == BEFORE and host in others:
-                mine["macs"].append(entry["mac"])
-            elif entry not in mine["machines"]:
-                mine["machines"].append(entry)
-    return found
+        ends = {card["source"], card["target"]}
+        others = (_peers(network, card["source"]) | _peers(network, card["target"])) - ends
+        place: Place = {"provider": card["at"], "network": card["network"], "mac": card["mac"]}
+        for host in sorted(({card["target"]} if card["coming"] else ends) | others):
+            mine = found.setdefault(host, {"host": host, "machines": [], "macs": [], "announce": []})
+            if card["coming"] and host in others:
+                mine["macs"].append(card["mac"])
+            elif place not in mine["machines"]:
+                mine["machines"].append(place)
+            if host == card["target"] == card["at"] and not card["coming"] and card["mac"] not in mine["announce"]:
+                mine["announce"].append(card["mac"])
+    return [{**found[host], "announce": sorted(found[host]["announce"])} for host in sorted(found)]
 
 
-def announced(machines: t.Sequence[View], networks: t.Sequence[View]) -> dict[str, list[str]]:
-    """By host, the MAC addresses of the machines that have come there."""
-    names = {network["name"] for network in networks}
-    found: dict[str, list[str]] = {}
-    for machine in machines:
-        if machine["network"] in names and machine["at"] == machine["target"]:
-            found.setdefault(machine["at"], []).append(machine["mac"].lower())
-    return {host: sorted(set(macs)) for host, macs in found.items()}
+def forwarded(
+    wave: Wave, networks: t.Sequence[Network], told: t.Mapping[str, Result], announced: t.Mapping[str, Result]
+) -> Forwarded:
+    """The wave after the hosts were told.
 
+    A machine that its target doesn't admit stays. The row of one that moved although a host wasn't told says so; where
+    it has none in this run, a warning does.
 
-def forwarded(wave: t.Sequence[View], moment: str, networks: t.Sequence[View], results: t.Mapping[str, View]) -> Items:
-    """The wave after the hosts were told. A machine that its target doesn't admit stays; one that moved although a host
-    wasn't told is told as failed.
-
-    :param results: of :func:`_migration_play.by_host`, of the module ``overlay``.
+    :param told: results of the module ``overlay`` by host, as is ``announced``.
     """
-    after: Items = []
+    warnings: dict[str, None] = {}
+    after: Wave = []
     for journey in wave:
-        machines: Items = []
+        machines: list[Machine] = []
         for machine in journey["machines"]:
-            asked = told(moved([{"machines": [machine]}], moment), networks, moment)
-            bad = next((host for host in asked if host in results and _failed(results[host])), None)
-            if bad is None or (moment == BEFORE and bad != machine["target"]):
-                machines.append(dict(machine))
-                continue
-            said = reason(results[bad])[1]
-            if moment == BEFORE:
-                error = GridError(
-                    "forwarding_failed",
-                    f"its network doesn't admit it there: {said}",
-                    remedy="Run virtuoso.grid.overlay, then run again",
-                )
-                machines.append({**machine, "status": "failed", "row": failed_row(machine, error, bad)})
-            else:
-                there = machine["status"] in ("received", "done")
-                what = (
-                    "it is where it should be, but its network wasn't told"
-                    if there
-                    else "its network wasn't told that it stayed"
-                )
-                error = GridError("forwarding_failed", f"{what}: {said}", remedy="Run virtuoso.grid.overlay")
-                row = machine.get("row") or {}
-                machines.append(
-                    {
-                        **machine,
-                        "row": row
-                        if row.get("failed")
-                        else {**row, **failed_row(machine, error, bad), "changed": True},
-                    }
-                )
+            asked = notices([{"machines": [machine]}], networks)
+            bad = [notice["host"] for notice in asked if _failed(told.get(notice["host"]))]
+            if machine.get("settled"):
+                for host in bad:
+                    said = reason(told[host])[1]
+                    warnings[f"{host} wasn't told where machines are now: {said}. Run virtuoso.grid.overlay"] = None
+            elif machine["status"] != "prepared" and bad:
+                machine = _unreported(machine, bad[0], told[bad[0]])
+            elif machine["status"] == "prepared" and machine["target"] in bad:
+                machine = _refused(machine, told[machine["target"]])
+            machines.append(machine)
         after.append({**journey, "machines": machines})
-    return after
-
-
-def untold(told_hosts: t.Mapping[str, View], announcements: t.Mapping[str, View], rows: bool) -> list[str]:
-    """Warnings of what nobody else tells (pure): hosts that weren't told where machines are, and machines that weren't
-    announced.
-
-    :param rows: whether machines' own rows tell of the first, as :func:`forwarded` makes them.
-    """
-    found = []
-    for host, result in () if rows else told_hosts.items():
-        if _failed(result):
-            found.append(f"{host} wasn't told where machines are now: {reason(result)[1]}. Run virtuoso.grid.overlay")
-    for host, result in announcements.items():
+    for host, result in announced.items():
         if result.get("unreachable") or result.get("failure") or result.get("exception"):
-            found.append(
-                f"{host} didn't announce the machines that are there now; they are reached when they have spoken: {reason(result)[1]}"
-            )
-    return found
+            said = reason(result)[1]
+            what = "didn't announce the machines that are there now; they are reached when they have spoken"
+            warnings[f"{host} {what}: {said}"] = None
+    return {"wave": after, "warnings": list(warnings)}
 
 
-def _failed(result: View) -> bool:
+def _refused(machine: Machine, result: Result) -> Machine:
+    """A machine whose target's network doesn't admit it."""
+    error = GridError(
+        "forwarding_failed",
+        f"its network doesn't admit it there: {reason(result)[1]}",
+        remedy="Run virtuoso.grid.overlay, then run again",
+    )
+    return {**machine, "status": "failed", "row": failed_row(machine, error, machine["target"])}
+
+
+def _unreported(machine: Machine, host: str, result: Result) -> Machine:
+    """A machine of which a host wasn't told where it is."""
+    there = machine["status"] in ("received", "done")
+    what = (
+        "it is where it should be, but its network wasn't told" if there else "its network wasn't told that it stayed"
+    )
+    error = GridError("forwarding_failed", f"{what}: {reason(result)[1]}", remedy="Run virtuoso.grid.overlay")
+    row: Row = machine.get("row") or {}
+    if not row.get("failed"):
+        row = t.cast(Row, {**row, **failed_row(machine, error, host), "changed": True})
+    return {**machine, "row": row}
+
+
+def _failed(result: Result | None) -> bool:
+    """Whether a host wasn't told. One of which there is no result was not asked: it is no host of the play."""
+    if result is None:
+        return False
     return bool(
         result.get("unreachable") or result.get("failure") or (result.get("part") is None and not result.get("skipped"))
     )

@@ -10,18 +10,19 @@ import json
 import os
 import shutil
 import typing as t
+import xml.etree.ElementTree as ET
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Connect, Domain
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import looking, marking, offering
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.records import Entry, Source
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
-
-View = t.Mapping[str, t.Any]
 
 _REFUSED = "/run/virtuoso-refused"
 """Attempts that were undone: what still comes of one of them comes too late."""
@@ -29,18 +30,19 @@ _REFUSED = "/run/virtuoso-refused"
 _GONE_TIMEOUT = 10
 
 
-def _note(directory: str, told: View, complete: bool) -> None:
+def _note(directory: str, told: t.Mapping[str, object], complete: bool) -> None:
     data = json.dumps({**told, "complete": complete}, sort_keys=True).encode()
     disk.write_whole(os.path.join(directory, "incoming.json"), data)
 
 
-def _told(entry: View) -> View:
+def _told(entry: Entry) -> dict[str, object]:
     """What the note says. A machine that sleeps only for its journey is to be woken as what it ``was``."""
     was = {"was": "paused" if entry.get("was") == "paused" else "running"} if entry.get("start") else {}
-    return {**{key: entry[key] for key in ("generation", "source", "attempt")}, **was}
+    identity = {"generation": entry["generation"], "source": entry["source"], "attempt": entry["attempt"]}
+    return {**identity, **was}
 
 
-def free(conn: t.Any, depot: disk.Depot, uuid: str, name: str) -> None:
+def free(conn: Connect, depot: disk.Depot, uuid: str, name: str) -> None:
     """See that nothing of the machine is here that anybody could miss.
 
     :raises GridError: ``foreign_domain``, ``machine_busy``, ``several_copies``, ``disk_conflict``.
@@ -65,16 +67,17 @@ def free(conn: t.Any, depot: disk.Depot, uuid: str, name: str) -> None:
         )
 
 
-def prepare(depot: disk.Depot, overlays: disk.Overlays, entry: View) -> None:
+def prepare(depot: disk.Depot, overlays: disk.Overlays, entry: Entry) -> None:
     """An empty overlay on the machine's layers and its seed, marked as nobody's yet."""
     uuid = entry["uuid"]
     layer = depot.layer(entry["layers"][0])
 
     def fill(staging: str) -> None:
         _note(staging, _told(entry), False)
-        overlays.write(os.path.join(staging, "disk.qcow2"), layer, int(entry["disk"]))
-        if entry.get("seed"):
-            disk.write_whole(os.path.join(staging, "seed.iso"), looking.seed_bytes(entry["seed"]))
+        overlays.write(os.path.join(staging, "disk.qcow2"), layer, int(entry["disk"] or 0))
+        seed = entry.get("seed")
+        if seed:
+            disk.write_whole(os.path.join(staging, "seed.iso"), looking.seed_bytes(seed))
 
     with translated("make room for the machine"):
         disk.make(depot, uuid, fill)
@@ -93,7 +96,7 @@ def _require_welcome(attempt: str) -> None:
 
 
 def take(
-    depot: disk.Depot, entry: View, source: View, progress: Progress, *, bandwidth: int | None, stall: float
+    depot: disk.Depot, entry: Entry, source: Source, progress: Progress, *, bandwidth: int | None, stall: float
 ) -> None:
     """Get the machine's files; they are here under their names afterwards, or none of them is.
 
@@ -119,7 +122,7 @@ def take(
         disk.make(depot, uuid, fill)
 
 
-def define(conn: t.Any, depot: disk.Depot, uuid: str, attempt: str | None) -> t.Any:
+def define(conn: Connect, depot: disk.Depot, uuid: str, attempt: str | None) -> Domain:
     """The machine's domain from what came of it; it is on its way until :func:`finish`.
 
     :raises GridError: ``move_undone``, ``incoming_invalid``.
@@ -130,7 +133,7 @@ def define(conn: t.Any, depot: disk.Depot, uuid: str, attempt: str | None) -> t.
     try:
         with open(path, encoding="utf-8") as file:
             tree = domain_xml.parse(file.read())
-    except (OSError, ValueError, domain_xml.ET.ParseError) as exc:
+    except (OSError, ValueError, ET.ParseError) as exc:
         raise GridError(
             "incoming_invalid", f"what came of the machine has no definition: {path}", remedy="Run again"
         ) from exc
@@ -143,7 +146,7 @@ def define(conn: t.Any, depot: disk.Depot, uuid: str, attempt: str | None) -> t.
         return conn.defineXML(domain_xml.to_text(tree))
 
 
-def undo(conn: t.Any, depot: disk.Depot, uuid: str, attempt: str) -> None:
+def undo(conn: Connect, depot: disk.Depot, uuid: str, attempt: str) -> None:
     """Throw away what was taken and perhaps defined: the source goes on with its own copy, or the same is tried another
     way.
 
@@ -160,7 +163,7 @@ def undo(conn: t.Any, depot: disk.Depot, uuid: str, attempt: str) -> None:
     discard(conn, depot, uuid, None)
 
 
-def finish(depot: disk.Depot, uuid: str, domain: t.Any, autostart: bool) -> None:
+def finish(depot: disk.Depot, uuid: str, domain: Domain, autostart: bool) -> None:
     """The copy here is the true one; nothing tells any more that it is on its way."""
     with translated("have the machine start with its host"):
         if autostart and not domain.autostart():
@@ -170,7 +173,7 @@ def finish(depot: disk.Depot, uuid: str, domain: t.Any, autostart: bool) -> None
             os.unlink(path)
 
 
-def discard(conn: t.Any, depot: disk.Depot, uuid: str, attempt: str | None) -> bool:
+def discard(conn: Connect, depot: disk.Depot, uuid: str, attempt: str | None) -> bool:
     """Throw away what came of a copy; whether there was anything.
 
     :raises GridError: ``machine_here`` where it is a machine already.
@@ -191,7 +194,7 @@ def discard(conn: t.Any, depot: disk.Depot, uuid: str, attempt: str | None) -> b
     return True
 
 
-def _until_gone(conn: t.Any, uuid: str) -> None:
+def _until_gone(conn: Connect, uuid: str) -> None:
     def probe() -> None:
         if observe.find_domain(conn, uuid, None)[0] is not None:
             raise Pending("it is still there")

@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The steps of a move, each on one of its two hosts, for many machines at once: look, prepare, send, receive, settle."""
+"""The steps of a move, each on one of its two hosts, for many machines at once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Connect, Domain
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
     Hypervisor,
     connect,
@@ -32,11 +33,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host impo
     sending,
     sleeping,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.records import Answer, Entry, Facts, Host, Params
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import QUIET_SECONDS, Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._run import attempt
-
-Result = t.Dict[str, t.Any]
-View = t.Mapping[str, t.Any]
 
 STEPS = ("look", "prepare", "send", "receive", "settle")
 
@@ -49,26 +48,32 @@ _TRIED = {
 }
 
 
+def _facts(domain: Domain) -> Facts:
+    """The machine as the module ``machine_info`` returns it."""
+    return t.cast(Facts, survey.facts(domain)[0])
+
+
 class Journey:
     """One run of the module ``machine_migrate``."""
 
-    def __init__(self, params: t.Mapping[str, t.Any], check_mode: bool) -> None:
+    def __init__(self, params: Params, check_mode: bool) -> None:
         self.params = params
         self.check_mode = check_mode
         self.depot = disk.Depot(params["path"])
         self.overlays = disk.Overlays()
         self.progress = Progress(params["progress_file"], quiet=QUIET_SECONDS)
-        self._facts: View = {}
+        self._facts: Host = {}
+        self._sender: sending.Sender | None = None
         self._hypervisor: Hypervisor = t.cast(Hypervisor, None)
         self._locks: disk.Locks | None = None
         self._slots = threading.Semaphore(max(1, params["parallel"]))
 
     @property
-    def conn(self) -> t.Any:
+    def conn(self) -> Connect:
         """The connection to this host's libvirt."""
         return self._hypervisor.conn
 
-    def run(self) -> Result:
+    def run(self) -> dict[str, object]:
         """Handle all entries; see the module's RETURN."""
         step, entries = self.params["step"], self.params["machines"]
         if not entries and not self.params["facts"] and not self.params["unsettled"]:
@@ -86,14 +91,13 @@ class Journey:
                     self._locks = disk.Locks(self.depot)
                 stack.callback(self._locks.close)
             if step == "send":
-                sender = sending.Sender(self.params, self.depot, self._hypervisor, self.progress)
-                stack.callback(sender.close)
-                self._send = sender.send
+                self._sender = sending.Sender(self.params, self.depot, self._hypervisor, self.progress)
+                stack.callback(self._sender.close)
             work = getattr(self, f"_{step}")
             # More threads than slots: what doesn't move now is looked at meanwhile.
             with concurrent.futures.ThreadPoolExecutor(max(1, min(len(entries), 16))) as pool:
                 results = list(pool.map(lambda entry: self._one(work, entry), entries))
-            answer: Result = {"changed": any(result["changed"] for result in results), "machines": results}
+            answer: dict[str, object] = {"changed": any(result["changed"] for result in results), "machines": results}
             if self.params["unsettled"]:
                 with translated("look for machines on their way"):
                     answer["unsettled"] = looking.unsettled(self.conn, self.depot)
@@ -101,11 +105,11 @@ class Journey:
             answer["host"] = dict(self._facts)
         return answer
 
-    def _send(self, entry: View) -> Result:
-        raise NotImplementedError
+    def _send(self, entry: Entry) -> Answer:
+        return t.cast(sending.Sender, self._sender).send(entry)
 
-    def _one(self, work: t.Callable[[View], Result], entry: t.Any) -> Result:
-        def checked() -> Result:
+    def _one(self, work: t.Callable[[Entry], Answer], entry: Entry) -> Answer:
+        def checked() -> Answer:
             if not isinstance(entry, t.Mapping) or not (entry.get("uuid") or entry.get("name")):
                 raise GridError("invalid_order", "the entry names no machine", remedy="Give uuid and name")
             uuid = check_uuid(entry["uuid"]) if entry.get("uuid") else None
@@ -114,11 +118,13 @@ class Journey:
                 raise GridError("invalid_uuid", "the machine has no uuid", remedy="Give it as step look returned it")
             limited = self._slots if self.params["step"] in ("send", "receive") else contextlib.nullcontext()
             with limited, self._held(uuid) as waited, translated():
-                done = work({**entry, "uuid": uuid, "name": name})
+                done = work(t.cast(Entry, {**entry, "uuid": uuid, "name": name}))
             return {**done, "waited": True} if waited else done
 
         identity = {"uuid": entry.get("uuid") if isinstance(entry, t.Mapping) else None}
-        return {**identity, **attempt(label(entry), checked, kind="machine", tried=_TRIED[self.params["step"]])}
+        tried = _TRIED[self.params["step"]]
+        done = attempt(label(entry), lambda: dict(checked()), kind="machine", tried=tried)
+        return t.cast(Answer, {**identity, **done})
 
     @contextlib.contextmanager
     def _held(self, uuid: str | None) -> t.Iterator[bool]:
@@ -136,25 +142,25 @@ class Journey:
                 stack.enter_context(self._locks.of(uuid, self.params["timeout"]))
             yield waited
 
-    def _look(self, entry: View) -> Result:
+    def _look(self, entry: Entry) -> Answer:
         view = looking.machine(self.conn, self.depot, entry["uuid"], entry["name"])
         holders = {mac: address for address, mac in (self._facts.get("leases") or {}).items()}
         if view.get("mac"):
-            view["lease"] = holders.get(view["mac"].lower())
-        if view["state"] != "absent" and entry.get("seed"):
+            view["lease"] = holders.get(str(view["mac"]).lower())
+        if view["state"] != "absent" and self.params["name"] and entry.get("source") == self.params["name"]:
             view["seed"] = looking.seed_text(self.depot.seed(view["uuid"]))
         memory = sleeping.files(self.depot, view["uuid"]) if view["state"] == "hibernated" else {}
         if memory and not view["moving"]:
             sleeping.check(self.conn, self.depot, view["uuid"])
         view["memory_file"] = sum(os.path.getsize(path) for path in memory.values())
-        return {**view, "name": view["name"] or entry["name"]}
+        view["name"] = view["name"] or entry["name"]
+        return view
 
-    def _prepare(self, entry: View) -> Result:
+    def _prepare(self, entry: Entry) -> Answer:
         """Check again with the target's own eyes, then make room for what moves live."""
-        here = {**self._facts, "name": self.params["name"], "cpu": self._cpu(entry)}
-        errors = choice.check(
-            entry["mode"], entry, {}, here, reserve=int(entry.get("reserve") or 0), layers_come=self.check_mode
-        )
+        here: Host = {**self._facts, "name": str(self.params["name"]), "cpu": self._cpu(entry)}
+        reserve = int(entry.get("reserve") or 0)
+        errors = choice.check(entry["mode"], entry, here, reserve=reserve, layers_come=self.check_mode)
         if errors:
             raise errors[0]
         arriving.free(self.conn, self.depot, entry["uuid"], entry["name"])
@@ -164,17 +170,18 @@ class Journey:
                 arriving.prepare(self.depot, self.overlays, entry)
         return {"actions": ["prepare"], "changed": entry["mode"] == choice.LIVE}
 
-    def _cpu(self, entry: View) -> dict[str, bool]:
+    def _cpu(self, entry: Entry) -> dict[str, bool]:
         """Whether this host's processor has what the guest uses; only asked of those that run on it directly."""
-        if entry.get("virtualization") != "kvm" or entry["mode"] == choice.COLD or not entry.get("cpu"):
+        cpu = entry.get("cpu")
+        if entry.get("virtualization") != "kvm" or entry["mode"] == choice.COLD or not cpu:
             return {}
         try:
-            answer = self.conn.compareHypervisorCPU(None, None, entry.get("machine_type"), "kvm", entry["cpu"], 0)
+            answer = self.conn.compareHypervisorCPU(None, None, entry.get("machine_type"), "kvm", cpu, 0)
         except libvirt.libvirtError:
             answer = libvirt.VIR_CPU_COMPARE_INCOMPATIBLE
         return {entry["uuid"]: answer in (libvirt.VIR_CPU_COMPARE_IDENTICAL, libvirt.VIR_CPU_COMPARE_SUPERSET)}
 
-    def _receive(self, entry: View) -> Result:
+    def _receive(self, entry: Entry) -> Answer:
         """What came live is finished; what doesn't run is taken and defined here, and resumed."""
         uuid = entry["uuid"]
         if entry["action"] == copies.DISCARD:
@@ -191,55 +198,56 @@ class Journey:
                 raise
         return self._finish(entry)
 
-    def _take(self, entry: View) -> Result:
+    def _take(self, entry: Entry) -> Answer:
         """Get the machine's files, and make them the machine; it goes on if it slept only for its journey."""
         uuid = entry["uuid"]
-        source = {**self.params["source"], "port": entry["port"]}
-        limits = {"bandwidth": self.params["bandwidth"], "stall": self.params["stall_timeout"]}
-        arriving.take(self.depot, entry, source, self.progress.about(entry["name"]), **limits)
+        arriving.take(
+            self.depot,
+            entry,
+            {**(self.params["source"] or {}), "port": entry["port"]},
+            self.progress.about(entry["name"]),
+            bandwidth=self.params["bandwidth"],
+            stall=self.params["stall_timeout"],
+        )
         sleeping.adopt(self.depot, uuid, int(entry["generation"]))
         return self._defined(entry, entry.get("attempt"))
 
-    def _adopt(self, entry: View) -> Result:
+    def _adopt(self, entry: Entry) -> Answer:
         """Make what came the machine."""
-        sleeping.adopt(
-            self.depot, entry["uuid"], int((looking.incoming(self.depot, entry["uuid"]) or {}).get("generation") or 0)
-        )
+        came = looking.incoming(self.depot, entry["uuid"])
+        sleeping.adopt(self.depot, entry["uuid"], came["generation"] if came else 0)
         return self._defined(entry, None)
 
-    def _defined(self, entry: View, attempt: str | None) -> Result:
+    def _defined(self, entry: Entry, attempt: str | None) -> Answer:
         uuid = entry["uuid"]
-        told = looking.incoming(self.depot, uuid) or {}
+        came = looking.incoming(self.depot, uuid)
         domain = arriving.define(self.conn, self.depot, uuid, attempt)
-        # Until it goes on the note says that it is on its way: whoever is killed here leaves it to the next run, which
-        # finishes.
-        roused = sleeping.rouse(self.conn, self.depot, domain, told.get("was"))
+        # Until it goes on the note says that it is on its way: the next run finishes what is killed here.
+        woken = sleeping.wake(self.conn, self.depot, domain, came["was"] if came else None)
         arriving.finish(self.depot, uuid, domain, bool(entry.get("autostart")))
-        return self._arrived(domain, entry, ["take", "define", *(["resume"] if roused else [])])
+        return self._arrived(domain, entry, ["take", "define", *(["resume"] if woken else [])])
 
-    def _finish(self, entry: View) -> Result:
+    def _finish(self, entry: Entry) -> Answer:
         domain, dummy = observe.find_domain(self.conn, entry["uuid"], None)
         if domain is None or looking.arriving(domain):
             raise GridError("machine_unknown", "the machine didn't come", remedy="Run again")
-        told = looking.incoming(self.depot, entry["uuid"]) or {}
+        came = looking.incoming(self.depot, entry["uuid"])
         try:
-            roused = sleeping.rouse(self.conn, self.depot, domain, told.get("was"))
+            woken = sleeping.wake(self.conn, self.depot, domain, came["was"] if came else None)
         finally:
             # The copy here is the true one in any case; one that can't go on sleeps on, to be looked at as any other
             # that sleeps.
             arriving.finish(self.depot, entry["uuid"], domain, bool(entry.get("autostart")))
-        return {
-            **self._arrived(domain, entry, ["finish", *(["resume"] if roused else [])]),
-            "changed": bool(told) or roused,
-        }
+        answer = self._arrived(domain, entry, ["finish", *(["resume"] if woken else [])])
+        return {**answer, "changed": came is not None or woken}
 
-    def _arrived(self, domain: t.Any, entry: View, actions: list[str]) -> Result:
-        told, dummy = survey.facts(domain)
+    def _arrived(self, domain: Domain, entry: Entry, actions: list[str]) -> Answer:
+        facts = _facts(domain)
         with translated("keep the machine's address"):
-            marking.keep_address(self.conn, told["network"], told["mac"], entry.get("lease"))
-        return {"changed": True, "actions": actions, "facts": told}
+            marking.keep_address(self.conn, facts["network"], facts["mac"], entry.get("lease"))
+        return {"changed": True, "actions": actions, "facts": facts}
 
-    def _settle(self, entry: View) -> Result:
+    def _settle(self, entry: Entry) -> Answer:
         """Carry out what was decided of the copy here."""
         action, uuid = entry["action"], entry["uuid"]
         if self.check_mode:
@@ -258,22 +266,23 @@ class Journey:
             return {"changed": there, "actions": [action]}
         if domain is None:
             raise GridError("machine_unknown", "the machine isn't here any more", remedy="Run again")
-        moving = (metadata.read(observe.configured(domain)) or {}).get("moving")
+        values = metadata.read(observe.configured(domain))
+        moving = values["moving"] if values else None
         if moving and entry.get("attempt") not in (None, moving["attempt"]):
             raise GridError(
                 "move_undone", "another run has begun to move the machine anew", remedy="Run again when that has ended"
             )
         restored = marking.restore(self.conn, self.depot, domain)
-        roused = sleeping.rouse(self.conn, self.depot, domain, sleeping.slept(self.depot, uuid))
-        return {"changed": restored or roused, "actions": [action], "facts": survey.facts(domain)[0]}
+        woken = sleeping.wake(self.conn, self.depot, domain, sleeping.slept(self.depot, uuid))
+        return {"changed": restored or woken, "actions": [action], "facts": _facts(domain)}
 
-    def _require_released(self, entry: View, domain: t.Any) -> None:
+    def _require_released(self, entry: Entry, domain: Domain | None) -> None:
         """Only a marked copy is removed, and only by the move that marked it or a later one."""
         if domain is None:
             return
         view = looking.machine(self.conn, self.depot, entry["uuid"], None)
-        moving = view.get("moving") or {}
-        if view["state"] == "running" or not moving or moving["generation"] > int(entry.get("generation") or 0):
+        moving = view.get("moving")
+        if view["state"] == "running" or moving is None or moving["generation"] > int(entry.get("generation") or 0):
             raise GridError(
                 "not_released",
                 f"the copy here isn't one that a move has left: it is {view['state']}",

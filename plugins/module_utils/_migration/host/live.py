@@ -16,15 +16,16 @@ import socket
 import threading
 import time
 import typing as t
+import xml.etree.ElementTree as ET
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Connect, Domain, Values
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.records import Stats
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
-
-View = t.Mapping[str, t.Any]
 
 _POLL = 0.25
 _MIB = 2**20
@@ -35,7 +36,7 @@ _PASSES = 4
 """How often all memory is sent before it is said that this leads to no end."""
 
 
-class Flight(t.NamedTuple):
+class Limits(t.NamedTuple):
     """What a move is to keep to."""
 
     address: str
@@ -48,23 +49,23 @@ class Flight(t.NamedTuple):
     stall: float
 
 
-def parameters(flight: Flight, live: t.Any, persistent: t.Any) -> dict[str, t.Any]:
+def parameters(limits: Limits, live: ET.Element, persistent: ET.Element) -> dict[str, object]:
     """libvirt's parameters of the move (pure).
     :param live: the domain's tree at the target,
     :param persistent: and at its next start."""
-    host = f"[{flight.address}]" if ":" in flight.address else flight.address
-    values: dict[str, t.Any] = {
+    host = f"[{limits.address}]" if ":" in limits.address else limits.address
+    values: dict[str, object] = {
         "migrate_uri": f"tcp://{host}",
         "destination_xml": domain_xml.to_text(live),
         "persistent_xml": domain_xml.to_text(persistent),
         "migrate_disks": [domain_xml.ROOT_DISK],
     }
-    if flight.bandwidth:
-        values["bandwidth"] = max(1, flight.bandwidth // _MIB)
+    if limits.bandwidth:
+        values["bandwidth"] = max(1, limits.bandwidth // _MIB)
     return values
 
 
-def _flags(flight: Flight) -> int:
+def _flags(limits: Limits) -> int:
     flags = (
         libvirt.VIR_MIGRATE_LIVE
         | libvirt.VIR_MIGRATE_PERSIST_DEST
@@ -72,7 +73,7 @@ def _flags(flight: Flight) -> int:
         | libvirt.VIR_MIGRATE_TLS
         | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
     )
-    return flags | (libvirt.VIR_MIGRATE_POSTCOPY if flight.postcopy else libvirt.VIR_MIGRATE_AUTO_CONVERGE)
+    return flags | (libvirt.VIR_MIGRATE_POSTCOPY if limits.postcopy else libvirt.VIR_MIGRATE_AUTO_CONVERGE)
 
 
 class Watch:
@@ -83,14 +84,14 @@ class Watch:
     answer either.
     """
 
-    def __init__(self, domain: t.Any, flight: Flight, progress: Progress) -> None:
+    def __init__(self, domain: Domain, limits: Limits, progress: Progress) -> None:
         self.domain = domain
-        self.flight = flight
+        self.limits = limits
         self.progress = progress
         self.stalled = False
         self.switched = False
         self._moved = self._begin = time.monotonic()
-        self._last: t.Any = None
+        self._last: object = None
         self._over = threading.Event()
         self._threads = [threading.Thread(target=each, daemon=True) for each in (self._ask, self._guard)]
 
@@ -99,7 +100,7 @@ class Watch:
             thread.start()
         return self
 
-    def __exit__(self, *dummy: t.Any) -> None:
+    def __exit__(self, *dummy: object) -> None:
         self._over.set()
         for thread in self._threads:
             thread.join(5)
@@ -113,12 +114,12 @@ class Watch:
             if stats.get("type") not in (None, libvirt.VIR_DOMAIN_JOB_NONE):
                 self._see(stats)
 
-    def _see(self, stats: View) -> None:
+    def _see(self, stats: Values) -> None:
         done = stats.get("data_processed", 0)
         if done != self._last:
             self._last, self._moved = done, time.monotonic()
             self.progress.bytes("migrate", done, stats.get("data_total") or None)
-        if diverges(stats, time.monotonic() - self._begin, self.flight) and not self.switched:
+        if diverges(stats, time.monotonic() - self._begin, self.limits) and not self.switched:
             self.switched = True
             self.progress.stage("post-copy")
             with contextlib.suppress(libvirt.libvirtError):
@@ -127,9 +128,9 @@ class Watch:
     def _guard(self) -> None:
         while not self._over.wait(_POLL):
             # After the switch to post-copy there is no way back.
-            if time.monotonic() - self._moved > self.flight.stall and not self.switched:
+            if time.monotonic() - self._moved > self.limits.stall and not self.switched:
                 self.stalled = True
-                hang_up(self.domain, self.flight.address)
+                hang_up(self.domain, self.limits.address)
                 with contextlib.suppress(libvirt.libvirtError):
                     self.domain.abortJob()
                 self._moved = time.monotonic()
@@ -145,7 +146,7 @@ def local_ports(text: str, pid: int) -> list[int]:
     return found
 
 
-def hang_up(domain: t.Any, address: str) -> None:
+def hang_up(domain: Domain, address: str) -> None:
     """End the connections of a machine's QEMU to the target. While QEMU waits for an answer there, it can't be told to
     end the move: and its guest waits as well, for its network and its disk."""
     with contextlib.suppress(OSError, ValueError, GridError, libvirt.libvirtError):
@@ -171,17 +172,18 @@ def require_way(address: str, port: int = _PORTS[1], patience: float = _PATIENCE
         raise GridError(
             "target_unreachable",
             f"{address} can't be reached from here on the ports of live moves (port {port}: {exc})",
-            remedy="See that the two hosts reach each other, then run again; or move it hibernated: its files can go through the controller",
+            remedy="See that the two hosts reach each other, then run again; or move it hibernated:"
+            " its files can go through the controller",
             copy="source",
         ) from exc
 
 
-def diverges(stats: View, seconds: float, flight: Flight) -> bool:
+def diverges(stats: Values, seconds: float, limits: Limits) -> bool:
     """Whether the guest changes its memory as fast as it is sent, so that only post-copy brings it over (pure)."""
-    return bool(flight.postcopy and seconds > flight.postcopy_after and stats.get("memory_iteration", 0) >= _PASSES)
+    return bool(limits.postcopy and seconds > limits.postcopy_after and stats.get("memory_iteration", 0) >= _PASSES)
 
 
-def leftovers(nodes: t.Sequence[View], jobs: t.Sequence[View]) -> tuple[list[str], list[str]]:
+def leftovers(nodes: t.Sequence[Values], jobs: t.Sequence[Values]) -> tuple[list[str], list[str]]:
     """What an earlier move has left in QEMU when libvirt was killed under way (pure): block jobs to end, then nodes to
     remove, in their order.
 
@@ -197,23 +199,24 @@ def leftovers(nodes: t.Sequence[View], jobs: t.Sequence[View]) -> tuple[list[str
     return [str(job["device"]) for job in jobs if job.get("type") == "mirror"], stale
 
 
-def sweep(domain: t.Any) -> bool:
+def sweep(domain: Domain) -> bool:
     """Remove what an earlier move has left in QEMU, which libvirt doesn't know any more when it was started anew;
     whether there was anything."""
     import libvirt_qemu
 
-    def ask(verb: str, **arguments: t.Any) -> t.Any:
+    def ask(verb: str, **arguments: object) -> t.Sequence[Values]:
         said = libvirt_qemu.qemuMonitorCommand(domain, json.dumps({"execute": verb, "arguments": arguments}), 0)
-        return json.loads(said).get("return")
+        answer = json.loads(said).get("return")
+        return answer if isinstance(answer, list) else []
 
-    jobs, nodes = leftovers(ask("query-named-block-nodes", flat=True) or [], ask("query-block-jobs") or [])
+    jobs, nodes = leftovers(ask("query-named-block-nodes", flat=True), ask("query-block-jobs"))
     if not nodes:
         return False
     for job in jobs:
         ask("block-job-cancel", device=job, force=True)
 
     def over() -> None:
-        if leftovers([], ask("query-block-jobs") or [])[0]:
+        if leftovers([], ask("query-block-jobs"))[0]:
             raise Pending("a block job is still there")
 
     wait_for(over, _PATIENCE, what="the end of an earlier move's block jobs", interval=0.1)
@@ -222,11 +225,11 @@ def sweep(domain: t.Any) -> bool:
     return True
 
 
-def _is_leftover(exc: t.Any) -> bool:
+def _is_leftover(exc: Exception) -> bool:
     return "migration-" in str(exc) and "node-name" in str(exc)
 
 
-def completed(domain: t.Any) -> View:
+def completed(domain: Domain) -> Stats:
     """What libvirt says of the move that is over: milliseconds of silence, bytes, passes."""
     try:
         stats = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
@@ -242,33 +245,37 @@ def completed(domain: t.Any) -> View:
     }
 
 
-def fly(domain: t.Any, target: t.Any, flight: Flight, live: t.Any, persistent: t.Any, progress: Progress) -> View:
+def migrate(
+    domain: Domain, target: Connect, limits: Limits, live: ET.Element, persistent: ET.Element, progress: Progress
+) -> Stats:
     """Move a running machine; what libvirt says of it afterwards.
 
     :param target: the connection to the target's libvirt.
     :raises GridError: ``link_lost``; libvirt's own errors pass.
     """
     progress.stage("migrate")
-    if flight.downtime:
+    if limits.downtime:
         with contextlib.suppress(libvirt.libvirtError):
-            domain.migrateSetMaxDowntime(flight.downtime, 0)
+            domain.migrateSetMaxDowntime(limits.downtime, 0)
     try:
-        return _fly(domain, target, flight, live, persistent, progress)
+        return _migrate(domain, target, limits, live, persistent, progress)
     except libvirt.libvirtError as exc:
         if not _is_leftover(exc) or not sweep(domain):
             raise
-    return _fly(domain, target, flight, live, persistent, progress)
+    return _migrate(domain, target, limits, live, persistent, progress)
 
 
-def _fly(domain: t.Any, target: t.Any, flight: Flight, live: t.Any, persistent: t.Any, progress: Progress) -> View:
-    with Watch(domain, flight, progress) as watch:
+def _migrate(
+    domain: Domain, target: Connect, limits: Limits, live: ET.Element, persistent: ET.Element, progress: Progress
+) -> Stats:
+    with Watch(domain, limits, progress) as watch:
         try:
-            domain.migrate3(target, parameters(flight, live, persistent), _flags(flight))
+            domain.migrate3(target, parameters(limits, live, persistent), _flags(limits))
         except libvirt.libvirtError as exc:
             if watch.stalled:
                 raise GridError(
                     "link_lost",
-                    f"nothing got through to {flight.address} for {flight.stall:g} s; the machine goes on where it was",
+                    f"nothing got through to {limits.address} for {limits.stall:g} s; the machine goes on where it was",
                     remedy="See that the two hosts reach each other, then run again",
                 ) from exc
             raise

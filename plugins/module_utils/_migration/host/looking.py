@@ -15,6 +15,7 @@ import zlib
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import capabilities, domain_xml, metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Connect, Domain
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import copies, memory
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import check_uuid
@@ -23,14 +24,13 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state impor
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.addresses import Finder
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration import choice
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import sleeping
-
-View = t.Dict[str, t.Any]
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.records import Host, Incoming, Unsettled, View
 
 _USERFAULT = "/proc/sys/vm/unprivileged_userfaultfd"
 _SEED_LIMIT = 16 * 2**20
 
 
-def incoming(depot: disk.Depot, uuid: str) -> View | None:
+def incoming(depot: disk.Depot, uuid: str) -> Incoming | None:
     """What came here of a machine and is nobody's yet: ``generation``, ``source``, ``attempt``, ``complete``; what it
     ``was`` if it is to be woken."""
     try:
@@ -49,7 +49,7 @@ def incoming(depot: disk.Depot, uuid: str) -> View | None:
     }
 
 
-def paused_by_move(domain: t.Any) -> bool:
+def paused_by_move(domain: Domain) -> bool:
     """Whether the guest stands still because a move did that, not a person or a full disk."""
     state, reason = domain.state()[:2]
     return state == libvirt.VIR_DOMAIN_PAUSED and reason in (
@@ -61,19 +61,20 @@ def paused_by_move(domain: t.Any) -> bool:
     )
 
 
-def state_word(depot: disk.Depot, domain: t.Any) -> str:
+def state_word(depot: disk.Depot, domain: Domain) -> str:
     """``running``, ``paused``, ``stopped``, or ``hibernated`` where its memory is kept."""
     state = observe.state_of(domain)
     return "hibernated" if state == "stopped" and sleeping.asleep(depot, domain) else state
 
 
-def arriving(domain: t.Any) -> bool:
+def arriving(domain: Domain) -> bool:
     """Whether a domain is nothing but the receiving end of a live move: it isn't kept yet, and its guest hasn't run."""
     return not domain.isPersistent() and observe.state_of(domain) != "running"
 
 
 def _absent(depot: disk.Depot, uuid: str | None, name: str | None) -> View:
-    return {"uuid": uuid, "name": name, "state": "absent", "incoming": incoming(depot, uuid) if uuid else None}
+    came = incoming(depot, uuid) if uuid else None
+    return t.cast(View, {"uuid": uuid, "name": name, "state": "absent", "incoming": came})
 
 
 def _allocated(path: str) -> int:
@@ -106,7 +107,7 @@ def seed_bytes(text: str) -> bytes:
         raise GridError("invalid_seed", f"the machine's seed can't be read: {exc}", remedy="Run again") from exc
 
 
-def machine(conn: t.Any, depot: disk.Depot, uuid: str | None, name: str | None) -> View:
+def machine(conn: Connect, depot: disk.Depot, uuid: str | None, name: str | None) -> View:
     """What there is of a machine here.
 
     :raises GridError: ``foreign_domain``, ``disk_invalid``.
@@ -117,7 +118,9 @@ def machine(conn: t.Any, depot: disk.Depot, uuid: str | None, name: str | None) 
     uuid = domain.UUIDString()
     if arriving(domain):
         return {**_absent(depot, uuid, name), "arriving": True}
-    values = metadata.read(tree) or {}
+    values = metadata.read(tree)
+    if values is None:
+        raise sleeping.foreign()
     with translated("read the domain"):
         state = state_word(depot, domain)
         live = observe.running(domain) if state in ("running", "paused") else None
@@ -128,7 +131,7 @@ def machine(conn: t.Any, depot: disk.Depot, uuid: str | None, name: str | None) 
     path = copies.shown(model["disk_path"] or depot.disk(uuid))
     file = disk.read_qcow2(path)
     chain = depot.chain(disk.layer_of(file))
-    return {
+    view = {
         "uuid": uuid,
         "name": values["name"],
         "state": state,
@@ -161,9 +164,10 @@ def machine(conn: t.Any, depot: disk.Depot, uuid: str | None, name: str | None) 
         "path": depot.path,
         "facts": survey.facts(domain)[0],
     }
+    return t.cast(View, view)
 
 
-def leases(conn: t.Any, networks: t.Iterable[str]) -> dict[str, str]:
+def leases(conn: Connect, networks: t.Iterable[str]) -> dict[str, str]:
     """MAC by address, of all machines that the hosts' own DHCP servers know."""
     finder = Finder(conn)
     found: dict[str, str] = {}
@@ -180,13 +184,13 @@ def userfault() -> bool:
     return False
 
 
-def host(conn: t.Any, depot: disk.Depot) -> View:
+def host(conn: Connect, depot: disk.Depot) -> Host:
     """The facts of this host that moves depend on."""
     facts = capabilities.facts(conn)
     images = capabilities.images(depot.path)
     with translated("list the domains"):
         domains = {domain.name(): domain.UUIDString() for domain in conn.listAllDomains(0)}
-    return {
+    offered = {
         **{key: value for key, value in facts.items() if key != "machines"},
         **depot.space(),
         "virtualization": capabilities.virtualization().kind,
@@ -197,11 +201,12 @@ def host(conn: t.Any, depot: disk.Depot) -> View:
         "postcopy": userfault(),
         "path": depot.path,
     }
+    return t.cast(Host, offered)
 
 
-def unsettled(conn: t.Any, depot: disk.Depot) -> list[View]:
+def unsettled(conn: Connect, depot: disk.Depot) -> list[Unsettled]:
     """The machines of which a copy here is on its way: from here, or to here."""
-    found: dict[str, View] = {}
+    found: dict[str, Unsettled] = {}
     for domain in conn.listAllDomains(0):
         values = metadata.read(observe.configured(domain))
         if values is not None and values["moving"]:

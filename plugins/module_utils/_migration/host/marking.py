@@ -9,31 +9,42 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import typing as t
+import xml.etree.ElementTree as ET
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata, portable
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Connect, Domain, Network
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import copies
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import disk
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import looking, offering
-
-View = t.Mapping[str, t.Any]
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import looking, offering, sleeping
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.records import Mark
 
 FILE = "move.xml"
 """The definition that the machine has at the target, in its directory at the source while it is on offer."""
 
 
-def _path(tree: t.Any, depot: disk.Depot, uuid: str) -> str:
+def _path(tree: ET.Element, depot: disk.Depot, uuid: str) -> str:
     return copies.shown(domain_xml.read(tree)["disk_path"] or depot.disk(uuid))
 
 
-def mark(conn: t.Any, depot: disk.Depot, domain: t.Any, moving: View) -> None:
-    """Say in the definition where the machine goes, and make it one that can't be started. A guest that runs goes on."""
+def mark(conn: Connect, depot: disk.Depot, domain: Domain, moving: Mark) -> None:
+    """Say in the definition where the machine goes, and make it one that can't be started.
+
+    A guest that runs goes on.
+    """
     tree = observe.configured(domain)
-    values = t.cast("dict[str, t.Any]", metadata.read(tree))
+    values = metadata.read(tree)
+    if values is None:
+        raise sleeping.foreign()
     kept = values["moving"]["autostart"] if values["moving"] else bool(domain.autostart())
-    metadata.put(tree, {**values, "moving": {**moving, "autostart": kept}})
+    values["moving"] = {
+        "generation": moving["generation"],
+        "to": moving["to"],
+        "attempt": moving["attempt"],
+        "autostart": kept,
+    }
+    metadata.put(tree, values)
     portable.name_disk(tree, copies.hidden(_path(tree, depot, domain.UUIDString())))
     with translated("mark the machine as moving"):
         conn.defineXML(domain_xml.to_text(tree))
@@ -41,12 +52,17 @@ def mark(conn: t.Any, depot: disk.Depot, domain: t.Any, moving: View) -> None:
             domain.setAutostart(0)
 
 
-def restore(conn: t.Any, depot: disk.Depot, domain: t.Any) -> bool:
-    """Take the mark off. A guest that stands still because of the move goes on. Whether there was anything to be done."""
+def restore(conn: Connect, depot: disk.Depot, domain: Domain) -> bool:
+    """Take the mark off, and let a guest go on that stands still because of the move.
+
+    :returns: whether there was anything to be done.
+    """
     uuid = domain.UUIDString()
     offering.withdraw(uuid)
     tree = observe.configured(domain)
-    values = t.cast("dict[str, t.Any]", metadata.read(tree))
+    values = metadata.read(tree)
+    if values is None:
+        raise sleeping.foreign()
     moving = values["moving"]
     with translated("take the mark of a move off"):
         if moving:
@@ -64,8 +80,8 @@ def restore(conn: t.Any, depot: disk.Depot, domain: t.Any) -> bool:
 
 
 def definition(
-    domain: t.Any, source: str, target: str, site: str | None, generation: int, *, live: bool = False
-) -> t.Any:
+    domain: Domain, source: str, target: str, site: str | None, generation: int, *, live: bool = False
+) -> ET.Element:
     """The tree of the machine as it is to be at the target: unmarked, of its generation, in the target's depot.
 
     :param source: the source's depot. :param live: as it runs; otherwise as it is to be at its next start.
@@ -77,7 +93,9 @@ def definition(
     )
     tree = domain_xml.parse(domain.XMLDesc(flags))
     portable.drop_implicit(tree)
-    values = t.cast("dict[str, t.Any]", metadata.read(tree))
+    values = metadata.read(tree)
+    if values is None:
+        raise sleeping.foreign()
     domain_xml.put_metadata(tree, {**values, "moving": None, "generation": generation, "site": site or values["site"]})
     path = domain_xml.read(tree)["disk_path"]
     if path:
@@ -87,7 +105,7 @@ def definition(
     return tree
 
 
-def release(depot: disk.Depot, conn: t.Any, uuid: str, domain: t.Any) -> None:
+def release(depot: disk.Depot, conn: Connect, uuid: str, domain: Domain | None) -> None:
     """Remove the copy: a newer one is known to be elsewhere. The domain first, so that nothing is defined without its
     disk."""
     offering.withdraw(uuid)
@@ -110,14 +128,14 @@ def release(depot: disk.Depot, conn: t.Any, uuid: str, domain: t.Any) -> None:
         disk.remove(depot, uuid)
 
 
-def _network(conn: t.Any, network: str | None) -> t.Any:
+def _network(conn: Connect, network: str | None) -> Network | None:
     try:
         return conn.networkLookupByName(network) if network else None
     except libvirt.libvirtError:
         return None
 
 
-def forget_address(conn: t.Any, network: str | None, mac: str | None) -> None:
+def forget_address(conn: Connect, network: str | None, mac: str | None) -> None:
     """No more address is kept here for a machine that has gone; a network without a DHCP server of its own has none."""
     found = _network(conn, network)
     if found is None or not mac:
@@ -127,7 +145,7 @@ def forget_address(conn: t.Any, network: str | None, mac: str | None) -> None:
         _update(found, libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE, f"<host mac='{mac}'/>")
 
 
-def can_lease(tree: t.Any, address: str) -> bool:
+def can_lease(tree: ET.Element, address: str) -> bool:
     """Whether a network of libvirt's could lease an address: one of a subnet in which it has a DHCP server (pure).
     :param tree: the network's."""
     for ip in tree.iterfind("ip"):
@@ -138,7 +156,7 @@ def can_lease(tree: t.Any, address: str) -> bool:
     return False
 
 
-def keep_address(conn: t.Any, network: str | None, mac: str | None, address: str | None) -> None:
+def keep_address(conn: Connect, network: str | None, mac: str | None, address: str | None) -> None:
     """The network's DHCP server here gives the machine the address that it had, should it ask.
 
     Not where it never could: to be told, libvirt takes all rules of the network off and puts them there again, for half
@@ -155,11 +173,11 @@ def keep_address(conn: t.Any, network: str | None, mac: str | None, address: str
         return
     if mac.lower() in known:
         _update(found, libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE, f"<host mac='{mac}'/>")
-    host = domain_xml.ET.Element("host", {"mac": mac, "ip": address})
+    host = ET.Element("host", {"mac": mac, "ip": address})
     _update(found, libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, domain_xml.to_text(host))
 
 
-def _update(network: t.Any, command: int, xml: str) -> None:
+def _update(network: Network, command: int, xml: str) -> None:
     flags = libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG | (
         libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE if network.isActive() else 0
     )

@@ -22,12 +22,11 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.records import File, Source
 from ansible_collections.virtuoso.grid.plugins.module_utils._pki import TLS_DIR
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._sockets import Socket, tcp_ports
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
-
-View = t.Mapping[str, t.Any]
 
 _LOCK = "/run/virtuoso-offer.lock"
 _LONGEST = "24h"
@@ -56,6 +55,13 @@ _CONFINED = (
 )
 
 
+class Offer(t.TypedDict):
+    """What the target needs to take files."""
+
+    port: int
+    files: t.Dict[str, File]
+
+
 def unit(uuid: str) -> str:
     """The name of a machine's unit."""
     return f"virtuoso-offer-{uuid}.service"
@@ -81,7 +87,8 @@ def arguments(files: t.Mapping[str, str], port: int, target: str) -> list[str]:
     for number, path in enumerate(files.values()):
         argv += [
             "--blockdev",
-            f"driver=raw,node-name=file{number},read-only=on,file.driver=file,file.locking=off,file.filename={path.replace(',', ',,')}",
+            f"driver=raw,node-name=file{number},read-only=on,file.driver=file,file.locking=off"
+            f",file.filename={path.replace(',', ',,')}",
         ]
     argv += [
         "--nbd-server",
@@ -100,11 +107,12 @@ def _port(ports: range) -> int:
     raise GridError(
         "no_port",
         f"all ports from {ports[0]} to {ports[-1]} are taken",
-        remedy="Wait until other moves are over, or give a wider range and admit it in the firewall (virtuoso_provider_ports)",
+        remedy="Wait until other moves are over, or give a wider range and admit it in the firewall"
+        " (virtuoso_provider_ports)",
     )
 
 
-def offer(uuid: str, files: t.Mapping[str, str], target: str, ports: range) -> View:
+def offer(uuid: str, files: t.Mapping[str, str], target: str, ports: range) -> Offer:
     """Give the files to the target; what it needs to take them.
 
     :raises GridError: ``no_port``, ``offer_failed``, ``invalid_path``.
@@ -116,7 +124,7 @@ def offer(uuid: str, files: t.Mapping[str, str], target: str, ports: range) -> V
             remedy="Give the depot a plain path",
         )
     withdraw(uuid)
-    sizes = {
+    sizes: dict[str, File] = {
         name: {"size": os.path.getsize(path), "allocated": os.stat(path).st_blocks * 512}
         for name, path in files.items()
     }
@@ -168,7 +176,7 @@ def _stalled(seconds: float, source: str) -> GridError:
     )
 
 
-def require_way(source: View, patience: float = _PATIENCE) -> None:
+def require_way(source: Source, patience: float = _PATIENCE) -> None:
     """See that the source's offer can be reached at all; a packet filter that says nothing would be waited for until
     the move is given up.
 
@@ -185,7 +193,7 @@ def require_way(source: View, patience: float = _PATIENCE) -> None:
 
 
 def take(
-    source: View, name: str, path: str, about: View, progress: Progress, *, bandwidth: int | None, stall: float
+    source: Source, name: str, path: str, about: File, progress: Progress, *, bandwidth: int | None, stall: float
 ) -> None:
     """Get one file of an offer.
 
@@ -194,7 +202,8 @@ def take(
     :param about: its ``size`` and ``allocated`` bytes.
     :raises GridError: ``source_unreachable``, ``link_lost``, ``transfer_failed``.
     """
-    image = f"driver=raw,file.driver=nbd,file.server.type=inet,file.server.host={source['host']},file.server.port={int(source['port'])}"
+    image = "driver=raw,file.driver=nbd,file.server.type=inet"
+    image += f",file.server.host={source['host']},file.server.port={int(source['port'])}"
     image += f",file.export={name},file.tls-creds=tls"
     if source.get("key_name"):
         image += f",file.tls-hostname={source['key_name']}"
@@ -246,7 +255,7 @@ def take(
 
 
 def _watch(
-    process: subprocess.Popen[bytes], path: str, about: View, progress: Progress, stall: float, source: str
+    process: subprocess.Popen[bytes], path: str, about: File, progress: Progress, stall: float, source: str
 ) -> None:
     """Return when the program ends. :raises GridError: ``link_lost`` where nothing comes any more."""
     seen, when = -1, time.monotonic()

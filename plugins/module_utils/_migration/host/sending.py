@@ -9,10 +9,11 @@ import contextlib
 import os
 import threading
 import time
-import typing as t
+import xml.etree.ElementTree as ET
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Connect, Domain
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
     Hypervisor,
     libvirt,
@@ -29,11 +30,16 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host impo
     offering,
     sleeping,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration.records import (
+    Answer,
+    Entry,
+    Mark,
+    Params,
+    Stats,
+    Target,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 from ansible_collections.virtuoso.grid.plugins.module_utils._sockets import parse_ports
-
-Result = t.Dict[str, t.Any]
-View = t.Mapping[str, t.Any]
 
 _KEEPALIVE = (5, 3)
 _SETTLE_TIMEOUT = 15
@@ -43,13 +49,13 @@ _PAUSE = 0.5
 class Sender:
     """Sends machines to one target."""
 
-    def __init__(self, params: View, depot: disk.Depot, hypervisor: Hypervisor, progress: Progress) -> None:
+    def __init__(self, params: Params, depot: disk.Depot, hypervisor: Hypervisor, progress: Progress) -> None:
         self.params = params
         self.depot = depot
         self.hypervisor = hypervisor
         self.progress = progress
-        self.target: View = params["target"] or {}
-        self._there: t.Any = None
+        self.target: Target = params["target"] or {}
+        self._there: Connect | None = None
         self._once = threading.Lock()
 
     def close(self) -> None:
@@ -58,7 +64,7 @@ class Sender:
             with contextlib.suppress(libvirt.libvirtError):
                 self._there.close()
 
-    def _reach(self) -> t.Any:
+    def _reach(self) -> Connect:
         """The target's libvirt. :raises GridError: ``target_unreachable``."""
         with self._once:
             if self._there is not None and self._there.isAlive():
@@ -70,11 +76,12 @@ class Sender:
                 raise GridError(
                     "target_unreachable",
                     f"{self.target['name']}'s libvirt can't be reached: {str(exc).strip()}",
-                    remedy="See that libvirtd runs there, and that the user whom Ansible logs in as may use it (root, or in its group libvirt)",
+                    remedy="See that libvirtd runs there, and that the user whom Ansible logs in as may use it"
+                    " (root, or in its group libvirt)",
                 ) from exc
             return self._there
 
-    def send(self, entry: View) -> Result:
+    def send(self, entry: Entry) -> Answer:
         """Send one machine the way that its entry says.
 
         :raises GridError: among others ``move_failed``, whose ``copy`` says where the true copy is (``source``,
@@ -85,33 +92,36 @@ class Sender:
             if entry["mode"] == choice.LIVE and self._there_already(entry):
                 return {"changed": True, "actions": ["migrate live", "release"], "stats": {}, "autostart": False}
             raise GridError("machine_unknown", "no such machine on this host", remedy="Run virtuoso.grid.refresh")
-        values = t.cast("dict[str, t.Any]", metadata.read(tree))
+        values = metadata.read(tree)
+        if values is None:
+            raise sleeping.foreign()
         if values["generation"] != int(entry["generation"]) - 1:
             raise GridError(
                 "stale_generation",
-                f"the machine here is of generation {values['generation']}, the move is to make generation {entry['generation']}",
+                f"the machine here is of generation {values['generation']},"
+                f" the move is to make generation {entry['generation']}",
                 remedy="Run virtuoso.grid.refresh, so that the store knows what is there",
             )
         way = self._live if entry["mode"] == choice.LIVE else self._offer
         return way(entry, domain, bool(domain.autostart()))
 
-    def _there_already(self, entry: View) -> bool:
+    def _there_already(self, entry: Entry) -> bool:
         """Whether this very step has moved the machine: Ansible gives a step again whose connection broke."""
         found, tree = observe.find_domain(self._reach(), entry["uuid"], None)
         values = metadata.read(tree) if found is not None and not looking.arriving(found) else None
-        return bool(values) and t.cast("dict[str, t.Any]", values)["generation"] == int(entry["generation"])
+        return values is not None and values["generation"] == int(entry["generation"])
 
-    def _moving(self, entry: View) -> View:
+    def _moving(self, entry: Entry) -> Mark:
         return {"generation": int(entry["generation"]), "to": self.target["name"], "attempt": entry["attempt"]}
 
-    def _define(self, entry: View, domain: t.Any, running: bool) -> t.Any:
+    def _define(self, entry: Entry, domain: Domain, running: bool) -> ET.Element:
         site, path = self.target.get("site"), self.target.get("path") or self.depot.path
         return marking.definition(domain, self.depot.path, path, site, int(entry["generation"]), live=running)
 
-    def _live(self, entry: View, domain: t.Any, autostart: bool) -> Result:
+    def _live(self, entry: Entry, domain: Domain, autostart: bool) -> Answer:
         there = self._reach()
         live.require_way(self.target["address"])
-        flight = live.Flight(
+        limits = live.Limits(
             address=self.target["address"],
             bandwidth=self.params["bandwidth"],
             downtime=self.params["downtime"],
@@ -123,7 +133,7 @@ class Sender:
         begin = time.monotonic()
         marking.mark(self.hypervisor.conn, self.depot, domain, self._moving(entry))
         try:
-            stats = live.fly(domain, there, flight, *trees, self.progress.about(entry["name"]))
+            stats = live.migrate(domain, there, limits, *trees, self.progress.about(entry["name"]))
         except (GridError, libvirt.libvirtError) as exc:
             stats = self._after(entry, exc if isinstance(exc, GridError) else to_grid_error(exc))
         else:
@@ -137,7 +147,7 @@ class Sender:
             "autostart": autostart,
         }
 
-    def _after(self, entry: View, error: GridError) -> View:
+    def _after(self, entry: Entry, error: GridError) -> Stats:
         """Find out what holds after a live move failed, and put it right as far as that can be told.
 
         :returns: nothing known of it, where the machine is at the target after all. :raises GridError: ``move_failed``.
@@ -152,7 +162,7 @@ class Sender:
                 if verdict.host == self.target["name"]:
                     marking.release(self.depot, conn, entry["uuid"], domain)
                     return {}
-                if verdict.host is not None:
+                if verdict.host is not None and domain is not None:
                     marking.restore(conn, self.depot, domain)
                     break
             if time.monotonic() > end:
@@ -169,13 +179,13 @@ class Sender:
             copy=where,
         )
 
-    def _here(self) -> t.Any:
+    def _here(self) -> Connect:
         """This host's libvirt, which may have been started anew."""
         if not self.hypervisor.conn.isAlive():
             self.hypervisor = Hypervisor(libvirt.open(self.params["uri"]), None)
         return self.hypervisor.conn
 
-    def _judge(self, entry: View, domain: t.Any, last: bool) -> copies.Verdict:
+    def _judge(self, entry: Entry, domain: Domain | None, last: bool) -> copies.Verdict:
         """What libvirt on both hosts says. :param last: the target's end isn't waited for any longer."""
         here = looking.machine(self.hypervisor.conn, self.depot, entry["uuid"], None) if domain is not None else None
         mine = copies.copy_of("source", here or {"state": "absent"})
@@ -185,7 +195,9 @@ class Sender:
             if found is None:
                 other = copies.Copy(self.target["name"])
             elif not looking.arriving(found):
-                values = t.cast("dict[str, t.Any]", metadata.read(tree))
+                values = metadata.read(tree)
+                if values is None:
+                    raise sleeping.foreign()
                 other = copies.Copy(self.target["name"], state=observe.state_of(found), generation=values["generation"])
         except (GridError, libvirt.libvirtError):
             pass
@@ -194,7 +206,7 @@ class Sender:
             return copies.Verdict(None)
         return copies.decide([mine, other])
 
-    def _offer(self, entry: View, domain: t.Any, autostart: bool) -> Result:
+    def _offer(self, entry: Entry, domain: Domain, autostart: bool) -> Answer:
         """Have the machine sleep if it runs, mark it, and give its files to the target."""
         uuid, conn = entry["uuid"], self.hypervisor.conn
         actions = []
@@ -218,6 +230,6 @@ class Sender:
             given = offering.offer(uuid, files, self.target["name"], parse_ports(self.params["ports"]))
         except GridError:
             marking.restore(conn, self.depot, domain)
-            sleeping.rouse(conn, self.depot, domain, sleeping.slept(self.depot, uuid))
+            sleeping.wake(conn, self.depot, domain, sleeping.slept(self.depot, uuid))
             raise
         return {"changed": True, "actions": [*actions, "offer"], **given, "autostart": autostart}

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import typing as t
+import xml.etree.ElementTree as ET
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata, portable
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Connect, Domain
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt, translated
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core import copies, memory
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import hibernate
@@ -20,17 +21,24 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.disk 
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe
 
 
+def foreign() -> GridError:
+    """The error of a domain that isn't a machine of ours."""
+    return GridError(
+        "foreign_domain", "the domain isn't one of this collection's", remedy="Look at it; it was left alone"
+    )
+
+
 def files(depot: Depot, uuid: str) -> dict[str, str]:
     """The files of the machine's memory, by the names that they have in its directory."""
     return hibernate.files(depot, uuid)
 
 
-def asleep(depot: Depot, domain: t.Any) -> bool:
+def asleep(depot: Depot, domain: Domain) -> bool:
     """Whether the machine's memory is kept."""
     return not domain.isActive() and hibernate.present(depot, domain.UUIDString())
 
 
-def check(conn: t.Any, depot: Depot, uuid: str) -> None:
+def check(conn: Connect, depot: Depot, uuid: str) -> None:
     """:raises GridError: ``hibernation_invalid``, ``hibernation_foreign``, ``hibernation_stale`` for a memory that
     doesn't fit the machine."""
     dummy, tree = observe.find_domain(conn, uuid, None)
@@ -38,14 +46,14 @@ def check(conn: t.Any, depot: Depot, uuid: str) -> None:
         _check(depot, uuid, tree)
 
 
-def _check(depot: Depot, uuid: str, tree: t.Any) -> None:
+def _check(depot: Depot, uuid: str, tree: ET.Element) -> None:
     values = metadata.read(tree)
     path = domain_xml.read(tree)["disk_path"]
     # Marked already where a step is given again, as Ansible does whose connection broke.
     hibernate.check(depot, uuid, values["generation"] if values else 0, path and copies.shown(path))
 
 
-def sleep(conn: t.Any, depot: Depot, domain: t.Any) -> None:
+def sleep(conn: Connect, depot: Depot, domain: Domain) -> None:
     """Keep the machine's memory, and stop it: only for its journey, which is noted beside the memory."""
     hibernate.hibernate(conn, depot, domain, json.dumps({"was": observe.state_of(domain)}).encode())
 
@@ -66,7 +74,7 @@ def slept(depot: Depot, uuid: str) -> str | None:
         return "running"
 
 
-def rouse(conn: t.Any, depot: Depot, domain: t.Any, was: str | None) -> bool:
+def wake(conn: Connect, depot: Depot, domain: Domain, was: str | None) -> bool:
     """Have a machine go on that was put to sleep for a journey, also where a run was killed while it did; whether there
     was anything to be done.
 
@@ -75,7 +83,7 @@ def rouse(conn: t.Any, depot: Depot, domain: t.Any, was: str | None) -> bool:
     uuid = domain.UUIDString()
     done = False
     if was is not None and asleep(depot, domain):
-        wake(conn, depot, domain, was == "running")
+        _resume(conn, depot, domain, was == "running")
         done = True
     elif was is not None and domain.isActive():
         # Restored, and paused until its memory's file is gone: the guest hasn't run on since.
@@ -89,7 +97,7 @@ def rouse(conn: t.Any, depot: Depot, domain: t.Any, was: str | None) -> bool:
     return done
 
 
-def make_whole(conn: t.Any, depot: Depot, domain: t.Any) -> None:
+def make_whole(conn: Connect, depot: Depot, domain: Domain) -> None:
     """Finish what an interrupted hibernation has left, and see that the memory fits the machine."""
     hibernate.settle(conn, depot, domain)
     _check(depot, domain.UUIDString(), observe.configured(domain))
@@ -110,13 +118,15 @@ def adopt(depot: Depot, uuid: str, generation: int) -> None:
     hibernate.restamp(depot, uuid, generation=generation, disk=hibernate.disk_identity(depot.disk(uuid)))
 
 
-def wake(conn: t.Any, depot: Depot, domain: t.Any, run: bool = True) -> None:
+def _resume(conn: Connect, depot: Depot, domain: Domain, run: bool) -> None:
     """Let the machine go on, as what it is here and now. :param run: otherwise it stays paused, as it was."""
     uuid, tree = domain.UUIDString(), observe.configured(domain)
     _check(depot, uuid, tree)
-    values = t.cast("dict[str, t.Any]", metadata.read(tree))
+    values = metadata.read(tree)
+    if values is None:
+        raise foreign()
 
-    def edit(saved: t.Any) -> None:
+    def edit(saved: ET.Element) -> None:
         path = domain_xml.read(saved)["disk_path"] or ""
         there = path.rpartition(f"/machines/{uuid}/")[0]
         if there and there != depot.path:

@@ -11,9 +11,13 @@ import subprocess
 import sys
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.filter import deployment, home
+from ansible_collections.virtuoso.grid.plugins.filter import deployment, home, migration
 
-FILTERS = {**deployment.FilterModule().filters(), **home.FilterModule().filters()}
+FILTERS = {
+    **deployment.FilterModule().filters(),
+    **home.FilterModule().filters(),
+    **migration.FilterModule().filters(),
+}
 ROOT = pathlib.Path(deployment.__file__).resolve().parents[2]
 
 

@@ -47,8 +47,7 @@ TARGET = {
 
 def codes(view=None, target=None, mode="live", **options):
     return [
-        error.code
-        for error in choice.check(mode, {**VIEW, **(view or {})}, {}, {**TARGET, **(target or {})}, **options)
+        error.code for error in choice.check(mode, {**VIEW, **(view or {})}, {**TARGET, **(target or {})}, **options)
     ]
 
 
@@ -85,7 +84,7 @@ def test_nothing_is_in_its_way():
     ],
 )
 def test_each_reason(code, view, target, mode):
-    found = choice.check(mode, {**VIEW, **view}, {}, {**TARGET, **target})
+    found = choice.check(mode, {**VIEW, **view}, {**TARGET, **target})
     assert [error.code for error in found] == [code]
     assert found[0].remedy
 
@@ -126,7 +125,7 @@ def test_the_host_keeps_its_reserve():
     ],
 )
 def test_the_mode_follows_state_and_link(state, speed, mode):
-    assert choice.choose_mode(state, 512 * MIB, {"speed": speed}) == mode
+    assert choice.choose_mode(state, 512 * MIB, speed) == mode
 
 
 def devices(xml):
@@ -153,9 +152,12 @@ def test_what_is_tied_to_the_host(xml, word):
 def test_what_comes_along():
     assert (
         devices(
-            "<disk type='file'><source file='/m/disk.qcow2'/><target dev='vda'/></disk><disk type='file'><source file='/m/seed.iso'/><target dev='vdb'/></disk>"
-            "<disk type='network' device='cdrom'><source protocol='nbd'/><target dev='sda'/></disk><disk type='file' device='cdrom'><target dev='sdb'/></disk>"
-            "<interface type='network'/><interface type='bridge'/><serial type='pty'/><channel type='unix'/><rng/><memballoon/><graphics type='vnc'/>"
+            "<disk type='file'><source file='/m/disk.qcow2'/><target dev='vda'/></disk>"
+            "<disk type='file'><source file='/m/seed.iso'/><target dev='vdb'/></disk>"
+            "<disk type='network' device='cdrom'><source protocol='nbd'/><target dev='sda'/></disk>"
+            "<disk type='file' device='cdrom'><target dev='sdb'/></disk>"
+            "<interface type='network'/><interface type='bridge'/><serial type='pty'/><channel type='unix'/>"
+            "<rng/><memballoon/><graphics type='vnc'/>"
             "<memory model='virtio-mem'><target><size>1</size></target></memory>"
         )
         == []

@@ -27,8 +27,19 @@ def wave(status="prepared", network="lan", **more):
     return [{"source": "p1", "target": "p2", "machines": [machine]}]
 
 
-def told(status, moment, **more):
-    return forwarding.told(forwarding.moved(wave(status, **more), moment), [LAN], moment)
+def by_host(machines, networks=(LAN,)):
+    return {
+        notice["host"]: {"machines": notice["machines"], "macs": notice["macs"]}
+        for notice in forwarding.notices(machines, networks)
+    }
+
+
+def announced(machines):
+    return {notice["host"]: notice["announce"] for notice in forwarding.notices(machines, [LAN]) if notice["announce"]}
+
+
+def told(status, **more):
+    return by_host(wave(status, **more))
 
 
 def entry(host):
@@ -36,12 +47,13 @@ def entry(host):
 
 
 def test_before_the_target_admits_it_and_shortcuts_to_the_two_are_forgotten():
-    assert told("prepared", "before") == {
+    assert told("prepared") == {
         "p2": {"machines": [entry("p2")], "macs": []},
         "p3": {"machines": [], "macs": [MAC.lower()]},
     }
-    assert told("failed", "before") == {}
-    assert told("prepared", "before", network="virtuoso") == {} and told("prepared", "before", mac=None) == {}
+    assert told("failed") == {}
+    assert announced(wave("prepared")) == {}
+    assert told("prepared", network="virtuoso") == {} and told("prepared", mac=None) == {}
 
 
 @pytest.mark.parametrize(
@@ -56,11 +68,9 @@ def test_before_the_target_admits_it_and_shortcuts_to_the_two_are_forgotten():
     ],
 )
 def test_after_all_are_told_where_it_is(status, row, where):
-    found = told(status, "after", row=row)
+    found = told(status, row=row)
     assert found == ({host: {"machines": [entry(where)], "macs": []} for host in ("p1", "p2", "p3")} if where else {})
-    assert forwarding.announced(forwarding.moved(wave(status, row=row), "after"), [LAN]) == (
-        {"p2": [MAC.lower()]} if where == "p2" else {}
-    )
+    assert announced(wave(status, row=row)) == ({"p2": [MAC.lower()]} if where == "p2" else {})
 
 
 def test_source_and_target_admit_it_while_it_moves_and_one_of_them_afterwards():
@@ -68,68 +78,72 @@ def test_source_and_target_admit_it_while_it_moves_and_one_of_them_afterwards():
         host: {"networks": [{"name": "lan"}], "guests": [], "forwarding": [], "links": []} for host in ("p1", "p2")
     }
     parts["p1"] = follow(parts["p1"], "p1", [entry("p1")])
-    for moment, status, expected in (("before", "prepared", ["p1", "p2"]), ("after", "received", ["p2"])):
-        for host, mine in told(status, moment).items():
+    for status, expected in (("prepared", ["p1", "p2"]), ("received", ["p2"])):
+        for host, mine in told(status).items():
             if host in parts:
                 parts[host] = follow(parts[host], host, mine["machines"], mine["macs"])
         assert [host for host in parts if parts[host]["guests"]] == expected
 
 
+def after(machines, results, announcements=None):
+    return forwarding.forwarded(machines, [LAN], results, announcements or {})
+
+
 def test_one_that_its_target_does_not_admit_stays():
     bad = {"msg": "no", "failure": {"code": "overlay_failed"}}
-    (journey,) = forwarding.forwarded(wave(), "before", [LAN], {"p2": bad})
-    assert (
-        journey["machines"][0]["status"] == "failed"
-        and journey["machines"][0]["row"]["failure"]["code"] == "forwarding_failed"
-    )
+    (journey,) = after(wave(), {"p2": bad})["wave"]
+    machine = journey["machines"][0]
+    assert machine["status"] == "failed" and machine["row"]["failure"]["code"] == "forwarding_failed"
     # Another host's shortcut isn't worth that.
-    assert forwarding.forwarded(wave(), "before", [LAN], {"p2": {"part": {}}, "p3": bad}) == wave()
+    assert after(wave(), {"p2": {"part": {}}, "p3": bad}) == {"wave": wave(), "warnings": []}
     arrived = wave("received", row={"name": "a", "changed": True, "provider": "p2"})
-    (journey,) = forwarding.forwarded(arrived, "after", [LAN], {"p1": bad})
+    (journey,) = after(arrived, {"p1": bad})["wave"]
     row = journey["machines"][0]["row"]
-    assert (
-        row["failed"]
-        and row["failure"]["code"] == "forwarding_failed"
-        and row["provider"] == "p2"
-        and "where it should be" in row["msg"]
-    )
-    assert forwarding.forwarded(arrived, "after", [LAN], {host: {"part": {}} for host in ("p1", "p2", "p3")}) == arrived
+    assert row["failed"] and row["failure"]["code"] == "forwarding_failed"
+    assert row["provider"] == "p2" and "where it should be" in row["msg"]
+    assert after(arrived, {host: {"part": {}} for host in ("p1", "p2", "p3")})["wave"] == arrived
 
 
-def test_those_that_came_to_rest_after_an_interruption():
+def test_machines_that_were_settled_after_an_interruption():
     done = [{"uuid": "a", "provider": "p2"}, {"uuid": "a", "provider": "p1"}, {"uuid": "b", "provider": "p1"}]
     seen = [
         {"name": uuid, "uuid": uuid, "mac": MAC, "network": "lan", "provider": host}
         for uuid, host in (("a", "p2"), ("c", "p1"))
     ]
-    found = forwarding.told(forwarding.came_to_rest(done, seen), [LAN])
+    rest = forwarding.settled(done, seen)
+    found = by_host(rest)
     assert {host: mine["machines"] for host, mine in found.items()} == {
         host: [entry("p2")] for host in ("p1", "p2", "p3")
     }
+    assert announced(rest) == {"p2": [MAC.lower()]} and [journey["networks"] for journey in rest] == [["lan"]] * 2
 
 
 def test_each_card_is_told_on_its_own_network():
-    found = told("prepared", "before", network="virtuoso", extra_networks=["lan"])
+    found = told("prepared", network="virtuoso", extra_networks=["lan"])
     mac = forwarding.card_mac("lan", MAC)
     assert found["p2"]["machines"] == [{"provider": "p2", "network": "lan", "mac": mac}] and mac != MAC.lower()
     row = {"name": "a", "uuid": "a", "mac": MAC, "network": "lan", "extra_networks": ["san"], "provider": "p2"}
-    rest = forwarding.came_to_rest([{"uuid": "a", "provider": "p1"}], [row])
-    assert [(card["network"], card["at"], card["source"]) for card in rest] == [
-        ("lan", "p2", "p1"),
-        ("san", "p2", "p1"),
-    ]
+    (rest,) = forwarding.settled([{"uuid": "a", "provider": "p1"}], [row])
+    assert (rest["source"], rest["target"], rest["networks"]) == ("p1", "p2", ["lan", "san"])
+    notices = forwarding.notices([rest], [LAN, {"name": "san"}])
+    assert {place["network"] for notice in notices for place in notice["machines"]} == {"lan", "san"}
 
 
 def test_one_that_let_go_of_its_source_is_told_to_be_where_it_should_be():
     broken = {"p1": {"failure": {"code": "x"}, "msg": "no"}}
-    (journey,) = forwarding.forwarded(wave("done", row={"name": "a", "changed": True}), "after", [LAN], broken)
+    (journey,) = after(wave("done", row={"name": "a", "changed": True}), broken)["wave"]
     assert "it is where it should be" in journey["machines"][0]["row"]["msg"]
 
 
-def test_what_nobody_else_tells_is_a_warning():
+def test_what_no_row_tells_is_a_warning():
     broken, fine = {"msg": "no nft", "failure": {"code": "x"}}, {"part": {}, "actions": []}
-    assert forwarding.untold({"p1": broken, "p2": fine}, {"p2": fine}, rows=True) == []
-    (told_of,) = forwarding.untold({"p1": broken, "p2": fine}, {}, rows=False)
-    assert "p1" in told_of and "no nft" in told_of
-    (announced,) = forwarding.untold({}, {"p2": {"unreachable": True, "msg": "gone"}, "p3": {"actions": []}}, rows=True)
-    assert "p2" in announced and "gone" in announced
+    arrived = wave("received", row={"name": "a", "changed": True, "provider": "p2"})
+    assert after(arrived, {"p1": broken, "p2": fine}, {"p2": fine})["warnings"] == []
+    rest = forwarding.settled(
+        [{"uuid": "a", "provider": "p1"}], [{"uuid": "a", "mac": MAC, "network": "lan", "provider": "p2"}]
+    )
+    found = after(rest, {"p1": broken, "p2": fine})
+    (told_of,) = found["warnings"]
+    assert "p1" in told_of and "no nft" in told_of and found["wave"] == rest
+    (unannounced,) = after([], {}, {"p2": {"unreachable": True, "msg": "gone"}, "p3": {"actions": []}})["warnings"]
+    assert "p2" in unannounced and "gone" in unannounced

@@ -14,21 +14,21 @@ import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration.host import live
 
-FLIGHT = live.Flight(address="192.0.2.7", bandwidth=None, downtime=None, postcopy=True, postcopy_after=30.0, stall=30.0)
+LIMITS = live.Limits(address="192.0.2.7", bandwidth=None, downtime=None, postcopy=True, postcopy_after=30.0, stall=30.0)
 
 
 def test_what_libvirt_is_told():
     tree = domain_xml.parse("<domain><name>web1</name></domain>")
-    told = live.parameters(FLIGHT, tree, tree)
+    told = live.parameters(LIMITS, tree, tree)
     assert (
         told["migrate_uri"] == "tcp://192.0.2.7"
         and told["migrate_disks"] == [domain_xml.ROOT_DISK]
         and "bandwidth" not in told
     )
-    told = live.parameters(FLIGHT._replace(address="2001:db8::7", bandwidth=50 * 2**20), tree, tree)
+    told = live.parameters(LIMITS._replace(address="2001:db8::7", bandwidth=50 * 2**20), tree, tree)
     assert told["migrate_uri"] == "tcp://[2001:db8::7]" and told["bandwidth"] == 50
     # libvirt counts in MiB; less than one is one, for none means no limit.
-    assert live.parameters(FLIGHT._replace(bandwidth=1000), tree, tree)["bandwidth"] == 1
+    assert live.parameters(LIMITS._replace(bandwidth=1000), tree, tree)["bandwidth"] == 1
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_what_libvirt_is_told():
     [(True, 4, 31, True), (True, 4, 29, False), (True, 3, 31, False), (False, 9, 99, False)],
 )
 def test_when_one_does_not_converge(postcopy, passes, seconds, answer):
-    assert live.diverges({"memory_iteration": passes}, seconds, FLIGHT._replace(postcopy=postcopy)) is answer
+    assert live.diverges({"memory_iteration": passes}, seconds, LIMITS._replace(postcopy=postcopy)) is answer
 
 
 def test_a_port_on_which_nobody_listens_yet_is_an_answer():
@@ -117,8 +117,8 @@ def test_a_move_after_an_interrupted_one_clears_what_that_left(monkeypatch):
 
     qemu, tree = Qemu(), domain_xml.parse("<domain/>")
     monkeypatch.setattr(libvirt_qemu, "qemuMonitorCommand", qemu.command)
-    monkeypatch.setattr(live, "_flags", lambda flight: 0)
-    assert live.fly(qemu, None, FLIGHT, tree, tree, Quiet())["downtime"] == 5
+    monkeypatch.setattr(live, "_flags", lambda limits: 0)
+    assert live.migrate(qemu, None, LIMITS, tree, tree, Quiet())["downtime"] == 5
     assert qemu.moves == 2 and qemu.nodes == []
 
 
@@ -132,7 +132,7 @@ ESTAB 0 0 198.18.0.22:41559 198.18.0.21:49156
 
 
 class Stuck:
-    """A machine whose QEMU waits for the network: libvirt says nothing of it either, until its connections are ended."""
+    """A machine whose QEMU waits for the network: libvirt doesn't answer either, until its connections are ended."""
 
     def __init__(self):
         self.free = threading.Event()
@@ -152,9 +152,9 @@ class Stuck:
 
 def test_a_move_in_which_nothing_gets_through_is_ended(monkeypatch):
     stuck, tree = Stuck(), domain_xml.parse("<domain/>")
-    monkeypatch.setattr(live, "_flags", lambda flight: 0)
+    monkeypatch.setattr(live, "_flags", lambda limits: 0)
     monkeypatch.setattr(live, "hang_up", lambda domain, address: domain.free.set())
     begin = time.monotonic()
     with pytest.raises(live.GridError) as caught:
-        live.fly(stuck, None, FLIGHT._replace(stall=0.5), tree, tree, Quiet())
+        live.migrate(stuck, None, LIMITS._replace(stall=0.5), tree, tree, Quiet())
     assert caught.value.code == "link_lost" and time.monotonic() - begin < 3

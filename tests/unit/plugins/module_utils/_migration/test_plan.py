@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration import plan as play
-from ansible_collections.virtuoso.grid.plugins.module_utils._migration import steps
+from ansible_collections.virtuoso.grid.plugins.module_utils._migration import results, steps
 
 MIB = 2**20
 UUID = "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11"
@@ -78,7 +78,7 @@ def looked(**machines):
 
 def planned(rows, to="p2", orders=None, **options):
     wanted = play.moves(orders or [order()], to, PROVIDERS)
-    return play.plan(wanted["moves"], rows, **options)
+    return play.plan(wanted["moves"], rows, play.Options(**options))
 
 
 def test_who_goes_where():
@@ -123,7 +123,7 @@ def test_a_silent_target_and_a_refusing_one():
 def test_machines_of_one_play_share_the_target_s_room():
     orders = [order(f"m{number}") for number in range(20)]
     rows = looked(p1=[view(f"m{number}") for number in range(20)], p2=[absent(f"m{number}") for number in range(20)])
-    plan = planned(rows, orders=orders, reserve="256 MiB")
+    plan = planned(rows, orders=orders, reserve=256 * MIB)
     assert len(plan["moves"]) == 12
     assert {row["failure"]["code"] for row in plan["rows"]} == {"no_memory"}
 
@@ -134,25 +134,27 @@ MARK = {"generation": 2, "to": "p2", "attempt": "t", "autostart": True}
 def test_an_interrupted_live_move_asks_the_source_first():
     plan = planned(looked(p1=[view(moving=MARK)], p2=[absent(incoming={"complete": False})]))
     assert plan["moves"] == []
-    actions = [{host: [entry["action"] for entry in group] for host, group in turn.items()} for turn in plan["settle"]]
-    assert actions == [{"p1": ["restore"]}, {"p2": ["discard"]}]
+    actions = {
+        turn: {host: [entry["action"] for entry in group] for host, group in by_host.items()}
+        for turn, by_host in plan["settle"].items()
+    }
+    assert actions == {"first": {"p1": ["restore"]}, "then": {"p2": ["discard"]}}
 
 
 @pytest.mark.parametrize("state", ["stopped", "hibernated"])
 @pytest.mark.parametrize("incoming", [None, {"complete": True}])
 def test_an_interrupted_move_of_files_tells_the_target_first(state, incoming):
     plan = planned(looked(p1=[view(moving=MARK, state=state)], p2=[absent(incoming=incoming)]))
-    first, then = plan["settle"]
+    first, then = plan["settle"]["first"], plan["settle"]["then"]
     assert [entry["action"] for entry in first["p2"]] == ["discard"] and first["p2"][0]["attempt"] == "t"
     assert [entry["action"] for entry in then["p1"]] == ["restore"]
 
 
 def test_one_that_was_put_to_sleep_and_not_marked_is_woken_where_it_is():
-    (first, then), rows = (
-        planned(looked(p1=[view(state="hibernated", slept="running")], p2=[absent()]))[key]
-        for key in ("settle", "rows")
-    )
-    assert [entry["action"] for entry in first["p1"]] == ["restore"] and then == {} and rows == []
+    plan = planned(looked(p1=[view(state="hibernated", slept="running")], p2=[absent()]))
+    settle = plan["settle"]
+    assert [entry["action"] for entry in settle["first"]["p1"]] == ["restore"]
+    assert settle["then"] == {} and plan["rows"] == []
 
 
 def test_a_step_that_failed_is_not_a_host_that_does_not_answer():
@@ -172,29 +174,32 @@ def test_a_step_that_failed_is_not_a_host_that_does_not_answer():
     (row,) = planned({**looked(p1=[view()]), "p2": crashed})["rows"]
     assert row["failure"]["code"] == "target_unreachable" and "KeyError" in row["msg"]
     assert [
-        row["name"] for row in play.speechless({"p1": crashed, "p2": {"unreachable": True}, "p3": {"machines": []}})
+        row["name"]
+        for row in results.failed_hosts({"p1": crashed, "p2": {"unreachable": True}, "p3": {"machines": []}})
     ] == ["p1"]
     wanted = play.moves([order()], None, PROVIDERS)["moves"]
     assert play.placed(wanted, [crashed])["failed"][0]["failure"]["code"] == "step_failed"
-    (wave,) = steps.waves([go("a")], 2, 2)
-    (row,) = steps.outcome(steps.advance(wave, "prepare", {"p1>p2": crashed}))["rows"]
+    row = row_of(steps.advance(journey(go("a")), "prepare", crashed))
     assert row["failure"]["code"] == "step_failed" and "KeyError" in row["msg"]
 
 
 def test_what_arrived_is_finished_before_its_source_is_released():
-    first, then = planned(
+    settle = planned(
         looked(p1=[view(moving=MARK, state="stopped")], p2=[view(generation=2, incoming={"complete": False})])
     )["settle"]
+    first, then = settle["first"], settle["then"]
     assert first["p2"][0]["action"] == "finish" and first["p2"][0]["autostart"] is True
     assert then["p1"][0]["action"] == "release" and then["p1"][0]["generation"] == 2
 
 
 def test_what_follows_waits_for_what_comes_first():
     then = {"p1": [{"uuid": "a"}, {"uuid": "b"}]}
-    assert play.still(then, {"p2": {"machines": [{"uuid": "a", "failed": True}, {"uuid": "b"}]}}) == {
-        "p1": [{"uuid": "b"}]
-    }
-    assert play.still(then, {"p2": {"msg": "unreachable", "unreachable": True}}) == {"p1": []}
+    first = {"p2": {"machines": [{"uuid": "a", "failed": True}, {"uuid": "b"}]}}
+    assert play.remaining(then, first) == {"p1": [{"uuid": "b"}]}
+    assert play.remaining(then, {"p2": {"msg": "unreachable", "unreachable": True}}) == {"p1": []}
+    after = play.settled({"first": {}, "then": then}, first, {"p1": {"machines": [{"uuid": "b"}]}})
+    assert [(row["uuid"], row["provider"]) for row in after["done"]] == [("b", "p2"), ("b", "p1")]
+    assert [row["uuid"] for row in after["failed"]] == ["a"] and after["then"] == {"p1": [{"uuid": "b"}]}
 
 
 def go(name, source="p1", target="p2", size=1, **more):
@@ -257,16 +262,22 @@ def test_no_limit_is_passed(per_host, per_link):
             )
 
 
-def through(wave, *rows):
+def journey(*machines):
+    ((found,),) = steps.waves(list(machines), 2, 2)
+    return found
+
+
+def row_of(after):
+    (row,) = [machine["row"] for machine in after["machines"] if "row" in machine]
+    return row
+
+
+def through(after, *rows):
     for step, row in rows:
-        results = {
-            f"{journey['source']}>{journey['target']}": {
-                "machines": [{"uuid": machine["uuid"], **row} for machine in journey["machines"]]
-            }
-            for journey in wave
-        }
-        wave = steps.advance(wave, step, results)
-    return wave
+        after = steps.advance(
+            after, step, {"machines": [{"uuid": machine["uuid"], **row} for machine in after["machines"]]}
+        )
+    return after
 
 
 FACTS = {"facts": {"name": "a", "uuid": "a", "state": "running"}}
@@ -274,125 +285,114 @@ BAD = {"failed": True, "msg": "no", "failure": {"code": "x"}}
 
 
 def test_live_to_the_end():
-    (wave,) = steps.waves([go("a")], 2, 2)
-    wave = through(wave, ("prepare", {}), ("send", {"stats": {"downtime": 7}, "autostart": True}))
-    (entry,) = steps.entries(wave[0], "receive")
+    after = through(journey(go("a")), ("prepare", {}), ("send", {"stats": {"downtime": 7}, "autostart": True}))
+    (entry,) = steps.entries(after, "receive")
     assert entry["action"] == "finish" and entry["autostart"] is True
-    wave = through(wave, ("receive", FACTS))
-    assert steps.entries(wave[0], "settle") == []
-    outcome = steps.outcome(wave)
-    assert (
-        outcome["rows"][0]["provider"] == "p2"
-        and outcome["rows"][0]["stats"]["downtime"] == 7
-        and outcome["seen"][0]["provider"] == "p2"
-    )
-    # What the store knows already isn't told again.
-    known = [{**wave[0], "machines": [{**wave[0]["machines"][0], "recorded": True}]}]
-    assert "recorded" not in outcome["seen"][0] and steps.outcome(known)["seen"] == [
-        {**outcome["seen"][0], "recorded": True}
-    ]
+    after = through(after, ("receive", FACTS))
+    assert steps.entries(after, "settle") == []
+    assert row_of(after)["provider"] == "p2" and row_of(after)["stats"]["downtime"] == 7
+    assert after["machines"][0]["seen"]["provider"] == "p2"
 
 
 def test_files_to_the_end_and_the_source_is_released_last():
-    (wave,) = steps.waves([go("a", mode="hibernated")], 2, 2)
-    wave = through(wave, ("prepare", {}), ("send", {"files": {"disk.qcow2": {}}, "port": 5}))
-    (entry,) = steps.entries(wave[0], "receive")
+    after = journey(go("a", mode="hibernated"))
+    after = through(after, ("prepare", {}), ("send", {"files": {"disk.qcow2": {}}, "port": 5}))
+    (entry,) = steps.entries(after, "receive")
     assert (entry["action"], entry["start"], entry["port"]) == ("take", True, 5)
-    wave = through(wave, ("receive", FACTS))
-    assert [entry["action"] for entry in steps.entries(wave[0], "settle")] == ["release"]
-    assert steps.outcome(through(wave, ("settle", {})))["rows"][0]["actions"] == ["migrate hibernated"]
+    after = through(after, ("receive", FACTS))
+    assert [entry["action"] for entry in steps.entries(after, "settle")] == ["release"]
+    after = through(after, ("settle", {}))
+    assert row_of(after)["actions"] == ["migrate hibernated"] and after["machines"][0]["status"] == "done"
 
 
 def test_what_fails_is_undone():
-    (wave,) = steps.waves([go("a")], 2, 2)
-    assert steps.entries(through(wave, ("prepare", BAD))[0], "send") == []
-    live = through(wave, ("prepare", {}), ("send", {**BAD, "failure": {"code": "move_failed", "copy": "source"}}))
-    assert [entry["action"] for entry in steps.entries(live[0], "receive")] == ["discard"]
-    kept = steps.outcome(through(live, ("receive", {**BAD, "msg": "it runs", "failure": {"code": "machine_here"}})))[
-        "rows"
-    ][0]
+    first = journey(go("a"))
+    assert steps.entries(through(first, ("prepare", BAD)), "send") == []
+    live = through(first, ("prepare", {}), ("send", {**BAD, "failure": {"code": "move_failed", "copy": "source"}}))
+    assert [entry["action"] for entry in steps.entries(live, "receive")] == ["discard"]
+    kept = row_of(through(live, ("receive", {**BAD, "msg": "it runs", "failure": {"code": "machine_here"}})))
     assert kept["failure"]["code"] == "move_failed" and kept["msg"].startswith("no; ") and "it runs" in kept["msg"]
     # Where nothing can be told, nothing is thrown away.
-    lost = through(wave, ("prepare", {}), ("send", {**BAD, "failure": {"code": "move_failed", "copy": None}}))
-    assert steps.entries(lost[0], "receive") == []
-    (wave,) = steps.waves([go("a", mode="cold", was="stopped")], 2, 2)
+    lost = through(first, ("prepare", {}), ("send", {**BAD, "failure": {"code": "move_failed", "copy": None}}))
+    assert steps.entries(lost, "receive") == []
+    first = journey(go("a", mode="cold", was="stopped"))
     # Only where the target says that it has nothing of it.
-    here = through(wave, ("prepare", {}), ("send", {"files": {}, "port": 5}), ("receive", BAD))
-    assert steps.entries(here[0], "settle") == [] and steps.outcome(here)["rows"][0]["failed"]
+    here = through(first, ("prepare", {}), ("send", {"files": {}, "port": 5}), ("receive", BAD))
+    assert steps.entries(here, "settle") == [] and row_of(here)["failed"]
     away = {**BAD, "failure": {"code": "x", "copy": "source"}}
-    cold = through(wave, ("prepare", {}), ("send", {"files": {}, "port": 5}), ("receive", away))
-    (entry,) = steps.entries(cold[0], "settle")
+    cold = through(first, ("prepare", {}), ("send", {"files": {}, "port": 5}), ("receive", away))
+    (entry,) = steps.entries(cold, "settle")
     assert entry["action"] == "restore" and entry["start"] is False
-    done = steps.outcome(through(cold, ("settle", FACTS)))
-    assert done["rows"][0]["failed"] and done["seen"][0]["provider"] == "p1"
+    done = through(cold, ("settle", FACTS))
+    assert row_of(done)["failed"] and done["machines"][0]["seen"]["provider"] == "p1"
 
 
 def test_a_host_that_goes_silent_leaves_the_rest_to_the_next_run():
-    (wave,) = steps.waves([go("a", mode="cold", was="stopped")], 2, 2)
-    wave = through(wave, ("prepare", {}), ("send", {"files": {}, "port": 5}))
-    after = steps.advance(wave, "receive", {"p1>p2": {"unreachable": True, "msg": "gone"}})
-    assert steps.entries(after[0], "settle") == []
-    assert steps.outcome(after)["rows"][0]["failure"]["code"] == "host_unreachable"
+    after = journey(go("a", mode="cold", was="stopped"))
+    after = through(after, ("prepare", {}), ("send", {"files": {}, "port": 5}))
+    after = steps.advance(after, "receive", {"unreachable": True, "msg": "gone"})
+    assert steps.entries(after, "settle") == [] and row_of(after)["failure"]["code"] == "host_unreachable"
+
+
+def test_the_seed_goes_to_the_target_only_when_it_prepares():
+    first = journey(go("a", seed="s", row={}, seen={}))
+    assert steps.entries(first, "prepare")[0]["seed"] == "s"
+    (entry,) = steps.entries(through(first, ("prepare", {})), "send")
+    assert not {"seed", "row", "seen", "status"} & set(entry)
 
 
 def test_an_image_that_does_not_come_keeps_its_machines_back():
-    (wave,) = steps.waves([go("a", missing=["sha256:a"]), go("b")], 2, 2)
-    assert steps.images(wave, ["p1"]) == []
-    assert steps.images(wave, ["p2"])[0]["images"] == [{"name": "tiny@1", "digest": "sha256:a"}]
-    bad = {
-        "p1>p2": {
-            "images": [
-                {
-                    "name": "tiny@1",
-                    "digest": "sha256:a",
-                    "failed": True,
-                    "msg": "full",
-                    "failure": {"code": "disk_full"},
-                }
-            ]
-        }
-    }
-    after = steps.without_image(wave, bad)
-    assert [entry["name"] for entry in steps.entries(after[0], "prepare")] == ["b"]
-    assert steps.outcome(after)["rows"][0]["failure"]["code"] == "disk_full"
+    first = journey(go("a", missing=["sha256:a"]), go("b"))
+    assert first["images"] == [{"name": "tiny@1", "digest": "sha256:a"}] and journey(go("b"))["images"] == []
+    full = {"name": "tiny@1", "digest": "sha256:a", "failed": True, "msg": "full", "failure": {"code": "disk_full"}}
+    after = steps.without_image(first, {"images": [full]})
+    assert [entry["name"] for entry in steps.entries(after, "prepare")] == ["b"]
+    assert row_of(after)["failure"]["code"] == "disk_full"
     assert (
-        len(
-            steps.entries(
-                steps.without_image(wave, {"p1>p2": {"images": [{"name": "tiny@1", "digest": "sha256:a"}]}})[0],
-                "prepare",
-            )
-        )
-        == 2
+        row_of(steps.without_image(first, {"unreachable": True, "msg": "gone"}))["failure"]["code"] == "image_missing"
     )
+    brought = steps.without_image(first, {"images": [{"name": "tiny@1", "digest": "sha256:a"}]})
+    assert len(steps.entries(brought, "prepare")) == 2 and steps.without_image(first, None) == first
+
+
+def test_a_journey_that_could_not_be_made_is_told_for_each_machine():
+    wave = [journey(go("a"), go("b", status="failed", row={"name": "b", "failed": True}))]
+    (after,) = steps.arrived(wave, {"p1>p2": {"unreachable": True, "msg": "gone"}})
+    assert [row["row"].get("failure", {}).get("code") for row in after["machines"]] == ["host_unreachable", None]
+    (after,) = steps.arrived(wave, {"p1>p2": {"machines": [{"uuid": "a", "status": "done"}]}})
+    assert after["machines"] == [{"uuid": "a", "status": "done"}]
 
 
 def test_check_mode_tells_the_plan():
-    (wave,) = steps.waves([go("a", missing=["sha256:a"], plan="live, ...")], 2, 2)
-    (row,) = steps.foretold(through(wave, ("prepare", {})))
+    first = journey(go("a", missing=["sha256:a"], plan="live, ..."))
+    row = row_of(steps.foretold(through(first, ("prepare", {}))))
     assert row["actions"] == ["bring image", "migrate live"] and row["plan"] == "live, ..."
-    (row,) = steps.foretold(through(wave, ("prepare", BAD)))
-    assert row["failed"]
+    assert row_of(steps.foretold(through(first, ("prepare", BAD))))["failed"]
 
 
 def test_results_by_host():
-    two = [
+    some = [
         {"migrate__item": "p1", "machines": []},
         {"migrate__item": {"source": "p1", "target": "p2"}, "machines": [1]},
+        {"migrate__item": {"host": "p3", "macs": []}, "part": {}},
+        {"migrate__item": "p4", "skipped": True},
     ]
-    assert set(play.by_host([{"results": two}, None, {"skipped": True}])) == {"p1", "p1>p2"}
+    assert set(results.by_host([{"results": some}, None, {"skipped": True}])) == {"p1", "p1>p2", "p3"}
 
 
 def test_what_was_on_its_way_anywhere():
     told = {
-        "p1": {"unsettled": [{"uuid": "web1-uuid", "name": "web1"}]},
-        "p2": {"unsettled": [{"uuid": "web1-uuid", "name": None}, {"uuid": UUID, "name": None}]},
+        "p1": {"machines": [], "unsettled": [{"uuid": "web1-uuid", "name": "web1"}]},
+        "p2": {"machines": [], "unsettled": [{"uuid": "web1-uuid", "name": None}, {"uuid": UUID, "name": None}]},
     }
-    found = play.unsettled(told, [order()], PROVIDERS)
+    chosen = play.unsettled({**told, "p3": {"msg": "no libvirt"}}, [order()], PROVIDERS)
+    found = chosen["moves"]
+    assert [row["name"] for row in chosen["failed"]] == ["p3"]
     assert [(move["name"], move["source"], move["target"]) for move in found] == [
         ("web1", "p1", None),
         (UUID, "p2", None),
     ]
-    assert play.asked(found, "p1")[1] == {"name": None, "uuid": UUID, "seed": False}
+    assert found[1]["question"] == {"name": None, "uuid": UUID, "source": "p2"}
     plan = play.plan(found[:1], looked(p1=[view()], p2=[absent()]))
     assert plan["moves"] == [] and plan["seen"][0]["provider"] == "p1"
 

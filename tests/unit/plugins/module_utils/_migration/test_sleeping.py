@@ -43,9 +43,8 @@ def kept(depot, **changes):
 def test_a_step_that_is_given_again_knows_the_disk_of_a_marked_machine(depot):
     kept(depot)
     for name in (depot.disk(UUID), depot.disk(UUID) + ".moving"):
-        tree = domain_xml.parse(
-            f"<domain><devices><disk><source file='{name}'/><target dev='{domain_xml.ROOT_DISK}'/></disk></devices></domain>"
-        )
+        disk = f"<disk><source file='{name}'/><target dev='{domain_xml.ROOT_DISK}'/></disk>"
+        tree = domain_xml.parse(f"<domain><devices>{disk}</devices></domain>")
         sleeping._check(depot, UUID, tree)  # pylint: disable=protected-access
 
 
@@ -111,5 +110,5 @@ class Domain:
 def test_whoever_was_killed_between_restoring_and_resuming_is_finished(depot, was, resumed):
     kept(depot)
     domain = Domain(depot)
-    assert sleeping.rouse(None, depot, domain, was) is resumed and domain.resumed is resumed
+    assert sleeping.wake(None, depot, domain, was) is resumed and domain.resumed is resumed
     assert hibernate.present(depot, UUID) is (was is None)
