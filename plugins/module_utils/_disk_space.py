@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Free space of this host's file systems, flushing, and error codes for what a file system refuses (``disk_full``...)."""
+"""Free space of this host's file systems, flushing, and codes for what a file system refuses (``disk_full``...)."""
 
 from __future__ import annotations
 
