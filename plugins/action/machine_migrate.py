@@ -81,10 +81,10 @@ def provider_entry(variables: Variables) -> dict[str, object]:
     }
 
 
-def cut_off(result: Result) -> set[str]:
-    """The machines whose files didn't come because the target couldn't reach the source (pure)."""
+def failed_by(result: Result, code: str) -> set[str]:
+    """The uuids of the machines that failed for this reason (pure)."""
     rows = result.get("machines") or []
-    return {str(row["uuid"]) for row in rows if (row.get("failure") or {}).get("code") == "source_unreachable"}
+    return {row["uuid"] for row in rows if (row.get("failure") or {}).get("code") == code}
 
 
 def merged(first: Result, second: Result) -> Result:
@@ -95,7 +95,7 @@ def merged(first: Result, second: Result) -> Result:
 
 def no_way_round(first: Result, error: GridError) -> Result:
     """A result whose rows tell that the way through the controller was tried as well (pure)."""
-    cut, said = cut_off(first), f"; nor through the controller: {error.msg}"
+    cut, said = failed_by(first, "source_unreachable"), f"; nor through the controller: {error.msg}"
     rows = first["machines"]
     return {**first, "machines": [{**row, "msg": row["msg"] + said} if row["uuid"] in cut else row for row in rows]}
 
@@ -168,22 +168,31 @@ class ActionModule(ProgressAction):
         return t.cast(ActionModule, action)
 
     def _step(
-        self, there: ActionModule, way: t.Callable[[], str] | None, arguments: Arguments, task_vars: Variables
+        self, there: ActionModule, way: _ssh.Forwarding | None, arguments: Arguments, task_vars: Variables
     ) -> Result:
         """Make one step.
 
         :param there: this action on the target.
-        :param way: waits for the socket that leads to the target's libvirt.
+        :param way: to the target's libvirt.
         """
         step = arguments["step"]
         if steps.END[step] == "target":
             result = there.run_step(arguments, task_vars)
             return self._through_controller(there, arguments, task_vars, result) if step == "receive" else result
+        if way is None or step != "send":
+            return self.run_step(arguments, task_vars)
         try:
-            socket = {"socket": way()} if way and step == "send" else {}
+            result = self.run_step({**arguments, "socket": way.path()}, task_vars)
+            # A broken connection is made again, as Ansible does with its own; the step finds out what it has done.
+            left = failed_by(result, "target_unreachable") if way.broken() else set()
+            if not left:
+                return result
+            with _ssh.forwarded(there.connection, self.connection) as again:
+                entries = [entry for entry in arguments["machines"] if entry["uuid"] in left]
+                second = self.run_step({**arguments, "machines": entries, "socket": again.path()}, task_vars)
+                return merged(result, second)
         except GridError as exc:
             return t.cast(Result, exc.result())
-        return self.run_step({**arguments, **socket}, task_vars)
 
     @property
     def connection(self) -> ConnectionBase:
@@ -209,7 +218,8 @@ class ActionModule(ProgressAction):
 
         :param first: what the step returned without that.
         """
-        again = [entry for entry in arguments["machines"] if entry["uuid"] in cut_off(first)]
+        cut = failed_by(first, "source_unreachable")
+        again = [entry for entry in arguments["machines"] if entry["uuid"] in cut]
         if not again:
             return first
         source = arguments["source"]

@@ -143,12 +143,22 @@ def relayed(source: ConnectionBase, destination: ConnectionBase, port: int) -> t
         yield int(_wait(far, _ALLOCATED, "the destination")[1])
 
 
+class Forwarding(t.NamedTuple):
+    """A way to a socket on another host."""
+
+    path: t.Callable[[], str]
+    """waits until the way is there, and returns the path of its socket; raises ``target_unreachable``"""
+    broken: t.Callable[[], bool]
+    """whether the way has ended, because a connection broke"""
+
+
 @contextlib.contextmanager
-def forwarded(there: ConnectionBase, here: ConnectionBase, socket: str = LIBVIRT) -> t.Iterator[t.Callable[[], str]]:
+def forwarded(there: ConnectionBase, here: ConnectionBase, socket: str = LIBVIRT) -> t.Iterator[Forwarding]:
     """While the block runs, a socket on the host ``here`` leads to the socket of this name on the host ``there``.
 
-    :returns: a function that waits until that is so, and returns the socket's path. Other work may be done before.
-    :raises GridError: ``target_unreachable``, as the function does.
+    Other work may be done until the way is there.
+
+    :raises GridError: ``target_unreachable``.
     """
     path = f"/tmp/virtuoso-{os.urandom(16).hex()}.sock"
     with _Way() as way:
@@ -162,7 +172,7 @@ def forwarded(there: ConnectionBase, here: ConnectionBase, socket: str = LIBVIRT
                 _wait(far, _IS_READY, "the source")
             return path
 
-        yield ready
+        yield Forwarding(ready, lambda: near.poll() is not None or far.poll() is not None)
 
 
 @contextlib.contextmanager

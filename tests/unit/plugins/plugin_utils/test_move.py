@@ -19,6 +19,7 @@ from ansible_collections.virtuoso.grid.plugins.action.machine_migrate import (
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration import steps
+from ansible_collections.virtuoso.grid.plugins.plugin_utils import _ssh
 
 FACTS = {"name": "a", "uuid": "a", "state": "running"}
 BAD = {"failed": True, "msg": "no", "failure": {"code": "move_failed", "copy": "source"}}
@@ -54,7 +55,7 @@ def machine(mode="live", **more):
 @contextlib.contextmanager
 def straight(there, here):
     assert (there, here) == ("p2", "p1")
-    yield lambda: "/socket"
+    yield _ssh.Forwarding(lambda: "/socket", lambda: False)
 
 
 def move(monkeypatch, answers, mode="live", way=straight, check_mode=False, **arguments):
@@ -97,11 +98,38 @@ def test_without_a_way_nothing_is_sent(monkeypatch):
         def ready():
             raise GridError("target_unreachable", "no way")
 
-        yield ready
+        yield _ssh.Forwarding(ready, lambda: False)
 
     after, log = move(monkeypatch, {}, way=broken)
     assert log == ["prepare p2 -", "cleanup p2"]
     assert after["row"]["failure"]["code"] == "target_unreachable" and "no way" in after["row"]["msg"]
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_a_way_that_broke_is_made_again(monkeypatch, broken):
+    made = []
+
+    @contextlib.contextmanager
+    def way(there, here):
+        made.append(f"/socket{len(made)}")
+        path = made[-1]
+        yield _ssh.Forwarding(lambda: path, lambda: broken)
+
+    class First(Action):
+        def run_step(self, arguments, task_vars):
+            if arguments.get("socket") == "/socket0":
+                failure = {"code": "target_unreachable"}
+                return {"machines": [{"uuid": "a", "failed": True, "msg": "gone", "failure": failure}]}
+            return super().run_step(arguments, task_vars)
+
+    log = []
+    source, target = (First(name, log, {"receive": {"facts": FACTS}}) for name in ("p1", "p2"))
+    monkeypatch.setattr(machine_migrate._ssh, "forwarded", way)
+    monkeypatch.setattr(source, "_on", lambda name, task_vars: target)
+    given = {"step": "move", "source": {"name": "p1"}, "target": {"name": "p2"}, "machines": [machine()]}
+    (after,) = source._watched(given, {"hostvars": HOSTS})["machines"]
+    assert after["status"] == ("received" if broken else "failed")
+    assert ("send p1 /socket1" in log) is broken
 
 
 def test_it_ends_with_the_step_that_was_asked_for_and_goes_on_from_there(monkeypatch):

@@ -90,9 +90,9 @@ class Shell:
 
 
 def test_a_socket_leads_to_the_target_until_the_block_ends(tmp_path):
-    with _ssh.forwarded(Shell(tmp_path), Shell(tmp_path)) as ready:
-        path = ready()
-        assert path.startswith("/tmp/virtuoso-") and path.endswith(".sock")
+    with _ssh.forwarded(Shell(tmp_path), Shell(tmp_path)) as way:
+        path = way.path()
+        assert path.startswith("/tmp/virtuoso-") and path.endswith(".sock") and not way.broken()
         # What the source's SSH server would make
         with open(path, "w", encoding="ascii"):
             pass
@@ -101,8 +101,9 @@ def test_a_socket_leads_to_the_target_until_the_block_ends(tmp_path):
 
 def test_where_ssh_ends_at_once_the_target_cannot_be_reached(tmp_path):
     bad = Shell(tmp_path, "echo Host key verification failed. >&2; exit 255")
-    with _ssh.forwarded(bad, bad) as ready, pytest.raises(GridError) as caught:
-        ready()
+    with _ssh.forwarded(bad, bad) as way, pytest.raises(GridError) as caught:
+        way.path()
+    assert way.broken()
     assert caught.value.code == "target_unreachable" and "Host key verification failed" in caught.value.msg
 
 
