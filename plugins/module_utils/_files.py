@@ -128,13 +128,25 @@ def _absent(entry: Entry, check_mode: bool) -> dict[str, str] | None:
     return _row(entry, "there\n", "absent\n")
 
 
+def _strays(entries: t.Sequence[Entry]) -> list[Entry]:
+    """What goes because it is in an exclusive directory and not among the entries; directories in it stay."""
+    named = {entry["path"] for entry in entries}
+    return [
+        {"path": item.path, "state": "absent"}
+        for entry in entries
+        if entry["state"] == "directory" and entry.get("exclusive") and os.path.isdir(entry["path"])
+        for item in sorted(os.scandir(entry["path"]), key=lambda item: item.name)
+        if item.path not in named and not item.is_dir(follow_symlinks=False)
+    ]
+
+
 def bring(entries: t.Sequence[Entry], *, check_mode: bool, owner: int = 0) -> tuple[list[str], list[dict[str, str]]]:
     """Have everything as it should be; the paths that weren't, and what differed.
 
     :raises OSError: with the path in it; those before it are done, and a second call goes on.
     """
     changed, rows = [], []
-    for entry in order(entries):
+    for entry in order([*entries, *_strays(entries)]):
         if entry["state"] == "absent":
             row = _absent(entry, check_mode)
         else:

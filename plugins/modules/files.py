@@ -39,6 +39,11 @@ options:
         description: What is in the file, as it is to be to the last character; or where the link leads. Needed with
           V(file) and V(link).
         type: str
+      exclusive:
+        description: Whether files that are in the directory and not in O(files) go. Directories in it stay.
+        type: bool
+        default: false
+        version_added: 0.2.0
       mode:
         description: Permissions as four octal digits. Files have V(0644), directories V(0755), where it is left out.
         type: str
@@ -55,7 +60,7 @@ EXAMPLES = r"""
 - name: Install a program and its unit
   virtuoso.grid.files:
     files:
-      - {path: /usr/local/lib/example, state: directory}
+      - {path: /usr/local/lib/example, state: directory, exclusive: true}
       - {path: /usr/local/lib/example/program.py, content: "{{ lookup('ansible.builtin.file', 'program.py', rstrip=false) }}"}
       - {path: /etc/systemd/system/example.service, content: "{{ lookup('ansible.builtin.template', 'example.service.j2') }}"}
       - {path: /usr/local/lib/example/old.py, state: absent}
@@ -86,6 +91,7 @@ FILE = {
     "path": {"type": "path", "required": True},
     "state": {"type": "str", "default": "file", "choices": ["file", "directory", "link", "absent"]},
     "content": {"type": "str"},
+    "exclusive": {"type": "bool", "default": False},
     "mode": {"type": "str"},
 }
 NEEDED = [("state", "file", ("content",)), ("state", "link", ("content",))]
