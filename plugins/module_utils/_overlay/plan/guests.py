@@ -89,18 +89,3 @@ def with_mtu(machines: t.Sequence[Machine], part: Part) -> list[dict[str, t.Any]
         others = {network: mtu[network] for network in machine.get("extra_networks") or () if network in mtu}
         told.append({**machine, **first, **({"mtus": others} if others else {})})
     return told
-
-
-def overlay_lacks(
-    infos: t.Sequence[t.Mapping[str, t.Any]], given: t.Sequence[t.Mapping[str, t.Any]], hosts: t.Sequence[str]
-) -> bool:
-    """Whether a host lacks a network that it is to have.
-    :param infos: results of ``overlay_info``, in the order of ``hosts``.
-    :param given: ``virtuoso_networks``."""
-    there = {
-        host: {network["name"] for network in (info.get("part") or {}).get("networks") or []}
-        for host, info in zip(hosts, infos)
-    }
-    return any(
-        entry.get("name") not in there[host] for entry in given for host in entry.get("hosts") or hosts if host in there
-    )

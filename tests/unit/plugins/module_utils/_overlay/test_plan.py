@@ -11,7 +11,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import car
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import model, topology, transport
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.guests import (
     follow,
-    overlay_lacks,
     overlay_machines,
     with_mtu,
 )
@@ -274,15 +273,6 @@ def test_a_deployments_machines_join_by_the_address_that_they_have_or_will_have(
     ]
     carries = with_mtu([{**entry, "network": "virtuoso", "extra_networks": ["other", entry["network"]]}], part)
     assert carries[0]["mtus"] == {entry["network"]: 1450} and "mtu" not in carries[0]
-
-
-def test_a_deployment_probes_only_where_a_network_is_missing():
-    parts = overlay_plan([LAN], HOSTS, probes())["phases"][0]
-    infos = [{"part": parts[name]} for name in NAMES]
-    assert not overlay_lacks(infos, [LAN], NAMES) and overlay_lacks(infos, [LAN, {**LAN, "name": "other"}], NAMES)
-    assert overlay_lacks([*infos[:2], {"part": {}}], [LAN], NAMES) and not overlay_lacks(
-        [*infos[:2], {"part": {}}], [{**LAN, "hosts": ["p1"]}], NAMES
-    )
 
 
 def test_a_changed_host_key_is_an_error_unless_it_is_said_to_be_new():
