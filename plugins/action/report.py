@@ -19,7 +19,7 @@ class ActionModule(ActionBase):
     _requires_connection = False
     TRANSFERS_FILES = False
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, object]:
+    def run(self, tmp: str | None = None, task_vars: dict[str, object] | None = None) -> dict[str, object]:
         """Join the results, print the table, return both; failed when any machine failed."""
         result: dict[str, object] = super().run(tmp, task_vars)
         dummy, arguments = self.validate_argument_spec(
@@ -51,6 +51,8 @@ class ActionModule(ActionBase):
         return result
 
 
-def _play_hosts(variables: t.Mapping[str, t.Any]) -> dict[str, t.Mapping[str, object]]:
+def _play_hosts(variables: t.Mapping[str, object]) -> dict[str, t.Mapping[str, object]]:
     """The variables of each host of the play, by its name."""
-    return {host: variables["hostvars"][host] for host in variables.get("ansible_play_hosts_all", ())}
+    hosts = t.cast("t.Mapping[str, t.Mapping[str, object]]", variables.get("hostvars") or {})
+    names = t.cast("t.Sequence[str]", variables.get("ansible_play_hosts_all") or ())
+    return {name: hosts[name] for name in names}

@@ -9,7 +9,6 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._later import of_room
 
-
 _MIGRATION = {
     **of_room("_migration.once", migrate_end="end"),
     **of_room(

@@ -115,6 +115,7 @@ class Image(t.TypedDict, total=False):
     :ivar complete: whether the host has all of its layers.
     :ivar user: who logs in.
     :ivar python: the interpreter in it.
+    :ivar route: how it was transferred, ``direct`` or through the controller (``relay``).
     """
 
     name: str
@@ -128,6 +129,7 @@ class Image(t.TypedDict, total=False):
     complete: bool
     user: str | None
     python: str | None
+    route: str
     changed: bool
     failed: bool
     msg: str

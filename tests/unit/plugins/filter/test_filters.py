@@ -57,7 +57,8 @@ def test_there_is_no_documentation_of_another():
 
 def test_to_look_for_one_loads_no_room():
     code = (
-        "import sys; from ansible_collections.virtuoso.grid.plugins.filter import deployment, networks; deployment.FilterModule().filters(); "
+        "import sys; from ansible_collections.virtuoso.grid.plugins.filter import deployment, networks; "
+        "deployment.FilterModule().filters(); networks.FilterModule().filters(); "
         "print([name for name in sys.modules if '_overlay' in name or '_machine' in name])"
     )
     done = subprocess.run(
