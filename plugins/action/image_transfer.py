@@ -66,7 +66,7 @@ class ActionModule(ProgressAction):
                     super()._watched({**arguments, "source": through(source, port)}, task_vars), "relay"
                 )
         except GridError as exc:
-            # That the source is out of reach is what there is to be told; why there was no way round it belongs to it.
+            # The failure is that the source is out of reach; why there was no way round is a detail of it.
             return {**result, "relay": exc.msg} if result else exc.result()
 
     @staticmethod

@@ -17,7 +17,7 @@ class FilterModule:
         """Name to function."""
         return {
             **of_room("_play.networks", "machine_networks", "network_interfaces", "overlay_lacks"),
-            **of_room("_play.networks", overlay_plan="plan_networks"),
+            **of_room("_play.planning", overlay_plan="plan_networks"),
             **of_room("_overlay.plan.matrix", overlay_traffic="traffic_rows"),
             **of_room("_overlay.plan.phases", overlay_keys="with_keys"),
         }

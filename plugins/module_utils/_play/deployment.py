@@ -9,7 +9,6 @@ import typing as t
 import uuid
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import WHERE, split_image
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.guests import with_mtu
 from ansible_collections.virtuoso.grid.plugins.module_utils._play.records import (
     Export,
     Failure,
@@ -34,8 +33,15 @@ ON_DEMAND = "on_demand"
 UNKNOWN_DIGEST = "sha256:" + "0" * 64
 """Stands, in check mode, for the digest of an image that isn't built yet."""
 
-Network = t.Mapping[str, t.Union[str, int]]
-"""``name`` and ``mtu`` of a network of the overlay."""
+
+class Network(t.TypedDict):
+    """A network of the overlay on a host.
+
+    :ivar mtu: bytes of the largest frame's content.
+    """
+
+    name: str
+    mtu: int
 
 
 class Placeable(t.TypedDict):
@@ -106,15 +112,15 @@ def _without_image(name: str, machine: str | None, wanted: str, cause: Image | N
     :param cause: the image's own failure; ``None`` where there is no result for it.
     """
     missing: Failure = {"code": "image_missing", "remedy": "Run again when the image server is back"}
-    told = cause or {}
-    msg = told.get("msg") or f"its image {wanted} could not be made ready"
+    said: Image = cause or {}
+    msg = said.get("msg") or f"its image {wanted} could not be made ready"
     return {
         "name": name,
         "uuid": machine,
         "changed": False,
         "failed": True,
         "msg": f"machine {name}: {msg}",
-        "failure": {**(told.get("failure") or missing)},
+        "failure": {**(said.get("failure") or missing)},
     }
 
 
@@ -228,9 +234,25 @@ def provider_share(
         "images": list(needed.values()),
         "paged": list(paged.values()),
         "to_page": list(to_page.values()),
-        "machines": t.cast("list[MachineEntry]", with_mtu(machines, {"networks": networks})),
+        "machines": with_mtu(machines, networks),
         "failed": failed,
     }
+
+
+def with_mtu(machines: t.Sequence[MachineEntry], networks: t.Sequence[Network]) -> list[MachineEntry]:
+    """Entries of the module ``machine`` with the MTU of their networks, as far as these are among the given ones."""
+    mtu = {network["name"]: network["mtu"] for network in networks}
+    found: list[MachineEntry] = []
+    for machine in machines:
+        entry: MachineEntry = {**machine}
+        first = mtu.get(machine.get("network", ""))
+        if first is not None:
+            entry["mtu"] = first
+        others = {name: mtu[name] for name in machine.get("extra_networks") or () if name in mtu}
+        if others:
+            entry["mtus"] = others
+        found.append(entry)
+    return found
 
 
 def settling(machines: t.Sequence[MachineEntry], transfers: t.Sequence[Result], check_mode: bool) -> Settling:

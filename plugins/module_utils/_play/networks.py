@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import mac_address
+from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import card_mac, mac_address
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.interfaces import cable
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.guests import overlay_machines
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.model import bridge_name
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.phases import overlay_plan
-from ansible_collections.virtuoso.grid.plugins.module_utils._play.records import Endpoint, Fields, MachineEntry, Order
+from ansible_collections.virtuoso.grid.plugins.module_utils._play.records import Fields, MachineEntry, Order
 
 EVPN = "evpn"
 
@@ -80,25 +77,12 @@ class Interfaces(t.TypedDict):
     cable: list[str]
 
 
-class OverlayHost(Endpoint, total=False):
-    """A host that networks are planned for. One without a ``part`` could not be reached: what it has stays.
-
-    :ivar probe: what the module ``overlay_probe`` found.
-    :ivar part: what the host has now.
-    :ivar machines: what the module ``machine_info`` returned; ``None`` where libvirt didn't answer, or there is none.
-    """
-
-    probe: Fields
-    part: dict[str, t.Any]
-    machines: list[dict[str, t.Any]] | None
-
-
 class Lacks(t.TypedDict):
     """What hosts still lack of their networks, each as a text for people.
 
     :ivar networks: networks that a host doesn't have.
     :ivar links: links that are not up, with where to look.
-    :ivar peers: hosts of a network that BGP has not told of.
+    :ivar peers: hosts of a network that BGP has not announced.
     """
 
     networks: list[str]
@@ -117,30 +101,46 @@ def machine_networks(
     :param known: ``uuid`` and ``mac`` of machines: one that has moved keeps the address that it had.
     :param homes: ``virtuoso_home_networks`` of each home.
     """
-    macs = {row.get("uuid"): row.get("mac") for row in known if row.get("mac")}
-    everyone = [machine for entries in machines.values() for machine in entries or ()]
+    macs = {row["uuid"]: mac for row in known for mac in (row.get("mac"),) if mac}
+    everyone = [
+        (provider, entry, _mac(entry, macs))
+        for provider, entries in machines.items()
+        for entry in entries or ()
+        if entry.get("network") and entry.get("uuid")
+    ]
     shares: list[HomeShare] = []
     for home, networks in (homes or {}).items():
         for network in networks or ():
             name = network["network"]
-            mine = [_guest(each, macs) for each in everyone if each.get("network") == name and each.get("uuid")]
+            mine = [_guest(entry, mac) for dummy, entry, mac in everyone if entry["network"] == name]
             share: HomeShare = {"home": home, "network": name, "dhcp": bool(network.get("dhcp")), "machines": mine}
             shares += [share] if mine else []
     return {
-        "cards": t.cast(
-            "list[Card]", overlay_machines({name: entries or () for name, entries in machines.items()}, known)
-        ),
+        "cards": [card for provider, entry, mac in everyone for card in _cards(provider, entry, mac)],
         "homes": shares,
     }
 
 
-def _guest(machine: MachineEntry, macs: t.Mapping[str | None, str | None]) -> Guest:
-    own = macs.get(machine["uuid"]) or mac_address(machine["network"], machine.get("site") or "site", machine["uuid"])
+def _mac(machine: MachineEntry, macs: t.Mapping[str | None, str]) -> str:
+    """The MAC address of the machine's first card: its own, or the one that it will have."""
+    own = macs.get(machine["uuid"])
+    return (own or mac_address(machine["network"], machine.get("site") or "site", machine["uuid"])).lower()
+
+
+def _cards(provider: str, machine: MachineEntry, mac: str) -> list[Card]:
+    addresses = {
+        machine["network"]: mac,
+        **{network: card_mac(network, mac) for network in machine.get("extra_networks") or ()},
+    }
+    return [{"provider": provider, "network": network, "mac": address} for network, address in addresses.items()]
+
+
+def _guest(machine: MachineEntry, mac: str) -> Guest:
     return {
         "uuid": machine["uuid"],
         "name": machine["name"],
         "network": machine["network"],
-        "mac": own,
+        "mac": mac,
         "address": (machine.get("address") or {}).get("ip"),
     }
 
@@ -148,50 +148,6 @@ def _guest(machine: MachineEntry, macs: t.Mapping[str | None, str | None]) -> Gu
 def network_interfaces(network: str) -> Interfaces:
     """The names of a network's own interfaces."""
     return {"bridge": bridge_name(network), "cable": cable(network)}
-
-
-def plan_networks(
-    networks: t.Sequence[object], hosts: t.Mapping[str, OverlayHost], known_keys: t.Mapping[str, str] | None = None
-) -> dict[str, t.Any]:
-    """What each host is to have of the networks.
-
-    :param networks: ``virtuoso_networks``.
-    :param hosts: all hosts of the grid, by name.
-    :param known_keys: the hosts' SSH host keys as the grid knows them.
-    :returns: ``phases``, each a part by host; ``links``, each with the reason for its transport; ``networks`` with
-        their MTU; ``rows``, the links for the report. Where the networks can't be made: ``failed``, ``msg`` and
-        ``failure``, for the report.
-    """
-    reached = {name: host for name, host in hosts.items() if "part" in host}
-    try:
-        plan = overlay_plan(
-            networks,
-            {
-                name: {**{key: host.get(key) for key in ("address", "port", "site")}, "reached": name in reached}
-                for name, host in hosts.items()
-            },
-            {name: host.get("probe") or {} for name, host in reached.items()},
-            {name: host["part"] for name, host in reached.items()},
-            [
-                {**{key: machine.get(key) for key in ("network", "mac", "name")}, "provider": name}
-                for name, host in reached.items()
-                for machine in _machines(host)
-                if machine.get("mac")
-            ],
-            known_keys,
-        )
-    except GridError as exc:
-        return {"name": exc.object or "overlay", "changed": False, **exc.result()}
-    rows = [
-        {**link, "name": f"{link['network']} {' - '.join(link['between'])}", "changed": False} for link in plan["links"]
-    ]
-    return {**plan, "rows": rows}
-
-
-def _machines(host: OverlayHost) -> t.Sequence[t.Mapping[str, object]]:
-    """A host's machines. Where libvirt doesn't answer, they are as they were."""
-    seen = host.get("machines")
-    return host["part"].get("guests") or () if seen is None else seen
 
 
 def overlay_lacks(
@@ -204,7 +160,7 @@ def overlay_lacks(
     :param infos: results of the module ``overlay_info``, by host.
     :param networks: ``virtuoso_networks``, where the networks themselves may be missing. One without ``hosts`` is for
         all of them.
-    :param hosts: the hosts of which BGP must have told, where these are not all.
+    :param hosts: the hosts that BGP must have announced. All of a network's where it is left out.
     """
     found: Lacks = {"networks": [], "links": [], "peers": []}
     for host, info in infos.items():

@@ -32,7 +32,7 @@ def join(steps: t.Iterable[Step]) -> list[Row]:
     """One row for each machine name, in order of first appearance: later steps add to and overrule earlier ones.
 
     A failure stays: no later step makes a failed machine a served one, and the first failure is the one that counts.
-    Entries of one step with the same name (the same machine listed twice, say) are told apart: the failed one gets a
+    Entries of one step with the same name (the same machine listed twice, say) are kept apart: the failed one gets a
     row of its own.
     """
     rows: dict[str, Row] = {}
@@ -134,10 +134,10 @@ def refusal(rows: t.Sequence[Row], what: str) -> Row:
     if not failed:
         return {}
     codes = sorted({_code(row) for row in failed})
-    told = "\n".join(f"- {row.get('msg')}" for row in failed)
+    messages = "\n".join(f"- {row.get('msg')}" for row in failed)
     return {
         "failed": True,
-        "msg": f"{len(failed)} of {len(rows)} {what} could not be served:\n{told}",
+        "msg": f"{len(failed)} of {len(rows)} {what} could not be served:\n{messages}",
         "failure": {"code": "some_failed", "codes": codes},
     }
 

@@ -209,8 +209,16 @@ def test_another_holder_exports_what_the_image_server_cannot():
 def test_cards_get_the_mtu_of_networks_of_the_overlay():
     (entry,) = provider_share([order("a")], placed("a"), [built()], "provider1")["machines"]
     networks = [{"name": "virtuoso", "mtu": 1380}]
-    (with_mtu,) = provider_share([order("a")], placed("a"), [built()], "provider1", networks=networks)["machines"]
-    assert "mtu" not in entry and with_mtu == {**entry, "mtu": 1380}
+    (carries,) = provider_share([order("a")], placed("a"), [built()], "provider1", networks=networks)["machines"]
+    assert "mtu" not in entry and carries == {**entry, "mtu": 1380}
+    entry, networks = {"uuid": "u", "network": "lan"}, [{"name": "lan", "mtu": 1450}]
+    assert deployment.with_mtu([entry, {**entry, "network": "virtuoso"}], networks) == [
+        {**entry, "mtu": 1450},
+        {**entry, "network": "virtuoso"},
+    ]
+    both = {**entry, "network": "virtuoso", "extra_networks": ["other", entry["network"]]}
+    (carries,) = deployment.with_mtu([both], networks)
+    assert carries["mtus"] == {entry["network"]: 1450} and "mtu" not in carries
 
 
 def test_orders_need_images_first_and_then_a_place():

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import mac_address
+from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import card_mac, mac_address, mac_prefix
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import model
 from ansible_collections.virtuoso.grid.plugins.module_utils._play import networks as play
 
@@ -26,13 +26,18 @@ def test_machines_go_to_their_network_s_home_with_the_address_that_they_have_the
     assert play.machine_networks({"p1": [DB], "p2": None}, homes=HOMES)["homes"] == []
 
 
-def test_hosts_of_networks_know_each_card_of_a_machine():
-    assert play.machine_networks({"p1": [WEB], "p2": None})["cards"] == [
-        {"provider": "p1", "network": "lan", "mac": mac_address("lan", "a", "u1")}
-    ]
+def test_a_deployments_machines_join_by_the_address_that_they_have_or_will_have():
+    entry = {"uuid": "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11", "name": "a", "network": "lan", "site": "site-p1"}
+    (machine,) = play.machine_networks({"p1": [entry], "p2": None})["cards"]
+    assert machine == {"provider": "p1", "network": "lan", "mac": mac_address("lan", "site-p1", entry["uuid"])}
+    known = [{"uuid": entry["uuid"], "mac": "02:00:00:00:00:07"}]
+    (machine,) = play.machine_networks({"p1": [entry]}, known)["cards"]
+    both = play.machine_networks({"p1": [{**entry, "extra_networks": ["san"]}]}, known)["cards"]
+    assert both == [machine, {"provider": "p1", "network": "san", "mac": card_mac("san", machine["mac"])}]
+    assert both[1]["mac"].startswith(mac_prefix("san", "")[:5]) and both[1]["mac"].endswith(":00:00:00:07")
+    assert machine["mac"] == "02:00:00:00:00:07"
 
 
-NAMES = ("home1", "p1", "p2")
 LAN = {"name": "lan", "home": "home1"}
 
 
@@ -85,32 +90,3 @@ def test_whether_a_host_lacks_a_network():
 def test_a_network_s_own_interfaces():
     names = play.network_interfaces("lan")
     assert names["bridge"] == model.bridge_name("lan") and [len(name) for name in names["cable"]] == [12, 12]
-
-
-def test_an_error_of_the_plan_is_a_row():
-    told = play.plan_networks([{"name": "bad name!"}], {})
-    assert told["failed"] and told["failure"]["code"]
-
-
-def test_hosts_that_answered_are_planned_for_and_the_others_keep_what_they_have():
-    open_path = {"udp_in": True, "udp_out": True, "ssh": True, "ssh_trouble": None, "rtt": 0.02, "path_mtu": 1500}
-    places = {name: {"address": f"192.0.2.{place}", "port": 22, "site": name} for place, name in enumerate(NAMES, 1)}
-    kernel = {"vxlan": None, "wireguard": "the kernel has none"}
-    probes = {
-        name: {"kernel": kernel, "paths": {other: open_path for other in NAMES if other != name}} for name in NAMES
-    }
-    reached = {name: {**place, "probe": probes[name], "part": {}} for name, place in places.items()}
-    guest = {"mac": "02:00:00:00:00:07", "network": "lan", "name": "web1"}
-    plan = play.plan_networks([LAN], {**reached, "p1": {**reached["p1"], "machines": [guest, {"name": "foreign"}]}})
-    assert [row["name"] for row in plan["rows"]] == ["lan home1 - p1", "lan home1 - p2"]
-    parts = plan["phases"][-1]
-    assert set(parts) == set(NAMES) and [each["mac"] for each in parts["p1"]["guests"]] == [guest["mac"]]
-    # Its libvirt doesn't answer, and p2 is out of reach.
-    again = play.plan_networks(
-        [LAN],
-        {
-            **{name: {**reached[name], "part": parts[name], "machines": None} for name in ("home1", "p1")},
-            "p2": places["p2"],
-        },
-    )
-    assert again["phases"] == [{name: parts[name] for name in ("home1", "p1")}]
