@@ -101,7 +101,7 @@ def machine_networks(
     :param known: ``uuid`` and ``mac`` of machines: one that has moved keeps the address that it had.
     :param homes: ``virtuoso_home_networks`` of each home.
     """
-    macs = {row["uuid"]: mac for row in known for mac in (row.get("mac"),) if mac}
+    macs = {row.get("uuid"): mac for row in known for mac in (row.get("mac"),) if mac}
     everyone = [
         (provider, entry, _mac(entry, macs))
         for provider, entries in machines.items()

@@ -59,13 +59,13 @@ def test_a_link_that_does_not_come_up(tmp_path, transport, where):
     assert where in message and ("overlay-ssh" in message) == (transport == "ssh")
 
 
-def test_a_mesh_that_bgp_does_not_tell_of(tmp_path):
+def test_a_mesh_of_which_bgp_does_not_announce_a_host(tmp_path):
     links = tasks("links.yml")
-    waits = links["Wait until BGP has told all where all are"]
+    waits = links["Wait until BGP has announced all hosts to each other"]
     peer = {"name": "p2", "address": "192.0.2.2"}
     end = {"device": "ve1", "peer": "*", "network": "lan", "transport": "evpn", "state": "down", "vteps": []}
     spoken = {"links": [{**end, "peers": [peer], "sessions": [{"peer": "p2", "state": "Active"}]}]}
-    message, own = failing(links["Stop where BGP doesn't tell"], tmp_path, overlay__spoken=spoken)
+    message, own = failing(links["Stop where BGP has not announced a host"], tmp_path, overlay__spoken=spoken)
     assert waits["delay"] == 1 and waits["retries"] == "{{ overlay__patience_bgp }}"
     assert f" in {own['overlay__patience_bgp']} s" in message and "p2 of network lan" in message
     assert '"Active"' in message
