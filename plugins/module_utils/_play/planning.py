@@ -66,4 +66,5 @@ def plan_networks(
 def _machines(host: OverlayHost) -> t.Sequence[t.Mapping[str, object]]:
     """A host's machines. Where libvirt doesn't answer, they are as they were."""
     seen = host.get("machines")
-    return host["part"].get("guests") or () if seen is None else seen
+    # Older versions of Ansible make an empty text of "none".
+    return seen if isinstance(seen, list) else host["part"].get("guests") or ()
