@@ -61,8 +61,10 @@ EXAMPLES = r"""
   virtuoso.grid.files:
     files:
       - {path: /usr/local/lib/example, state: directory, exclusive: true}
-      - {path: /usr/local/lib/example/program.py, content: "{{ lookup('ansible.builtin.file', 'program.py', rstrip=false) }}"}
-      - {path: /etc/systemd/system/example.service, content: "{{ lookup('ansible.builtin.template', 'example.service.j2') }}"}
+      - path: /usr/local/lib/example/program.py
+        content: "{{ lookup('ansible.builtin.file', 'program.py', rstrip=false) }}"
+      - path: /etc/systemd/system/example.service
+        content: "{{ lookup('ansible.builtin.template', 'example.service.j2') }}"
       - {path: /usr/local/lib/example/old.py, state: absent}
 """
 
