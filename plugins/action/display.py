@@ -9,7 +9,6 @@ import base64
 import contextlib
 import os
 import tempfile
-import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
@@ -30,34 +29,39 @@ def _write(path: str, data: bytes) -> None:
         raise
 
 
+def _save(uuid: object, content: str, directory: str) -> str:
+    """The path of a machine's screenshot, written there.
+
+    :param content: the picture in base64.
+    """
+    # The host that sent this is not trusted with a file name.
+    path = os.path.join(directory, check_uuid(uuid) + ".png")
+    try:
+        os.makedirs(directory, 0o700, exist_ok=True)
+        _write(path, base64.b64decode(content))
+    except OSError as exc:
+        raise to_grid_error(exc).on(tried=f"write {path}") from exc
+    return path
+
+
 class ActionModule(ActionBase):
     """Runs the module on the provider and writes what it returns."""
 
     TRANSFERS_FILES = False
     _supports_check_mode = True
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+    def run(self, tmp: str | None = None, task_vars: dict[str, object] | None = None) -> dict[str, object]:
         """The module's result, with ``path`` instead of ``content`` in each screenshot."""
         super().run(tmp, task_vars)
-        result = self._execute_module(task_vars=task_vars)
-        dest = self._task.args.get("dest")
-        for machine in result.get("machines") or []:
+        result: dict[str, object] = self._execute_module(task_vars=task_vars)
+        directory = self._loader.path_dwim(str(self._task.args.get("dest")))
+        machines = result.get("machines")
+        for machine in machines if isinstance(machines, list) else ():
             shot = machine.get("screenshot")
             if isinstance(shot, dict) and "content" in shot:
                 try:
-                    self._save(machine, shot, self._loader.path_dwim(str(dest)))
+                    shot["path"] = _save(machine["uuid"], shot.pop("content"), directory)
                 except GridError as exc:
                     machine.update(screenshot=None, **exc.on(object=f"machine {machine['name']}").result())
                     result.update(exc.result())
         return result
-
-    @staticmethod
-    def _save(machine: dict[str, t.Any], shot: dict[str, t.Any], directory: str) -> None:
-        # The host that sent this is not trusted with a file name.
-        path = os.path.join(directory, check_uuid(machine["uuid"]) + ".png")
-        try:
-            os.makedirs(directory, 0o700, exist_ok=True)
-            _write(path, base64.b64decode(shot.pop("content")))
-        except OSError as exc:
-            raise to_grid_error(exc).on(tried=f"write {path}") from exc
-        shot["path"] = path

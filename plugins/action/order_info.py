@@ -16,7 +16,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._information.invento
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import listing
 
 
-def plain(arguments: t.Mapping[str, t.Any], transport: str, become: bool, environment: t.Any) -> str | None:
+def plain(
+    arguments: t.Mapping[str, object], transport: str, become: bool, environment: t.Iterable[object] | None
+) -> str | None:
     """The store, where all its machines are asked for, or some of all, and this process sees what the module would see;
     else ``None`` (pure)."""
     given = {key: value for key, value in arguments.items() if value is not None and key not in ("select", "limit")}
@@ -32,9 +34,9 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+    def run(self, tmp: str | None = None, task_vars: dict[str, object] | None = None) -> dict[str, object]:
         """The module's result."""
-        result = super().run(tmp, task_vars)
+        result: dict[str, object] = super().run(tmp, task_vars)
         listed = None
         if not self._task.async_val:
             store = plain(
@@ -52,9 +54,10 @@ class ActionModule(ActionBase):
             result.update(self._chosen([views.machine_view(row) for row in listed[0]]))
         return result
 
-    def _chosen(self, machines: list[dict[str, t.Any]]) -> dict[str, t.Any]:
-        store, select, limit = (self._task.args.get(name) for name in ("store", "select", "limit"))
+    def _chosen(self, machines: list[choosing.Machine]) -> dict[str, object]:
+        arguments = self._task.args
+        select, limit = arguments.get("select"), arguments.get("limit")
         try:
-            return {"changed": False, "machines": choosing.of_store(store, machines, select, limit)}
+            return {"changed": False, "machines": choosing.of_store(arguments["store"], machines, select, limit)}
         except GridError as exc:
             return exc.on(host="controller").result()

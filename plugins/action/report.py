@@ -9,7 +9,8 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.virtuoso.grid.plugins.module_utils._play.report import join, refusal, table
+from ansible_collections.virtuoso.grid.plugins.module_utils._play.report import join, refusal, steps_of, table
+from ansible_collections.virtuoso.grid.plugins.module_utils._play.rows import side_failures
 
 
 class ActionModule(ActionBase):
@@ -18,12 +19,12 @@ class ActionModule(ActionBase):
     _requires_connection = False
     TRANSFERS_FILES = False
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+    def run(self, tmp: str | None = None, task_vars: dict[str, object] | None = None) -> dict[str, object]:
         """Join the results, print the table, return both; failed when any machine failed."""
-        result = super().run(tmp, task_vars)
+        result: dict[str, object] = super().run(tmp, task_vars)
         dummy, arguments = self.validate_argument_spec(
             argument_spec={
-                "results": {"type": "list", "elements": "list", "required": True},
+                "results": {"type": "list", "elements": "raw", "required": True},
                 "columns": {
                     "type": "list",
                     "elements": "str",
@@ -32,9 +33,10 @@ class ActionModule(ActionBase):
                 "title": {"type": "str"},
                 "what": {"type": "str", "default": "machines"},
                 "warnings": {"type": "list", "elements": "str", "default": []},
+                "side_steps": {"type": "dict", "default": {}},
             }
         )
-        rows = join(arguments["results"])
+        rows = join(steps_of(arguments["results"]))
         lines = table(rows, arguments["columns"])
         display = Display()
         display.display("")
@@ -43,6 +45,14 @@ class ActionModule(ActionBase):
         for line in lines:
             display.display(line)
         result.update(changed=False, machines=rows, table=lines, **refusal(rows, arguments["what"]))
-        if arguments["warnings"]:
-            result["warnings"] = [*result.get("warnings", ()), *arguments["warnings"]]
+        warnings = [*arguments["warnings"], *side_failures(_play_hosts(task_vars or {}), arguments["side_steps"])]
+        if warnings:
+            result["warnings"] = warnings
         return result
+
+
+def _play_hosts(variables: t.Mapping[str, object]) -> dict[str, t.Mapping[str, object]]:
+    """The variables of each host of the play, by its name."""
+    hosts = t.cast("t.Mapping[str, t.Mapping[str, object]]", variables.get("hostvars") or {})
+    names = t.cast("t.Sequence[str]", variables.get("ansible_play_hosts_all") or ())
+    return {name: hosts[name] for name in names}

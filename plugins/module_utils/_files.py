@@ -20,13 +20,15 @@ class Entry(t.TypedDict):
     """A file, directory or link as it should be.
 
     ``state``: ``file``, ``directory``, ``link`` or ``absent``. ``content``: a file's text, or a link's target; ``None``
-    for the others. ``mode``: permissions as four octal digits.
+    for the others. ``mode``: permissions as four octal digits. ``exclusive``: of a directory, whether files in it that
+    have no entry go.
     """
 
     path: str
     state: str
     content: str
     mode: str
+    exclusive: bool
 
 
 def order(entries: t.Sequence[Entry]) -> list[Entry]:
@@ -143,6 +145,18 @@ def _absent(entry: Entry, check_mode: bool) -> dict[str, str] | None:
     return _row(entry, "there\n", "absent\n")
 
 
+def _strays(entries: t.Sequence[Entry]) -> list[Entry]:
+    """What goes because it is in an exclusive directory and not among the entries; directories in it stay."""
+    named = {entry["path"] for entry in entries}
+    return [
+        {"path": item.path, "state": "absent", "content": "", "mode": "0644", "exclusive": False}
+        for entry in entries
+        if entry["state"] == "directory" and entry.get("exclusive") and os.path.isdir(entry["path"])
+        for item in sorted(os.scandir(entry["path"]), key=lambda item: item.name)
+        if item.path not in named and not item.is_dir(follow_symlinks=False)
+    ]
+
+
 def bring(entries: t.Sequence[Entry], *, check_mode: bool, owner: int = 0) -> tuple[list[str], list[dict[str, str]]]:
     """Make everything as its entry says.
 
@@ -151,7 +165,7 @@ def bring(entries: t.Sequence[Entry], *, check_mode: bool, owner: int = 0) -> tu
     :raises OSError: with the path in it. What comes before it is done; a second call continues.
     """
     changed, rows = [], []
-    for entry in order(entries):
+    for entry in order([*entries, *_strays(entries)]):
         if entry["state"] == "absent":
             row = _absent(entry, check_mode)
         else:

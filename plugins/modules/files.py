@@ -37,6 +37,11 @@ options:
       content:
         description: The exact content of a file, or the target of a link. Required with V(file) and V(link).
         type: str
+      exclusive:
+        description: Whether files that are in the directory and not in O(files) go. Directories in it stay.
+        type: bool
+        default: false
+        version_added: 0.2.0
       mode:
         description: Permissions as four octal digits, by default V(0644) for files and V(0755) for directories.
         type: str
@@ -53,7 +58,7 @@ EXAMPLES = r"""
 - name: Install a program and its unit
   virtuoso.grid.files:
     files:
-      - {path: /usr/local/lib/example, state: directory}
+      - {path: /usr/local/lib/example, state: directory, exclusive: true}
       - path: /usr/local/lib/example/program.py
         content: "{{ lookup('ansible.builtin.file', 'program.py', rstrip=false) }}"
       - path: /etc/systemd/system/example.service
@@ -86,6 +91,7 @@ FILE = {
     "path": {"type": "path", "required": True},
     "state": {"type": "str", "default": "file", "choices": ["file", "directory", "link", "absent"]},
     "content": {"type": "str"},
+    "exclusive": {"type": "bool", "default": False},
     "mode": {"type": "str"},
 }
 NEEDED = [("state", "file", ("content",)), ("state", "link", ("content",))]

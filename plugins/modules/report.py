@@ -24,10 +24,11 @@ attributes:
 options:
   results:
     description:
-      - Lists of results, one a step and in the order of the steps.
+      - One list of results for each step, in the order of the steps. The steps of a host may be given together, as a
+        dictionary with such a list for each, by the step's name, as P(virtuoso.grid.step_rows#filter) returns it.
       - A result has C(name), and C(failed), C(msg) and C(failure) where that step failed.
     type: list
-    elements: list
+    elements: raw
     required: true
   columns:
     description: What the table shows.
@@ -47,6 +48,13 @@ options:
     type: list
     elements: str
     default: []
+  side_steps:
+    description:
+      - Steps without which a machine runs all the same. Where one failed on a host of the play, that is a warning.
+      - By the name of the variable in which the hosts registered the result of a task, what the task was to do.
+    type: dict
+    default: {}
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""
@@ -54,6 +62,12 @@ EXAMPLES = r"""
   virtuoso.grid.report:
     results: ["{{ ordered.machines }}"]
     columns: [name, reference, state]
+
+- name: Show what became of the machines of all providers
+  virtuoso.grid.report:
+    results: "{{ [ordered.machines] + ansible_play_hosts_all | map('extract', hostvars) | map(attribute='rows') }}"
+    side_steps:
+      announced: announce the machines on their networks
 """
 
 RETURN = r"""

@@ -8,50 +8,112 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import split_image
+from ansible_collections.virtuoso.grid.plugins.module_utils._play.records import Image, MadeFrom, Order
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
 
-Row = t.Dict[str, t.Any]
-Rows = t.Sequence[t.Mapping[str, t.Any]]
+
+class Wish(t.TypedDict):
+    """What is asked for; what is not is empty.
+
+    :ivar capture: names of machines, a list or separated by commas; ``rollback`` likewise.
+    :ivar flatten: ``name@version``.
+    """
+
+    capture: str | t.Sequence[str]
+    rollback: str | t.Sequence[str]
+    name: str
+    version: str | int
+    flatten: str
+    prune: bool
 
 
-def _names(value: t.Any) -> list[str]:
+class Work(t.TypedDict):
+    """What a host has to do, as entries of the module ``image`` by its states.
+
+    :ivar refusal: why the wish can't be met, the same on all hosts; empty where it can.
+    """
+
+    captured: list[dict[str, str]]
+    rolled_back: list[dict[str, str]]
+    refusal: str
+
+
+class Stored(t.TypedDict, total=False):
+    """A result of the module ``image_info``.
+
+    :ivar used: digests of the layers that disks on the host lie on.
+    """
+
+    images: list[Image]
+    used: list[str]
+
+
+class Machine(t.TypedDict, total=False):
+    """A machine as the module ``machine_info`` returns it; one that is not the collection's has no image."""
+
+    image: MadeFrom
+
+
+class Version(t.TypedDict):
+    """A row of the report: a version of an image, and the hosts that have it."""
+
+    name: str
+    layers: str
+    disk: str
+    size: str
+    digest: str
+    created: str
+    hosts: list[str]
+
+
+class Stores(t.TypedDict):
+    """What all hosts' image stores have.
+
+    :ivar rows: for the report.
+    :ivar in_use: digests that no host may prune.
+    """
+
+    rows: list[Version]
+    in_use: list[str]
+
+
+def _names(value: str | t.Sequence[str]) -> list[str]:
     """Names as a list, or as ``-e`` gives them."""
     return [name for name in (value.split(",") if isinstance(value, str) else value or []) if name]
 
 
-def image_work(orders: Rows, host: str, wish: t.Mapping[str, t.Any]) -> dict[str, list[Row]]:
-    """What a host has to do, as entries of the module ``image`` by its states.
+def image_work(
+    orders: t.Sequence[Order], host: str, hosts: t.Sequence[str], providers: t.Sequence[str], wish: Wish
+) -> Work:
+    """What a host has to do to meet a wish.
 
-    :param orders: what is ordered: ``name``, ``uuid``, ``provider``, ``spec``.
-    :param wish: ``capture``, ``rollback`` (names of machines), ``name``, ``version``; what isn't wished is empty.
-    :returns: ``captured`` and ``rolled_back``. Without a name, a machine is captured as a version of the image that it
-        was ordered with.
+    Without a name, a machine is captured as a version of the image that it was ordered with.
+
+    :param hosts: those of the play.
+    :param providers: all that there are.
     """
     here = [order for order in orders if order.get("provider") == host]
     version = str(wish["version"])
 
-    def name_of(order: t.Mapping[str, t.Any]) -> str:
+    def name_of(order: Order) -> str:
         return wish["name"] or split_image(order["spec"]["image"])[0] or order["name"]
 
     return {
         "captured": [
-            {"name": name_of(order), "machine": order["uuid"], **({"version": version} if version else {})}
+            {"name": name_of(order), "machine": str(order["uuid"]), **({"version": version} if version else {})}
             for order in here
             if order["name"] in _names(wish["capture"])
         ],
         "rolled_back": [
-            {"machine": order["uuid"], "name": wish["name"], "version": version}
+            {"machine": str(order["uuid"]), "name": wish["name"], "version": version}
             for order in here
             if order["name"] in _names(wish["rollback"])
         ],
+        "refusal": _refusal(orders, hosts, providers, wish),
     }
 
 
-def image_refusal(orders: Rows, hosts: t.Sequence[str], providers: t.Sequence[str], wish: t.Mapping[str, t.Any]) -> str:
-    """Why a wish can't be meant; an empty text where it can.
-
-    :param hosts: that are in the play. :param providers: all that are known.
-    """
+def _refusal(orders: t.Sequence[Order], hosts: t.Sequence[str], providers: t.Sequence[str], wish: Wish) -> str:
     there = {order["name"] for order in orders if order.get("provider") in hosts}
     captured, rolled = _names(wish["capture"]), _names(wish["rollback"])
     unknown = sorted({*captured, *rolled} - there)
@@ -65,56 +127,40 @@ def image_refusal(orders: Rows, hosts: t.Sequence[str], providers: t.Sequence[st
         return "Flattening needs -e flatten=NAME@VERSION."
     absent = sorted(set(providers) - set(hosts))
     if wish["prune"] and absent:
-        return f"Pruning needs to know what all providers use, and these are not in the play: {', '.join(absent)}. Run it without --limit."
+        return (
+            "Pruning needs to know what all providers use, and these are not in the play: "
+            f"{', '.join(absent)}. Run it without --limit."
+        )
     return ""
 
 
-def to_publish(captured: t.Mapping[str, t.Mapping[str, t.Any]], server: str) -> list[Row]:
-    """Captured versions that the image server is to get, so that they can be ordered, by the host that has them:
-    ``source`` and ``images``.
+def image_stores(stored: t.Mapping[str, Stored], machines: t.Sequence[Machine] = ()) -> Stores:
+    """What all hosts' image stores have.
 
-    :param captured: results of the module ``image`` by host. What couldn't be captured, or has no digest yet in check
-        mode, is left out.
+    :param stored: results of the module ``image_info`` by host.
+    :param machines: all machines: one that was started on demand has its layers elsewhere.
     """
-    found = []
-    for host, result in captured.items():
-        images = [
-            {"name": image["reference"], "digest": image["digest"]}
-            for image in result.get("images") or []
-            if not image.get("failed") and image.get("digest") and image.get("reference")
-        ]
-        if images and host != server:
-            found.append({"source": host, "images": images})
-    return found
+    used = {digest for result in stored.values() for digest in result.get("used") or []}
+    made_from = [machine.get("image") for machine in machines]
+    return {
+        "rows": _versions(stored),
+        "in_use": sorted(used | {image["digest"] for image in made_from if image and image.get("digest")}),
+    }
 
 
-def layers_in_use(stored: Rows, machines: Rows) -> list[str]:
-    """Digests that no host may prune.
-
-    :param stored: results of the module ``image_info``, one a host.
-    :param machines: of ``machine_info``, all machines: one that was started on demand has its layers elsewhere.
-    """
-    used = {digest for result in stored for digest in result.get("used") or []}
-    used.update(machine["image"]["digest"] for machine in machines if (machine.get("image") or {}).get("digest"))
-    return sorted(used)
-
-
-def image_rows(stored: t.Mapping[str, t.Mapping[str, t.Any]]) -> list[Row]:
-    """The versions that there are, each with the hosts that have it, for the report.
-
-    :param stored: results of ``image_info`` by host.
-    """
-    rows: dict[tuple[str, str], Row] = {}
+def _versions(stored: t.Mapping[str, Stored]) -> list[Version]:
+    rows: dict[tuple[str, str], Version] = {}
     for host, result in stored.items():
         for image in result.get("images") or []:
+            digest = str(image["digest"])
             row = rows.setdefault(
-                (image["reference"], image["digest"]),
+                (image["reference"], digest),
                 {
                     "name": image["reference"],
                     "layers": str(len(image["layers"])),
                     "disk": format_size(image["virtual_size"]),
-                    "size": format_size(image["size"]),
-                    "digest": image["digest"][:19],
+                    "size": format_size(image["size"] or 0),
+                    "digest": digest[:19],
                     "created": image["created"],
                     "hosts": [],
                 },

@@ -10,14 +10,29 @@ import unicodedata
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
 
-Row = t.Dict[str, t.Any]
+Row = t.Dict[str, object]
+"""What the steps of a play say about one machine, or about whatever else the report is of."""
+
+Step = t.Iterable[t.Mapping[str, object]]
+"""The results of one step."""
 
 
-def join(steps: t.Iterable[t.Iterable[t.Mapping[str, t.Any]]]) -> list[Row]:
+def steps_of(results: t.Iterable[Step | t.Mapping[str, Step]]) -> list[Step]:
+    """All steps in their order: a host's steps may be given together, by their names."""
+    found: list[Step] = []
+    for entry in results:
+        if isinstance(entry, t.Mapping):
+            found.extend(entry.values())
+        else:
+            found.append(entry)
+    return found
+
+
+def join(steps: t.Iterable[Step]) -> list[Row]:
     """One row for each machine name, in order of first appearance: later steps add to and overrule earlier ones.
 
     A failure stays: no later step makes a failed machine a served one, and the first failure is the one that counts.
-    Entries of one step with the same name (the same machine listed twice, say) are told apart: the failed one gets a
+    Entries of one step with the same name (the same machine listed twice, say) are kept apart: the failed one gets a
     row of its own.
     """
     rows: dict[str, Row] = {}
@@ -32,7 +47,7 @@ def join(steps: t.Iterable[t.Iterable[t.Mapping[str, t.Any]]]) -> list[Row]:
             seen.add(name)
             row = rows.setdefault(name, {"name": name})
             changed = bool(row.get("changed") or result.get("changed"))
-            actions = [*row.get("actions", []), *(result.get("actions") or [])]
+            actions = [*_items(row.get("actions")), *_items(result.get("actions"))]
             kept = {key: row[key] for key in ("failed", "msg", "failure") if row.get("failed")}
             row.update({key: value for key, value in result.items() if value is not None})
             row.update(kept, changed=changed)
@@ -41,60 +56,88 @@ def join(steps: t.Iterable[t.Iterable[t.Mapping[str, t.Any]]]) -> list[Row]:
     return [*rows.values(), *doubles]
 
 
+def _items(value: object) -> t.Sequence[object]:
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def _list(value: object) -> object:
+    """A list; ``None`` for an empty one."""
+    return value or None
+
+
+def _fields(value: object) -> t.Mapping[str, object]:
+    return value if isinstance(value, t.Mapping) else {}
+
+
+def _state(row: Row) -> object:
+    if row.get("failed"):
+        return f"failed: {_code(row)}"
+    return f"{row.get('state')}, restart required" if row.get("restart_required") else row.get("state")
+
+
+def _code(row: Row) -> str:
+    return str(_fields(row.get("failure")).get("code", "unknown"))
+
+
+def _image(row: Row) -> object:
+    image = row.get("image") or _fields(row.get("spec")).get("image")
+    return (image.get("name") or image.get("digest")) if isinstance(image, t.Mapping) else image
+
+
+def _console(row: Row) -> object:
+    display = _fields(row.get("display"))
+    return f"{display['type']} {display['host']}:{display['port']}" if display.get("port") else None
+
+
+def _cpu(row: Row) -> object:
+    usage = _fields(row.get("usage"))
+    return f"{usage['cpu']} of {usage['cpu_ceiling']} %" if usage.get("cpu") is not None else None
+
+
+def _memory(row: Row) -> object:
+    size = row.get("memory") or _fields(row.get("spec")).get("memory")
+    return format_size(float(str(size))) if size else None
+
+
+_COLUMNS: t.Mapping[str, t.Callable[[Row], object]] = {
+    "state": _state,
+    "image": _image,
+    "address": lambda row: _list(row.get("addresses")),
+    "console": _console,
+    "screenshot": lambda row: _fields(row.get("screenshot")).get("path"),
+    "cpu": _cpu,
+    "snapshots": lambda row: _list([_fields(each).get("name", each) for each in _items(row.get("snapshots"))]),
+    "memory": _memory,
+}
+"""How columns are made that are not simply the field of the same name."""
+
+
 def cell(row: Row, column: str) -> str:
     """The text of one cell: the fields of a row as people want to see them, ``-`` for what isn't known."""
-    value: t.Any = row.get(column)
-    spec = row.get("spec") or {}
-    if column == "state" and row.get("failed"):
-        value = f"failed: {(row.get('failure') or {}).get('code', 'unknown')}"
-    elif column == "state" and row.get("restart_required"):
-        value = f"{value}, restart required"
-    elif column == "image":
-        image = value or spec.get("image")
-        value = (image.get("name") or image.get("digest")) if isinstance(image, t.Mapping) else image
-    elif column == "address":
-        value = ", ".join(row.get("addresses") or [])
-    elif column == "console":
-        display = row.get("display")
-        value = (
-            f"{display['type']} {display['host']}:{display['port']}"
-            if isinstance(display, t.Mapping) and display.get("port")
-            else None
-        )
-    elif column == "screenshot":
-        value = value.get("path") if isinstance(value, t.Mapping) else None
-    elif column == "cpu":
-        usage = row.get("usage") or {}
-        value = f"{usage['cpu']} of {usage['cpu_ceiling']} %" if usage.get("cpu") is not None else None
-    elif column == "snapshots":
-        value = [each.get("name") if isinstance(each, t.Mapping) else each for each in value or []] or None
-    elif column == "memory":
-        size = value or spec.get("memory")
-        value = format_size(size) if size else None
-    elif value is None:
-        value = spec.get(column)
+    if column in _COLUMNS:
+        value = _COLUMNS[column](row)
+    else:
+        value = row[column] if row.get(column) is not None else _fields(row.get("spec")).get(column)
     text = (
-        ", ".join(map(str, value))
-        if isinstance(value, (list, tuple))
-        else str(value if value not in (None, "") else "-")
+        ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str("-" if value in (None, "") else value)
     )
     # Guests and other people choose some of this text: nothing in it may steer the terminal.
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def refusal(rows: t.Sequence[Row], what: str) -> Row:
-    """What a result says where some rows failed, ``msg`` and ``failure``; nothing where none did.
+    """The ``failed``, ``msg`` and ``failure`` of a report of which some rows failed; nothing where none did.
 
     :param what: what the rows are, in the plural.
     """
     failed = [row for row in rows if row.get("failed")]
     if not failed:
         return {}
-    codes = sorted({(row.get("failure") or {}).get("code", "unknown") for row in failed})
-    told = "\n".join(f"- {row.get('msg')}" for row in failed)
+    codes = sorted({_code(row) for row in failed})
+    messages = "\n".join(f"- {row.get('msg')}" for row in failed)
     return {
         "failed": True,
-        "msg": f"{len(failed)} of {len(rows)} {what} could not be served:\n{told}",
+        "msg": f"{len(failed)} of {len(rows)} {what} could not be served:\n{messages}",
         "failure": {"code": "some_failed", "codes": codes},
     }
 

@@ -26,7 +26,10 @@ class Loud(Server):
     def start(self):
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        options = f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories={self.directory} -c fsync=off -c log_statement=all"
+        options = (
+            f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories={self.directory} "
+            "-c fsync=off -c log_statement=all"
+        )
         self._run(
             "pg_ctl",
             "--pgdata",

@@ -107,3 +107,21 @@ def test_what_can_not_be_written_leaves_the_file_as_it_was(tmp_path, monkeypatch
     with pytest.raises(PermissionError):
         bring(tmp_path)
     assert os.listdir(tmp_path / "a/b") == ["unit"] and (tmp_path / "a/b/unit").read_text() == "old"
+
+
+def test_files_that_are_not_named_go_from_an_exclusive_directory(tmp_path):
+    (tmp_path / "code" / "kept").mkdir(parents=True)
+    for name in ("old.py", "new.py", "kept/deep.py"):
+        (tmp_path / "code" / name).write_text("x")
+    directory = {"path": f"{tmp_path}/code", "state": "directory", "content": None, "mode": "0755", "exclusive": True}
+    wanted = {"path": f"{tmp_path}/code/new.py", "state": "file", "content": "x", "mode": "0644"}
+
+    def exclusively(check_mode):
+        return _files.bring([directory, wanted], check_mode=check_mode, owner=os.getuid())[0]
+
+    assert exclusively(True)[-1] == f"{tmp_path}/code/old.py" and (tmp_path / "code/old.py").exists()
+    assert exclusively(False)[-1] == f"{tmp_path}/code/old.py" and exclusively(False) == []
+    assert sorted(tree(tmp_path / "code")) == ["kept", "kept/deep.py", "new.py"]
+    # One that isn't there yet is made.
+    there = {**directory, "path": f"{tmp_path}/more"}
+    assert _files.bring([there], check_mode=True, owner=os.getuid())[0] == [f"{tmp_path}/more"]

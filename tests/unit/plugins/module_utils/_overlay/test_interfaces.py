@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.virtuoso.grid.plugins.filter.home import FilterModule
+from ansible_collections.virtuoso.grid.plugins.filter.networks import FilterModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.interfaces import cable_name
 
 LONGEST = 15
@@ -13,7 +13,7 @@ LONGEST = 15
 
 
 def test_the_cable_that_the_role_makes_has_the_name_that_the_rules_look_for():
-    port, other = FilterModule().filters()["network_cable"]("a-network-of-a-long-name")
+    port, other = FilterModule().filters()["network_interfaces"]("a-network-of-a-long-name")["cable"]
     assert port == cable_name("a-network-of-a-long-name") != other
     assert max(map(len, (port, other))) <= LONGEST
     # Homes that are tied have it so: another would be one more cable.

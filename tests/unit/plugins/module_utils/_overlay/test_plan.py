@@ -7,14 +7,9 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import card_mac, mac_address, mac_prefix
+from ansible_collections.virtuoso.grid.plugins.module_utils._ethernet import mac_prefix
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan import model, topology, transport
-from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.guests import (
-    follow,
-    overlay_lacks,
-    overlay_machines,
-    with_mtu,
-)
+from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.guests import follow
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.phases import overlay_plan, with_keys
 
 NAMES = ("home1", "p1", "p2")
@@ -254,35 +249,6 @@ def test_the_transport_that_is_named_is_taken_or_refused():
     with pytest.raises(GridError) as caught:
         transport.choose(named, "home1", "p1", probes(home1_p1=path(ssh=False), p1_home1=path(ssh=False)))
     assert caught.value.code == "transport_unusable"
-
-
-def test_a_deployments_machines_join_by_the_address_that_they_have_or_will_have():
-    entry = {"uuid": "5f0d5b1e-6c1c-4f3a-9c0f-2d6a1f0e8b11", "network": "lan", "site": "site-p1"}
-    (machine,) = overlay_machines({"p1": [entry], "p2": None})
-    assert machine == {"provider": "p1", "network": "lan", "mac": mac_address("lan", "site-p1", entry["uuid"])}
-    (machine,) = overlay_machines({"p1": [entry]}, [{"uuid": entry["uuid"], "mac": "02:00:00:00:00:07"}])
-    both = overlay_machines(
-        {"p1": [{**entry, "extra_networks": ["san"]}]}, [{"uuid": entry["uuid"], "mac": "02:00:00:00:00:07"}]
-    )
-    assert both == [machine, {"provider": "p1", "network": "san", "mac": card_mac("san", machine["mac"])}]
-    assert both[1]["mac"].startswith(mac_prefix("san", "")[:5]) and both[1]["mac"].endswith(":00:00:00:07")
-    assert machine["mac"] == "02:00:00:00:00:07"
-    part = overlay_plan([LAN], HOSTS, probes())["phases"][0]["p1"]
-    assert with_mtu([entry, {**entry, "network": "virtuoso"}], part) == [
-        {**entry, "mtu": 1450},
-        {**entry, "network": "virtuoso"},
-    ]
-    carries = with_mtu([{**entry, "network": "virtuoso", "extra_networks": ["other", entry["network"]]}], part)
-    assert carries[0]["mtus"] == {entry["network"]: 1450} and "mtu" not in carries[0]
-
-
-def test_a_deployment_probes_only_where_a_network_is_missing():
-    parts = overlay_plan([LAN], HOSTS, probes())["phases"][0]
-    infos = [{"part": parts[name]} for name in NAMES]
-    assert not overlay_lacks(infos, [LAN], NAMES) and overlay_lacks(infos, [LAN, {**LAN, "name": "other"}], NAMES)
-    assert overlay_lacks([*infos[:2], {"part": {}}], [LAN], NAMES) and not overlay_lacks(
-        [*infos[:2], {"part": {}}], [{**LAN, "hosts": ["p1"]}], NAMES
-    )
 
 
 def test_a_changed_host_key_is_an_error_unless_it_is_said_to_be_new():

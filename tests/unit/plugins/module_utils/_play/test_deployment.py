@@ -8,13 +8,16 @@ from __future__ import annotations
 from ansible_collections.virtuoso.grid.plugins.module_utils._play import deployment
 from ansible_collections.virtuoso.grid.plugins.module_utils._play.deployment import (
     UNKNOWN_DIGEST,
-    asides,
-    identities,
     placement_entries,
-    provider_share,
-    step_rows,
     wanted_images,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._play.paging import paging_plan
+
+
+def provider_share(orders, placed, images, provider, transferred=(), **more):
+    plan = {"orders": orders, "placed": placed, "images": images}
+    return deployment.provider_share(plan, provider, transferred=transferred, **more)
+
 
 DIGEST = "sha256:" + "a" * 64
 CATALOGUE = {
@@ -138,7 +141,7 @@ def test_a_provider_is_told_which_of_its_machines_exist_already():
 
 def test_a_machine_without_a_place_is_nobodys():
     share = provider_share([order("a")], placed("a", failed=True), [built()], "provider1")
-    assert share == {"images": [], "paged": [], "machines": [], "failed": []}
+    assert share == {"images": [], "paged": [], "to_page": [], "machines": [], "failed": []}
 
 
 def test_an_image_that_did_not_arrive_fails_its_machines():
@@ -151,28 +154,6 @@ def test_in_check_mode_what_does_not_exist_yet_has_stand_ins():
     share = provider_share([order("a")], [{"name": "a", "uuid": None, "provider": "p"}], [built(digest=None)], "p")
     machine = share["machines"][0]
     assert machine["image"]["digest"] == UNKNOWN_DIGEST and len(machine["uuid"]) == 36
-
-
-def test_rows_of_a_step_are_the_machines_own_or_the_steps_failure():
-    machines = [order("a"), order("b")]
-    assert step_rows({"machines": [{"name": "a"}]}, machines, "p") == [{"name": "a", "provider": "p"}]
-    absent = {"name": None, "uuid": "u-b", "state": "absent"}
-    assert step_rows({"machines": [absent]}, machines, "p") == [
-        {"name": "b", "uuid": "u-b", "state": "absent", "provider": "p"}
-    ]
-    assert step_rows({"skipped": True}, machines, "p") == []
-    rows = step_rows({"unreachable": True, "msg": "no route"}, machines, "p")
-    assert [row["failure"]["code"] for row in rows] == ["provider_unreachable"] * 2
-    assert "p: machine a: no route" == rows[0]["msg"]
-    rows = step_rows({"failed": True, "msg": "x", "failure": {"code": "libvirt_unreachable"}}, machines[:1], "p")
-    assert rows[0]["failure"] == {"code": "libvirt_unreachable"}
-    assert (
-        step_rows({"failed": False, "msg": "x", "failure": {"code": "libvirt_unreachable"}}, machines[:1], "p") == rows
-    )
-
-
-def test_identities_are_uuid_and_name():
-    assert identities([order("a")]) == [{"uuid": "u-a", "name": "a"}]
 
 
 PAGED = "sha256:" + "d" * 64
@@ -193,14 +174,14 @@ def _paged_orders():
 
 def test_machines_on_demand_page_where_their_image_is_not():
     orders, placed, images = _paged_orders()
-    assert deployment.to_page(orders, placed, images, "p1", []) == [{"digest": PAGED}]
-    assert deployment.to_page(orders, placed, images, "p1", [{"digest": PAGED}]) == []
-    assert deployment.to_page(orders, placed, images, "p2", []) == []
+    assert provider_share(orders, placed, images, "p1", here=[])["to_page"] == [{"digest": PAGED}]
+    assert provider_share(orders, placed, images, "p1", here=[{"digest": PAGED}])["to_page"] == []
+    assert provider_share(orders, placed, images, "p2", here=[])["to_page"] == []
     pager = {"digest": PAGED, "host": "h", "port": 1, "virtual_size": 512}
-    share = deployment.provider_share(orders, placed, images, "p1", [], [pager])
+    share = provider_share(orders, placed, images, "p1", pagers=[pager])
     assert share["images"] == [] and [image["digest"] for image in share["paged"]] == [PAGED]
     assert [machine["paging"] for machine in share["machines"]] == [{"host": "h", "port": 1, "virtual_size": 512}] * 2
-    without = deployment.provider_share(orders, placed, images, "p1", [], [{"digest": PAGED, "failed": True}])
+    without = provider_share(orders, placed, images, "p1", pagers=[{"digest": PAGED, "failed": True}])
     assert (
         without["paged"] == []
         and len(without["images"]) == 1
@@ -209,24 +190,42 @@ def test_machines_on_demand_page_where_their_image_is_not():
 
 
 def test_another_holder_exports_what_the_image_server_cannot():
-    wanted, providers = [{"digest": PAGED}], [{"name": "p1"}, {"name": "p2", "images": [{"digest": PAGED}]}]
-    served = [{"digest": PAGED, "host": "h", "port": 1, "virtual_size": 512}]
-    assert deployment.unserved(wanted, served, providers, "p2") == []
-    assert deployment.unserved(wanted, [{"digest": PAGED, "failed": True}], providers, "p2") == wanted
-    assert deployment.unserved(wanted, [], providers, "p1") == []
-    found = deployment.sources({"home1": {"msg": "unreachable"}, "p1": None, "p2": {"exports": served}})
-    assert [each["source"] for each in found] == ["p2"]
-    (pager,) = deployment.pager_exports(wanted, found, {"p2": 2222})
+    wanted, providers = {"p1": [{"digest": PAGED}]}, [{"name": "p1"}, {"name": "p2", "images": [{"digest": PAGED}]}]
+    served = [{"digest": PAGED, "host": "h", "port": 1, "virtual_size": 512, "source": "home1"}]
+    assert paging_plan(wanted, "p2", served, providers)["exports"] == []
+    assert paging_plan(wanted, "p2", [{"digest": PAGED, "failed": True}], providers)["exports"] == wanted["p1"]
+    assert paging_plan(wanted, "p1", [], providers)["exports"] == []
+    found = [{**served[0], "source": "p2"}]
+    (pager,) = paging_plan(wanted, "p1", found, endpoints={"p2": {"port": 2222}})["pagers"]
     assert pager["upstream"] == {"host": "h", "port": 1, "virtual_size": 512} and pager["ahead"] == {
         "name": "p2",
         "host": "h",
         "port": 2222,
     }
-    assert deployment.pager_exports(wanted, found, {})[0]["ahead"]["port"] == 22
-    assert deployment.pager_exports(wanted, [], {}) == []
-    image = {"name": "tiny@1", "digest": PAGED}
-    assert deployment.by_source([image], found, "home1") == [{"source": "p2", "images": [image]}]
-    assert deployment.by_source([image], [], "home1") == [{"source": "home1", "images": [image]}]
+    assert paging_plan(wanted, "p1", found)["pagers"][0]["ahead"]["port"] == 22
+    assert paging_plan(wanted, "p1", [])["pagers"] == [] == paging_plan(wanted, "p2", found)["pagers"]
+
+
+def test_cards_get_the_mtu_of_networks_of_the_overlay():
+    (entry,) = provider_share([order("a")], placed("a"), [built()], "provider1")["machines"]
+    networks = [{"name": "virtuoso", "mtu": 1380}]
+    (carries,) = provider_share([order("a")], placed("a"), [built()], "provider1", networks=networks)["machines"]
+    assert "mtu" not in entry and carries == {**entry, "mtu": 1380}
+    entry, networks = {"uuid": "u", "network": "lan"}, [{"name": "lan", "mtu": 1450}]
+    assert deployment.with_mtu([entry, {**entry, "network": "virtuoso"}], networks) == [
+        {**entry, "mtu": 1450},
+        {**entry, "network": "virtuoso"},
+    ]
+    both = {**entry, "network": "virtuoso", "extra_networks": ["other", entry["network"]]}
+    (carries,) = deployment.with_mtu([both], networks)
+    assert carries["mtus"] == {entry["network"]: 1450} and "mtu" not in carries
+
+
+def test_orders_need_images_first_and_then_a_place():
+    needs = deployment.order_needs([order("a")], CATALOGUE)
+    assert [image["name"] for image in needs["images"]] == ["tiny"]
+    needs = deployment.order_needs([order("a")], CATALOGUE, [built()])
+    assert [machine["name"] for machine in needs["machines"]] == ["a"] and needs["failed"] == []
 
 
 def test_machines_settle_when_their_image_has_come():
@@ -251,40 +250,3 @@ def test_machines_settle_when_their_image_has_come():
     assert [row["failure"]["code"] for row in after["rows"]] == ["source_unreachable"]
     foretold = deployment.settling(machines[:1], transfers, True)
     assert foretold["machines"] == [] and foretold["rows"][0]["actions"] == ["settle"]
-
-
-def test_what_no_machine_depends_on_is_told_once_and_where_it_was():
-    steps = {
-        "announced": "announce machines",
-        "exports": "stop exports",
-        "homes": "tell the home",
-        "displays": "photograph",
-    }
-    broken = {
-        "failed": False,
-        "failed_when_result": False,
-        "msg": "nft said no\nmore",
-        "failure": {"code": "nft_failed"},
-    }
-    crashed = {"failed": False, "exception": "Traceback...", "msg": "Module result deserialization failed"}
-    once = {"msg": "no such unit", "failure": {"code": "export_failed"}}
-    hosts = {
-        "p1": {
-            "announced": broken,
-            "exports": {"skipped": True},
-            "homes": {"results": [{**once, "item": "home1"}, {"item": "home2"}]},
-        },
-        "p2": {"announced": {"changed": True}, "exports": crashed, "homes": {"results": [{**once, "item": "home1"}]}},
-        "p3": {
-            "displays": {"machines": [{"name": "a"}, {"name": "b", "failed": True, "msg": "b: no VNC"}]},
-            "announced": {"unreachable": True, "msg": "no route"},
-        },
-        "p4": {},
-    }
-    assert asides(hosts, steps) == [
-        "p1: could not announce machines: nft said no (nft_failed)",
-        "home1: could not tell the home: no such unit (export_failed)",
-        "p2: could not stop exports: Module result deserialization failed",
-        "p3: could not announce machines: no route",
-        "p3: could not photograph: b: no VNC",
-    ]

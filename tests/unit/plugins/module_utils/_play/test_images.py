@@ -27,7 +27,8 @@ ORDERS = [
 
 
 def work(host, **wish):
-    return play.image_work(ORDERS, host, {**WISH, **wish})
+    found = play.image_work(ORDERS, host, ["p1", "p2"], ["p1", "p2"], {**WISH, **wish})
+    return {key: found[key] for key in ("captured", "rolled_back")}
 
 
 def test_each_host_looks_after_its_own_machines():
@@ -40,18 +41,6 @@ def test_each_host_looks_after_its_own_machines():
 def test_a_name_that_was_not_given():
     assert [entry["name"] for entry in work("p1", capture="web1,web2")["captured"]] == ["tiny", "web2"]
     assert "version" not in work("p1", capture="web1")["captured"][0]
-
-
-def test_the_image_server_gets_what_was_captured():
-    good = {"reference": "web@1", "digest": "sha256:1", "changed": True}
-    captured = {
-        "p1": {"images": [good, {"name": "x", "failed": True}, {"reference": "live@2", "digest": None}]},
-        "p2": {"skipped": True},
-        "server": {"images": [good]},
-    }
-    assert play.to_publish(captured, "server") == [
-        {"source": "p1", "images": [{"name": "web@1", "digest": "sha256:1"}]}
-    ]
 
 
 def test_roll_back():
@@ -76,18 +65,19 @@ def test_roll_back():
     ],
 )
 def test_what_can_not_be_meant(wish, text):
-    refusal = play.image_refusal(ORDERS, ["p1"], ["p1", "p2"], {**WISH, **wish})
+    refusal = play.image_work(ORDERS, "p1", ["p1"], ["p1", "p2"], {**WISH, **wish})["refusal"]
     assert text in refusal and bool(text) == bool(refusal)
 
 
 def test_pruning_with_all_providers():
-    assert play.image_refusal(ORDERS, ["p1", "p2", "server"], ["p1", "p2"], {**WISH, "prune": True}) == ""
+    work = play.image_work(ORDERS, "p1", ["p1", "p2", "server"], ["p1", "p2"], {**WISH, "prune": True})
+    assert work["refusal"] == ""
 
 
 def test_layers_in_use():
-    stored = [{"used": ["b", "a"]}, {"used": []}, {}]
+    stored = {"p1": {"used": ["b", "a"]}, "p2": {"used": []}, "p3": {}}
     machines = [{"image": {"name": "x", "digest": "c"}}, {"foreign": True}, {"image": {"digest": ""}}]
-    assert play.layers_in_use(stored, machines) == ["a", "b", "c"]
+    assert play.image_stores(stored, machines)["in_use"] == ["a", "b", "c"]
 
 
 def image(reference, digest="sha256:" + "a" * 64, complete=True):
@@ -108,7 +98,7 @@ def test_rows():
         "p2": {"images": [image("web@2", complete=False), image("tiny@1", "sha256:" + "b" * 64)]},
         "p3": {"unreachable": True},
     }
-    rows = play.image_rows(stored)
+    rows = play.image_stores(stored)["rows"]
     assert [(row["name"], row["hosts"]) for row in rows] == [
         ("tiny@1", ["p1"]),
         ("tiny@1", ["p2"]),

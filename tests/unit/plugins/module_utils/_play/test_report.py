@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._play.report import cell, join, refusal, table
+from ansible_collections.virtuoso.grid.plugins.module_utils._play.report import cell, join, refusal, steps_of, table
 
 
 def test_later_steps_add_to_a_machine_and_keep_its_order():
@@ -100,3 +100,9 @@ def test_what_failed_is_called_what_it_is():
     assert told["failed"] and told["failure"] == {"code": "some_failed", "codes": ["foreign_frr"]}
     assert told["msg"] == "1 of 2 networks could not be served:\n- somebody else's FRR"
     assert refusal(rows[1:], "networks") == {}
+
+
+def test_a_host_s_steps_may_come_together():
+    host = {"started": [{"name": "a", "state": "running"}], "observed": [{"name": "a", "addresses": ["1.2.3.4"]}]}
+    steps = steps_of([[{"name": "a", "state": "future"}], host])
+    assert steps == [[{"name": "a", "state": "future"}], host["started"], host["observed"]]
