@@ -111,6 +111,7 @@ def work(module: AnsibleModule) -> Result:
             "state": entry["state"],
             "content": entry["content"],
             "mode": entry["mode"] or ("0755" if entry["state"] == "directory" else "0644"),
+            "exclusive": entry["exclusive"],
         }
         for entry in module.params["files"]
     ]
