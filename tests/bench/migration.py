@@ -78,9 +78,9 @@ def prepare(names: t.Sequence[str]) -> None:
     on(TARGET, f"grep -q '{public}' /root/.ssh/authorized_keys || echo '{public}' >> /root/.ssh/authorized_keys")
     machines = [{"name": name, "image": "tiny", "memory": "96 MiB", "display": "none"} for name in names]
     grid("deploy", "--limit", SOURCE, virtuoso_machines=machines)
-    # So that the target has the image.
-    move(names[:1], TARGET)
-    move(names[:1], SOURCE)
+    # So that the target has the image; and guests that have just booted change their memory more than later.
+    move(names, TARGET)
+    move(names, SOURCE)
 
 
 def uuid(name: str) -> str:
