@@ -76,9 +76,13 @@ CODES: t.Dict[str, Code] = {
         "Give the key or password of this user (ansible_user, ansible_ssh_private_key_file), or add the key to the "
         "user's authorized_keys",
     ),
+    "not_asked": Code("way", "skipped", "Mend what was said of it above, and run virtuoso.grid.doctor"),
     "facts_failed": Code("way", "error", "Run again with -vvv; if it says the same, report it with this message"),
     "become_password_missing": Code("become", "error", "Run with -K, or set ansible_become_password in a vault"),
     "become_password_wrong": Code("become", "error", "Give the right password with -K or ansible_become_password"),
+    "become_absent": Code(
+        "become", "error", "Install sudo on {host}, or set ansible_become_method to what it has, for example su"
+    ),
     "become_failed": Code(
         "become",
         "error",
@@ -88,7 +92,10 @@ CODES: t.Dict[str, Code] = {
     # The host itself
     "setup_pending": Code("setup", "warning", _SETUP + ", which {work}"),
     "python_missing": Code(
-        "python", "error", "Install it: ansible {host} -b -m ansible.builtin.raw -a 'apt-get install -y python3'"
+        "python",
+        "error",
+        "Install it: ansible {host} -b -m ansible.builtin.raw -a 'apt-get install -y python3'; or set "
+        "ansible_python_interpreter to the one that is there",
     ),
     "python_old": Code(
         "python",

@@ -7,6 +7,13 @@ from __future__ import annotations
 
 import typing as t
 
+IMAGES = 10808
+MIGRATION = 49215
+NBD = 10872
+"""The last of 49152-49215 and of 10809-10872, which QEMU and libvirt take last: they count up from the first."""
+LISTEN = (IMAGES, MIGRATION, NBD)
+"""The ports that hosts listen on while they are probed."""
+
 
 class System(t.TypedDict):
     """The distribution, as /etc/os-release says."""

@@ -67,11 +67,9 @@ def title(findings: t.Sequence[Finding]) -> str:
 
 
 def verdict(findings: t.Sequence[Finding]) -> str:
-    """What a play fails with; empty where there is no error."""
+    """What a play fails with; empty where there is no error. The table has the rest."""
     errors = [each for each in findings if each["state"] == "error"]
     if not errors:
         return ""
-    lines = [
-        f"- {each['host']}: {each['check']}: {each['message']}. {each['remedy']} ({each['code']})" for each in errors
-    ]
-    return f"{len(errors)} error{'s' if len(errors) > 1 else ''} found:\n" + "\n".join(lines)
+    told = "; ".join(f"{each['host']}: {each['code']}" for each in errors)
+    return f"{len(errors)} error{'s' if len(errors) > 1 else ''} found, with what to do in the table above: {told}"

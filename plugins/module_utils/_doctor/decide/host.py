@@ -43,6 +43,7 @@ _BECOME_WORDS = (
     ("a terminal is required", "become_password_missing"),
     ("Incorrect", "become_password_wrong"),
     ("Sorry, try again", "become_password_wrong"),
+    ("not found", "become_absent"),
 )
 _CONNECT_WORDS = (
     ("Host key verification failed", "host_key"),
@@ -59,19 +60,21 @@ def _code(text: str, words: t.Sequence[t.Tuple[str, str]], otherwise: str) -> st
 
 def _short(text: t.Optional[str]) -> str:
     """What a program said, on one line."""
-    return " ".join((text or "nothing was said").split())[:300]
+    return " ".join((text or "nothing was said").split())[:200]
 
 
 def judge_way(host: Host) -> t.List[Finding]:
     """How the host is reached, and how root is become there."""
     name, way = host["name"], host["way"]
+    if way["stage"] == "before":
+        return [finding("not_asked", name, "it failed or was not reached before, and left the play")]
     if way["stage"] == "connect" or not way["reached"]:
         code = _code(way["error"] or "", _CONNECT_WORDS, "unreachable")
         return [finding(code, name, f"not reached: {_short(way['error'])}")]
     found = [well("way", name, f"reached as {way['user'] or 'an unknown user'}")]
     if way["stage"] == "become":
         code = _code(way["error"] or "", _BECOME_WORDS, "become_failed")
-        told = f"{way['user']} does not become root: {_short(way['error'])}"
+        told = f"{way['become'] or 'become'} does not work for {way['user']}: {_short(way['error'])}"
         found.append(finding(code, name, told, user=way["user"]))
         return found
     if way["become_user"] != "root":

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._doctor.decide.ports import IMAGES, MIGRATION, NBD
-from ansible_collections.virtuoso.grid.plugins.module_utils._doctor.records import Peer
+from ansible_collections.virtuoso.grid.plugins.module_utils._doctor.records import IMAGES, MIGRATION, NBD, Peer
 
 GROUPS = {"providers": "provider", "image_servers": "image_server", "homes": "home"}
 

@@ -9,13 +9,17 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._doctor.decide.host import clock_offset
 from ansible_collections.virtuoso.grid.plugins.module_utils._doctor.findings import Finding, finding, well
-from ansible_collections.virtuoso.grid.plugins.module_utils._doctor.records import Attempt, Firewall, Host, HostFacts
+from ansible_collections.virtuoso.grid.plugins.module_utils._doctor.records import (
+    IMAGES,
+    LISTEN,
+    MIGRATION,
+    NBD,
+    Attempt,
+    Firewall,
+    Host,
+    HostFacts,
+)
 
-IMAGES = 10808
-MIGRATION = 49215
-NBD = 10872
-"""The last of 49152-49215 and of 10809-10872, which QEMU and libvirt take last: they count up from the first."""
-LISTEN = (IMAGES, MIGRATION, NBD)
 WANTED = "10808-10872 and 49152-49215"
 _OVERLAP = 1.0
 """Seconds that two hosts must have listened at the same time for a refusal to say anything."""

@@ -20,6 +20,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._command import comm
 from ansible_collections.virtuoso.grid.plugins.module_utils._doctor.facts import ports
 from ansible_collections.virtuoso.grid.plugins.module_utils._doctor.facts.firewall import firewall
 from ansible_collections.virtuoso.grid.plugins.module_utils._doctor.records import (
+    LISTEN,
     AppArmor,
     Certificate,
     Depot,
@@ -217,16 +218,14 @@ def _apparmor() -> AppArmor:
     }
 
 
-def gather(
-    uri: t.Optional[str], depot: str, peers: t.Sequence[Peer], listen: t.Sequence[int], seconds: float
-) -> HostFacts:
+def gather(uri: t.Optional[str], depot: str, peers: t.Sequence[Peer], seconds: float) -> HostFacts:
     """All facts of this host. The ports are probed while the rest is looked at.
 
     :param uri: libvirt's, none where the host needs no libvirt.
     """
     begin = time.time()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        probed = pool.submit(ports.probe, peers, listen, seconds)
+        probed = pool.submit(ports.probe, peers, LISTEN, seconds)
         return {
             "set_up": os.path.exists(_SET_UP),
             "system": parse_os_release(_text("/etc/os-release") or _text("/usr/lib/os-release")),

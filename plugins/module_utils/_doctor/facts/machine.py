@@ -13,7 +13,9 @@ import xml.etree.ElementTree as ET
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._doctor import rules
 from ansible_collections.virtuoso.grid.plugins.module_utils._doctor.facts.firewall import rulesets
-from ansible_collections.virtuoso.grid.plugins.module_utils._doctor.records import MachineFacts, Source
+from ansible_collections.virtuoso.grid.plugins.module_utils._doctor.facts.ports import attempt
+from ansible_collections.virtuoso.grid.plugins.module_utils._doctor.records import Attempt, MachineFacts, Source
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import (
     connect,
     libvirt,
@@ -141,3 +143,26 @@ def look(uri: str, machine: str, ordered: t.Optional[str], port: int) -> Machine
     addresses = [address for source in facts["seen"] for address in source["addresses"]]
     facts["rules"] = blocking(bridge, dict.fromkeys(addresses or ([ordered] if ordered else [])), port)
     return facts
+
+
+class Check(t.TypedDict):
+    """What the module machine_check returns."""
+
+    machine: t.Optional[MachineFacts]
+    addresses: t.List[str]
+    attempts: t.Dict[str, Attempt]
+
+
+def check(uri: str, machine: t.Optional[str], ordered: t.Optional[str], others: t.Sequence[str], port: int) -> Check:
+    """Look at the machine, where this is its provider, and try its addresses.
+
+    :param machine: its uuid or name; none where this is not its provider.
+    :param others: addresses to try beside those that are seen here.
+    :raises GridError: ``invalid_port``, and those of :func:`look`.
+    """
+    if not 0 < port < 65536:
+        raise GridError("invalid_port", f"there is no TCP port {port}", remedy="Give a number from 1 to 65535")
+    facts = look(uri, machine, ordered, port) if machine else None
+    seen = [address for source in facts["seen"] for address in source["addresses"]] if facts else []
+    addresses = list(dict.fromkeys([*(seen or ([ordered] if ordered else [])), *others]))
+    return {"machine": facts, "addresses": addresses, "attempts": {each: attempt(each, port) for each in addresses}}
