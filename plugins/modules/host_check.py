@@ -20,6 +20,10 @@ description:
     has there, for O(seconds); what connects is closed at once.
   - Changes nothing. M(virtuoso.grid.doctor) judges what it returns.
 options:
+  uri:
+    description: Connection URI of the libvirt daemon on the host, as virsh takes it.
+    type: str
+    default: qemu:///system
   libvirt:
     description: Whether to look at libvirt. Without it only where the host is in the group C(providers).
     type: bool
@@ -61,7 +65,6 @@ attributes:
     support: none
 extends_documentation_fragment:
   - virtuoso.grid.attributes
-  - virtuoso.grid.hypervisor
   - virtuoso.grid.depot
 seealso:
   - module: virtuoso.grid.doctor

@@ -17,6 +17,10 @@ description:
   - On any host, whether a TCP port of the machine answers from there.
   - Changes nothing. M(virtuoso.grid.doctor) judges what it returns.
 options:
+  uri:
+    description: Connection URI of the libvirt daemon on the host, as virsh takes it.
+    type: str
+    default: qemu:///system
   machine:
     description: Uuid or name of the machine, on its provider. Without it only O(addresses) are tried.
     type: str
@@ -39,7 +43,6 @@ attributes:
     support: none
 extends_documentation_fragment:
   - virtuoso.grid.attributes
-  - virtuoso.grid.hypervisor
 seealso:
   - module: virtuoso.grid.doctor
 """

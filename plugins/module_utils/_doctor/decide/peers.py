@@ -37,7 +37,7 @@ def _ports(one: t.FrozenSet[str], other: Node) -> t.List[int]:
             ports.append(NBD)
         if "provider" in one and "provider" in other.roles:
             ports.append(MIGRATION)
-    elif "home" not in one | other.roles:
+    elif not one or not other.roles or "home" not in one | other.roles:
         return []
     return [other.ssh, *ports]
 
