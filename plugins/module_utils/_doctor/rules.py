@@ -13,8 +13,8 @@ import ipaddress
 import shlex
 import typing as t
 
-OWN_TABLES = frozenset({"inet virtuoso", "bridge virtuoso"})
-"""The collection's own, which are made to fit."""
+OWN_TABLES = ("virtuoso", "virtuoso_overlay", "virtuoso_traffic")
+"""The collection's own, of whatever family: they are made to fit."""
 _DEPTH = 16
 
 Json = t.Mapping[str, object]
@@ -140,7 +140,7 @@ def drops_by_default(ruleset: Json, hook: str) -> t.List[str]:
     """The base chains at a hook that refuse what no rule admits, by policy or by their last rule."""
     found = []
     for chain in chains(ruleset).values():
-        if chain.hook != hook or chain.table in OWN_TABLES:
+        if chain.hook != hook or chain.table.split()[1] in OWN_TABLES:
             continue
         last = chain.rules[-1] if chain.rules else []
         if chain.policy == "drop":
@@ -241,16 +241,18 @@ class _Walk:
         return False
 
 
-def stopping(ruleset: Json, packet: Packet) -> t.List[str]:
+def stopping(ruleset: Json, packet: Packet, *, bridged: bool = False) -> t.List[str]:
     """What stops, or may stop, a packet that the host forwards to a machine: table, chain and verdict.
 
     " for some" stands behind those that depend on what isn't known, such as the sender.
+
+    :param bridged: the packet passes a bridge and no router: only the family bridge sees it.
     """
     walk = _Walk(ruleset, packet)
     version = ipaddress.ip_address(packet.address).version
-    families = ("ip" if version == 4 else "ip6", "inet", "bridge")
+    families = ("bridge",) if bridged else ("ip" if version == 4 else "ip6", "inet", "bridge")
     for chain in walk.chains.values():
-        if chain.hook == "forward" and chain.table.split()[0] in families and chain.table not in OWN_TABLES:
+        if chain.hook == "forward" and chain.table.split()[0] in families and chain.table.split()[1] not in OWN_TABLES:
             if not walk.walk(chain) and chain.policy == "drop":
                 walk.stops.append(f"{chain.table} {chain.name}: policy drop")
     return walk.stops

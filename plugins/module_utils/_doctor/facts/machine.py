@@ -98,12 +98,23 @@ def _where(conn: t.Any, card: Card) -> t.Tuple[str, str]:
         return "", "unknown"
 
 
-def blocking(bridge: str, addresses: t.Iterable[str], port: int) -> t.List[str]:
+def _sees_bridged() -> bool:
+    """Whether the rules for routed packets see bridged ones as well (the module br_netfilter)."""
+    try:
+        with open("/proc/sys/net/bridge/bridge-nf-call-iptables", encoding="ascii") as file:
+            return file.read().strip() == "1"
+    except OSError:
+        return False
+
+
+def blocking(bridge: str, mode: str, addresses: t.Iterable[str], port: int) -> t.List[str]:
     """The rules of this host that may stop connections to a machine from elsewhere."""
+    bridged = mode in ("overlay", "bridge") and not _sees_bridged()
+    packets = [rules.Packet(bridge, address, port) for address in addresses]
     found: t.Dict[str, None] = {}
     for ruleset in rulesets():
-        for address in addresses:
-            found.update(dict.fromkeys(rules.stopping(ruleset, rules.Packet(bridge, address, port))))
+        for packet in packets:
+            found.update(dict.fromkeys(rules.stopping(ruleset, packet, bridged=bridged)))
     return list(found)
 
 
@@ -141,7 +152,7 @@ def look(uri: str, machine: str, ordered: t.Optional[str], port: int) -> Machine
         if facts["state"] == "running":
             facts["seen"] = _seen(domain, card.mac)
     addresses = [address for source in facts["seen"] for address in source["addresses"]]
-    facts["rules"] = blocking(bridge, dict.fromkeys(addresses or ([ordered] if ordered else [])), port)
+    facts["rules"] = blocking(bridge, mode, dict.fromkeys(addresses or ([ordered] if ordered else [])), port)
     return facts
 
 

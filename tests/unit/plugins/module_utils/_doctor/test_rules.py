@@ -98,6 +98,12 @@ def test_other_hooks_families_and_the_collections_own_table_are_no_matter():
     assert stopping(ruleset(*entries), PACKET) == []
 
 
+def test_a_bridged_packet_is_seen_by_the_family_bridge_only():
+    entries = [chain(policy="drop"), chain(family="bridge", policy="drop")]
+    assert stopping(ruleset(*entries), PACKET, bridged=True) == ["bridge filter forward: policy drop"]
+    assert len(stopping(ruleset(*entries), PACKET)) == 2
+
+
 @pytest.mark.parametrize(
     ("entries", "found"),
     [
