@@ -216,3 +216,38 @@ def test_without_a_machine_addresses_are_only_tried(port):
 def test_a_port_that_is_none(number):
     with pytest.raises(GridError, match="no TCP port"):
         machine.check("qemu:///none", None, None, [], number)
+
+
+# --- libvirt's own test driver, which needs no daemon
+
+SAMPLE = "test:///default"
+
+
+@pytest.fixture
+def libvirt():
+    return pytest.importorskip("libvirt")
+
+
+def test_what_libvirt_answers(libvirt):
+    answer = host.ask_libvirt(SAMPLE)
+    assert (answer["answers"], answer["hangs"], answer["error"]) == (True, False, None)
+    assert len(answer["version"]) == 3
+    assert {"name": "default", "active": True, "autostart": False} in answer["networks"]
+
+
+def test_a_libvirt_that_is_not_there(libvirt):
+    answer = host.ask_libvirt("qemu+unix:///system?socket=/nowhere")
+    assert (answer["answers"], answer["hangs"]) == (False, False)
+    assert "/nowhere" in answer["error"]
+
+
+def test_a_machine_and_by_whom_its_address_was_seen(libvirt, monkeypatch):
+    monkeypatch.setattr(machine, "rulesets", lambda: [])
+    seen = machine.look(SAMPLE, "test", "10.0.0.1", 22)
+    assert (seen["present"], seen["state"], seen["mode"], seen["network"]) == (True, "running", "nat", "default")
+    assert [each["source"] for each in seen["seen"]] == ["lease", "agent", "neighbour"]
+    assert seen["ordered"] == "10.0.0.1"
+
+
+def test_a_machine_that_is_not_there(libvirt):
+    assert machine.look(SAMPLE, "no-such", None, 22)["present"] is False
