@@ -15,6 +15,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration import steps
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration.records import Journey, Registered, Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration.results import by_host, key
+from ansible_collections.virtuoso.grid.plugins.module_utils._play.hosts import endpoints, store_hosts
 from ansible_collections.virtuoso.grid.plugins.plugin_utils import _ssh
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._progress_action import Arguments, ProgressAction
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._ssh import Variables
@@ -41,11 +42,12 @@ def end_of(name: str, given: Arguments, variables: Variables) -> End:
 
     :param given: the task's arguments, whose ``path`` is that of hosts that have no depot of their own.
     """
+    endpoint = endpoints([variables])[name]
     return {
         "name": name,
-        "address": str(variables.get("virtuoso_address") or variables.get("ansible_host") or name),
-        "path": str(variables.get("virtuoso_depot") or given.get("path") or "/var/lib/virtuoso"),
-        "site": str(variables.get("virtuoso_site") or name),
+        "address": endpoint["address"],
+        "path": str(variables.get("virtuoso_depot") or given.get("path") or endpoint["depot"]),
+        "site": endpoint["site"],
         "postcopy": bool((given.get("target") or {}).get("postcopy")),
     }
 
@@ -63,21 +65,6 @@ def arguments_by_step(given: Arguments, source: End, target: End) -> dict[str, A
         "send": {**here, **limits, **live, "step": "send", "target": target},
         "receive": {**there, **limits, "step": "receive", "source": origin},
         "settle": {**here, "step": "settle"},
-    }
-
-
-def provider_entry(variables: Variables) -> dict[str, object]:
-    """A provider for the module ``registration``, from its variables (pure)."""
-    name = variables["inventory_hostname"]
-    return {
-        "name": name,
-        "site": variables.get("virtuoso_site") or name,
-        "kind": "provider",
-        "address": variables.get("ansible_host") or name,
-        "port": int(variables.get("ansible_port") or 22),
-        "user": variables.get("ansible_user") or "",
-        "identity_file": variables.get("ansible_ssh_private_key_file") or "",
-        "ssh_args": variables.get("ansible_ssh_common_args") or "",
     }
 
 
@@ -114,7 +101,7 @@ class ActionModule(ProgressAction):
         result = super()._watched(arguments, task_vars)
         if arguments.get("step") == "look":
             host = str(self._task.delegate_to or task_vars["inventory_hostname"])
-            result["provider"] = provider_entry(_ssh.host_variables(host, task_vars))
+            (result["provider"],) = store_hosts([_ssh.host_variables(host, task_vars)], "provider")
         return result
 
     def _move(self, arguments: Arguments, task_vars: Variables) -> Arguments:

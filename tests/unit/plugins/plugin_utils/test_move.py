@@ -15,7 +15,6 @@ from ansible_collections.virtuoso.grid.plugins.action.machine_migrate import (
     end_of,
     merged,
     no_way_round,
-    provider_entry,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration import steps
@@ -203,8 +202,3 @@ def test_it_is_told_that_the_way_through_the_controller_failed_too():
     after = no_way_round(first, GridError("relay_impossible", "no keys"))
     assert [row["msg"] for row in after["machines"]] == ["p2: cut; nor through the controller: no keys", "other"]
     assert merged(first, {"unreachable": True})["machines"] == first["machines"]
-
-
-def test_a_provider_as_the_store_takes_it():
-    entry = provider_entry({**HOSTS["p1"], "ansible_port": "2222"})
-    assert (entry["name"], entry["site"], entry["port"], entry["address"]) == ("p1", "p1", 2222, "198.18.0.21")
