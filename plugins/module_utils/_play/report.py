@@ -41,6 +41,14 @@ def join(steps: t.Iterable[t.Iterable[t.Mapping[str, t.Any]]]) -> list[Row]:
     return [*rows.values(), *doubles]
 
 
+def _only_ordered(row: Row) -> str | None:
+    """The address of a machine that was ordered with one, and that nothing has seen it have."""
+    address = (
+        row.get("address") if isinstance(row.get("address"), t.Mapping) else (row.get("spec") or {}).get("address")
+    )
+    return f"{str(address.get('ip', '')).partition('/')[0]} (ordered)" if isinstance(address, t.Mapping) else None
+
+
 def cell(row: Row, column: str) -> str:
     """The text of one cell: the fields of a row as people want to see them, ``-`` for what isn't known."""
     value: t.Any = row.get(column)
@@ -53,7 +61,7 @@ def cell(row: Row, column: str) -> str:
         image = value or spec.get("image")
         value = (image.get("name") or image.get("digest")) if isinstance(image, t.Mapping) else image
     elif column == "address":
-        value = ", ".join(row.get("addresses") or [])
+        value = ", ".join(row.get("addresses") or []) or _only_ordered(row)
     elif column == "console":
         display = row.get("display")
         value = (
