@@ -53,20 +53,18 @@ def _grid(make_grid) -> t.Iterator[Grid]:
 
 
 class Lan(t.NamedTuple):
-    """The providers' own network: its gateway, and an address that its DHCP server gives to nobody."""
+    """The providers' own network: its gateway, and an address that its DHCP server has given to nobody."""
 
     gateway: str
     free: str
 
 
 def lan() -> Lan:
-    ip = ET.fromstring(on_host(PROVIDERS[0], "virsh net-dumpxml virtuoso")).find("ip")
-    gateway = ip.get("address")
-    first, last = ((host := ip.find("dhcp/range")).get("start"), host.get("end"))
-    prefix = gateway.rpartition(".")[0]
-    taken = range(int(first.rpartition(".")[2]), int(last.rpartition(".")[2]) + 1)
-    own = int(gateway.rpartition(".")[2])
-    return Lan(gateway, next(f"{prefix}.{end}" for end in range(253, 1, -1) if end not in taken and end != own))
+    shown = ET.fromstring(on_host(PROVIDERS[0], "virsh net-dumpxml virtuoso"))
+    gateway = str(t.cast(ET.Element, shown.find("ip")).get("address"))
+    leases = "".join(on_host(provider, "virsh net-dhcp-leases virtuoso") for provider in PROVIDERS)
+    addresses = [f"{gateway.rpartition('.')[0]}.{end}" for end in range(250, 200, -1)]
+    return Lan(gateway, next(each for each in addresses if each != gateway and f"{each}/" not in leases))
 
 
 def order(key: str, own: Lan) -> Row:
@@ -144,7 +142,9 @@ def test_every_field_is_to_be_seen_inside(grid: Grid, guest):
     until("cloud-init is done, and its user can log in", lambda: logged_in(grid), PATIENCE, 3)
     values = {"ip": re.escape(own.free), "gateway": re.escape(own.gateway), "key": re.escape(key), "mac": row["mac"]}
     mark = "--8<--"
-    script = f"; echo {mark}; ".join(f"{{ {look.command.format()}; }} 2>&1" for look in INSIDE.values())
+    script = "export SYSTEMD_PAGER=cat; " + f"; echo {mark}; ".join(
+        f"{{ {look.command.format()}; }} 2>&1" for look in INSIDE.values()
+    )
     said = dict(zip(INSIDE, (part.strip() for part in inside(grid, script).split(mark))))
     wrong = {
         field: said.get(field)
@@ -154,3 +154,18 @@ def test_every_field_is_to_be_seen_inside(grid: Grid, guest):
         )
     }
     assert wrong == {}
+
+
+def test_without_an_agent_the_machine_itself_is_asked(grid: Grid, guest, ansible):
+    row, own, dummy = guest
+    inside(grid, "sudo -n systemctl stop qemu-guest-agent")
+    # Whoever speaks to the machine by IP would put it into the neighbour table
+    bridge = "$(virsh net-info virtuoso | sed -n 's/^Bridge: *//p')"
+    on_host(row["provider"], f"ip neigh flush to {own.free} dev {bridge} nud all; ip link set dev {bridge} arp off")
+    try:
+        args = {"machines": [MACHINE], "wait_for_address": 20}
+        (facts,) = ansible(row["provider"], "virtuoso.grid.machine_info", args)["machines"]
+        assert not on_host(row["provider"], f"ip neigh show to {own.free} nud reachable")
+    finally:
+        on_host(row["provider"], f"ip link set dev {bridge} arp on")
+    assert (facts["addresses"], facts["address_source"]) == ([own.free], "neighbour")

@@ -38,7 +38,7 @@ INSIDE: dict[str, Look] = {
     "users.sudo": Look("sudo -n id -un; sudo -n -l -U bob", r"^root\s[\s\S]*bob is not allowed to run sudo"),
     "users.shell": Look("getent passwd no bob | cut -d : -f 7", r"^/bin/bash\s+/bin/sh$"),
     "address": Look("ip -4 -o addr show dev eth0 scope global", r"^(?!.*dynamic).*inet {ip}/24\b[^\n]*$"),
-    "address.method": Look("networkctl status eth0", r"10-cloud-init-eth0\.network"),
+    "address.method": Look("networkctl --no-pager status eth0", r"10-cloud-init-eth0\.network"),
     "address.ip": Look(
         "ip -4 -o addr show dev eth0 scope global; cat /sys/class/net/eth0/address", r"inet {ip}/24\b[\s\S]*{mac}"
     ),
