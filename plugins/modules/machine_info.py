@@ -139,9 +139,10 @@ machines:
       elements: str, returned: when it is there}
     network: {description: Its network., type: str, returned: when it is there}
     mac: {description: MAC address of its network card., type: str, returned: when it is there}
-    addresses: {description: "Its addresses, IPv4 first.", type: list, elements: str, returned: when it is there}
-    address_source: {description: "V(agent), V(lease), V(neighbour), V(home), V(ordered) or V(none).", type: str,
-      returned: when it is there}
+    addresses: {description: "Its addresses that something has seen, IPv4 first.", type: list, elements: str, returned:
+      when it is there}
+    address_source: {description: "V(agent), V(lease), V(neighbour), V(home) or V(none).", type: str, returned: when it
+      is there}
     display: {description: "Kind, host and port of its display.", type: dict, returned: when it is there}
     generation: {description: Generation of its last start., type: int, returned: when it is there}
     site: {description: Site at which it was started., type: str, returned: when it is there}

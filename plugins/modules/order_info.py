@@ -124,13 +124,17 @@ machines:
       type: dict
       returned: always
     address:
-      description: The address that it is reached at, or V(null).
+      description: The address that it is reached at, which something has seen; V(null) as long as nothing has.
       type: str
       returned: always
     addresses:
       description: All its addresses that were last seen.
       type: list
       elements: str
+      returned: always
+    ordered_address:
+      description: The address that it was ordered with, or V(null). It may be one that nothing has seen.
+      type: str
       returned: always
     mac:
       description: Its hardware address, or V(null).

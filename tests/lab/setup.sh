@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 checkout=$(pwd -P)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/virtuoso-grid
 python=/usr/bin/python3
-log=build/setup.log
+log=$checkout/build/setup.log
 mkdir -p "$cache" build
 
 say() { printf 'setup: %s\n' "$*"; }
@@ -90,6 +90,27 @@ UNPACK
     ln -sfn "$checkout" "$root/virtuoso/grid"
 }
 
+# cloud-init for unit tests: unpacked from its packages, never installed, so that no service of it is on the controller.
+cloud_init() {
+    key=$(wanted requirements/cloud-init.txt | digest)
+    tree=$cache/cloud-init-$key
+    if [ ! -e "$tree/.complete" ]; then
+        say "cloud-init: unpacking it"
+        rm -rf "$tree"
+        mkdir -p "$tree/packages"
+        # apt fetches as a user of its own, who may not get at the cache
+        (cd "$tree/packages" && logged apt-get -q -o APT::Sandbox::User=root download $(wanted "$checkout/requirements/cloud-init.txt"))
+        for package in "$tree"/packages/*.deb; do
+            logged dpkg-deb --extract "$package" "$tree"
+        done
+        rm -rf "$tree/packages"
+        touch "$tree/.complete"
+    else
+        say "cloud-init: there"
+    fi
+    ln -sfn "$tree" build/cloud-init
+}
+
 debian_packages
 # one set-up at a time: checkouts share the cache
 exec 9>"$cache/.lock"
@@ -97,5 +118,6 @@ flock 9
 : >"$log"
 environment venv requirements/dev.txt .venv requirements/runtime.txt
 collections
+cloud_init
 # What checks the archive before it is published: only where it is asked for (make lint)
 [ "${1:-}" != publish ] || environment publish requirements/publish.txt build/publish

@@ -173,6 +173,12 @@ def _interface(domain: ET.Element) -> ET.Element | None:
     return domain.find("devices/interface")
 
 
+def card_device(domain: ET.Element) -> str | None:
+    """The host's end of the first card of a running machine: a network device."""
+    interface = _interface(domain)
+    return _attribute(interface.find("target"), "dev") if interface is not None else None
+
+
 def _vnc(domain: ET.Element) -> ET.Element | None:
     return domain.find("devices/graphics[@type='vnc']")
 

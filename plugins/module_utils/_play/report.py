@@ -99,10 +99,19 @@ def _memory(row: Row) -> object:
     return format_size(float(str(size))) if size else None
 
 
+def _address(row: Row) -> object:
+    """The addresses that something has seen; without one, the address that was ordered, marked so."""
+    seen = _items(row.get("addresses"))
+    if seen:
+        return seen
+    ordered = _fields(row.get("address") or _fields(row.get("spec")).get("address"))
+    return f"{str(ordered.get('ip', '')).partition('/')[0]} (ordered)" if ordered else None
+
+
 _COLUMNS: t.Mapping[str, t.Callable[[Row], object]] = {
     "state": _state,
     "image": _image,
-    "address": lambda row: _list(row.get("addresses")),
+    "address": _address,
     "console": _console,
     "screenshot": lambda row: _fields(row.get("screenshot")).get("path"),
     "cpu": _cpu,

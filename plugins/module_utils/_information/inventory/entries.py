@@ -137,6 +137,7 @@ def machine_entry(row: MachineRow, way: HostRow | None, known_hosts: str) -> Ent
         "site": view["site"],
         "generation": view["generation"],
         "addresses": view["addresses"],
+        "ordered_address": view["ordered_address"],
         "mac": view["mac"],
         "display": view["display"],
         "seen": view["seen"],

@@ -30,6 +30,7 @@ class MachineView(t.TypedDict):
     image: ImageName | None  # of an existing machine
     address: str | None
     addresses: list[str]
+    ordered_address: str | None
     mac: str | None
     display: DisplayPlace | None
     restart_required: bool
@@ -50,6 +51,12 @@ def generation_of(row: MachineRow) -> int:
     return max(row["ordered_generation"] or 0, row["generation"] or 0)
 
 
+def _ordered_address(row: MachineRow) -> str | None:
+    """The address that a machine was ordered with, without its prefix, whether anything has seen it or not."""
+    address = row["spec"].get("address") if row["spec"] else None
+    return address["ip"].partition("/")[0] if address else None
+
+
 def machine_view(row: MachineRow) -> MachineView:
     """A machine as modules and the inventory show it."""
     facts = row["facts"] or {}
@@ -66,6 +73,7 @@ def machine_view(row: MachineRow) -> MachineView:
         "image": None if row["future"] else facts.get("image"),
         "address": row["address"],
         "addresses": facts.get("addresses") or [],
+        "ordered_address": _ordered_address(row),
         "mac": facts.get("mac"),
         "display": facts.get("display"),
         "restart_required": bool(facts.get("restart_required")),

@@ -231,10 +231,10 @@ def _state_before(row: MachineRow) -> MachineState:
 
 
 def _state_after(seen: SeenMachine, row: MachineRow | None, site: str | None) -> MachineState:
-    """What wasn't reported keeps its value; so do the last known addresses if there are none now."""
+    """What wasn't reported keeps its value; so do the addresses that were last seen if there are none now."""
     old: MachineFacts = row["facts"] if row else {}
     facts: MachineFacts = {**old, **seen["facts"]}
-    if not facts.get("addresses") and old.get("addresses"):
+    if not facts.get("addresses") and old.get("addresses") and old.get("address_source") != "ordered":
         facts["addresses"], facts["address_source"] = old["addresses"], old.get("address_source")
     return {
         "state": seen["state"],

@@ -41,7 +41,7 @@ class MachineFacts(t.TypedDict, total=False):
 
     image: ImageName | None
     addresses: list[str]  # the best one first
-    address_source: str | None  # agent, lease, neighbour, home or ordered
+    address_source: str | None  # agent, lease, neighbour or home; ordered in rows of earlier releases
     mac: str | None
     display: DisplayPlace | None
     network: str | None

@@ -99,31 +99,54 @@ def _static(given: GivenAddress, own: ipaddress.IPv4Interface) -> Address:
             )
     if nameservers:
         address["nameservers"] = [_host(server, "each name server") for server in nameservers]
-    for domain in given.get("search") or ():
+    for written in given.get("search") or ():
+        domain = written.lower()
         if not _DOMAIN.fullmatch(domain):
             _refuse(f"{shorten(domain)} is not a domain", "Give search domains as example.org")
         address.setdefault("search", []).append(domain)
     return address
 
 
-def network_config(address: Address | None) -> dict[str, object]:
-    """cloud-init's network configuration: the static address, or DHCP, on every network card. A card without a server
-    doesn't hold up the boot.
+def network_config(address: Address | None, macs: t.Sequence[str]) -> dict[str, object]:
+    """cloud-init's network configuration: the static address on the first card, DHCP on every other one.
 
-    A machine has one card. It is matched by kind, because its MAC address differs between a machine and a copy of it.
+    Cards are matched by MAC address: they have other names in each guest, and patterns of names reach only netplan.
+    A machine keeps its MAC address when it moves; a copy of it is another machine, with a seed of its own.
+
+    Each form is the one that all renderers of cloud-init 22.4 and later write correctly (netplan, networkd, eni,
+    sysconfig, NetworkManager; ``tests/unit`` runs them). For a static address that is version 1, where the renderer
+    chooses how its system is told of the default route: version 2's route is added by ``route(8)`` under eni, which
+    Debian doesn't install. For DHCP it is version 2, whose ``optional`` keeps a card without a server from holding up
+    the boot under netplan.
+
+    :param macs: the MAC addresses of the machine's cards, the first card's first.
     """
     if not address or address["method"] != "static":
-        way: dict[str, object] = {"dhcp4": True}
-    else:
-        way = {"dhcp4": False, "addresses": [address["ip"]]}
-        if address.get("gateway"):
-            way["routes"] = [{"to": "default", "via": address["gateway"]}]
-        names = {"addresses": address.get("nameservers"), "search": address.get("search")}
-        if any(names.values()):
-            way["nameservers"] = {key: list(value) for key, value in names.items() if value}
+        return {
+            "version": 2,
+            "ethernets": {
+                f"eth{number}": {"match": {"macaddress": mac}, "dhcp4": True, "optional": True}
+                for number, mac in enumerate(macs)
+            },
+        }
+    static: dict[str, object] = {"type": "static", "address": address["ip"]}
+    if address.get("gateway"):
+        static["gateway"] = address["gateway"]
+    if address.get("nameservers"):
+        static["dns_nameservers"] = list(address["nameservers"])
+    if address.get("search"):
+        static["dns_search"] = list(address["search"])
     return {
-        "version": 2,
-        "ethernets": {kind: {"match": {"name": f"{kind}*"}, **way, "optional": True} for kind in ("en", "eth")},
+        "version": 1,
+        "config": [
+            {
+                "type": "physical",
+                "name": f"eth{number}",
+                "mac_address": mac,
+                "subnets": [static if number == 0 else {"type": "dhcp4"}],
+            }
+            for number, mac in enumerate(macs)
+        ],
     }
 
 

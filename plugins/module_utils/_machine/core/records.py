@@ -198,7 +198,7 @@ class Facts(Identity, Failed, total=False):
     without an address in time, or that lost what it pages from, has a failure beside its facts.
 
     ``vcpus`` to ``virtualization`` are what it has now, or will have at its next start where it doesn't run.
-    ``address_source`` is agent, lease, neighbour, home or ordered.
+    ``address`` is the ordered one, which may be unseen; ``address_source`` is agent, lease, neighbour or home.
     """
 
     memory_file: t.Optional[MemoryFile]

@@ -19,6 +19,11 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records 
     Reservation,
     User,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.form import (
+    require_form,
+    require_text,
+    whole_keys,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.ordered_address import (
     ADDRESS_OPTIONS,
     parse_address,
@@ -63,7 +68,7 @@ USER_OPTIONS: Options = {
     "name": {"type": "str", "required": True},
     "ssh_authorized_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
     "sudo": {"type": "bool", "default": True},
-    "shell": {"type": "path", "default": "/bin/bash"},
+    "shell": {"type": "str", "default": "/bin/bash"},
 }
 
 RESERVATION_OPTIONS: Options = {
@@ -117,6 +122,9 @@ ORDER_OPTIONS: Options = {
 }
 """The fields of one entry of ``virtuoso_machines``, as Ansible argument specification."""
 
+NETWORK = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,49}"
+"""The form of a network's name."""
+
 _PATTERNS: dict[str, tuple[str, str]] = {
     # RFC 1123, section 2.1 and RFC 1035, section 2.3.4: one label of a host name
     "name": (
@@ -128,7 +136,8 @@ _PATTERNS: dict[str, tuple[str, str]] = {
         f"{FORMS['name'][0]}(@{FORMS['version'][0]})?|{FORMS['digest'][0]}",
         "a name, name@version, or sha256: and 64 hexadecimal digits",
     ),
-    "network": (r"[a-z0-9][a-z0-9-]{0,30}", "1 to 31 lower-case letters, digits and hyphens"),
+    # libvirt takes almost any; a network between sites has a narrower form of its own (_overlay/plan/model)
+    "network": (NETWORK, "1 to 50 letters, digits and . _ -, not starting with a dot or hyphen"),
     "tag": (r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}", "1 to 63 letters, digits and . _ -"),
     "site": (r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}", "1 to 63 letters, digits and . _ -"),
     "architecture": (r"[a-z0-9_]{1,16}", "an architecture as the kernel names it, for example x86_64"),
@@ -140,12 +149,15 @@ _PATTERNS: dict[str, tuple[str, str]] = {
     # Debian Policy, section 5.6.7
     "package": (r"[a-z0-9][a-z0-9+.-]{1,126}", "a Debian package name"),
     "user": FORMS["user"],
+    "shell": (r"/[A-Za-z0-9_./+-]{1,255}", "the absolute path of a shell in the machine, such as /bin/bash"),
     # sshd(8), AUTHORIZED_KEYS FILE FORMAT, without options
     "SSH key": (
-        r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]{2,60} [A-Za-z0-9+/]{16,16384}={0,3}( [^\x00-\x1f\x7f]{0,200})?",
+        r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]{2,60} [A-Za-z0-9+/]{16,16384}={0,3}( .{0,200})?",
         "one line: type, key in base64, comment",
     ),
 }
+_FILE = re.compile(r"[/~.]\S*|\S+\.pub", re.ASCII)
+_WITH_OPTIONS = re.compile(r"\s(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]{2,60} [A-Za-z0-9+/]{16}", re.ASCII)
 _COMPILED = {what: re.compile(pattern, re.ASCII) for what, (pattern, dummy) in _PATTERNS.items()}
 
 
@@ -155,16 +167,20 @@ def check_text(what: str, value: object) -> str:
 
     :raises GridError: ``invalid_<what>``.
     """
-    if not isinstance(value, str) or not _COMPILED[what].fullmatch(value):
-        code = "invalid_" + what.lower().replace(" ", "_")
+    code = "invalid_" + what.lower().replace(" ", "_")
+    require_text(what, value, code)
+    if not isinstance(value, str) or not _COMPILED[what].fullmatch(value) or not value.isprintable():
         raise GridError(code, f"{shorten(value)} is not a valid {what}", remedy=f"Give {_PATTERNS[what][1]}")
     return value
 
 
-def _check_range(what: str, value: int, allowed: tuple[int, int]) -> int:
+def _check_range(what: str, value: int, allowed: tuple[int, int], whose: str = "") -> int:
+    """:param whose: the field that it is part of, with which the code is made."""
     if not allowed[0] <= value <= allowed[1]:
         raise GridError(
-            f"invalid_{what}", f"{what} {value} is out of range", remedy=f"Give between {allowed[0]} and {allowed[1]}"
+            f"invalid_{whose or what}",
+            f"{what} {value} is out of range" if not whose else f"{what} {value} of {whose} is out of range",
+            remedy=f"Give between {allowed[0]} and {allowed[1]}",
         )
     return value
 
@@ -185,17 +201,19 @@ def parse_order(entry: object, defaults: t.Mapping[str, object] | None = None) -
             remedy="Give each machine as a mapping with at least name and image",
         )
     given = {**(defaults or {}), **{key: value for key, value in entry.items() if value is not None}}
+    nulls = {key: None for key in entry if key not in given}
     # The name is checked first, because every later error contains it.
     about = f"machine {shorten(given.get('name', '(without name)'))}"
     try:
         if "name" in given:
             check_text("name", given["name"])
-        checked = ArgumentSpecValidator(copy.deepcopy(ORDER_OPTIONS)).validate(given)
+        require_form({**given, **nulls}, ORDER_OPTIONS, "a machine")
+        checked = ArgumentSpecValidator(copy.deepcopy(ORDER_OPTIONS)).validate(whole_keys(given))
         if checked.error_messages:
             raise GridError(
                 "invalid_order",
                 "; ".join(checked.error_messages),
-                remedy=f"The fields of a machine are: {', '.join(ORDER_OPTIONS)}",
+                remedy="Correct it: docs/ordering.md has each field's type, and what it can be",
             )
         return _canonical(checked.validated_parameters)
     except GridError as exc:
@@ -245,7 +263,7 @@ def parse_disk_io(given: Given) -> DiskLimits:
                 maximum=DISK_IO_RANGES["bytes"][1],
             )
         else:
-            limits[field] = _check_range("disk_io", given[field], DISK_IO_RANGES["iops"])
+            limits[field] = _check_range(field, given[field], DISK_IO_RANGES["iops"], "disk_io")
     return t.cast(DiskLimits, limits)
 
 
@@ -296,7 +314,7 @@ def _where(spec: Given) -> _Where:
     if both or spec["name"] in near or spec["name"] in apart:
         raise GridError(
             "impossible_affinity",
-            f"{', '.join(both) or spec['name']} can't be both with and apart from it"
+            f"{', '.join(both)} can't be in affinity and in anti_affinity of the same machine"
             if both
             else "a machine can't be bound to itself",
             remedy="Name other machines, each in affinity or in anti_affinity",
@@ -349,7 +367,9 @@ def _description(text: str) -> str:
     if len(text) > DESCRIPTION_LENGTH or not all(char.isprintable() or char == "\n" for char in text):
         raise GridError(
             "invalid_description",
-            "the description is too long, or has characters that can't be shown",
+            f"the description has {len(text)} characters"
+            if len(text) > DESCRIPTION_LENGTH
+            else "the description has characters that can't be shown",
             remedy=f"Give at most {DESCRIPTION_LENGTH} printable characters",
         )
     return text
@@ -359,16 +379,45 @@ def _users(given: t.Iterable[Given]) -> list[User]:
     users: list[User] = [
         {
             "name": check_text("user", user["name"]),
-            "ssh_authorized_keys": [check_text("SSH key", key.strip()) for key in user["ssh_authorized_keys"]],
+            "ssh_authorized_keys": _keys(user["name"], user["ssh_authorized_keys"]),
             "sudo": user["sudo"],
-            "shell": user["shell"],
+            "shell": check_text("shell", user["shell"]),
         }
         for user in given
     ]
     names = [user["name"] for user in users]
-    if len(set(names)) != len(names):
-        raise GridError("invalid_user", "a user is listed twice", remedy="Give each user once")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise GridError(
+            "invalid_user", f"users has {', '.join(twice)} more than once", remedy="Give each user once, with all keys"
+        )
     return users
+
+
+def _keys(user: str, texts: t.Iterable[str]) -> list[str]:
+    """A user's keys, each once. Each of ``texts`` is a key, or what a file of keys has: a line for each, and comments.
+
+    :raises GridError: ``invalid_ssh_key``.
+    """
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    keys = [_key(user, line) for line in lines if line and not line.startswith("#")]
+    return list(dict.fromkeys(keys))
+
+
+def _key(user: str, line: str) -> str:
+    if _COMPILED["SSH key"].fullmatch(line) and line.isprintable():
+        return line
+    form = f"Give {_PATTERNS['SSH key'][1]}"
+    if "PRIVATE KEY" in line:
+        problem, remedy = "a private key", "Give the public one, which is in the file whose name ends with .pub"
+    elif _FILE.fullmatch(line):
+        problem = f"the name of a file, {shorten(line)}"
+        remedy = "Give what is in it: \"{{ lookup('ansible.builtin.file', '~/.ssh/id_ed25519.pub') }}\""
+    elif _WITH_OPTIONS.search(line):
+        problem, remedy = f"a key with options before it, {shorten(line)}", f"{form}, without options"
+    else:
+        problem, remedy = f"no SSH key: {shorten(line)}", form
+    raise GridError("invalid_ssh_key", f"ssh_authorized_keys of user {user} has {problem}", remedy=remedy)
 
 
 def _canonical(spec: Given) -> Order:

@@ -14,6 +14,7 @@ import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import User
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry import cards
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.ordered_address import network_config
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.records import Wanted
 
@@ -59,22 +60,38 @@ def user_data(spec: Wanted) -> dict[str, object]:
     return config
 
 
-def files(spec: Wanted) -> dict[str, str]:
+def _yaml(value: object) -> str:
+    """``value`` as YAML: JSON, in which every text is quoted, so that none is read as a number, a date or no.
+
+    Characters stand for themselves: JSON escapes some as surrogate pairs, which are no characters in YAML. An order has
+    printable characters only.
+    """
+    return json.dumps(value, indent=1, ensure_ascii=False)
+
+
+def files(spec: Wanted, mac: str | None = None) -> dict[str, str]:
     """The seed's files, by name. They are JSON, which is YAML, and is written safely without a library.
 
-    ``authorized_keys`` is for images without cloud-init, which read only that and the lines of ``meta-data``.
+    ``meta-data`` has a line for each value, and ``authorized_keys`` is there, for images without cloud-init, which read
+    only these.
+
+    :param mac: the MAC address of the machine's first card, where it is another than a new machine would have.
     """
+    first = mac or spec["mac"]
+    macs = [first, *(card.mac for card in cards(spec.get("extra_networks"), first, spec["mtus"]).values())]
+    meta_data = {"instance-id": spec["uuid"], "local-hostname": spec["name"]}
     return {
-        "meta-data": f"instance-id: {spec['uuid']}\nlocal-hostname: {spec['name']}\n",
-        "user-data": "#cloud-config\n" + json.dumps(user_data(spec), indent=1) + "\n",
-        "network-config": json.dumps(network_config(spec.get("address")), indent=1) + "\n",
+        "meta-data": "".join(f"{key}: {_yaml(value)}\n" for key, value in meta_data.items()),
+        "user-data": "#cloud-config\n" + _yaml(user_data(spec)) + "\n",
+        "network-config": _yaml(network_config(spec.get("address"), macs)) + "\n",
         "authorized_keys": "".join(f"{key}\n" for key in _keys(spec["users"])),
     }
 
 
-def image(spec: Wanted) -> bytes:
+def image(spec: Wanted, mac: str | None = None) -> bytes:
     """The seed as an ISO 9660 image with Rock Ridge and Joliet names.
 
+    :param mac: as for :func:`files`.
     :raises GridError: ``library_missing``.
     """
     if pycdlib is None:
@@ -86,7 +103,7 @@ def image(spec: Wanted) -> bytes:
         )
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=VOLUME)
-    for number, (name, text) in enumerate(files(spec).items()):
+    for number, (name, text) in enumerate(files(spec, mac).items()):
         data = text.encode()
         iso.add_fp(io.BytesIO(data), len(data), f"/FILE{number}.;1", rr_name=name, joliet_path=f"/{name}")
     written = io.BytesIO()

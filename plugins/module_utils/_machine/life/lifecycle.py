@@ -115,7 +115,9 @@ class Machine(Subject):
         )
 
     def _write_seed(self, dummy: Decision) -> None:
-        disk.replace_seed(self.host.depot, self.uuid, seed.image(wanted_of(self)))
+        # A machine that moved has kept its MAC address.
+        mac = domain_xml.read(tree_of(self))["mac"] if self.tree is not None else None
+        disk.replace_seed(self.host.depot, self.uuid, seed.image(wanted_of(self), mac))
 
     def _define(self, decision: Decision) -> None:
         host, wanted, values = self.host, wanted_of(self), _metadata_of(decision)

@@ -1,7 +1,8 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The addresses of running machines, from agent, DHCP lease, neighbour table, home or order, in this sequence."""
+"""The addresses of running machines that something has seen: agent, DHCP lease, neighbour table or home, in this
+sequence; else the machine itself, asked by ARP for the address that it was ordered with."""
 
 from __future__ import annotations
 
@@ -14,8 +15,9 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import d
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Connect, Domain, Network, Values
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import DomainModel, Metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import arp
 
-SOURCES = ("agent", "lease", "neighbour", "home", "ordered")
+SOURCES = ("agent", "lease", "neighbour", "home")
 # Seconds to wait for an agent that hangs
 _AGENT_PATIENCE = 2
 _AGENTS_AT_A_TIME = 8
@@ -64,10 +66,20 @@ def of_homes(leases: t.Mapping[str, object]) -> dict[str, list[str]]:
     return {mac: usable([address]) for mac, address in found.items()}
 
 
-def ordered(values: Metadata | None) -> list[str]:
-    """The address that a machine was ordered with, although nobody has seen it yet (pure)."""
+def ordered(values: Metadata | None) -> str | None:
+    """The address that a machine was ordered with, without its prefix; whether it has it is another matter (pure)."""
     address = values["address"] if values is not None else None
-    return usable([str(address.get("ip", "")).partition("/")[0]]) if address else []
+    return next(iter(usable([str(address.get("ip", "")).partition("/")[0]])), None) if address else None
+
+
+def _question(tree: ET.Element, mac: str) -> arp.Question | None:
+    """What to ask a machine that nothing has seen: whether it has the address that it was ordered with (pure).
+
+    :param tree: its live XML, which names the host's end of its card.
+    """
+    address = ordered(metadata.read(tree))
+    device = domain_xml.card_device(tree)
+    return arp.Question(device, mac.lower(), address) if address and device else None
 
 
 class Finder:
@@ -123,7 +135,6 @@ class Finder:
             ("lease", lambda: leases.get(model["network"] or "", {}).get(address, [])),
             ("neighbour", lambda: self._interfaces(domain, arp, mac)),
             ("home", lambda: self._at_home.get(address, [])),
-            ("ordered", lambda: ordered(metadata.read(tree))),
         )
         for source, find in sources:
             addresses = find()
@@ -140,4 +151,23 @@ class Finder:
             return self._find(*machines[position], models[position], leases)
 
         with concurrent.futures.ThreadPoolExecutor(_AGENTS_AT_A_TIME) as pool:
-            return list(pool.map(one, range(len(machines))))
+            found = list(pool.map(one, range(len(machines))))
+        return self._ask_unseen(found, [(tree, model["mac"]) for (dummy, tree), model in zip(machines, models)])
+
+    @staticmethod
+    def _ask_unseen(found: list[Found], cards: t.Sequence[tuple[ET.Element, str | None]]) -> list[Found]:
+        """``found``, with the ordered address of each machine that had none and answers for it now.
+
+        :param cards: of the same machines, live XML tree and MAC address.
+        """
+        questions = {
+            position: _question(tree, mac)
+            for position, (tree, mac) in enumerate(cards)
+            if mac and not found[position].addresses
+        }
+        asked = {position: question for position, question in questions.items() if question is not None}
+        answered = arp.ask(asked.values())
+        return [
+            Found([asked[position].address], "neighbour") if asked.get(position) in answered else each
+            for position, each in enumerate(found)
+        ]

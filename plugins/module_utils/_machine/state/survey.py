@@ -248,6 +248,9 @@ class Survey:
                 f"no address was seen within {timeout:g} s; neither its agent, nor a DHCP lease, nor the neighbour "
                 "table has one"
             )
+            ordered = found.get("address")
+            if ordered is not None:
+                problem += f", and it doesn't answer for {ordered['ip']}, which it was ordered with"
         error = GridError(
             "no_address",
             problem,

@@ -159,6 +159,17 @@ def test_the_last_known_addresses_stay_while_none_are_seen(grid, seen):
     assert grid.machine("web1")["address"] == "198.18.1.5"
 
 
+def test_an_address_that_was_only_ordered_does_not_stay(grid, seen):
+    """Earlier releases kept such addresses as the machine's."""
+    uuid = grid.running()
+    with grid.store.writing() as connection:
+        connection.exec_driver_sql(
+            "UPDATE host SET facts = json_set(facts, '$.address_source', 'ordered') WHERE name = 'web1'"
+        )
+    register_machine(grid, seen("web1", uuid, addresses=[], address_source=None))
+    assert grid.machine("web1")["address"] is None
+
+
 def test_what_is_not_told_stays(grid):
     uuid = grid.running()
     told = {"name": "web1", "uuid": uuid, "provider": "provider1", "state": "stopped"}

@@ -57,7 +57,7 @@ def _run(tmp_path, monkeypatch):
     conn.networkDefineXML(NETWORK).create()
     monkeypatch.setattr(connection.libvirt, "open", lambda uri: conn)
     monkeypatch.setattr(batch.disk, "Overlays", FakeOverlays)
-    monkeypatch.setattr(lifecycle.seed, "image", lambda spec: b"seed of " + spec["name"].encode())
+    monkeypatch.setattr(lifecycle.seed, "image", lambda spec, mac=None: b"seed of " + spec["name"].encode())
 
     def run(entries, state="present", check=False, **options):
         params = {

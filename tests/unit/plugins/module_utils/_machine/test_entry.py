@@ -127,7 +127,7 @@ def test_bad_passwords_are_not_repeated(password):
 def test_seed_is_what_cloud_init_reads():
     spec = parse_entry({**WHOLE, "packages": ["nginx"]})[2]
     files = seed.files(spec)
-    assert files["meta-data"] == f"instance-id: {UUID}\nlocal-hostname: web1\n"
+    assert files["meta-data"] == f'instance-id: "{UUID}"\nlocal-hostname: "web1"\n'
     head, dummy, body = files["user-data"].partition("\n")
     config = json.loads(body)
     assert head == "#cloud-config"

@@ -231,3 +231,111 @@ def test_what_can_not_be_of_growth(change, code):
     with pytest.raises(GridError) as caught:
         parse_order({"name": "web1", "image": "tiny", "owner": "alice", **change})
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("value", [7, 7.5, True, False])
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda value: {"name": value},
+        lambda value: {"owner": value},
+        lambda value: {"image": value},
+        lambda value: {"network": value},
+        lambda value: {"site": value},
+        lambda value: {"description": value},
+        lambda value: {"tags": ["web", value]},
+        lambda value: {"tags": value},
+        lambda value: {"packages": [value]},
+        lambda value: {"affinity": [value]},
+        lambda value: {"extra_networks": [value]},
+        lambda value: {"users": [{"name": value}]},
+        lambda value: {"users": [{"name": "alice", "shell": value}]},
+        lambda value: {"users": [{"name": "alice", "ssh_authorized_keys": [value]}]},
+        lambda value: {"address": {"method": "static", "ip": value}},
+        lambda value: {"address": {"method": "static", "ip": "192.0.2.7/24", "search": [value]}},
+    ],
+)
+def test_what_yaml_made_of_a_text_without_quotes_is_refused(put, value):
+    with pytest.raises(GridError) as caught:
+        parse_order({**GOOD, **put(value)})
+    assert caught.value.remedy.startswith("Quote it") and "where a text is wanted" in caught.value.msg
+
+
+@pytest.mark.parametrize("change", [{"name": None}, {"users": [{"name": None}]}, {"tags": [None]}])
+def test_null_is_no_text(change):
+    with pytest.raises(GridError) as caught:
+        parse_order({**GOOD, **change})
+    assert "is null" in caught.value.msg and '"null"' in caught.value.remedy
+
+
+def test_a_size_may_be_a_number_of_bytes_but_no_truth_value():
+    assert parse_order({**GOOD, "memory": 2**29, "disk": 2**31})["memory"] == 2**29
+    with pytest.raises(GridError):
+        parse_order({**GOOD, "memory": True})
+
+
+@pytest.mark.parametrize(
+    ("change", "unsupported", "fields"),
+    [
+        ({"colour": 1}, "colour", "of a machine are: name, owner, image"),
+        (
+            {"users": [{"name": "alice"}, {"name": "bob", "passwd": "geheim"}]},
+            "users[1].passwd",
+            "of an entry of users are: name, ssh_authorized_keys, sudo, shell",
+        ),
+        ({"address": {"mac": "x"}}, "address.mac", "of address are: method, ip, gateway"),
+        (
+            {"performance": {"disk_io": {"speed": 1}}},
+            "performance.disk_io.speed",
+            "of performance.disk_io are: read_bytes",
+        ),
+    ],
+)
+def test_a_field_that_is_not_there_is_named_with_those_that_are(change, unsupported, fields):
+    with pytest.raises(GridError) as caught:
+        parse_order({**GOOD, **change})
+    assert caught.value.msg == f"Unsupported field: '{unsupported}'"
+    assert fields in caught.value.remedy and "geheim" not in str(caught.value)
+
+
+def keys(*given):
+    return parse_order({**GOOD, "users": [{"name": "alice", "ssh_authorized_keys": list(given)}]})["users"][0][
+        "ssh_authorized_keys"
+    ]
+
+
+def test_a_file_of_keys_is_taken_whole():
+    other = KEY.replace("AA", "BB") + ", at work"
+    file = f"# my keys\r\n\r\n{KEY}\r\n  {other}\n# old:\n#{KEY}\n{KEY}\n"
+    assert keys(file) == [KEY, other]
+    spec = parse_order({**GOOD, "users": [{"name": "alice", "ssh_authorized_keys": file}]})
+    assert spec["users"][0]["ssh_authorized_keys"] == [KEY, other]
+    assert parse_order(spec) == spec
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "remedy"),
+    [
+        ("-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n", "a private key", ".pub"),
+        ("~/.ssh/id_ed25519.pub", "the name of a file", "lookup"),
+        ('from="10.0.0.0/8" ' + KEY, "options before it", "without options"),
+        ("ssh-ed25519", "no SSH key", "type, key in base64, comment"),
+    ],
+)
+def test_what_is_no_key_is_told_apart(given, said, remedy):
+    with pytest.raises(GridError) as caught:
+        keys(KEY, given)
+    assert caught.value.code == "invalid_ssh_key" and "user alice" in caught.value.msg
+    assert said in caught.value.msg and remedy in caught.value.remedy and "c2VjcmV0" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["br_lan", "Default", "vlan.100", "a" * 50])
+def test_networks_have_the_names_that_libvirt_lets_them_have(name):
+    assert parse_order({**GOOD, "network": name, "extra_networks": ["San_2"]})["network"] == name
+
+
+@pytest.mark.parametrize("shell", ["bash", "~/bin/zsh", "/bin/sh:x", "/bin/a b"])
+def test_a_shell_is_a_path_in_the_machine(shell):
+    with pytest.raises(GridError) as caught:
+        parse_order({**GOOD, "users": [{"name": "alice", "shell": shell}]})
+    assert caught.value.code == "invalid_shell"

@@ -72,6 +72,13 @@ def test_guests_cannot_steer_the_terminal():
     assert "\x1b" not in cell({"address": None, "addresses": ["\x1b[2J1.2.3.4"]}, "address")
 
 
+def test_an_address_that_was_only_ordered_is_shown_as_ordered():
+    assert cell({"addresses": ["198.18.0.5"], "address": {"ip": "192.0.2.7/24"}}, "address") == "198.18.0.5"
+    assert cell({"addresses": [], "address": {"ip": "192.0.2.7/24"}}, "address") == "192.0.2.7 (ordered)"
+    assert cell({"addresses": [], "spec": {"address": {"ip": "192.0.2.7"}}}, "address") == "192.0.2.7 (ordered)"
+    assert cell({"addresses": [], "address": None}, "address") == "-"
+
+
 def test_columns_are_as_wide_as_their_widest_cell():
     assert table([{"name": "a", "state": "running"}, {"name": "long-name"}], ["name", "state"]) == [
         "NAME       STATE",
