@@ -98,6 +98,8 @@ cloud_init() {
         say "cloud-init: unpacking it"
         rm -rf "$tree"
         mkdir -p "$tree/packages"
+        # A new machine has no lists of packages yet, or old ones.
+        logged as_root apt-get -q -o DPkg::Lock::Timeout=300 update
         # apt fetches as a user of its own, who may not get at the cache
         (cd "$tree/packages" && logged apt-get -q -o APT::Sandbox::User=root download $(wanted "$checkout/requirements/cloud-init.txt"))
         for package in "$tree"/packages/*.deb; do
