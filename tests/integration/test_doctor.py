@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import typing as t
 
+import pytest
 from walking import PROVIDERS, Grid, Run, on_host
 
 NOBODY = "198.18.0.250"
@@ -66,6 +68,18 @@ def test_what_is_broken_is_found_and_keeps_nobody_from_being_checked(make_grid):
     assert not any(run.changed.values())
 
 
+@pytest.fixture(name="no_way")
+def _no_way() -> t.Iterator[None]:
+    """The controller has no way to the machines' private networks: nothing behind its own gateway is to be asked."""
+    networks = ("198.18.101.0/24", "198.18.102.0/24")
+    for network in networks:
+        subprocess.run(["ip", "route", "replace", "unreachable", network], check=True)
+    yield
+    for network in networks:
+        subprocess.run(["ip", "route", "delete", "unreachable", network], check=True)
+
+
+@pytest.mark.usefixtures("no_way")
 def test_why_a_machine_is_not_reached(make_grid):
     grid: Grid = make_grid("it-doctor-machine")
     (name,) = grid.names(1)
