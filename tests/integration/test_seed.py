@@ -141,7 +141,7 @@ def test_every_field_is_to_be_seen_inside(grid: Grid, guest):
     row, own, key = guest
     until("cloud-init is done, and its user can log in", lambda: logged_in(grid), PATIENCE, 3)
     values = {"ip": re.escape(own.free), "gateway": re.escape(own.gateway), "key": re.escape(key), "mac": row["mac"]}
-    mark = "--8<--"
+    mark = "next-field"
     script = "export SYSTEMD_PAGER=cat; " + f"; echo {mark}; ".join(
         f"{{ {look.command.format()}; }} 2>&1" for look in INSIDE.values()
     )
