@@ -24,22 +24,9 @@ Connect = t.Callable[[str], testinfra.host.Host]
 
 
 def _ssh_config(directory: Path) -> Path:
-    """All hosts that the lab has keys of, as OpenSSH wants it; one connection to each serves all tests."""
-    lines = []
-    for line in (LAB / "known_hosts").read_text(encoding="utf-8").splitlines():
-        address, name = line.split(" ")[0].split(",")
-        lines += [f"Host {name}", f"  HostName {address}"]
-    lines += [
-        "Host *",
-        "  User root",
-        f'  IdentityFile "{LAB / "id_ed25519"}"',
-        "  IdentitiesOnly yes",
-        f'  UserKnownHostsFile "{LAB / "known_hosts"}"',
-        "  StrictHostKeyChecking yes",
-        f'  ControlPath "{directory}/%C"',
-    ]
+    """All hosts that the lab was let in on, as root; one connection to each serves all tests."""
     path = directory / "ssh_config"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text(f'Include "{LAB / "admin_ssh_config"}"\nHost *\n  ControlPath "{directory}/%C"\n', encoding="utf-8")
     return path
 
 

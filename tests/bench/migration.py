@@ -25,8 +25,9 @@ CASES = ("one live", "ten live", "hibernated")
 DEPOT = "/var/lib/virtuoso/machines"
 DIR = CHECKOUT / "build" / "bench-migration"
 KEY = "/root/bench-migration"
-SSH = f"ssh -i {KEY} -o BatchMode=yes -o StrictHostKeyChecking=no -o LogLevel=ERROR"
-URI = f"qemu+ssh://root@{ADDRESSES[TARGET]}/system?keyfile={KEY}&no_verify=1"
+PORT = 2222
+SSH = f"ssh -i {KEY} -o Port={PORT} -o BatchMode=yes -o StrictHostKeyChecking=no -o LogLevel=ERROR"
+URI = f"qemu+ssh://root@{ADDRESSES[TARGET]}:{PORT}/system?keyfile={KEY}&no_verify=1"
 COUNT = 10
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 

@@ -48,6 +48,7 @@ def task(
     """The result of one module on one host; ``failed`` is in it, nothing is raised. In check mode it has ``diff`` as
     well."""
     argv = [str(Path(sys.executable).parent / "ansible"), "--inventory", INVENTORY, host, "--module-name", module]
+    argv += ["--become"] if host != "localhost" else []
     argv += ["--args", json.dumps(args)] if args else []
     settings = {"ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", **(env or {})}
     done = subprocess.run(
@@ -72,6 +73,7 @@ def background(host: str, module: str, args: str) -> subprocess.Popen[str]:
         str(Path(sys.executable).parent / "ansible"),
         "--inventory",
         INVENTORY,
+        "--become",
         host,
         "--module-name",
         module,

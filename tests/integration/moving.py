@@ -113,6 +113,10 @@ class Writer:
             "-o",
             "UserKnownHostsFile=/dev/null",
             "-o",
+            "IdentitiesOnly=yes",
+        ]
+        patience = [
+            "-o",
             "LogLevel=ERROR",
             "-o",
             "ServerAliveInterval=5",
@@ -120,11 +124,9 @@ class Writer:
             "ServerAliveCountMax=60",
             "-o",
             "ConnectTimeout=20",
-            "-o",
-            "IdentitiesOnly=yes",
         ]
-        jump = " ".join([*ssh, "-W", "%h:%p", f"root@{ {**ADDRESSES, 'home1': '198.18.0.11'}[gate(address)] }"])
-        return [*ssh, "-o", f"ProxyCommand={jump}", f"{cls.USER}@{address}"]
+        jump = " ".join(["ssh", "-F", str(LAB / "admin_ssh_config"), *patience, "-W", "%h:%p", gate(address)])
+        return [*ssh, *patience, "-o", f"ProxyCommand={jump}", f"{cls.USER}@{address}"]
 
     def move_to(self, address: str) -> None:
         """The guest was started anew, and has another address."""

@@ -12,7 +12,7 @@ import typing as t
 
 import pytest
 from conftest import task
-from walking import DEPOT, PROVIDERS, Grid, Run, machine_files, on_host, staged_images
+from walking import DEPOT, LAB, PROVIDERS, Grid, Run, machine_files, on_host, staged_images
 
 FULL = "/var/lib/virtuoso-full"
 NOBODY = "198.18.0.250"
@@ -141,7 +141,13 @@ def test_libvirtd_stopped(make_grid):
 
 def test_a_provider_that_nobody_reaches(make_grid):
     # provider3 is provider2 by another name, until its address is taken away
-    host = {"ansible_host": "198.18.0.22", "virtuoso_site": "site-c", "ansible_timeout": 3, "ansible_ssh_retries": 0}
+    host = {
+        "ansible_host": "provider2.virtuoso.test",
+        "ansible_become_password": (LAB / "sudo_password").read_text(encoding="ascii"),
+        "virtuoso_site": "site-c",
+        "ansible_timeout": 3,
+        "ansible_ssh_retries": 0,
+    }
     grid: Grid = make_grid("it-away", hosts={"provider3": host})
     first, second = grid.names(2)
     run = grid.play("deploy", "--limit", "provider3", machines=grid.machines(1)).succeeded()

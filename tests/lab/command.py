@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 
@@ -48,15 +49,30 @@ def podman_json(*argv: str) -> list[dict]:
     return json.loads(done.stdout) or []
 
 
-def key_file() -> str:
-    """The lab's SSH key pair, made when it isn't there."""
-    key = BUILD / "id_ed25519"
+def key_file(name: str = "id_ed25519") -> str:
+    """An SSH key pair of the lab, made when it isn't there."""
+    key = BUILD / name
     if not key.exists():
         BUILD.mkdir(parents=True, exist_ok=True)
-        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "virtuoso-lab", "-f", str(key)]
+        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"virtuoso-lab {name}", "-f", str(key)]
         subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
-        say("made an SSH key pair")
+        say(f"made an SSH key pair, {name}")
     return str(key)
+
+
+def public_key(name: str = "id_ed25519") -> str:
+    with open(f"{key_file(name)}.pub", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def password_file() -> str:
+    """The password of the accounts that have sudo, made when it isn't there."""
+    path = BUILD / "sudo_password"
+    if not path.exists():
+        BUILD.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_urlsafe(12), encoding="ascii")
+    return str(path)
 
 
 def fail(text: str) -> None:

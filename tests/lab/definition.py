@@ -83,6 +83,13 @@ class Host:
     image: str
     address: str
     volumes: dict[str, str] = field(default_factory=dict)
+    port: int = 22
+    alias: str = ""
+    """its name in the DNS, as far as the lab has one: the other hosts' /etc/hosts, and ssh_config"""
+    account: str = ""
+    """with which Ansible logs in where that isn't root; it has sudo, with a password"""
+    key: str = "id_ed25519"
+    """the file of the key that the account admits"""
 
     @property
     def container(self) -> str:
@@ -94,14 +101,22 @@ class Host:
         return "02:00:" + ":".join(f"{int(part):02x}" for part in self.address.split("."))
 
 
-def _host(name: str, release: str, address: str, **binds: Path) -> Host:
-    volumes = {f"{PREFIX}-{name}": STATE_DIR}
-    volumes.update({str(source): f"{STATE_DIR}/{target}" for target, source in binds.items()})
-    return Host(name, f"host-{release}", address, volumes)
-
-
-HOSTS = (
-    _host("home1", "bookworm", "198.18.0.11", images=IMAGE_STORE),
-    _host("provider1", "bookworm", "198.18.0.21"),
-    _host("provider2", "trixie", "198.18.0.22"),
+HOME1 = Host(
+    "home1",
+    "host-bookworm",
+    "198.18.0.11",
+    {f"{PREFIX}-home1": STATE_DIR, str(IMAGE_STORE): f"{STATE_DIR}/images"},
+    key="home1_ed25519",
 )
+PROVIDER1 = Host("provider1", "host-bookworm", "198.18.0.21", {f"{PREFIX}-provider1": STATE_DIR})
+# As people's own hosts are: no login as root, sudo asks for a password, another port, a name instead of an address.
+PROVIDER2 = Host(
+    "provider2",
+    "host-trixie",
+    "198.18.0.22",
+    {f"{PREFIX}-provider2": STATE_DIR},
+    port=2222,
+    alias="provider2.virtuoso.test",
+    account="ops",
+)
+HOSTS = (HOME1, PROVIDER1, PROVIDER2)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import images
-from command import LabError, key_file, podman, podman_json, run, say
+from command import LabError, password_file, podman, podman_json, public_key, run, say
 from definition import BUILD, CHECKOUT, GATEWAY, HOSTS, IMAGE_STORE, NETWORK, PREFIX, SUBNET, Host
 
 SSH_DEADLINE = 60
@@ -19,6 +19,9 @@ LABEL_OWNER = f"{PREFIX}.checkout"
 LABEL_RECIPE = f"{PREFIX}.recipe"
 LEASES = "/run/containers/networks/ipam.db"
 KNOWN_HOSTS = BUILD / "known_hosts"
+ANSIBLE_SSH_CONFIG = BUILD / "ssh_config"
+ADMIN_SSH_CONFIG = BUILD / "admin_ssh_config"
+ADMIN_KEY = "admin_ed25519"
 
 
 class StaleLease(LabError):
@@ -63,6 +66,7 @@ def _run_arguments(host: Host) -> list[str]:
     for other in HOSTS:
         if other.name != host.name:
             argv += ["--add-host", f"{other.name}:{other.address}"]
+            argv += ["--add-host", f"{other.alias}:{other.address}"] if other.alias else []
     for source, target in host.volumes.items():
         argv += ["--volume", f"{source}:{target}"]
     return argv
@@ -70,7 +74,7 @@ def _run_arguments(host: Host) -> list[str]:
 
 def _recipe(host: Host) -> str:
     """A digest of all that a running container was made from."""
-    text = json.dumps([_run_arguments(host), images.reference(host.image)])
+    text = json.dumps([_run_arguments(host), images.reference(host.image), host.port, host.account, host.key])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -87,10 +91,10 @@ def runs(host: Host) -> bool:
     return _alive(containers().get(host.container) or {})
 
 
-def answers(address: str, timeout: float = 1.0) -> bool:
+def answers(address: str, port: int = 22, timeout: float = 1.0) -> bool:
     """Whether an SSH server greets at the address."""
     try:
-        with socket.create_connection((address, 22), timeout=timeout) as link:
+        with socket.create_connection((address, port), timeout=timeout) as link:
             link.settimeout(timeout)
             return link.recv(4) == b"SSH-"
     except OSError:
@@ -110,13 +114,14 @@ def condition(host: Host, entry: dict | None) -> str:
         return "stopped"
     if not _alive(entry):
         return "dead"
-    return "up" if answers(host.address) else "silent"
+    return "up" if answers(host.address, host.port) else "silent"
 
 
 def wait_for_ssh(hosts: list[Host]) -> None:
     deadline = time.monotonic() + SSH_DEADLINE
     for host in hosts:
-        while not answers(host.address):
+        # One that was just made listens where all images do.
+        while not any(answers(host.address, port) for port in {host.port, 22}):
             if time.monotonic() > deadline:
                 log = podman("exec", host.container, "journalctl", "-b", "-n", "20", "--no-pager", check=False)
                 raise LabError(
@@ -156,30 +161,97 @@ def drop_leases() -> bool:
     return True
 
 
+def _admission(host: Host) -> str:
+    """Shell that lets the lab's administrator in as root and, where it is another one, the host's account with sudo."""
+    keys = [public_key(ADMIN_KEY)]
+    lines = ["set -eu"]
+    if host.account:
+        password = Path(password_file()).read_text(encoding="ascii")
+        lines += [
+            f"id {host.account} >/dev/null 2>&1 || useradd --create-home --shell /bin/bash --groups sudo {host.account}",
+            f"printf '%s:%s\\n' {host.account} '{password}' | chpasswd",
+            f"install -d -m 700 -o {host.account} -g {host.account} ~{host.account}/.ssh",
+            f"echo '{public_key(host.key)}' > ~{host.account}/.ssh/authorized_keys",
+        ]
+    else:
+        keys.append(public_key(host.key))
+    lines += [f"printf '%s\\n' {' '.join(map(repr, keys))} > /root/.ssh/authorized_keys"]
+    if host.port != 22:
+        lines += [
+            f"echo Port {host.port} > /etc/ssh/sshd_config.d/port.conf",
+            "systemctl reload-or-restart ssh.service",
+        ]
+    lines.append("cat /etc/ssh/ssh_host_ed25519_key.pub")
+    return "\n".join(lines)
+
+
 def admit(host: Host) -> None:
-    """Give the lab's key to root on the host and record the host's own key."""
-    public = Path(key_file() + ".pub").read_text(encoding="utf-8")
-    script = "cat > /root/.ssh/authorized_keys && cat /etc/ssh/ssh_host_ed25519_key.pub"
-    done = podman("exec", "-i", host.container, "sh", "-c", script, stdin=public)
+    """Let the lab in on the host, and record the host's own key."""
+    # By its input, because there is a password in it.
+    done = podman("exec", "-i", host.container, "sh", "-s", stdin=_admission(host))
     kind, key = done.stdout.split()[:2]
     names = {host.name, host.address}
     lines = KNOWN_HOSTS.read_text(encoding="utf-8").splitlines() if KNOWN_HOSTS.exists() else []
     kept = [line for line in lines if not names & set(line.split(" ")[0].split(","))]
     _write_known([*kept, f"{host.address},{host.name} {kind} {key}"])
+    deadline = time.monotonic() + SSH_DEADLINE
+    while not answers(host.address, host.port):
+        if time.monotonic() > deadline:
+            raise LabError(f"{host.name} ({host.address}) gives no SSH greeting on port {host.port}")
+        time.sleep(0.1)
+
+
+def write_ssh_configs() -> None:
+    """How OpenSSH reaches the hosts: Ansible those with an alias (ansible.cfg names the file), tests and benchmarks all
+    of them, as root with the administrator's key."""
+    aliases = []
+    for host in HOSTS:
+        if host.alias:
+            aliases += [
+                f"Host {host.alias}",
+                f"  HostName {host.address}",
+                f"  HostKeyAlias {host.name}",
+                f"  Port {host.port}",
+                f"  User {host.account or 'root'}",
+                f'  IdentityFile "{BUILD / host.key}"',
+            ]
+    _write(ANSIBLE_SSH_CONFIG, aliases)
+    ports = {host.address: host.port for host in HOSTS}
+    everybody = []
+    for name, address in known_addresses().items():
+        everybody += [
+            f"Host {name} {address}",
+            f"  HostName {address}",
+            f"  HostKeyAlias {name}",
+            f"  Port {ports.get(address, 22)}",
+        ]
+    everybody += [
+        "Host *",
+        "  User root",
+        f'  IdentityFile "{BUILD / ADMIN_KEY}"',
+        "  IdentitiesOnly yes",
+        f'  UserKnownHostsFile "{KNOWN_HOSTS}"',
+        "  StrictHostKeyChecking yes",
+    ]
+    _write(ADMIN_SSH_CONFIG, everybody)
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    """Whole or not at all: others read it meanwhile."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    new.rename(path)
 
 
 def _write_known(lines: list[str]) -> None:
-    """Whole or not at all: others read it meanwhile."""
-    new = KNOWN_HOSTS.with_suffix(".new")
-    new.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    new.rename(KNOWN_HOSTS)
+    _write(KNOWN_HOSTS, lines)
+    write_ssh_configs()
 
 
-def address_of(name: str) -> str:
-    """The address of a host of the lab, an extra one too; a name that isn't known is its own."""
+def known_addresses() -> dict[str, str]:
+    """The address of each host that was let in, extra ones too."""
     known = KNOWN_HOSTS.read_text(encoding="utf-8") if KNOWN_HOSTS.exists() else ""
-    addresses = dict(line.split(" ")[0].split(",")[::-1] for line in known.splitlines())
-    return addresses.get(name, name)
+    return dict(line.split(" ")[0].split(",")[::-1] for line in known.splitlines())
 
 
 def forget_key(name: str) -> None:
@@ -190,8 +262,9 @@ def forget_key(name: str) -> None:
 
 
 def admitted(host: Host) -> bool:
-    known = KNOWN_HOSTS.read_text(encoding="utf-8") if KNOWN_HOSTS.exists() else ""
-    return f"{host.address},{host.name} " in known and Path(key_file()).exists()
+    return known_addresses().get(host.name) == host.address and all(
+        Path(path).exists() for path in (ANSIBLE_SSH_CONFIG, ADMIN_SSH_CONFIG, BUILD / ADMIN_KEY, BUILD / host.key)
+    )
 
 
 def remove(name: str, volumes: list[str]) -> None:

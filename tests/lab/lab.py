@@ -15,7 +15,7 @@ import hosts
 import images
 import limits
 import wan
-from command import LabError, fail, key_file, podman, say
+from command import LabError, fail, podman, say
 from definition import BUILD, HOSTS, PREFIX, STATE_DIR, Host
 
 STATE = BUILD / "state"
@@ -80,7 +80,6 @@ def _up() -> None:
     if all(state == "up" for state in states.values()) and all(map(hosts.admitted, HOSTS)):
         say(f"already up: {', '.join(host.name for host in HOSTS)}")
         return
-    key_file()
     hosts.make_image_store()
     for name in sorted({host.image for host in HOSTS}):
         images.ensure(name)
@@ -113,7 +112,8 @@ def down(_args: argparse.Namespace) -> None:
         hosts.remove(name, [])
     remove_volumes()
     hosts.remove_network()
-    hosts.KNOWN_HOSTS.unlink(missing_ok=True)
+    for path in (hosts.KNOWN_HOSTS, hosts.ANSIBLE_SSH_CONFIG, hosts.ADMIN_SSH_CONFIG):
+        path.unlink(missing_ok=True)
     say("removed its containers, volumes and network")
 
 
@@ -127,20 +127,7 @@ def status(_args: argparse.Namespace) -> None:
 
 
 def ssh(args: argparse.Namespace) -> None:
-    argv = [
-        "ssh",
-        "-i",
-        key_file(),
-        "-o",
-        f'UserKnownHostsFile="{hosts.KNOWN_HOSTS}"',
-        "-o",
-        "IdentitiesOnly=yes",
-        "-o",
-        "HostKeyAlias=" + args.host,
-        "-l",
-        "root",
-    ]
-    os.execvp("ssh", [*argv, hosts.address_of(args.host), *args.command])
+    os.execvp("ssh", ["ssh", "-F", str(hosts.ADMIN_SSH_CONFIG), args.host, *args.command])
 
 
 def image(args: argparse.Namespace) -> None:
