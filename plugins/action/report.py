@@ -11,6 +11,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.virtuoso.grid.plugins.module_utils._play.report import join, refusal, steps_of, table
 from ansible_collections.virtuoso.grid.plugins.module_utils._play.rows import side_failures
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._output import output_is_text
 
 
 class ActionModule(ActionBase):
@@ -38,12 +39,10 @@ class ActionModule(ActionBase):
         )
         rows = join(steps_of(arguments["results"]))
         lines = table(rows, arguments["columns"])
-        display = Display()
-        display.display("")
-        if arguments["title"]:
-            display.display(arguments["title"])
-        for line in lines:
-            display.display(line)
+        if output_is_text():
+            display = Display()
+            for line in ["", *([arguments["title"]] if arguments["title"] else []), *lines]:
+                display.display(line)
         result.update(changed=False, machines=rows, table=lines, **refusal(rows, arguments["what"]))
         warnings = [*arguments["warnings"], *side_failures(_play_hosts(task_vars or {}), arguments["side_steps"])]
         if warnings:
@@ -55,4 +54,5 @@ def _play_hosts(variables: t.Mapping[str, object]) -> dict[str, t.Mapping[str, o
     """The variables of each host of the play, by its name."""
     hosts = t.cast("t.Mapping[str, t.Mapping[str, object]]", variables.get("hostvars") or {})
     names = t.cast("t.Sequence[str]", variables.get("ansible_play_hosts_all") or ())
-    return {name: hosts[name] for name in names}
+    # The controller, where no inventory names it, has no variables of a host.
+    return {name: hosts[name] for name in names if name in hosts}

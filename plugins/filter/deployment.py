@@ -16,7 +16,7 @@ class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Name to function."""
         return {
-            **of_room("_play.deployment", "order_needs", "provider_share", "settling"),
+            **of_room("_play.deployment", "images_found", "order_needs", "provider_share", "settling"),
             **of_room("_play.hosts", "endpoints", "store_hosts"),
             **of_room("_play.images", "image_stores", "image_work"),
             **of_room("_play.paging", "paging_plan"),

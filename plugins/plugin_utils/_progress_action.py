@@ -23,6 +23,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import OWN, QUIET_SECONDS
 from ansible_collections.virtuoso.grid.plugins.module_utils._units import format_size
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._output import output_is_text
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._terminal import board
 
 Arguments = t.Dict[str, t.Any]
@@ -130,7 +131,7 @@ class ProgressAction(ActionBase):
         begin = time.monotonic()
         display = Display()
         host = self._task.delegate_to or task_vars.get("inventory_hostname", "host")
-        lines = board(C.DEFAULT_LOCAL_TMP)  # type: ignore[attr-defined]  # Ansible makes its constants at run time
+        lines = board(C.DEFAULT_LOCAL_TMP) if output_is_text() else None  # type: ignore[attr-defined]  # Ansible makes its constants at run time
         watcher = Watcher(str(host), LINE_SECONDS if lines is None else 0.0)
         # A copy, because the one in use belongs to the module that is running; the file can be read without privileges.
         channel = copy.copy(self._connection)
@@ -144,10 +145,10 @@ class ProgressAction(ActionBase):
                 line = watcher.line(event, time.monotonic() - begin) if event else None
                 if not line or ended.is_set():
                     continue
-                if lines is None:
-                    display.display(line)
-                else:
+                if lines is not None:
                     lines.show(str(host), line)
+                elif output_is_text():
+                    display.display(line)
         except Exception as exc:  # pylint: disable=broad-except
             display.vvv(f"{host}: progress can't be shown: {exc}")
         finally:

@@ -61,7 +61,16 @@ def on(host: str, script: str) -> str:
 def task(host: str, module: str, arguments: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """The result of one module on a host of the lab, run as a play would. One that fails ends the benchmark with its
     output."""
-    argv = ["ansible", "-i", str(INVENTORY), "--become", host, "-m", module, *(["-a", json.dumps(arguments)] if arguments else [])]
+    argv = [
+        "ansible",
+        "-i",
+        str(INVENTORY),
+        "--become",
+        host,
+        "-m",
+        module,
+        *(["-a", json.dumps(arguments)] if arguments else []),
+    ]
     env = {**os.environ, "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
     done = subprocess.run(
         argv, cwd=CHECKOUT, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1200, check=False

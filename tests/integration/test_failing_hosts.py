@@ -174,3 +174,19 @@ def test_a_provider_that_nobody_reaches(make_grid):
     run = grid.play("deploy", "--limit", "provider1,provider3", machines=grid.machines(2)).succeeded()
     assert run.actions() == set()
     assert {row["state"] for row in run.report["machines"]} == {"running"}
+
+
+def test_an_image_server_that_is_away(make_grid):
+    """Ansible ends a play for all hosts where a task that runs once doesn't reach its host."""
+    away = {"ansible_host": NOBODY, "virtuoso_site": "site-c", "ansible_timeout": 3, "ansible_ssh_retries": 0}
+    grid: Grid = make_grid("it-serverless", hosts={"provider3": away})
+    first, second, third = grid.names(3)
+    here = ("--limit", PROVIDERS[0])
+    grid.play("deploy", *here, machines=grid.machines(1)).succeeded()
+    nowhere = {"name": third, **grid.machine, "image": "sha256:" + "0" * 64}
+    run = grid.play("deploy", *here, machines=[*grid.machines(2), nowhere], virtuoso_image_server="provider3")
+    assert run.returncode != 0
+    assert {name: failure["code"] for name, failure in run.failures().items()} == {third: "image_server_unreachable"}
+    assert "provider3" in run.row(third)["msg"]
+    assert run.row(first)["state"] == run.row(second)["state"] == "running"
+    grid.running_once([first, second])

@@ -168,7 +168,7 @@ def _admission(host: Host) -> str:
     if host.account:
         password = Path(password_file()).read_text(encoding="ascii")
         lines += [
-            f"id {host.account} >/dev/null 2>&1 || useradd --create-home --shell /bin/bash --groups sudo {host.account}",
+            f"id {host.account} >/dev/null 2>&1 || useradd -m -s /bin/bash -G sudo {host.account}",
             f"printf '%s:%s\\n' {host.account} '{password}' | chpasswd",
             f"install -d -m 700 -o {host.account} -g {host.account} ~{host.account}/.ssh",
             f"echo '{public_key(host.key)}' > ~{host.account}/.ssh/authorized_keys",

@@ -228,6 +228,28 @@ def test_orders_need_images_first_and_then_a_place():
     assert [machine["name"] for machine in needs["machines"]] == ["a"] and needs["failed"] == []
 
 
+def test_where_the_image_server_is_away_a_providers_image_serves():
+    needs = deployment.order_needs([order("a"), order("b", "pinned"), order("c", DIGEST)], CATALOGUE)
+    assert needs["stored"] == [{"name": "tiny", "user": "root"}, {"name": "pinned", "version": "2"}] + [
+        {"name": DIGEST, "digest": DIGEST}
+    ]
+    lost = {"name": "x", "failed": True, "msg": "not here", "failure": {"code": "image_unknown"}}
+    looks = {
+        "p1": {"images": [lost, lost, lost]},
+        "p2": {"images": [built(), lost, lost]},
+        "p3": {"unreachable": True},
+        "p4": {},
+    }
+    asked = {"unreachable": True, "msg": "Connection refused\nby home1"}
+    tiny, *others = deployment.images_found(looks, asked, "home1")
+    assert tiny["digest"] == DIGEST
+    for image in others:
+        assert image["failure"]["code"] == "image_server_unreachable" and "home1" in image["failure"]["remedy"]
+        assert image["msg"].endswith("the image server home1 can't be asked: Connection refused")
+    placeable = deployment.placement_entries([order("a"), order("b", "pinned"), order("c", DIGEST)], [tiny, *others])
+    assert [row["name"] for row in placeable["failed"]] == ["b", "c"]
+
+
 def test_machines_settle_when_their_image_has_come():
     machines = [
         {"name": "a", "uuid": "u1", "image": {"name": "tiny@1"}, "paging": {}},
