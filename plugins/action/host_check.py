@@ -12,6 +12,8 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.virtuoso.grid.plugins.module_utils._doctor.decide.peers import Node, peers_of, roles_of
 from ansible_collections.virtuoso.grid.plugins.module_utils._doctor.records import Host, Way
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._way import way_to
 
 Vars = t.Mapping[str, t.Any]
 
@@ -26,28 +28,22 @@ def way() -> Way:
         "become": "",
         "become_user": "",
         "password": False,
+        "login_password": False,
         "offset_min": 0.0,
         "offset_max": 0.0,
     }
-
-
-def _variable(variables: Vars, name: str) -> object:
-    """A variable of a host; none where it can't be told, which is no matter of this host's."""
-    try:
-        return variables.get(name)
-    except AnsibleError:
-        return None
 
 
 def nodes(names: t.Sequence[str], hostvars: Vars, groups: t.Mapping[str, t.Sequence[str]], server: str) -> list[Node]:
     """The hosts of a play. :param server: the host that keeps the images."""
     found = []
     for name in names:
-        variables = hostvars.get(name) or {}
-        address = _variable(variables, "virtuoso_address") or _variable(variables, "ansible_host") or name
-        port = str(_variable(variables, "ansible_port") or 22)
-        ssh = int(port) if port.isdigit() else 22
-        found.append(Node(name, str(address), ssh, roles_of(name, groups, server)))
+        try:
+            way = way_to(hostvars[name])
+            found.append(Node(name, way["address"], way["ssh_port"], roles_of(name, groups, server)))
+        except (AnsibleError, GridError, KeyError):
+            # How that one is reached can't be told, which is no matter of this host's.
+            found.append(Node(name, name, 22, roles_of(name, groups, server)))
     return found
 
 
@@ -92,20 +88,21 @@ class ActionModule(ActionBase):
             "facts": None,
         }
         try:
-            if self._reach(host["way"]):
+            if self._reach(host["way"], variables):
                 self._ask(host, variables)
         except AnsibleError as exc:
             host["way"]["error"] = str(exc)
         result.update(changed=False, host=host)
         return result
 
-    def _reach(self, found: Way) -> bool:
+    def _reach(self, found: Way, variables: Vars) -> bool:
         """Whether a command runs there as it is to run. :raises AnsibleError: where the connection fails."""
         done = self._low_level_execute_command("id -un", sudoable=False)
         if done["rc"] != 0:
             found["error"] = done["stderr"] or f"id ended with {done['rc']}"
             return False
         found.update({"reached": True, "user": done["stdout"].strip(), "stage": "become"})
+        found["login_password"] = way_to(variables)["password"]
         plugin = self._connection.become
         found["become"] = str(getattr(plugin, "name", "") or "") if plugin else ""
         found["password"] = bool(plugin and self.get_become_option("become_pass"))

@@ -15,10 +15,11 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration import steps
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration.records import Journey, Registered, Result
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration.results import by_host, key
-from ansible_collections.virtuoso.grid.plugins.module_utils._play.hosts import endpoints, store_hosts
-from ansible_collections.virtuoso.grid.plugins.plugin_utils import _ssh
+from ansible_collections.virtuoso.grid.plugins.module_utils._play.hosts import Way, store_host
+from ansible_collections.virtuoso.grid.plugins.plugin_utils import _libvirt_way, _ssh
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._progress_action import Arguments, ProgressAction
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._ssh import Variables
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._way import way_to
 
 _ALL_STEPS = ("uri", "timeout", "ports")
 _LONG_STEPS = ("parallel", "bandwidth", "stall_timeout")
@@ -37,17 +38,18 @@ class End(t.TypedDict):
     postcopy: bool
 
 
-def end_of(name: str, given: Arguments, variables: Variables) -> End:
-    """An end of a journey, from the host's variables (pure).
+def end_of(way: Way, given: Arguments, variables: Variables) -> End:
+    """An end of a journey (pure).
 
+    :param way: to the host.
     :param given: the task's arguments, whose ``path`` is that of hosts that have no depot of their own.
+    :param variables: the host's.
     """
-    endpoint = endpoints([variables])[name]
     return {
-        "name": name,
-        "address": endpoint["address"],
-        "path": str(variables.get("virtuoso_depot") or given.get("path") or endpoint["depot"]),
-        "site": endpoint["site"],
+        "name": way["name"],
+        "address": way["address"],
+        "path": str(variables.get("virtuoso_depot") or given.get("path") or way["depot"]),
+        "site": way["site"],
         "postcopy": bool((given.get("target") or {}).get("postcopy")),
     }
 
@@ -101,7 +103,7 @@ class ActionModule(ProgressAction):
         result = super()._watched(arguments, task_vars)
         if arguments.get("step") == "look":
             host = str(self._task.delegate_to or task_vars["inventory_hostname"])
-            (result["provider"],) = store_hosts([_ssh.host_variables(host, task_vars)], "provider")
+            result["provider"] = store_host(way_to(_ssh.host_variables(host, task_vars)), "provider")
         return result
 
     def _move(self, arguments: Arguments, task_vars: Variables) -> Arguments:
@@ -109,7 +111,8 @@ class ActionModule(ProgressAction):
         names = [str((arguments.get(end) or {}).get("name") or "") for end in ("source", "target")]
         if not all(names):
             raise GridError("invalid_options", "the step move needs source and target", remedy="Give both with name")
-        source, target = (end_of(name, arguments, _ssh.host_variables(name, task_vars)) for name in names)
+        known = [_ssh.host_variables(name, task_vars) for name in names]
+        source, target = (end_of(way_to(variables), arguments, variables) for variables in known)
         journey: Journey = {
             "source": source["name"],
             "target": target["name"],
@@ -124,7 +127,7 @@ class ActionModule(ProgressAction):
             stack.callback(there.cleanup)
             # To join the hosts takes as long as to prepare the target, so it is begun before that.
             live = last != "prepare" and steps.leaves_live(journey)
-            way = stack.enter_context(_ssh.forwarded(there.connection, self.connection)) if live else None
+            way = stack.enter_context(_libvirt_way.forwarded(there.connection, self.connection)) if live else None
             for step in steps.ORDER[: steps.ORDER.index(last) + 1]:
                 entries = steps.entries(journey, step)
                 if entries:
@@ -155,7 +158,7 @@ class ActionModule(ProgressAction):
         return t.cast(ActionModule, action)
 
     def _step(
-        self, there: ActionModule, way: _ssh.Forwarding | None, arguments: Arguments, task_vars: Variables
+        self, there: ActionModule, way: _libvirt_way.Forwarding | None, arguments: Arguments, task_vars: Variables
     ) -> Result:
         """Make one step.
 
@@ -174,7 +177,7 @@ class ActionModule(ProgressAction):
             left = failed_by(result, "target_unreachable") if way.broken() else set()
             if not left:
                 return result
-            with _ssh.forwarded(there.connection, self.connection) as again:
+            with _libvirt_way.forwarded(there.connection, self.connection) as again:
                 entries = [entry for entry in arguments["machines"] if entry["uuid"] in left]
                 second = self.run_step({**arguments, "machines": entries, "socket": again.path()}, task_vars)
                 return merged(result, second)

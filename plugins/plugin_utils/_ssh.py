@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The controller's SSH connections to managed hosts, and ways between two of them that lead through the controller.
 
-A way is two ssh processes: one makes a socket or port of the first host a socket here, in a directory of our own; the
-other makes that a socket or port on the second host. Both run a command that ends when its input does. So they end with
-the ``with`` block, and also when the controller's process is killed.
+A way is two ssh processes: one makes a port of the first host a socket here, in a directory of our own; the other makes
+that a port on the second host. Both run a command that ends when its input does. So they end with the ``with`` block,
+and also when the controller's process is killed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import contextlib
 import os
 import re
 import selectors
-import shlex
 import subprocess
 import tempfile
 import time
@@ -31,7 +30,6 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridE
 Variables = t.Mapping[str, t.Any]
 """A task's or a host's variables: whatever a user has set."""
 
-LIBVIRT = "/run/libvirt/libvirt-sock"
 DEADLINE = 30.0
 _PATIENCE = 2.0
 _READY = b"virtuoso-ready"
@@ -136,60 +134,14 @@ def relayed(source: ConnectionBase, destination: ConnectionBase, port: int) -> t
     :returns: the destination's port.
     :raises GridError: ``relay_impossible``.
     """
-    with _Way() as way:
+    with Way() as way:
         near = way.start(source, "", "-L", f"{way.socket}:127.0.0.1:{port}")
         far = way.start(destination, "", "-R", f"127.0.0.1:0:{way.socket}")
-        _wait(near, _IS_READY, "the source")
+        wait_ready(near, "the source")
         yield int(_wait(far, _ALLOCATED, "the destination")[1])
 
 
-class Forwarding(t.NamedTuple):
-    """A way to a socket on another host."""
-
-    path: t.Callable[[], str]
-    """waits until the way is there, and returns the path of its socket; raises ``target_unreachable``"""
-    broken: t.Callable[[], bool]
-    """whether the way has ended, because a connection broke"""
-
-
-@contextlib.contextmanager
-def forwarded(there: ConnectionBase, here: ConnectionBase, socket: str = LIBVIRT) -> t.Iterator[Forwarding]:
-    """While the block runs, a socket on the host ``here`` leads to the socket of this name on the host ``there``.
-
-    Other work may be done until the way is there.
-
-    :raises GridError: ``target_unreachable``.
-    """
-    path = f"/tmp/virtuoso-{os.urandom(16).hex()}.sock"
-    with _Way() as way:
-        with _to_the_target():
-            near = way.start(there, "", "-L", f"{way.socket}:{socket}")
-            far = way.start(here, f"rm -f {shlex.quote(path)}", "-R", f"{path}:{way.socket}")
-
-        def ready() -> str:
-            with _to_the_target():
-                _wait(near, _IS_READY, "the target")
-                _wait(far, _IS_READY, "the source")
-            return path
-
-        yield Forwarding(ready, lambda: near.poll() is not None or far.poll() is not None)
-
-
-@contextlib.contextmanager
-def _to_the_target() -> t.Iterator[None]:
-    """Where a way can't be made, it is the target that can't be reached."""
-    try:
-        yield
-    except GridError as exc:
-        raise GridError(
-            "target_unreachable",
-            f"the source can't be joined to the target's libvirt: {exc.msg}",
-            remedy="Use Ansible's ssh connection for both, and let their SSH servers forward sockets"
-            " (AllowStreamLocalForwarding)",
-        ) from exc
-
-
-class _Way:
+class Way:
     """The ssh processes of a way, and the socket here in the middle of it."""
 
     def __init__(self) -> None:
@@ -197,7 +149,7 @@ class _Way:
         self._processes: list[subprocess.Popen[bytes]] = []
         self.socket = os.path.join(self._directory.name, "s")
 
-    def __enter__(self) -> _Way:
+    def __enter__(self) -> Way:
         return self
 
     def __exit__(self, *dummy: object) -> None:
@@ -205,7 +157,7 @@ class _Way:
         for process in self._processes:
             t.cast(t.BinaryIO, process.stdin).close()
         for process in self._processes:
-            _end(process)
+            end(process)
         self._directory.cleanup()
 
     def start(self, connection: ConnectionBase, afterwards: str, *words: str) -> subprocess.Popen[bytes]:
@@ -221,7 +173,7 @@ class _Way:
         return process
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """Wait for the end of ssh, and make it end where that takes too long."""
     for stop in (process.terminate, process.kill):
         try:
@@ -231,6 +183,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             stop()
     process.wait()
     t.cast(t.BinaryIO, process.stdout).close()
+
+
+def wait_ready(process: subprocess.Popen[bytes], whom: str) -> None:
+    """Wait until ssh is ready. :raises GridError: ``relay_impossible`` where it ends, or takes too long."""
+    _wait(process, _IS_READY, whom)
 
 
 def _wait(process: subprocess.Popen[bytes], pattern: re.Pattern[bytes], whom: str) -> re.Match[bytes]:

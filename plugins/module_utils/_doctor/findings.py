@@ -64,6 +64,11 @@ CODES: t.Dict[str, Code] = {
         "error",
         "Check address, port and user in the inventory, then try: ansible {host} -m ansible.builtin.ping -vvv",
     ),
+    "login_by_password": Code(
+        "way",
+        "warning",
+        "Give {user} an SSH key there, as ssh-copy-id does, and take ansible_password out of the inventory",
+    ),
     "host_key": Code(
         "way",
         "error",

@@ -175,6 +175,8 @@ class Way(t.TypedDict):
     """Who commands run as."""
     password: bool
     """Whether a become password was given."""
+    login_password: bool
+    """Whether it logs in with a password."""
     offset_min: float
     offset_max: float
     """The host's clock minus the controller's lies between these, in seconds."""

@@ -40,10 +40,11 @@ def plan_networks(
         ``failure``, for the report.
     """
     reached = {name: host for name, host in hosts.items() if "part" in host}
+    known = _resolved(reached)
     try:
         plan = overlay_plan(
             networks,
-            {name: _host(host, name in reached) for name, host in hosts.items()},
+            {name: _host(name, host, known) for name, host in hosts.items()},
             {name: host.get("probe") or Probe() for name, host in reached.items()},
             {name: host["part"] for name, host in reached.items()},
             [_on(name, machine) for name, host in reached.items() for machine in _machines(host) if machine.get("mac")],
@@ -57,9 +58,26 @@ def plan_networks(
     return {**plan, "rows": rows}
 
 
-def _host(host: OverlayHost, reached: bool) -> Host:
-    """The host as the plan takes it."""
-    return {"address": host["address"], "port": host["port"], "site": host["site"], "reached": reached}
+def _resolved(reached: t.Mapping[str, OverlayHost]) -> dict[str, dict[str, str]]:
+    """By host, the addresses of the others as it has resolved their names."""
+    paths = {name: (host.get("probe") or Probe()).get("paths") or {} for name, host in reached.items()}
+    return {
+        name: {peer: path["address"] for peer, path in found.items() if path.get("address")}
+        for name, found in paths.items()
+    }
+
+
+def _host(name: str, host: OverlayHost, known: t.Mapping[str, t.Mapping[str, str]]) -> Host:
+    """The host as the plan takes it. Its address is that which all others have for its name, where they agree.
+
+    :param known: by host that was reached, what :func:`_resolved` returned.
+    """
+    others = {addresses[name] for addresses in known.values() if name in addresses}
+    address = next(iter(others)) if len(others) == 1 else host["address"]
+    found: Host = {"address": address, "port": host["port"], "site": host["site"], "reached": name in known}
+    if known.get(name):
+        found["resolved"] = dict(known[name])
+    return found
 
 
 def _on(provider: str, machine: Machine) -> Machine:

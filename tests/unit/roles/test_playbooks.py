@@ -20,7 +20,8 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 PLAYBOOKS = sorted(path for path in (CHECKOUT / "playbooks").glob("*.yml") if path.stem != "targets")
 # Instead of a list of facts: whatever Ansible sets with this prefix that is no fact.
 NO_FACTS = r"""play_\w+ playbook_python host port user limit check_mode diff_mode facts version become\w* connection\w*
-    managed pipelining forks job_id collections ssh\w* python_interpreter private_key_file run_tags local search_path group_priority loop_var""".split()
+    managed pipelining forks job_id collections ssh\w* python_interpreter private_key_file run_tags local search_path
+    group_priority loop_var""".split()
 FACT = re.compile(rf"(?<![\w.'\"])ansible_(?!(?:{'|'.join(NO_FACTS)})\b)[a-z]\w*")
 
 

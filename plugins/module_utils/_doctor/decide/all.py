@@ -70,6 +70,7 @@ def host_of(name: str, result: Json) -> Host:
             "become": "",
             "become_user": "",
             "password": False,
+            "login_password": False,
             "offset_min": 0.0,
             "offset_max": 0.0,
         },

@@ -72,6 +72,9 @@ def judge_way(host: Host) -> t.List[Finding]:
         code = _code(way["error"] or "", _CONNECT_WORDS, "unreachable")
         return [finding(code, name, f"not reached: {_short(way['error'])}")]
     found = [well("way", name, f"reached as {way['user'] or 'an unknown user'}")]
+    if way["login_password"]:
+        told = f"{way['user']} logs in with a password, which nobody can give for a way that leads on from this host"
+        found = [finding("login_by_password", name, told, user=way["user"])]
     if way["stage"] == "become":
         code = _code(way["error"] or "", _BECOME_WORDS, "become_failed")
         told = f"{way['become'] or 'become'} does not work for {way['user']}: {_short(way['error'])}"

@@ -75,18 +75,24 @@ def login_of(row: MachineRow) -> str | None:
     return next((user["name"] for user in users if user.get("ssh_authorized_keys")), own)
 
 
+def _is_local(host: HostRow) -> bool:
+    """Whether the controller is this host."""
+    return (host["facts"] or {}).get("connection") == "local"
+
+
 def way_to(row: MachineRow, hosts: t.Mapping[str, HostRow]) -> HostRow | None:
     """The host that a machine is reached through, ``None`` if the controller reaches it directly.
 
     It is the home of the machine's network, because a provider is not on the networks of its machines. Without a home
-    it is the provider. A controller that is that home itself needs nobody.
+    it is the provider. A controller that is that home or provider itself needs nobody.
 
     :param hosts: providers and homes by name.
     """
     home = hosts.get(row.get("network_home") or "")
     if home is not None:
-        return None if (home["facts"] or {}).get("connection") == "local" else home
-    return hosts.get(row["provider"] or "")
+        return None if _is_local(home) else home
+    provider = hosts.get(row["provider"] or "")
+    return None if provider is not None and _is_local(provider) else provider
 
 
 def _machine_connection(row: MachineRow, way: HostRow | None, known_hosts: str) -> Variables:

@@ -118,6 +118,10 @@ _FORMS: dict[str, tuple[str, str]] = {
 _COMPILED = {what: re.compile(form, re.ASCII) for what, (form, dummy) in _FORMS.items()}
 
 
+_CLEARED = ("login", "identity_file", "ssh_args")
+"""Columns in which nothing is a word, too: ssh has it in its own configuration."""
+
+
 def _check(what: str, value: object) -> str:
     if not isinstance(value, str) or not _COMPILED[what].fullmatch(value):
         raise GridError(f"invalid_{what}", f"{shorten(value)} is not a valid {what}", remedy=f"Give {_FORMS[what][1]}")
@@ -173,7 +177,11 @@ def read_host(given: object) -> SeenHost:
         value = given.get("user" if column == "login" else column)
         if value is not None and value != "":
             row[column] = _check(form, str(value))
-    if given.get("port"):
+        elif value == "" and column in _CLEARED:
+            row[column] = None
+    if given.get("port") in (0, "0"):
+        row["port"] = None
+    elif given.get("port"):
         port = str(given["port"])
         if not port.isascii() or not port.isdecimal() or not 0 < int(port[:9]) < 65536:
             raise GridError(

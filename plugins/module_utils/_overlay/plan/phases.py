@@ -260,7 +260,7 @@ class Design:
             "role": role,
             "transport": kind,
             "reason": choice["reason"],
-            "remote": hosts[peer]["address"],
+            "remote": hosts[host].get("resolved", {}).get(peer, hosts[peer]["address"]),
         }
         if kind == "ssh":
             return {

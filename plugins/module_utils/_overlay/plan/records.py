@@ -11,9 +11,11 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.record
 
 
 class Host(t.TypedDict, total=False):
-    """A host of the grid. ``port``: of its SSH server. ``reached``: it answered in this run."""
+    """A host of the grid. ``port``: of its SSH server. ``reached``: it answered in this run. ``resolved``: addresses of
+    the others, by their names, as this one knows them."""
 
     address: str
+    resolved: t.Dict[str, str]
     port: int
     site: str
     reached: bool
@@ -34,10 +36,12 @@ class Machine(t.TypedDict, total=False):
 class Path(t.TypedDict, total=False):
     """What a host found about the way to another.
 
-    ``udp_in``, ``udp_out``: UDP comes from it, goes to it. ``udp_rtt``, ``rtt``: seconds of a round trip, by UDP and by
-    the best means. ``path_mtu``: bytes. ``ssh``: its SSH server answers; otherwise ``ssh_trouble`` says why it doesn't.
+    ``address``: that of the other host. ``udp_in``, ``udp_out``: UDP comes from it, goes to it. ``udp_rtt``, ``rtt``:
+    seconds of a round trip, by UDP and by the best means. ``path_mtu``: bytes. ``ssh``: its SSH server answers;
+    otherwise ``ssh_trouble`` says why it doesn't.
     """
 
+    address: str
     udp_in: bool
     udp_out: bool
     udp_rtt: t.Optional[float]

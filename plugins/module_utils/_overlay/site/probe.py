@@ -20,6 +20,7 @@ import subprocess
 import time
 import typing as t
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._addresses import resolve
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.host.speaker import foreign
 from ansible_collections.virtuoso.grid.plugins.module_utils._overlay.plan.records import Path, Probe
 
@@ -191,6 +192,8 @@ class Prober:
 
 def probe(name: str, peers: t.Sequence[Peer], *, seconds: float = 8.0, port: int = PORT) -> Probe:
     """Probe all other hosts; everything but ``host_key``. :raises OSError: where the UDP port can't be used."""
+    # Resolved once, and here: devices and rules need addresses, and this host may have another DNS than the controller.
+    peers = [{**peer, "address": next(iter(resolve(peer["address"])), peer["address"])} for peer in peers]
     prober = Prober(name, peers, port)
     prober.run(seconds)
     paths: t.Dict[str, Path] = {}
@@ -199,6 +202,7 @@ def probe(name: str, peers: t.Sequence[Peer], *, seconds: float = 8.0, port: int
         found = prober.result(peer["name"])
         paths[peer["name"]] = {
             **found,
+            "address": peer["address"],
             "ssh": connected is not None,
             "ssh_trouble": trouble,
             "rtt": found["udp_rtt"] or connected,

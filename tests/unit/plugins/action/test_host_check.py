@@ -18,7 +18,10 @@ VARIABLES = {
     "inventory_hostname": "p1",
     "ansible_play_hosts_all": ["p1", "p2"],
     "groups": {"providers": ["p1", "p2"]},
-    "hostvars": {"p1": {}, "p2": {"ansible_host": "192.0.2.2", "ansible_port": "2222"}},
+    "hostvars": {
+        "p1": {"inventory_hostname": "p1"},
+        "p2": {"inventory_hostname": "p2", "ansible_host": "192.0.2.2", "ansible_port": "2222"},
+    },
 }
 
 
@@ -92,7 +95,7 @@ def test_a_clocks_offset_lies_between_the_times_around_it(offset, low, high):
 
 def test_a_variable_that_cannot_be_told_is_left_out():
     class Broken(dict):
-        def get(self, *dummy):
+        def __getitem__(self, name):
             raise AnsibleUndefinedVariable("no such variable")
 
     nodes = host_check.nodes(["p2"], {"p2": Broken(a=1)}, {"homes": ["p2"]}, "")

@@ -18,7 +18,8 @@ from ansible_collections.virtuoso.grid.plugins.action.machine_migrate import (
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._migration import steps
-from ansible_collections.virtuoso.grid.plugins.plugin_utils import _ssh
+from ansible_collections.virtuoso.grid.plugins.plugin_utils import _libvirt_way
+from ansible_collections.virtuoso.grid.plugins.plugin_utils._way import way_to
 
 FACTS = {"name": "a", "uuid": "a", "state": "running"}
 BAD = {"failed": True, "msg": "no", "failure": {"code": "move_failed", "copy": "source"}}
@@ -54,13 +55,13 @@ def machine(mode="live", **more):
 @contextlib.contextmanager
 def straight(there, here):
     assert (there, here) == ("p2", "p1")
-    yield _ssh.Forwarding(lambda: "/socket", lambda: False)
+    yield _libvirt_way.Forwarding(lambda: "/socket", lambda: False)
 
 
 def move(monkeypatch, answers, mode="live", way=straight, check_mode=False, **arguments):
     log = []
     source, target = (Action(name, log, answers, check_mode) for name in ("p1", "p2"))
-    monkeypatch.setattr(machine_migrate._ssh, "forwarded", way)
+    monkeypatch.setattr(machine_migrate._libvirt_way, "forwarded", way)
     monkeypatch.setattr(source, "_on", lambda name, task_vars: target)
     machines = [machine(mode, **arguments.pop("machine", {}))]
     given = {"step": "move", "source": {"name": "p1"}, "target": {"name": "p2"}, "machines": machines, **arguments}
@@ -97,7 +98,7 @@ def test_without_a_way_nothing_is_sent(monkeypatch):
         def ready():
             raise GridError("target_unreachable", "no way")
 
-        yield _ssh.Forwarding(ready, lambda: False)
+        yield _libvirt_way.Forwarding(ready, lambda: False)
 
     after, log = move(monkeypatch, {}, way=broken)
     assert log == ["prepare p2 -", "cleanup p2"]
@@ -112,7 +113,7 @@ def test_a_way_that_broke_is_made_again(monkeypatch, broken):
     def way(there, here):
         made.append(f"/socket{len(made)}")
         path = made[-1]
-        yield _ssh.Forwarding(lambda: path, lambda: broken)
+        yield _libvirt_way.Forwarding(lambda: path, lambda: broken)
 
     class First(Action):
         def run_step(self, arguments, task_vars):
@@ -123,7 +124,7 @@ def test_a_way_that_broke_is_made_again(monkeypatch, broken):
 
     log = []
     source, target = (First(name, log, {"receive": {"facts": FACTS}}) for name in ("p1", "p2"))
-    monkeypatch.setattr(machine_migrate._ssh, "forwarded", way)
+    monkeypatch.setattr(machine_migrate._libvirt_way, "forwarded", way)
     monkeypatch.setattr(source, "_on", lambda name, task_vars: target)
     given = {"step": "move", "source": {"name": "p1"}, "target": {"name": "p2"}, "machines": [machine()]}
     (after,) = source._watched(given, {"hostvars": HOSTS})["machines"]
@@ -181,8 +182,9 @@ def test_both_ends_are_named(monkeypatch):
 
 def test_each_step_is_told_of_its_own_end():
     given = {"path": "/depot", "parallel": 2, "downtime": 50, "uri": "u", "target": {"postcopy": True}}
-    source = end_of("p1", given, {**HOSTS["p1"], "virtuoso_depot": "/a"})
-    target = end_of("p2", given, {**HOSTS["p2"], "virtuoso_address": "192.0.2.2", "virtuoso_site": "north"})
+    one = {**HOSTS["p1"], "virtuoso_depot": "/a"}
+    two = {**HOSTS["p2"], "virtuoso_address": "192.0.2.2", "virtuoso_site": "north"}
+    source, target = (end_of(way_to(variables), given, variables) for variables in (one, two))
     assert source == {"name": "p1", "address": "198.18.0.21", "path": "/a", "site": "p1", "postcopy": True}
     told = arguments_by_step(given, source, target)
     assert [(step, told[step]["name"], told[step]["path"]) for step in steps.ORDER] == [

@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 
 import pytest
+from ansible.plugins.loader import become_loader
 from ansible_collections.virtuoso.grid.plugins.action.image_transfer import out_of_reach, through
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.plugin_utils import _ssh
+from ansible_collections.virtuoso.grid.plugins.plugin_utils import _libvirt_way, _ssh
 
 
 @pytest.mark.parametrize(
@@ -86,24 +89,112 @@ class Shell:
         return {"host": "198.18.0.21", "ssh_executable": str(self.program)}[name]
 
     def _build_command(self, binary, subsystem, *words):
+        self.words = words
         return [word.encode() for word in (binary, *words)]
 
+    @property
+    def socket(self):
+        """The controller's end of what is forwarded to this host."""
+        return self.words[self.words.index("-R") + 1].partition(":")[2]
 
-def test_a_socket_leads_to_the_target_until_the_block_ends(tmp_path):
-    with _ssh.forwarded(Shell(tmp_path), Shell(tmp_path)) as way:
+
+@pytest.fixture(name="echo")
+def _echo(monkeypatch):
+    """What stands for libvirt: it says again what it is told."""
+    monkeypatch.setattr(_libvirt_way, "HELPER", "cat")
+
+
+def become(directory, script, password="right"):
+    """Ansible's become plugin sudo, with a program in its place that asks as it does."""
+    program = directory / "sudo"
+    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    program.chmod(0o700)
+    plugin = become_loader.get("sudo")
+    plugin.set_options(direct={"become_exe": str(program), "become_pass": password, "become_user": "root"})
+    return plugin
+
+
+SUDO = r"""
+while [ "$1" != -c ]; do [ "$1" = -p ] && prompt=$2; shift; done
+for try in 1 2; do
+    printf %s "$prompt" >&2
+    read -r word
+    [ "$word" = right ] && exec /bin/sh -c "$2"
+    echo "Sorry, try again." >&2
+done
+exit 1
+"""
+
+
+def exchange(path, word):
+    """What comes back of what is said at the socket."""
+
+    def speak():
+        client.sendall(word)
+        client.shutdown(socket.SHUT_WR)
+
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(path)
+        speaker = threading.Thread(target=speak)
+        speaker.start()
+        heard = b"".join(iter(lambda: client.recv(65536), b""))
+        speaker.join()
+        return heard
+
+
+def talk(path, *words):
+    """What comes back of what clients say, one after another."""
+    return [exchange(path, word) for word in words]
+
+
+def test_a_socket_leads_to_the_target_until_the_block_ends(tmp_path, echo):
+    here = Shell(tmp_path)
+    with _libvirt_way.forwarded(Shell(tmp_path), here) as way:
         path = way.path()
         assert path.startswith("/tmp/virtuoso-") and path.endswith(".sock") and not way.broken()
+        binary = bytes(range(256)) * 5000
+        assert talk(here.socket, binary, b"again") == [binary, b"again"]
         # What the source's SSH server would make
         with open(path, "w", encoding="ascii"):
             pass
     assert not os.path.exists(path)
 
 
+@pytest.mark.parametrize("banner", ["", "echo Authorized use only. >&2; echo Welcome"])
+def test_privileges_are_had_as_the_play_has_them(tmp_path, echo, banner):
+    there = Shell(tmp_path, f'{banner}\nfor last; do :; done; exec /bin/sh -c "$last"')
+    there.become = become(tmp_path, SUDO)
+    (tmp_path / "here").mkdir()
+    here = Shell(tmp_path / "here")
+    with _libvirt_way.forwarded(there, here) as way:
+        assert way.path() and talk(here.socket, b"one", b"two") == [b"one", b"two"]
+
+
+@pytest.mark.parametrize(
+    ("script", "password", "said"),
+    [
+        (SUDO, "wrong", "Sorry, try again."),
+        ('echo "sudo: a password is required" >&2; exit 1', None, "sudo: a password is required"),
+        ('echo "ops is not in the sudoers file." >&2; exit 1', "right", "not in the sudoers file"),
+    ],
+)
+def test_privileges_that_are_not_had_are_told(tmp_path, echo, script, password, said):
+    there = Shell(tmp_path)
+    there.become = become(tmp_path, script, password)
+    (tmp_path / "here").mkdir()
+    with _libvirt_way.forwarded(there, Shell(tmp_path / "here")) as way, pytest.raises(GridError) as caught:
+        way.path()
+    assert caught.value.code == "become_failed" and said in caught.value.msg
+    assert "ansible_become_password" in caught.value.remedy and "wrong" not in str(caught.value.result())
+
+
 def test_where_ssh_ends_at_once_the_target_cannot_be_reached(tmp_path):
     bad = Shell(tmp_path, "echo Host key verification failed. >&2; exit 255")
-    with _ssh.forwarded(bad, bad) as way, pytest.raises(GridError) as caught:
-        way.path()
-    assert way.broken()
+    with _libvirt_way.forwarded(bad, bad) as way:
+        with pytest.raises(GridError) as caught:
+            way.path()
+        assert way.broken()
     assert caught.value.code == "target_unreachable" and "Host key verification failed" in caught.value.msg
 
 
