@@ -122,7 +122,8 @@ class Helper:
             raise self._failure(told)
 
     def _failure(self, told: bytes) -> GridError:
-        lines = told.decode("utf-8", "replace").strip().splitlines()
+        said = told.decode("utf-8", "replace").strip().splitlines()
+        lines = [line for line in said if not self._asks(line.encode())]
         last = lines[-1][:300] if lines else "it said nothing"
         if self._become is not None and self.process.poll() != _LOST:
             return GridError(
