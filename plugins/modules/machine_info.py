@@ -27,6 +27,10 @@ options:
       - A machine without one by then fails with C(no_address); its facts are returned nevertheless.
     type: int
     default: 0
+  wait_for:
+    description: Uuids of the machines that are waited for. All where it is left out.
+    type: list
+    elements: str
   leases:
     description:
       - Addresses of machines at their homes, by MAC address, as M(virtuoso.grid.lease_info) returns them. They are used
@@ -174,6 +178,7 @@ OPTIONS = {
     "argument_spec": {
         "machines": {"type": "list", "elements": "str"},
         "wait_for_address": {"type": "int", "default": 0},
+        "wait_for": {"type": "list", "elements": "str"},
         "leases": {"type": "dict", "default": {}},
         "usage_window": {"type": "float", "default": 0},
     }
@@ -191,6 +196,7 @@ def work(module: AnsibleModule) -> Result:
             params["wait_for_address"],
             window=params["usage_window"],
             leases=params["leases"],
+            patient=params["wait_for"],
         ),
     }
 

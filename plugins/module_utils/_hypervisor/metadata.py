@@ -32,7 +32,7 @@ ET.register_namespace("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.
 
 _TEXTS = ("uuid", "name", "owner", "site", "network", "goal", "user", "python")
 GROWTH = ("vcpus_max", "memory_max", "extra_networks", "boot", "autostart", "description")
-WISHES = ("architecture", "features", "affinity", "anti_affinity", "performance", *GROWTH)
+WISHES = ("architecture", "features", "affinity", "anti_affinity", "performance", "ready", *GROWTH)
 """Fields of an order that only placement uses, or that can't be read from the domain. The metadata carries them so that
 the order can be rebuilt."""
 # https://www.w3.org/TR/xml/#charsets, the characters that are not allowed

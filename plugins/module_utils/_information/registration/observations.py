@@ -361,6 +361,6 @@ def wish_of(seen: SeenMachine) -> dict[str, object]:
         "users": seen.get("users"),
         "packages": seen.get("packages"),
         "address": seen.get("address"),
-        **{field: value for field, value in more.items() if field in (*WHERE, *GROWTH, "performance")},
+        **{field: value for field, value in more.items() if field in (*WHERE, *GROWTH, "performance", "ready")},
     }
     return {field: value for field, value in wish.items() if value is not None}

@@ -55,6 +55,7 @@ DISK_IO_RANGES = {"bytes": (2**16, 2**40), "iops": (10, 10**7)}
 GOALS = ("balance", "pack", "price", "interactivity")
 DISPLAYS = ("vnc", "none")
 STARTS = ("whole", "on_demand")
+READY = ("ssh", "cloud_init", "address", "none")
 BOOTS = ("disk", "network")
 DESCRIPTION_LENGTH = 500
 
@@ -113,6 +114,7 @@ ORDER_OPTIONS: Options = {
     "affinity": {"type": "list", "elements": "str"},
     "anti_affinity": {"type": "list", "elements": "str"},
     "start": {"type": "str", "default": "whole", "choices": list(STARTS)},
+    "ready": {"type": "str", "choices": list(READY)},
     "vcpus_max": {"type": "int"},
     "memory_max": {"type": "str"},
     "extra_networks": {"type": "list", "elements": "str"},
@@ -455,6 +457,8 @@ def _canonical(spec: Given) -> Order:
     }
     if address is not None:
         order["address"] = address
+    if spec.get("ready") is not None:
+        order["ready"] = spec["ready"]
     return order
 
 

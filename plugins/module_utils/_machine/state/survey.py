@@ -135,6 +135,8 @@ class Survey:
         self.events = hypervisor.events
         self.finder = Finder(self.conn, leases)
         self.found: dict[str, Facts] = {}
+        self.patient: t.Container[str] | None = None
+        """uuids of those whose addresses are waited for; ``None`` for all"""
         self._running: dict[str, tuple[Domain, ET.Element]] = {}
 
     def look(self, wanted: t.Sequence[str] | None) -> list[Facts]:
@@ -173,7 +175,11 @@ class Survey:
                 self.found[uuid]["address_source"] = found.source
 
     def _missing(self) -> list[str]:
-        return [uuid for uuid in self._running if not self.found[uuid]["addresses"]]
+        return [
+            uuid
+            for uuid in self._running
+            if not self.found[uuid]["addresses"] and (self.patient is None or uuid in self.patient)
+        ]
 
     def addresses(self, timeout: float) -> None:
         """Find the addresses of the running machines. Wait up to ``timeout`` seconds until all have one; those without
@@ -273,10 +279,12 @@ def survey(
     timeout: float,
     window: float = 0,
     leases: t.Mapping[str, object] | None = None,
+    patient: t.Container[str] | None = None,
 ) -> list[Facts]:
     """The facts of machines on this host, as the module ``machine_info`` returns them."""
     with connect(uri, events=timeout > 0) as hypervisor:
         work = Survey(hypervisor, leases)
+        work.patient = patient
         with translated("read the machines"):
             results = work.look(wanted)
         work.addresses(timeout)
