@@ -246,10 +246,13 @@ class InventoryModule(BaseInventoryPlugin, Cacheable, Constructable):
         name, variables = entry["name"], dict(entry["variables"])
         is_machine = variables["virtuoso_kind"] == "machine"
         known = inventory.hosts.get(name)
-        if is_machine and known and "ansible_host" in known.vars:
+        if is_machine and known and known.vars.get("virtuoso_kind") != "machine":
+            # A play meant for that host is not to reach a machine that somebody has given its name.
             self.display.warning(
-                f"another inventory says how the host {name} is reached; that is used for the machine of this name"
+                f"another inventory has a host {name}, which is left as it is; the machine of this name is not"
+                " reached by it. Name one of them otherwise"
             )
+            return dict(entry["variables"])
         elif is_machine or providers and not known:
             variables.update(entry["connection"])
         groups = list(entry["groups"])

@@ -13,9 +13,11 @@ version_added: 0.1.0
 author: virtuoso.grid contributors (@virtuoso-grid)
 description:
   - Returns the facts of a provider's machines from its libvirt, with all that is needed to rebuild the store.
-  - Addresses are those of the machine's network card. They come from the first of these that has any; its guest agent,
-    the DHCP server of its libvirt network, the host's neighbour table, its home (O(leases)), its order. Guests can
-    influence them, so they are checked to be addresses.
+  - Addresses are those of the machine's network card. They come from the first of these that has any; the DHCP server
+    of its libvirt network, its home (O(leases)), the host's neighbour table, its guest agent. The address of its order
+    comes first where one of the last two confirms it.
+  - Guests say to the last two what they like. So these count only within the prefixes of the machine's network, and
+    never for an address of the host or of another machine.
 options:
   machines:
     description: Uuids or names of the machines; all domains on the provider where it is left out.
@@ -35,6 +37,12 @@ options:
     description:
       - Addresses of machines at their homes, by MAC address, as M(virtuoso.grid.lease_info) returns them. They are used
         where nothing on the provider has an address.
+    type: dict
+    default: {}
+  prefixes:
+    description:
+      - Prefixes of networks, by network, such as V(192.0.2.0/24), where neither libvirt nor an address of the host's
+        bridge tells them. Within them a machine's own word for its address is believed.
     type: dict
     default: {}
   usage_window:
@@ -145,7 +153,7 @@ machines:
     mac: {description: MAC address of its network card., type: str, returned: when it is there}
     addresses: {description: "Its addresses that something has seen, IPv4 first.", type: list, elements: str, returned:
       when it is there}
-    address_source: {description: "V(agent), V(lease), V(neighbour), V(home) or V(none).", type: str, returned: when it
+    address_source: {description: "V(lease), V(home), V(neighbour), V(agent) or V(none).", type: str, returned: when it
       is there}
     display: {description: "Kind, host and port of its display.", type: dict, returned: when it is there}
     generation: {description: Generation of its last start., type: int, returned: when it is there}
@@ -180,6 +188,7 @@ OPTIONS = {
         "wait_for_address": {"type": "int", "default": 0},
         "wait_for": {"type": "list", "elements": "str"},
         "leases": {"type": "dict", "default": {}},
+        "prefixes": {"type": "dict", "default": {}},
         "usage_window": {"type": "float", "default": 0},
     }
 }
@@ -197,6 +206,7 @@ def work(module: AnsibleModule) -> Result:
             window=params["usage_window"],
             leases=params["leases"],
             patient=params["wait_for"],
+            prefixes=params["prefixes"],
         ),
     }
 

@@ -49,6 +49,13 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  inventory:
+    description:
+      - Names of hosts and groups of the run's inventory, without the machines. A machine that the store doesn't know
+        and that has one of them fails with C(name_taken), because plays for that host would reach the machine.
+    type: list
+    elements: str
+    default: []
 author:
   - virtuoso.grid contributors (@virtuoso-grid)
 seealso:
@@ -163,6 +170,7 @@ ARGUMENTS = {
         "owner": {"type": "str"},
         "images": {"type": "list", "elements": "str"},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "inventory": {"type": "list", "elements": "str", "default": []},
     },
     "supports_check_mode": True,
 }
@@ -180,6 +188,7 @@ def work(module: AnsibleModule) -> Result:
             images=options["images"],
             absent=options["state"] == "absent",
             check=module.check_mode,
+            inventory=options["inventory"],
         )
     return {"changed": any(machine["changed"] for machine in machines), "machines": machines, "diff": diffs}
 

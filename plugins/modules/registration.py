@@ -78,6 +78,13 @@ options:
         C(transport), C(reason), C(vni), C(mtu). As with O(networks) the list is complete.
     type: list
     elements: dict
+  inventory:
+    description:
+      - Names of hosts and groups of the run's inventory, without the machines. A machine that the store doesn't know
+        and that has one of them fails with C(name_taken), because plays for that host would reach the machine.
+    type: list
+    elements: str
+    default: []
 author:
   - virtuoso.grid contributors (@virtuoso-grid)
 seealso:
@@ -252,6 +259,7 @@ ARGUMENTS = {
         "samples": {"type": "list", "elements": "raw", "default": []},
         "networks": {"type": "list", "elements": "dict"},
         "links": {"type": "list", "elements": "dict"},
+        "inventory": {"type": "list", "elements": "str", "default": []},
     },
     "supports_check_mode": True,
 }

@@ -22,6 +22,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._information.registr
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.registration.orders import (
     RESERVED_NAMES,
+    check_inventory,
     shown_name,
 )
 from ansible_collections.virtuoso.grid.plugins.module_utils._information.store import query, schema, writing
@@ -146,8 +147,10 @@ def _check_copy(seen: SeenMachine, row: MachineRow) -> None:
         )
 
 
-def _rebuilt(seen: SeenMachine, taken: t.Mapping[str, Taken]) -> Spec:
+def _rebuilt(seen: SeenMachine, taken: t.Mapping[str, Taken], inventory: t.Container[str]) -> Spec:
     """The order of a machine that the store doesn't know.
+
+    :param inventory: as for :func:`decide_machine`.
 
     :raises GridError: ``name_taken``, ``reserved_name``, and as :func:`parse_order`.
     """
@@ -160,6 +163,7 @@ def _rebuilt(seen: SeenMachine, taken: t.Mapping[str, Taken]) -> Spec:
             remedy="Cancel the order of that name (state=absent), or undefine the machine on the provider",
             uuid=seen["uuid"],
         )
+    check_inventory(seen["name"], inventory)
     if seen["name"] in RESERVED_NAMES:
         raise GridError(
             "reserved_name",
@@ -174,12 +178,14 @@ def decide_machine(
     row: MachineRow | None,
     taken: t.Mapping[str, Taken],
     sites: t.Mapping[str, str | None],
+    inventory: t.Container[str] = (),
 ) -> MachineChange | None:
     """What to write of a machine that a provider has, or doesn't have any more (``absent``); ``None`` if nothing.
 
     :param row: what the store knows; without it the machine and its order are rebuilt from what was seen.
     :param taken: machines and hosts by name.
     :param sites: the site of each known provider, by the provider's name.
+    :param inventory: names of hosts and groups that a machine which the store doesn't know can't have.
     :raises GridError: ``unknown_provider``, ``name_taken``, ``reserved_name``, ``stale_copy``, and as
         :func:`parse_order`.
     """
@@ -194,7 +200,7 @@ def decide_machine(
             provider=seen["provider"],
         )
     if row is None:
-        spec = _rebuilt(seen, taken)
+        spec = _rebuilt(seen, taken, inventory)
         return MachineChange(seen, ["rebuild"], None, _state_after(seen, None, sites[seen["provider"]]), spec)
     _check_copy(seen, row)
     before, after = _state_before(row), _state_after(seen, row, sites[seen["provider"]])
@@ -307,8 +313,10 @@ def _image(facts: MachineFacts) -> NewImage:
 class Registration:
     """One run of the module: decides on everything within the caller's transaction; :meth:`write` writes it."""
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sa.Connection, inventory: t.Iterable[str] = ()) -> None:
+        """:param inventory: names of hosts and groups that a machine which the store doesn't know can't have."""
         self.connection = connection
+        self.inventory = frozenset(inventory)
         self.machines = {row["uuid"]: row for row in query.machines(connection)}
         self.hosts = {row["name"]: row for row in query.hosts(connection)}
         self.host_changes: list[HostChange] = []
@@ -377,13 +385,22 @@ class Registration:
         row = self.machines.get(seen["uuid"])
         if seen["state"] == "absent" and (row is None or row["provider"] != seen["provider"]):
             return {"uuid": seen["uuid"], "actions": []}
-        change = decide_machine(seen, row, taken, sites)
+        change = decide_machine(
+            observations.without_addresses_of(seen, self._host_addresses()), row, taken, sites, self.inventory
+        )
         taken.setdefault(seen["name"], Taken(seen["name"], "machine"))
         actions = []
         if change is not None:
             self.machine_changes.append(change)
             actions = change.actions
         return {"uuid": seen["uuid"], "changed": bool(actions), "actions": actions}
+
+    def _host_addresses(self) -> frozenset[str]:
+        """The addresses by which providers and homes are reached; those of whole reports, too."""
+        reported = [change.seen.get("address") for change in self.host_changes]
+        return frozenset(
+            str(address) for address in [*reported, *(row["address"] for row in self.hosts.values())] if address
+        )
 
     def see_all(self, complete: t.Sequence[str], given: t.Sequence[object]) -> dict[str, list[Result]]:
         """Decide on machines that vanished from these providers, and on domains there that are not the grid's.

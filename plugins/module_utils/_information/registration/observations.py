@@ -8,7 +8,6 @@ What a provider or a guest sends is not trusted: only known fields are taken, ea
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import shlex
 import typing as t
@@ -30,6 +29,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec i
     check_text,
     shorten,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.evidence import OWN_WORD, usable
 
 
 class _HostNamed(t.TypedDict):
@@ -249,21 +249,22 @@ def read_layers(facts: t.Mapping[str, object]) -> list[str]:
 
 
 def usable_addresses(values: object) -> list[str]:
-    """Addresses at which another host may reach the machine, IPv4 first, else in the order given.
+    """Addresses at which another host may reach the machine, IPv4 first, else in the order given: those that
+    :func:`usable` lets pass. A guest can claim any address."""
+    given = list(values)[:_MOST_ADDRESSES] if isinstance(values, (list, tuple)) else []
+    return usable(value.partition("/")[0] for value in given if isinstance(value, str))
 
-    A guest can claim any address. Loopback, link-local, multicast and unspecified ones are of no use to other hosts.
+
+def without_addresses_of(seen: SeenMachine, hosts: t.Container[str]) -> SeenMachine:
+    """``seen`` without those addresses that are a host's, where they are the guest's own word.
+
+    :param hosts: the addresses of providers and homes.
     """
-    found = []
-    for value in list(values)[:_MOST_ADDRESSES] if isinstance(values, (list, tuple)) else ():
-        try:
-            # Only the address: the zone after % may be any text.
-            address = ipaddress.ip_address(str(value).partition("/")[0].partition("%")[0])
-        except ValueError:
-            continue
-        if not (address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified):
-            found.append(address)
-    ordered = sorted(dict.fromkeys(found), key=lambda address: address.version)
-    return [str(address) for address in ordered]
+    facts = seen["facts"]
+    if facts.get("address_source") not in OWN_WORD:
+        return seen
+    kept = [address for address in facts.get("addresses") or [] if address not in hosts]
+    return t.cast(SeenMachine, {**seen, "facts": {**facts, "addresses": kept}})
 
 
 def _image(value: object) -> ImageName | None:

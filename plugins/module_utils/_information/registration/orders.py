@@ -61,6 +61,7 @@ class Known:
     hosts: t.Mapping[str, HostRow]  # by name
     images: t.Collection[str] | None  # names in the catalogue; None: names of images are not checked
     owner: str | None  # of machines that have none of their own
+    inventory: t.Container[str]  # names of hosts and groups of the run's inventory, without the machines
 
 
 def shown_name(entry: object, position: int) -> str:
@@ -180,6 +181,7 @@ def decide_present(entry: object, known: Known) -> Decision:
         raise GridError("name_taken", f"a {known.hosts[name]['kind']} has this name", remedy="Choose another name")
     row = known.machines.get(name)
     if row is None:
+        check_inventory(name, known.inventory)
         check_image(spec["image"], known.images)
         return Decision(name, "order", None, spec)
     if row["owner"] != spec["owner"]:
@@ -196,6 +198,21 @@ def decide_present(entry: object, known: Known) -> Decision:
     if spec["image"] != ordered["image"]:
         check_image(spec["image"], known.images)
     return Decision(name, "change" if changed_keys(ordered, spec) else None, row, spec, row["uuid"])
+
+
+def check_inventory(name: str, inventory: t.Container[str]) -> None:
+    """A machine that has the name of a host would be reached in its place, and plays meant for that one with it.
+
+    :param inventory: names of hosts and groups of the run's inventory, without the machines.
+    :raises GridError: ``name_taken``.
+    """
+    if name in inventory:
+        raise GridError(
+            "name_taken",
+            f"the inventory has a host or group {name}, and a machine of that name would be taken for it",
+            remedy="Choose another name for the machine. To give it variables, write host_vars/NAME.yml; groups are"
+            " made of its tags",
+        )
 
 
 def decide_absent(entry: object, known: Known) -> Decision:
@@ -251,10 +268,12 @@ def serve(
     images: t.Collection[str] | None,
     absent: bool,
     check: bool,
+    inventory: t.Iterable[str] = (),
 ) -> tuple[list[Result], list[dict[str, str]]]:
     """Order, change or cancel; a bad entry fails alone. Returns results and diffs.
 
     :param check: decide only, write nothing.
+    :param inventory: names of hosts and groups that a new machine can't have.
     """
     names = [entry.get("name") if isinstance(entry, t.Mapping) else entry if absent else None for entry in entries]
     places = places_of(names)
@@ -264,6 +283,7 @@ def serve(
         {row["name"]: row for row in query.hosts(connection, names=texts)},
         images,
         owner,
+        frozenset(inventory),
     )
     decisions: list[Decision] = []
 

@@ -27,6 +27,7 @@ class Seen(t.TypedDict, total=False):
     gone: list[str]  # uuids of machines that were retired
     networks: list[NetworkGiven] | None
     links: list[LinkGiven] | None
+    inventory: list[str]  # names that a machine which the store doesn't know can't have
 
 
 def register(store: str, seen: Seen, *, check_mode: bool = False, directory: str | None = None) -> Result:
@@ -38,7 +39,7 @@ def register(store: str, seen: Seen, *, check_mode: bool = False, directory: str
     """
     where = Store(store, directory=directory)
     with where.reading(empty_if_missing=True) if check_mode else where.writing() as connection:
-        registration = Registration(connection)
+        registration = Registration(connection, seen.get("inventory") or ())
         machines, complete = seen.get("machines") or [], seen.get("complete") or []
         result: dict[str, list[Result]] = {
             "providers": registration.see_hosts(seen.get("providers") or []),

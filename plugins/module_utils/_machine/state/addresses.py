@@ -1,54 +1,36 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The addresses of running machines that something has seen: agent, DHCP lease, neighbour table or home, in this
-sequence; else the machine itself, asked by ARP for the address that it was ordered with."""
+"""The addresses of running machines that something has seen: DHCP lease, home, neighbour table or agent; else the
+machine itself, asked by ARP for the address that it was ordered with. ``evidence`` says which are believed."""
 
 from __future__ import annotations
 
 import concurrent.futures
-import ipaddress
+import contextlib
 import typing as t
 import xml.etree.ElementTree as ET
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._command import command
+from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor import domain_xml, metadata
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.api import Connect, Domain, Network, Values
 from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.connection import libvirt
-from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import DomainModel, Metadata
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import arp
+from ansible_collections.virtuoso.grid.plugins.module_utils._hypervisor.records import Metadata
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import arp, evidence
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.evidence import (
+    Evidence,
+    Found,
+    Prefix,
+    usable,
+)
 
-SOURCES = ("agent", "lease", "neighbour", "home")
 # Seconds to wait for an agent that hangs
 _AGENT_PATIENCE = 2
 _AGENTS_AT_A_TIME = 8
 
-
-class Found(t.NamedTuple):
-    """Addresses, best first, and which of :data:`SOURCES` had them."""
-
-    addresses: t.List[str]
-    source: t.Optional[str]
-
-
-NOWHERE = Found([], None)
-
 Leases = t.Dict[str, t.List[str]]
 """Addresses by MAC address in lower case."""
-
-
-def usable(addresses: t.Iterable[object]) -> list[str]:
-    """The addresses that can be connected to, IPv4 first, each once (pure). Guests send these, so everything else is
-    dropped."""
-    good = {}
-    for text in addresses:
-        try:
-            # A number would be taken for an address.
-            address = ipaddress.ip_address(text if isinstance(text, str) else "")
-        except ValueError:
-            continue
-        if not (address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast):
-            good[str(address)] = address.version
-    return sorted(good, key=lambda text: good[text])
 
 
 def of_interfaces(interfaces: Values | None, mac: str) -> list[str]:
@@ -85,20 +67,34 @@ def _question(tree: ET.Element, mac: str) -> arp.Question | None:
 class Finder:
     """Looks up the addresses of many running machines on one connection."""
 
-    def __init__(self, conn: Connect, leases: t.Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        conn: Connect,
+        leases: t.Mapping[str, object] | None = None,
+        prefixes: t.Mapping[str, t.Iterable[object]] | None = None,
+    ) -> None:
         """
         :param leases: by MAC address, as the module ``lease_info`` returns them on homes.
+        :param prefixes: of networks whose prefixes libvirt doesn't know, by network.
         """
         self._conn = conn
         self._at_home = of_homes(leases or {})
-        self._networks: dict[str, Network] = {}
+        self._told = prefixes or {}
+        self._networks: dict[str, Network | None] = {}
 
-    def _leases(self, network: str) -> dict[str, list[str]]:
-        """Addresses by MAC of a network's DHCP server, the newest lease first."""
+    def _network(self, name: str) -> Network | None:
+        if name not in self._networks:
+            try:
+                self._networks[name] = self._conn.networkLookupByName(name)
+            except libvirt.libvirtError:
+                self._networks[name] = None
+        return self._networks[name]
+
+    def leases(self, network: str) -> Leases:
+        """Addresses by MAC address of a network's DHCP server, the newest lease first."""
+        known = self._network(network)
         try:
-            if network not in self._networks:
-                self._networks[network] = self._conn.networkLookupByName(network)
-            leases = self._networks[network].DHCPLeases()
+            leases = known.DHCPLeases() if known is not None else []
         except libvirt.libvirtError:
             # Not every network has libvirt's DHCP server.
             return {}
@@ -106,6 +102,20 @@ class Finder:
         for lease in sorted(leases, key=lambda lease: lease.get("expirytime") or 0, reverse=True):
             by_mac.setdefault((lease.get("mac") or "").lower(), []).append(str(lease.get("ipaddr")))
         return {mac: usable(addresses) for mac, addresses in by_mac.items()}
+
+    def _prefixes(self, network: str, own: t.Mapping[str, t.Sequence[str]]) -> list[Prefix]:
+        """The prefixes of a network: as libvirt or the host's bridge has them, and as they were told.
+
+        :param own: the host's addresses by device.
+        """
+        found = evidence.parse_prefixes(self._told.get(network) or ())
+        known = self._network(network)
+        if known is not None:
+            with contextlib.suppress(libvirt.libvirtError):
+                definition = known.XMLDesc(0)
+                found += evidence.network_prefixes(definition)
+                found += evidence.parse_prefixes(own.get(evidence.network_bridge(definition) or "", ()))
+        return found
 
     @staticmethod
     def _interfaces(domain: Domain, source: int, mac: str) -> list[str]:
@@ -123,36 +133,45 @@ class Finder:
             return []
         return self._interfaces(domain, libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT, mac)
 
-    def _find(self, domain: Domain, tree: ET.Element, model: DomainModel, leases: t.Mapping[str, Leases]) -> Found:
-        """The addresses of one machine, from the first source that has any."""
-        mac = model["mac"]
-        if not mac:
-            return NOWHERE
-        address = mac.lower()
-        arp: int = libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP
-        sources: tuple[tuple[str, t.Callable[[], list[str]]], ...] = (
-            ("agent", lambda: self._ask_agent(domain, tree, mac)),
-            ("lease", lambda: leases.get(model["network"] or "", {}).get(address, [])),
-            ("neighbour", lambda: self._interfaces(domain, arp, mac)),
-            ("home", lambda: self._at_home.get(address, [])),
-        )
-        for source, find in sources:
-            addresses = find()
-            if addresses:
-                return Found(addresses, source)
-        return NOWHERE
+    def _said(self, domain: Domain, tree: ET.Element, mac: str, leases: Leases) -> dict[str, list[str]]:
+        """What each source says of one machine."""
+        said = {"lease": leases.get(mac, []), "home": self._at_home.get(mac, [])}
+        # Nobody needs a guest's own word where a DHCP server has given it an address.
+        if not any(said.values()) or ordered(metadata.read(tree)) is not None:
+            said["neighbour"] = self._interfaces(domain, libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP, mac)
+            said["agent"] = self._ask_agent(domain, tree, mac)
+        return said
 
     def find(self, machines: t.Sequence[tuple[Domain, ET.Element]]) -> list[Found]:
         """The addresses of each of ``machines``: pairs of a running domain and its live XML tree."""
         models = [domain_xml.read(tree) for dummy, tree in machines]
-        leases = {network: self._leases(network) for network in {model["network"] for model in models} if network}
+        macs = [(model["mac"] or "").lower() for model in models]
+        networks = {model["network"] for model in models if model["network"]}
+        own = _host_addresses()
+        prefixes = {network: self._prefixes(network, own) for network in networks}
+        leases = {network: self.leases(network) for network in networks}
+        wanted = [ordered(metadata.read(tree)) for dummy, tree in machines]
+        ours = {address.partition("/")[0] for addresses in own.values() for address in addresses}
 
         def one(position: int) -> Found:
-            return self._find(*machines[position], models[position], leases)
+            domain, tree = machines[position]
+            network, mac = models[position]["network"] or "", macs[position]
+            if not mac:
+                return evidence.NOWHERE
+            others = {address for other, held in leases.get(network, {}).items() if other != mac for address in held}
+            others.update(address for at, address in enumerate(wanted) if at != position and address)
+            return evidence.choose(
+                Evidence(
+                    said=self._said(domain, tree, mac, leases.get(network, {})),
+                    ordered=wanted[position],
+                    prefixes=[*prefixes.get(network, ()), *_ordered_prefix(tree)],
+                    taken=ours | others,
+                )
+            )
 
         with concurrent.futures.ThreadPoolExecutor(_AGENTS_AT_A_TIME) as pool:
             found = list(pool.map(one, range(len(machines))))
-        return self._ask_unseen(found, [(tree, model["mac"]) for (dummy, tree), model in zip(machines, models)])
+        return self._ask_unseen(found, [(tree, mac) for (dummy, tree), mac in zip(machines, macs)])
 
     @staticmethod
     def _ask_unseen(found: list[Found], cards: t.Sequence[tuple[ET.Element, str | None]]) -> list[Found]:
@@ -171,3 +190,19 @@ class Finder:
             Found([asked[position].address], "neighbour") if asked.get(position) in answered else each
             for position, each in enumerate(found)
         ]
+
+
+def _ordered_prefix(tree: ET.Element) -> list[Prefix]:
+    """The prefix of the static address that a machine was ordered with."""
+    values = metadata.read(tree)
+    address = values["address"] if values is not None else None
+    ip = str(address.get("ip", "")) if address else ""
+    return evidence.parse_prefixes([ip]) if "/" in ip else []
+
+
+def _host_addresses() -> dict[str, list[str]]:
+    """The host's addresses with their prefixes, by device."""
+    try:
+        return evidence.host_addresses(command(["ip", "-j", "addr", "show"], timeout=10))
+    except GridError:
+        return {}

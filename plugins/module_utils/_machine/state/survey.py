@@ -28,7 +28,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.record
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import hibernate, snapshot_files
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files.disk import read_qcow2
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import observe, usage
-from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.addresses import NOWHERE, Finder, Found
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.addresses import Finder
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.evidence import Found
 from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 
 # Seconds between two looks for machines without an address; DHCP servers don't announce their leases.
@@ -130,10 +131,16 @@ def _absent(key: str) -> Facts:
 class Survey:
     """One run of the module ``machine_info``."""
 
-    def __init__(self, hypervisor: Hypervisor, leases: t.Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        hypervisor: Hypervisor,
+        leases: t.Mapping[str, object] | None = None,
+        prefixes: t.Mapping[str, t.Iterable[object]] | None = None,
+    ) -> None:
         self.conn = hypervisor.conn
         self.events = hypervisor.events
-        self.finder = Finder(self.conn, leases)
+        self.finder = Finder(self.conn, leases, prefixes)
+        self._refused: dict[str, tuple[str, ...]] = {}
         self.found: dict[str, Facts] = {}
         self.patient: t.Container[str] | None = None
         """uuids of those whose addresses are waited for; ``None`` for all"""
@@ -170,7 +177,8 @@ class Survey:
     def _fill(self, uuids: t.Sequence[str]) -> None:
         results: list[Found] = self.finder.find([self._running[uuid] for uuid in uuids])
         for uuid, found in zip(uuids, results):
-            if found is not NOWHERE:
+            self._refused[uuid] = found.refused
+            if found.addresses:
                 self.found[uuid]["addresses"] = found.addresses
                 self.found[uuid]["address_source"] = found.source
 
@@ -257,11 +265,19 @@ class Survey:
             ordered = found.get("address")
             if ordered is not None:
                 problem += f", and it doesn't answer for {ordered['ip']}, which it was ordered with"
+        remedy = "Look at its console: virtuoso.grid.display; give it more time with wait_for_address"
+        refused = self._refused.get(str(found["uuid"]))
+        if refused:
+            problem += (
+                f". It claims {', '.join(refused[:4])} itself, which is believed only within the prefixes of its"
+                f" network {found['network']}, and not where another host or machine has it"
+            )
+            remedy = "If the network has such addresses, give its prefixes in virtuoso_network_prefixes. " + remedy
         error = GridError(
             "no_address",
             problem,
             tried="wait for its address",
-            remedy="Look at its console: virtuoso.grid.display; give it more time with wait_for_address",
+            remedy=remedy,
             network=found["network"],
             mac=found["mac"],
         )
@@ -280,10 +296,15 @@ def survey(
     window: float = 0,
     leases: t.Mapping[str, object] | None = None,
     patient: t.Container[str] | None = None,
+    prefixes: t.Mapping[str, t.Iterable[object]] | None = None,
 ) -> list[Facts]:
-    """The facts of machines on this host, as the module ``machine_info`` returns them."""
+    """The facts of machines on this host, as the module ``machine_info`` returns them.
+
+    :param wanted: uuids or names; ``None`` for all.
+    :param timeout: seconds to wait for the addresses of those in ``patient`` (uuids), or of all.
+    """
     with connect(uri, events=timeout > 0) as hypervisor:
-        work = Survey(hypervisor, leases)
+        work = Survey(hypervisor, leases, prefixes)
         work.patient = patient
         with translated("read the machines"):
             results = work.look(wanted)

@@ -172,7 +172,7 @@ def leases(conn: Connect, networks: t.Iterable[str]) -> dict[str, str]:
     finder = Finder(conn)
     found: dict[str, str] = {}
     for network in networks:
-        for mac, addresses in finder._leases(network).items():  # pylint: disable=protected-access
+        for mac, addresses in finder.leases(network).items():
             found.update(dict.fromkeys(addresses, mac))
     return found
 

@@ -149,9 +149,11 @@ def test_a_static_host_is_not_taken_over_by_a_machine_of_its_name(place, plugins
     assert variables(read(place, **{plugins_name: IN_PLACE, "hosts": hosts}), "web1")["ansible_host"] == "198.18.0.50"
 
 
-def test_a_machine_named_in_a_group_of_ones_own_is_still_reached(place):
+def test_a_static_host_without_an_address_is_not_taken_over_either(place):
+    """It is reached by its name, as the DNS has it."""
     inventory = read(place, **{"zz-grid": IN_PLACE, "hosts": "webservers: {hosts: {web1: {}}}"})
-    assert variables(inventory, "web1")["ansible_host"] == "198.18.1.5" and names(inventory, "webservers") == ["web1"]
+    assert variables(inventory, "web1") == {} and names(inventory, "webservers") == ["web1"]
+    assert names(inventory, "machines") is None
 
 
 @pytest.mark.parametrize(

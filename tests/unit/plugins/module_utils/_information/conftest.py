@@ -32,18 +32,18 @@ class Grid:
     def __init__(self, path):
         self.store = Store(str(path))
 
-    def order(self, *entries, owner="alice", images=("tiny", "debian-12"), absent=False, check=False):
+    def order(self, *entries, owner="alice", images=("tiny", "debian-12"), absent=False, check=False, inventory=()):
         """Results of the module order, and its diffs as ``self.diffs``."""
         with self.store.reading(empty_if_missing=True) if check else self.store.writing() as connection:
             results, self.diffs = orders.serve(
-                connection, entries, owner=owner, images=images, absent=absent, check=check
+                connection, entries, owner=owner, images=images, absent=absent, check=check, inventory=inventory
             )
         return results
 
-    def register(self, providers=(), machines=(), gone=(), complete=(), samples=(), check=False):
+    def register(self, providers=(), machines=(), gone=(), complete=(), samples=(), check=False, inventory=()):
         """Results of the module registration."""
         with self.store.reading(empty_if_missing=True) if check else self.store.writing() as connection:
-            registration = Registration(connection)
+            registration = Registration(connection, inventory)
             results = {
                 "providers": registration.see_hosts(providers),
                 "machines": registration.see_machines(machines),

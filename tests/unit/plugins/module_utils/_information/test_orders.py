@@ -295,3 +295,10 @@ def test_many_orders_are_one_transaction(grid):
 )
 def test_what_an_entry_is_called(entry, shown):
     assert shown_name(entry, 3) == shown
+
+
+def test_a_name_of_the_inventory_is_taken_for_new_machines(grid):
+    (failed,) = grid.order({**WEB1, "name": "db1"}, inventory=["db1"])
+    assert code(failed) == "name_taken" and "host_vars" in failed["failure"]["remedy"]
+    grid.order({**WEB1, "name": "db1"})
+    assert grid.order({**WEB1, "name": "db1", "memory": "1 GiB"}, inventory=["db1"])[0]["changed"]

@@ -339,3 +339,23 @@ def test_only_machines_can_be_forgotten(grid):
         provider = query.hosts(connection)[0]["uuid"]
     assert grid.register(gone=[provider])["gone"][0]["changed"] is False
     assert grid.counts()["host"] == 1
+
+
+@pytest.mark.parametrize(("source", "address"), [("agent", None), ("neighbour", None), ("lease", "198.18.0.21")])
+def test_a_guest_does_not_pass_for_a_host(grid, seen, source, address):
+    uuid = grid.running()
+    assert grid.provider()["actions"] == []
+    told = seen("web1", uuid, addresses=["198.18.0.21"], address_source=source)
+    with grid.store.writing() as connection:
+        connection.exec_driver_sql("UPDATE host SET facts = '{}', address = NULL WHERE name = 'web1'")
+    register_machine(grid, told)
+    assert grid.machine("web1")["address"] == address
+
+
+def test_a_machine_that_nobody_ordered_does_not_take_a_hosts_name(grid, seen):
+    grid.provider()
+    told = seen("db1", str(uuids.uuid4()))
+    assert code(grid.register(machines=[told], inventory=["db1"])["machines"][0]) == "name_taken"
+    assert grid.register(machines=[told], inventory=["web1"])["machines"][0]["actions"] == ["rebuild"]
+    # Its name is its own from now on.
+    assert grid.register(machines=[told], inventory=["db1"])["machines"][0]["actions"] == []

@@ -14,6 +14,7 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.entry 
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.core.spec import parse_order
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.files import seed
 from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state import addresses, arp
+from ansible_collections.virtuoso.grid.plugins.module_utils._machine.state.evidence import NOWHERE, Found
 
 GOOD = {"name": "web1", "owner": "alice", "image": "debian-12"}
 STATIC = {
@@ -168,6 +169,9 @@ class Quiet:
     def DHCPLeases(self):
         return []
 
+    def XMLDesc(self, dummy):
+        return "<network/>"
+
 
 @pytest.mark.parametrize("seen", [True, False])
 def test_an_ordered_address_is_the_machines_only_when_it_was_seen(monkeypatch, seen):
@@ -183,4 +187,4 @@ def test_an_ordered_address_is_the_machines_only_when_it_was_seen(monkeypatch, s
     monkeypatch.setattr(addresses.arp, "ask", ask)
     (found,) = addresses.Finder(Quiet()).find([(Quiet(), tree)])
     assert asked == [QUESTION]
-    assert found == (addresses.Found(["192.0.2.7"], "neighbour") if seen else addresses.NOWHERE)
+    assert found == (Found(["192.0.2.7"], "neighbour") if seen else NOWHERE)
