@@ -20,5 +20,6 @@ class FilterModule:
             **of_room("_play.hosts", "endpoints", "store_hosts"),
             **of_room("_play.images", "image_stores", "image_work"),
             **of_room("_play.paging", "paging_plan"),
+            **of_room("_play.ready", "awaited", "with_address"),
             **of_room("_play.rows", "step_rows"),
         }

@@ -15,7 +15,8 @@ description:
   - Its configuration is a file whose name ends with C(grid.yml) or C(grid.yaml).
   - Machines are in the group C(machines), and in groups by state, site, owner, image and tag, C(state_running),
     C(site_north), C(owner_alice), C(image_debian_12), C(tag_web). Characters that are not allowed in names of
-    groups become underscores.
+    groups become underscores. Those with an address and a Python, so that any module runs there, are in the group
+    C(ansible_ready).
   - Host variables begin with C(virtuoso_), C(virtuoso_uuid), C(virtuoso_reference), C(virtuoso_state),
     C(virtuoso_provider), C(virtuoso_site), C(virtuoso_owner), C(virtuoso_image), C(virtuoso_vcpus), C(virtuoso_memory)
     and C(virtuoso_disk) (bytes), C(virtuoso_addresses), C(virtuoso_mac), C(virtuoso_network), C(virtuoso_display),

@@ -69,5 +69,6 @@ OUTSIDE: dict[str, str] = {
     "affinity": "placement's",
     "anti_affinity": "placement's",
     "start": "how the image comes; test_paging has it",
+    "ready": "when deploy ends; test_ready has it",
 }
 """Fields that aren't to be seen inside, each with the reason."""

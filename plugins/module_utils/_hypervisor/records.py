@@ -136,6 +136,7 @@ class Wishes(Growth, total=False):
     affinity: t.List[str]
     anti_affinity: t.List[str]
     performance: Performance
+    ready: str
 
 
 class OrderedWishes(Wishes, total=False):

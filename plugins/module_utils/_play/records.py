@@ -68,6 +68,7 @@ class Spec(t.TypedDict, total=False):
 
     :ivar image: what was ordered: ``name``, ``name@version`` or a digest.
     :ivar start: ``on_demand`` where the machine pages from its image until that is there.
+    :ivar ready: when a deployment ends for it.
     """
 
     name: str
@@ -80,6 +81,8 @@ class Spec(t.TypedDict, total=False):
     goal: str
     site: str
     start: str
+    ready: str
+    users: list[dict[str, t.Any]]
 
 
 class MadeFrom(t.TypedDict):

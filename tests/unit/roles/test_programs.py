@@ -71,6 +71,7 @@ def start(program, *arguments):
 def _overlay(tmp_path_factory):
     name = "Install the program, its units, and what admits the account for its tap only"
     there = {"overlay__there": {"needs": {"penalties": True}}, "overlay__sshd_settings": {}}
+    there["overlay__resolved"] = {"addresses": {"p1": ["192.0.2.1", "2001:db8::1"]}}
     return installed("overlay", "install.yml", name, tmp_path_factory.mktemp("overlay") / "play", **there)
 
 

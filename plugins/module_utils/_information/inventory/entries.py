@@ -164,6 +164,9 @@ def machine_entry(row: MachineRow, way: HostRow | None, known_hosts: str) -> Ent
     )
     groups += [group_name(kind, value) for kind, value in named if value]
     groups += [group_name("tag", tag) for tag in tags or []]
+    if facts.get("python") and row["address"] and not row["future"]:
+        # Ansible's modules run there, and not only raw.
+        groups.append("ansible_ready")
     return {
         "name": row["name"],
         "groups": groups,

@@ -63,6 +63,7 @@ def test_a_machine_is_in_its_groups(grid):
         "image_tiny",
         "tag_a_b",
         "tag_web_server",
+        "ansible_ready",
     ]
 
 
