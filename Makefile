@@ -22,12 +22,12 @@ SCENARIOS := $(sort $(patsubst extensions/molecule/%/molecule.yml,%,$(wildcard e
 # Scenarios that leave the lab's hosts alone: make test runs them beside those that don't.
 OWN_HOSTS := order provider
 
-.PHONY: help setup lab demo picture test lint test-sanity test-unit test-integration test-molecule test-faults test-each bench \
-	package clean distclean
+.PHONY: help setup lab demo picture test lint test-sanity test-unit test-integration test-molecule test-walk test-faults test-each \
+	bench package clean distclean
 
 help:
 	@echo "make demo              the main job end to end, in a lab of its own"
-	@echo "make test              lint, test-sanity, test-unit, test-integration, test-molecule"
+	@echo "make test              lint, test-sanity, test-unit, test-integration, test-molecule, test-walk"
 	@echo "make test-faults       the long matrix of faults"
 	@echo "make test-each         long tests on both providers, which make test runs on one"
 	@echo "make bench             every benchmark beside its peers; AREA=images runs one, with CASE=slow-first the cases of it that begin so"
@@ -50,7 +50,7 @@ picture: setup
 
 test: setup
 	@python tests/lab/parts.py test-integration $(addprefix test-molecule-,$(filter-out $(OWN_HOSTS),$(SCENARIOS))) \
-		--beside lint test-sanity test-unit $(addprefix test-molecule-,$(OWN_HOSTS))
+		--beside lint test-sanity test-unit test-walk $(addprefix test-molecule-,$(OWN_HOSTS))
 
 lint: setup
 	@ruff format --check .
@@ -72,6 +72,10 @@ test-integration: lab
 
 test-molecule: $(if $(APART),setup,lab)
 	@python tests/lab/molecule.py $(SCENARIO)
+
+# the README's walk, on two bare hosts of its own
+test-walk: setup
+	@$(PYTEST) tests/walk -s $(JUNIT) $(ARGS)
 
 test-faults: lab
 	@$(PYTEST) tests/faults $(JUNIT) $(ARGS)

@@ -9,7 +9,14 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.virtuoso.grid.plugins.module_utils._play.report import join, refusal, steps_of, table
+from ansible_collections.virtuoso.grid.plugins.module_utils._play.report import (
+    join,
+    pictures,
+    refusal,
+    shown,
+    steps_of,
+    table,
+)
 from ansible_collections.virtuoso.grid.plugins.module_utils._play.rows import side_failures
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._output import output_is_text
 
@@ -38,11 +45,12 @@ class ActionModule(ActionBase):
             }
         )
         rows = join(steps_of(arguments["results"]))
-        lines = table(rows, arguments["columns"])
+        display = Display()
+        lines = table(rows, shown(rows, arguments["columns"], display.verbosity))
         if output_is_text():
-            display = Display()
-            for line in ["", *([arguments["title"]] if arguments["title"] else []), *lines]:
-                display.display(line)
+            for line in ["", arguments["title"], *lines, pictures(rows)]:
+                if line is not None:
+                    display.display(line)
         result.update(changed=False, machines=rows, table=lines, **refusal(rows, arguments["what"]))
         warnings = [*arguments["warnings"], *side_failures(_play_hosts(task_vars or {}), arguments["side_steps"])]
         if warnings:

@@ -270,6 +270,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import disk_errors
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import Result
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.address import secrets_of
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.ensure import (
     ensure_absent,
     ensure_present,
@@ -316,6 +317,13 @@ Entry = t.Mapping[str, object]
 Serve = t.Callable[[Entry, Progress], Result]
 
 
+def secrets_in(images: t.Iterable[Entry]) -> t.Set[str]:
+    """The passwords in addresses of images (pure)."""
+    sources = [entry.get("source") for entry in images]
+    urls = [source.get("url") for source in sources if isinstance(source, t.Mapping)]
+    return {secret for url in urls if isinstance(url, str) for secret in secrets_of(url)}
+
+
 def handler(module: AnsibleModule, depot: Depot, stack: contextlib.ExitStack) -> Serve:
     """The function that serves one entry in the wanted state."""
     state, check_mode = module.params["state"], module.check_mode
@@ -339,6 +347,8 @@ def handler(module: AnsibleModule, depot: Depot, stack: contextlib.ExitStack) ->
 def work(module: AnsibleModule) -> Result:
     """Serve each entry by itself."""
     params = module.params
+    # Ansible tells with -vvv what a module was given.
+    module.no_log_values.update(secrets_in(params["images"] or ()))
     depot = Depot(params["path"])
     progress = Progress(params["progress_file"], quiet=QUIET_SECONDS)
     if not module.check_mode:

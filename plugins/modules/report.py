@@ -31,7 +31,9 @@ options:
     elements: raw
     required: true
   columns:
-    description: What the table shows.
+    description:
+      - What the table shows. C(reference) and C(screenshot) are shown with C(-v) only, and some others where the table
+        would be wider than 120 columns without it; RV(machines) has all.
     type: list
     elements: str
     default: [name, reference, image, provider, state, address, console]

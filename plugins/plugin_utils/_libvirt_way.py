@@ -11,6 +11,7 @@ output to the daemon's socket. So the account that logs in has no access to libv
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import selectors
 import shlex
@@ -60,7 +61,8 @@ class Helper:
     """A process on the other host that is joined to its libvirt."""
 
     def __init__(self, there: ConnectionBase) -> None:
-        self._become = t.cast("BecomeBase | None", getattr(there, "become", None))
+        # One of its own: a plugin knows the prompt of the last command only, and tasks run there meanwhile.
+        self._become = copy.copy(t.cast("BecomeBase | None", getattr(there, "become", None)))
         line = privileged(self._become, f"echo {_READY.decode().strip()}; exec {HELPER}")
         self.process = subprocess.Popen(
             [*_ssh.command(there), line.encode()],

@@ -143,7 +143,7 @@ def forget(_args: argparse.Namespace) -> None:
 
 def host_up(args: argparse.Namespace) -> None:
     """An extra host: always a fresh one, so that what a test finds there is what the image has."""
-    host = Host(args.name, args.image, args.address, {f"{PREFIX}-{args.name}": STATE_DIR})
+    host = Host(args.name, args.image, args.address, {f"{PREFIX}-{args.name}": STATE_DIR}, account=args.account)
     if host.name in {known.name for known in HOSTS} or host.address in {known.address for known in HOSTS}:
         raise LabError(f"{host.name} {host.address} is one of the lab's own hosts: take another name and address")
     begin = time.monotonic()
@@ -182,6 +182,9 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("name")
     verb.add_argument("--image", default="bare-bookworm")
     verb.add_argument("--address", required=True)
+    verb.add_argument(
+        "--account", default="", help="who logs in with the lab's key, with sudo and a password; else root"
+    )
     verb.set_defaults(do=host_up)
     verb = verbs.add_parser("host-down", help="remove an extra host")
     verb.add_argument("name")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 import unicodedata
 
@@ -12,6 +13,12 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._units import format
 
 Row = t.Dict[str, object]
 """What the steps of a play say about one machine, or about whatever else the report is of."""
+
+WIDTH = 120
+"""Columns of a terminal that a table is to fit into."""
+
+_VERBOSE = ("reference", "screenshot")
+_DISPENSABLE = ("console", "memory", "cpu", "uuid", "digest", "reason")
 
 Step = t.Iterable[t.Mapping[str, object]]
 """The results of one step."""
@@ -153,6 +160,28 @@ def refusal(rows: t.Sequence[Row], what: str) -> Row:
 
 def _width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def shown(rows: t.Sequence[Row], columns: t.Sequence[str], verbosity: int) -> list[str]:
+    """The columns of the table that people get: with ``-v`` all, else those that fit into a terminal.
+
+    :param verbosity: how often ``-v`` was given.
+    """
+    if verbosity:
+        return list(columns)
+    kept = [column for column in columns if column not in _VERBOSE]
+    for column in _DISPENSABLE:
+        if max(map(_width, table(rows, kept))) <= WIDTH:
+            break
+        kept = [each for each in kept if each != column]
+    return kept
+
+
+def pictures(rows: t.Sequence[Row]) -> str | None:
+    """Where the screenshots are, in one line; ``None`` where there are none."""
+    paths = [str(_fields(row.get("screenshot")).get("path") or "") for row in rows]
+    places = sorted({os.path.dirname(path) for path in paths if path})
+    return f"Screenshots, named by uuid, are in {', '.join(places)}" if places else None
 
 
 def table(rows: t.Sequence[Row], columns: t.Sequence[str]) -> list[str]:

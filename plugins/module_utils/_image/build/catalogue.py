@@ -13,6 +13,8 @@ import stat
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import checksum
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.address import shown
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.recipe import Recipe, parse_recipe
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.header import FORMATS, MAX_VIRTUAL_SIZE
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.reference import recipe_digest, version_of
@@ -36,7 +38,7 @@ class FileSource(t.TypedDict):
 
 
 class UrlSource(t.TypedDict):
-    """A file from the network; ``checksum`` is ``sha256:`` and its digits."""
+    """A file from the network; ``checksum`` as :class:`checksum.Checksum` writes itself."""
 
     type: t.Literal["url"]
     url: str
@@ -167,10 +169,22 @@ def _url(given: t.Mapping[str, object]) -> UrlSource:
     _fields("url", given, ["url", "checksum"], ["format"])
     return {
         "type": "url",
-        "url": check("url", given["url"]),
-        "checksum": check("digest", given["checksum"]),
+        "url": _address(given["url"]),
+        "checksum": str(checksum.parse(given["checksum"])),
         "format": _format(given),
     }
+
+
+def _address(value: object) -> str:
+    try:
+        return check("url", value)
+    except GridError:
+        # An address that was mistyped may have a password all the same.
+        raise GridError(
+            "invalid_url",
+            f"{shown(value) if isinstance(value, str) else shorten(value)} is not a valid url",
+            remedy="Give an https:// or http:// address",
+        ) from None
 
 
 def _identity(source: Source) -> t.Mapping[str, object]:

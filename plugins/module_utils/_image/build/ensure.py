@@ -11,11 +11,13 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._diff import diff
 from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import disk_errors
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError, Result
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import checksum
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.catalogue import (
     Wanted,
     parse_entry,
     stated_size,
 )
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.download import resolved
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.raw_disk import make
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.add_layer import layer_of_raw, manifest_of
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import Depot, taken
@@ -54,7 +56,7 @@ def ensure_present(
     :param assumed: in check mode, the manifests that earlier entries of the same task would have made. The entry's own
         is added; what isn't known of it beforehand is empty or 0.
     """
-    wanted = parse_entry(entry)
+    wanted = parse_entry(_with_digits(entry))
     assumed = [] if assumed is None else assumed
     actions, manifest = _look(depot, wanted, assumed)
     before = shown(depot.manifest(wanted.name, wanted.version))
@@ -76,6 +78,22 @@ def ensure_present(
         if actions
         else None,
     }
+
+
+def _with_digits(entry: t.Mapping[str, object]) -> t.Mapping[str, object]:
+    """The entry with the digits of its checksum, where it names the publisher's list instead: they say which image it
+    is.
+
+    :raises GridError: as :func:`resolved`, and ``invalid_checksum``.
+    """
+    source = entry.get("source")
+    if not isinstance(source, t.Mapping) or source.get("type") != "url" or not source.get("checksum"):
+        return entry
+    stated = checksum.parse(source["checksum"])
+    url = source.get("url")
+    if stated.digits or not isinstance(url, str):
+        return entry
+    return {**entry, "source": {**source, "checksum": str(resolved(url, stated))}}
 
 
 def _job(wanted: Wanted) -> str:

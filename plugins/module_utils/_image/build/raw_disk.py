@@ -12,7 +12,7 @@ import typing as t
 from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import check_space
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
 from ansible_collections.virtuoso.grid.plugins.module_utils._files import remove_tree
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import bootable
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build import bootable, checksum
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.catalogue import (
     PackagesSource,
     UrlSource,
@@ -22,7 +22,8 @@ from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.catalog
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.download import fetch
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.initramfs import make_initramfs
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.tree import make_tree
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import header, qemu_img
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.unpack import unpack
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import header, kinds, qemu_img
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.store.depot import PART
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 
@@ -41,7 +42,7 @@ def make(wanted: Wanted, work: str, progress: Progress) -> str:
     if source["type"] == "blank":
         _blank(target, source["size"])
     elif source["type"] == "file":
-        import_file(source["path"], source["format"], target, progress)
+        _import(source["path"], source["format"], work, target, progress)
     elif source["type"] == "url":
         _from_url(source, work, target, progress)
     else:
@@ -63,7 +64,7 @@ def import_file(path: str, image_format: str, target: str, progress: Progress) -
     progress.stage("inspect")
     before = file_facts(path)
     head = _head(path)
-    size = header.judge(head, before.st_size, image_format)
+    size = header.judge(head, before.st_size, image_format, _tail(path))
     facts = qemu_img.info(path, image_format)
     agree(facts, image_format, size)
     if image_format == "qcow2":
@@ -86,6 +87,26 @@ def import_file(path: str, image_format: str, target: str, progress: Progress) -
 def _head(path: str) -> bytes:
     with open(path, "rb") as stream:
         return stream.read(header.HEAD_SIZE)
+
+
+def _tail(path: str) -> bytes:
+    with open(path, "rb") as stream:
+        stream.seek(max(0, os.path.getsize(path) - kinds.TAIL))
+        return stream.read(kinds.TAIL)
+
+
+def unpacked(path: str, work: str, progress: Progress) -> str:
+    """The path of an image that isn't compressed: the file itself, or what comes out of it.
+
+    :raises GridError: as :func:`unpack`, and ``image_wrong_format`` for what is compressed twice.
+    """
+    kind = kinds.recognise(_head(path), _tail(path))
+    if kind not in kinds.PACKED:
+        return path
+    target = os.path.join(work, "unpacked" + PART)
+    progress.stage("unpack")
+    unpack(path, kind, target, progress)
+    return target
 
 
 def agree(facts: t.Mapping[str, object], image_format: str, size: int) -> None:
@@ -121,9 +142,16 @@ def refuse_corrupt(found: t.Mapping[str, object]) -> None:
 
 def _from_url(source: UrlSource, work: str, target: str, progress: Progress) -> None:
     download = os.path.join(work, "download" + PART)
-    fetch(source["url"], source["checksum"], download, progress)
-    import_file(download, source["format"], target, progress)
+    fetch(source["url"], checksum.parse(source["checksum"]), download, progress)
+    _import(download, source["format"], work, target, progress)
     os.unlink(download)
+
+
+def _import(path: str, image_format: str, work: str, target: str, progress: Progress) -> None:
+    image = unpacked(path, work, progress)
+    import_file(image, image_format, target, progress)
+    if image != path:
+        os.unlink(image)
 
 
 def _from_packages(recipe: PackagesSource, digest: str, work: str, target: str, progress: Progress) -> None:

@@ -12,6 +12,7 @@ import struct
 import typing as t
 
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.store import kinds
 
 MAGIC = b"QFI\xfb"
 HEAD_SIZE = 2**20
@@ -26,17 +27,6 @@ _INCOMPATIBLE = {"dirty": 1, "corrupt": 2, "external data file": 4, "compression
 _DATA_FILE, _KNOWN = _INCOMPATIBLE["external data file"], sum(_INCOMPATIBLE.values())
 _EXTENSION_END, _EXTENSION_DATA_FILE = 0, 0x44415441
 _MAX_L1, _MAX_REFCOUNT_TABLE, _MAX_BACKING_NAME = 32 * 2**20, 8 * 2**20, 1023
-
-# The first bytes of other formats that QEMU recognises; no disk with a boot sector begins like this.
-_OTHERS = {
-    b"KDMV": "vmdk",
-    b"# Disk Descriptor": "vmdk",
-    b"conectix": "vpc",
-    b"vhdxfile": "vhdx",
-    b"QED\0": "qed",
-    b"OOOM": "cow",
-    b"LUKS\xba\xbe": "luks",
-}
 
 
 class Header(t.NamedTuple):
@@ -139,17 +129,18 @@ def _extensions(head: bytes, at: int) -> list[int]:
     return found
 
 
-def judge(head: bytes, length: int, image_format: str) -> int:
+def judge(head: bytes, length: int, image_format: str, tail: bytes = b"") -> int:
     """Decide whether an untrusted file may be used as an image of the stated format.
 
     :param head: the file's first ``HEAD_SIZE`` bytes. :param length: the whole file's length in bytes.
     :param image_format: ``qcow2`` or ``raw``, from the user.
+    :param tail: the file's last 512 bytes.
     :returns: the disk's size in bytes.
     :raises GridError: ``image_wrong_format``, ``image_has_backing_file``, ``image_has_data_file``, ``image_encrypted``,
         ``image_damaged``, ``image_too_large``, ``image_empty``.
     """
+    _refuse_disguised(kinds.recognise(head, tail), image_format)
     if image_format == "raw":
-        _refuse_disguised(head)
         size = length
     else:
         header = parse(head)
@@ -167,15 +158,17 @@ def judge(head: bytes, length: int, image_format: str) -> int:
     return size
 
 
-def _refuse_disguised(head: bytes) -> None:
-    begins = {MAGIC: "qcow2", **_OTHERS}
-    for magic, name in begins.items():
-        if head.startswith(magic):
-            raise GridError(
-                "image_wrong_format",
-                f"the file is said to be raw but begins like {name}",
-                remedy="Give format: qcow2 if it is one; convert other formats first",
-            )
+def _refuse_disguised(kind: str, image_format: str) -> None:
+    """:param kind: as :func:`kinds.recognise` has it."""
+    if kind == image_format:
+        return
+    # A disk without a boot sector may begin like anything; of a qcow2 the header says more.
+    if kind == "raw":
+        return
+    said = f"the file is said to be {image_format}, and its content is {'a web page' if kind == 'page' else kind}"
+    raise GridError(
+        "image_wrong_format", said, remedy="Give format: qcow2" if kind == "qcow2" else kinds.advice(kind), kind=kind
+    )
 
 
 def _refuse(header: Header, length: int) -> None:

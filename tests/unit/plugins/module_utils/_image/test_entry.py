@@ -89,8 +89,8 @@ def test_a_builder_that_changed_is_a_new_version(monkeypatch):
         ({"name": "x", "source": {"type": "file", "path": "x"}}, "invalid_path"),
         ({"name": "x", "source": {"type": "file", "path": "/x", "format": "vmdk"}}, "invalid_source"),
         ({"name": "x", "source": {"type": "url", "url": "https://198.18.0.1/x"}}, "invalid_source"),
-        ({"name": "x", "source": {**URL, "checksum": "md5:1234"}}, "invalid_digest"),
-        ({"name": "x", "source": {**URL, "checksum": "0a" * 32}}, "invalid_digest"),
+        ({"name": "x", "source": {**URL, "checksum": "md5:1234"}}, "invalid_checksum"),
+        ({"name": "x", "source": {**URL, "checksum": "0a" * 31}}, "invalid_checksum"),
         ({"name": "x", "source": {**URL, "url": "file:///etc/passwd"}}, "invalid_url"),
         ({"name": "x", "source": {**PACKAGES, "path": "/x"}}, "invalid_recipe"),
     ],
@@ -103,3 +103,16 @@ def test_a_missing_checksum_is_explained():
     with pytest.raises(GridError) as caught:
         catalogue.parse_source({"type": "url", "url": "https://198.18.0.1/x"})
     assert "sha256:" in caught.value.remedy
+
+
+def test_the_same_checksum_is_the_same_image_however_it_is_written():
+    digits = CHECKSUM.partition(":")[2]
+    forms = [CHECKSUM, digits, digits.upper(), f"SHA256:{digits.upper()}", f"sha-256: {digits}"]
+    read = [catalogue.parse_entry({"name": "x", "source": {**URL, "checksum": form}}) for form in forms]
+    assert len({wanted.recipe_digest for wanted in read}) == 1
+
+
+def test_a_mistyped_address_does_not_tell_its_password():
+    with pytest.raises(GridError) as caught:
+        catalogue.parse_entry({"name": "x", "source": {**URL, "url": "ftp://alice:s3cret@198.18.0.1/x"}})
+    assert caught.value.code == "invalid_url" and "s3cret" not in str(caught.value.result())

@@ -11,11 +11,13 @@ import threading
 
 import pytest
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.download import fetch
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.checksum import Checksum
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.download import fetch, resolved
 from ansible_collections.virtuoso.grid.plugins.module_utils._progress import Progress
 
 CONTENT = bytes(range(256)) * 4096
-CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
+CHECKSUM = Checksum("sha256", hashlib.sha256(CONTENT).hexdigest())
+LONGER = Checksum("sha512", hashlib.sha512(CONTENT).hexdigest())
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -30,6 +32,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.send_error(404)
         if self.path == "/500":
             return self.send_error(500)
+        if self.path.startswith("/SHA"):
+            text = f"{hashlib.sha512(CONTENT).hexdigest()} *whole\n".encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            return self.wfile.write(text)
         if self.path == "/file":
             self.send_response(302)
             self.send_header("Location", "file:///etc/passwd")
@@ -100,7 +108,7 @@ def test_a_part_that_is_longer_than_the_file(server, target):
 
 
 def test_wrong_checksum(server, target):
-    assert code_of(server + "/whole", target, "sha256:" + "0" * 64) == "checksum_mismatch"
+    assert code_of(server + "/whole", target, Checksum("sha256", "0" * 64)) == "checksum_mismatch"
     assert not target.exists()
 
 
@@ -128,3 +136,26 @@ def test_answers_that_are_no_image(server, target, path, code):
 
 def test_nobody_there(target):
     assert code_of("http://127.0.0.1:9/x", target) == "source_unreachable"
+
+
+def test_another_algorithm_and_a_publishers_list(server, target):
+    stated = resolved(server + "/whole", Checksum("sha512", address=server + "/SHA512SUMS"))
+    assert stated == LONGER
+    fetch(server + "/whole", stated, str(target), Progress(None))
+    assert target.read_bytes() == CONTENT
+    with pytest.raises(GridError) as caught:
+        resolved(server + "/other", Checksum("sha512", address=server + "/SHA512SUMS"))
+    assert caught.value.code == "checksum_missing" and "whole" in caught.value.msg
+    with pytest.raises(GridError) as caught:
+        resolved(server + "/whole", Checksum("sha512", address=server + "/404"))
+    assert caught.value.code == "source_missing"
+
+
+@pytest.mark.parametrize("path", ["/404", "/500", "/cut", "/whole"])
+def test_a_password_in_an_address_is_in_no_error(server, target, path):
+    url = server.replace("://", "://alice:s3cret@") + path + "?token=t0ken&x=1"
+    with pytest.raises(GridError) as caught:
+        fetch(url, Checksum("sha256", "0" * 64), str(target), Progress(None))
+    told = str(caught.value.result())
+    assert "s3cret" not in told and "t0ken" not in told
+    assert caught.value.msg.count("alice:***@127.0.0.1") == 1 and "token=***&x=1" in caught.value.msg

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from ansible_collections.virtuoso.grid.plugins.module_utils._play import report
 from ansible_collections.virtuoso.grid.plugins.module_utils._play.report import cell, join, refusal, steps_of, table
 
 
@@ -113,3 +114,34 @@ def test_a_host_s_steps_may_come_together():
     host = {"started": [{"name": "a", "state": "running"}], "observed": [{"name": "a", "addresses": ["1.2.3.4"]}]}
     steps = steps_of([[{"name": "a", "state": "future"}], host])
     assert steps == [[{"name": "a", "state": "future"}], host["started"], host["observed"]]
+
+
+WIDE = [
+    {
+        "name": "a" * 39,
+        "reference": "urn:uuid:0c5a9d1e-6f0f-4f0e-8f4c-2a7a9f0f3f55",
+        "provider": "p" * 30,
+        "state": "running",
+        "memory": 2**30,
+        "addresses": ["2001:db8:1234:5678:9abc:def0:1234:5678"],
+        "display": {"type": "vnc", "host": "127.0.0.1", "port": 5900},
+        "screenshot": {"path": "/home/alice/.local/share/virtuoso/screenshots/0c5a.png"},
+    }
+]
+COLUMNS = ["name", "reference", "provider", "state", "memory", "address", "console", "screenshot"]
+
+
+def test_a_table_fits_into_a_terminal_and_with_v_has_all():
+    told = report.shown(WIDE, COLUMNS, 0)
+    assert told == ["name", "provider", "state", "address"]
+    assert max(map(len, report.table(WIDE, told))) <= 120
+    assert report.shown(WIDE, COLUMNS, 1) == COLUMNS
+    short = [{**WIDE[0], "name": "web1", "provider": "p1"}]
+    assert report.shown(short, COLUMNS, 0) == ["name", "provider", "state", "memory", "address", "console"]
+
+
+def test_where_the_screenshots_are_is_told_once():
+    assert report.pictures(WIDE * 2) == (
+        "Screenshots, named by uuid, are in /home/alice/.local/share/virtuoso/screenshots"
+    )
+    assert report.pictures([{"name": "web1"}]) is None
