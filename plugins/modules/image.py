@@ -46,7 +46,8 @@ options:
         C(digest) is an image that must be there already.
       - C(blank) is an empty disk of C(size).
       - C(file) is the image file C(path) on the host, in C(format) V(qcow2) (the default) or V(raw).
-      - C(url) is a download of C(url) with the mandatory C(checksum) V(sha256:...), in C(format).
+      - C(url) is a download of C(url) with the mandatory C(checksum), V(sha256:...) or V(sha512:...), or with the
+        address of a list in place of the digits. Its content is in C(format) once it is unpacked.
       - C(packages) is a recipe for a bootable disk with C(suite), C(size), C(packages), and optionally C(variant),
         C(mirrors), C(components), C(keep), C(files), C(commands), C(initramfs), C(modules) and C(cmdline). The file
         C(docs/images.md) of the collection describes it.
