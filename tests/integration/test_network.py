@@ -1,7 +1,7 @@
 # Copyright: virtuoso.grid contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A provider's network whose settings change: what libvirt can do at once it does, and nothing cuts machines off unasked."""
+"""A provider's network whose settings change: at once where libvirt can, and nothing cuts machines off unasked."""
 
 from __future__ import annotations
 

@@ -225,6 +225,15 @@ def test_hosts_that_do_not_reach_each_other_are_joined_by_the_controller(target,
     )
 
 
+def test_many_who_connect_and_say_nothing_do_not_end_the_service(target, images):
+    """systemd ends a socket unit for good that is triggered 200 times in two seconds, unless told otherwise."""
+    knock = "import socket\nfor n in range(400): socket.create_connection(('home1', 10808), 5).close()"
+    on_host(target.host, f'python3 -c "{knock}"')
+    assert on_host(SERVER, "systemctl is-active virtuoso-images.socket").strip() == "active"
+    came = target.one(images["1"])
+    assert came["route"] == "direct"
+
+
 def test_a_host_that_is_not_in_the_inventory_has_no_way_round(target, images):
     with refused(target.host, ADDRESSES[SERVER]):
         where = {"name": "nobody", "host": ADDRESSES[SERVER]}

@@ -55,8 +55,6 @@ class Needs(Placeable):
     """What the orders of a run need before they have a place: images, as entries of the module ``image``, too."""
 
     images: list[WantedImage]
-    stored: list[WantedImage]
-    """the same without what to make them from"""
 
 
 class Settling(t.TypedDict):
@@ -167,15 +165,14 @@ def order_needs(
 
     :param images: results of the module ``image`` for the ``images`` that this function returned.
     """
-    wanted = wanted_images(orders, catalogue)
-    stored = [t.cast(WantedImage, {key: value for key, value in entry.items() if key != "source"}) for entry in wanted]
-    return {"images": wanted, "stored": stored, **placement_entries(orders, images)}
+    return {"images": wanted_images(orders, catalogue), **placement_entries(orders, images)}
 
 
 def images_found(looks: t.Mapping[str, Result], asked: Result, server: str) -> list[Image]:
     """Images that providers have, where the image server can't be asked: one result for each that was asked for.
 
-    :param looks: by provider, what the module ``image`` returned there for the ``stored`` of :func:`order_needs`.
+    :param looks: by provider, what the module ``image`` returned there in check mode for the ``images`` of
+        :func:`order_needs`: what it would have to make is not there.
     :param asked: what asking the server returned.
     """
     lists = [look["images"] for look in looks.values() if look.get("images")]
@@ -190,7 +187,10 @@ def images_found(looks: t.Mapping[str, Result], asked: Result, server: str) -> l
         "msg": f"no provider of this run has its image, and the image server {server} can't be asked: {said}",
         "failure": {**failure, **(asked.get("failure") or {})},
     }
-    return [next((image for image in found if not image.get("failed")), missing) for found in zip(*lists)]
+    return [
+        next((image for image in found if not (image.get("failed") or image.get("changed"))), missing)
+        for found in zip(*lists)
+    ]
 
 
 def provider_share(
