@@ -66,7 +66,8 @@ def _run_arguments(host: Host) -> list[str]:
     for other in HOSTS:
         if other.name != host.name:
             argv += ["--add-host", f"{other.name}:{other.address}"]
-            argv += ["--add-host", f"{other.alias}:{other.address}"] if other.alias else []
+        # As a DNS has it, for the host itself too
+        argv += ["--add-host", f"{other.alias}:{other.address}"] if other.alias else []
     for source, target in host.volumes.items():
         argv += ["--volume", f"{source}:{target}"]
     return argv

@@ -135,7 +135,9 @@ def decide(
     steps = []
     differs = _differing(wanted, active) if active is not None else set()
     only_range = bool(differs) and differs <= set(LIVE)
-    if defined is None or (_differing(wanted, defined) and not only_range):
+    waits = set() if defined is None else _differing(wanted, defined)
+    # A range is changed in both at once, unless another change waits in the definition.
+    if defined is None or (waits and not (only_range and waits <= set(LIVE))):
         steps.append("define")
     if active is None:
         steps.append("start")
@@ -218,17 +220,30 @@ def _do(conn: Connect, network: Network | None, wanted: Wanted, plan: Plan, gues
         network = conn.networkDefineXML(_same(text(wanted), network))
     assert network is not None
     if "range" in plan.steps:
-        _move_range(network, wanted)
+        _move_range(network, wanted, "define" not in plan.steps)
     if "restart" in plan.steps:
         network.destroy()
     if "start" in plan.steps or "restart" in plan.steps:
-        network.create()
+        _create(network)
     if "restart" in plan.steps:
         for guest in guests:
             # Their cards hung on the bridge that is gone.
             command(["ip", "link", "set", "dev", guest.device, "master", wanted["bridge"]], timeout=10)
     if "autostart" in plan.steps:
         network.setAutostart(True)
+
+
+def _create(network: Network) -> None:
+    try:
+        network.create()
+    except libvirt.libvirtError as exc:
+        # libvirt starts no network whose bridge or addresses another one has.
+        raise GridError(
+            "invalid_network",
+            f"libvirt can't start the network {network.name()}: {str(exc).strip()}",
+            remedy="Where another network has the bridge or the addresses, perhaps an older one of this host (virsh"
+            " net-list --all), remove that or give virtuoso_provider_network others; then run again",
+        ) from exc
 
 
 def _same(definition: str, network: Network | None) -> str:
@@ -239,9 +254,11 @@ def _same(definition: str, network: Network | None) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
-def _move_range(network: Network, wanted: Wanted) -> None:
-    """Give DHCP another range, now and for the next start. Leases that were given stay."""
-    flags = libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG | libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE
+def _move_range(network: Network, wanted: Wanted, for_good: bool) -> None:
+    """Give DHCP another range, now and where it is ``for_good`` for the next start. Leases that were given stay."""
+    flags = libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE
+    if for_good:
+        flags |= libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG
     section = libvirt.VIR_NETWORK_SECTION_IP_DHCP_RANGE
     for old in ET.fromstring(network.XMLDesc(0)).findall("ip/dhcp/range"):
         network.update(

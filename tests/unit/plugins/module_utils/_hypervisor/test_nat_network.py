@@ -67,6 +67,12 @@ def test_another_change_waits_where_it_would_cut_machines_off(change):
     assert plan(guests=2, defined=later, restart=True, **change) == (["restart"], False)
 
 
+def test_a_new_range_does_not_leave_an_older_change_waiting():
+    waiting = net.read(net.text(net.checked({**WANTED, **OTHER})))
+    assert plan(guests=2, defined=waiting, **RANGE) == (["define", "range"], False)
+    assert plan(guests=2, defined=waiting) == (["define"], False)
+
+
 def test_a_network_of_another_kind_becomes_ours():
     assert plan(net.read(ROUTED), net.read(ROUTED)) == (["define", "restart"], False)
 
