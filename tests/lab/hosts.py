@@ -122,7 +122,7 @@ def wait_for_ssh(hosts: list[Host]) -> None:
     deadline = time.monotonic() + SSH_DEADLINE
     for host in hosts:
         # One that was just made listens where all images do.
-        while not any(answers(host.address, port) for port in {host.port, 22}):
+        while not any(answers(host.address, port) for port in (host.port, 22)):
             if time.monotonic() > deadline:
                 log = podman("exec", host.container, "journalctl", "-b", "-n", "20", "--no-pager", check=False)
                 raise LabError(

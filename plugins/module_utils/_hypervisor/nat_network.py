@@ -218,7 +218,8 @@ def _do(conn: Connect, network: Network | None, wanted: Wanted, plan: Plan, gues
     if "define" in plan.steps:
         # The same network: a definition without the uuid would be another of the same name.
         network = conn.networkDefineXML(_same(text(wanted), network))
-    assert network is not None
+    if network is None:
+        return
     if "range" in plan.steps:
         _move_range(network, wanted, "define" not in plan.steps)
     if "restart" in plan.steps:

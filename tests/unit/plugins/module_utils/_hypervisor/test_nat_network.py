@@ -29,8 +29,10 @@ ROUTED = DEFINED.replace("mode='nat'", "mode='route'")
 NOW = net.read(DEFINED)
 
 
-def plan(now=NOW, defined=NOW, autostart=True, guests=0, restart=False, **change):
-    return net.decide(net.checked({**WANTED, **change}), defined, now, autostart, guests, restart)
+def plan(*states, defined=None, autostart=True, guests=0, restart=False, **change):
+    """:param states: the network as it is now, and as it is defined, where these are not as wanted first."""
+    now, known = states or (NOW, defined or NOW)
+    return net.decide(net.checked({**WANTED, **change}), known, now, autostart, guests, restart)
 
 
 @pytest.mark.parametrize("definition", [DEFINED, NETMASK])
@@ -44,7 +46,7 @@ def test_what_is_written_is_read_again():
 
 def test_a_host_that_has_none():
     assert plan(None, None, autostart=False) == (["define", "start", "autostart"], False)
-    assert plan(None, autostart=False) == (["start", "autostart"], False)
+    assert plan(None, NOW, autostart=False) == (["start", "autostart"], False)
 
 
 RANGE = {"dhcp_start": "192.168.140.100", "dhcp_end": "192.168.140.200"}

@@ -13,8 +13,9 @@ LAN = evidence.parse_prefixes(["192.0.2.0/24", "2001:db8::/64"])
 GATEWAY, HOST, NEIGHBOUR = "192.0.2.1", "203.0.113.21", "192.0.2.9"
 
 
-def choose(ordered=None, prefixes=LAN, **said):
-    return evidence.choose(Evidence(said, ordered, prefixes, {GATEWAY, HOST, NEIGHBOUR}))
+def choose(ordered=None, prefixes=None, **said):
+    known = LAN if prefixes is None else prefixes
+    return evidence.choose(Evidence(said, ordered, known, {GATEWAY, HOST, NEIGHBOUR}))
 
 
 @pytest.mark.parametrize(
