@@ -36,15 +36,13 @@ def machines() -> list[dict[str, t.Any]]:
 
 
 def table(rows: list[dict[str, t.Any]]) -> list[str]:
-    """The same columns as the report, less the path of the screenshot."""
-    cells = [("NAME", "REFERENCE", "IMAGE", "PROVIDER", "STATE", "ADDRESS", "CONSOLE")]
+    """The same columns as the report."""
+    cells = [("NAME", "IMAGE", "PROVIDER", "STATE", "ADDRESS", "CONSOLE")]
     for row in rows:
         display = row["display"] or {}
         console = f"{display.get('type')} {display.get('host')}:{display.get('port')}"
         image = (row["image"] or {}).get("name", "-")
-        cells.append(
-            (row["name"], row["reference"], image, row["provider"], row["state"], row["address"] or "-", console)
-        )
+        cells.append((row["name"], image, row["provider"], row["state"], row["address"] or "-", console))
     widths = [max(len(line[index]) for line in cells) for index in range(len(cells[0]))]
     return ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in cells]
 
