@@ -16,6 +16,7 @@ class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Name to function."""
         return {
+            **of_room("_play.cards", "public_key"),
             **of_room("_play.deployment", "images_found", "order_needs", "provider_share", "settling"),
             **of_room("_play.hosts", "endpoints", "store_hosts"),
             **of_room("_play.images", "image_stores", "image_work"),

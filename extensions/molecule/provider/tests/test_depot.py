@@ -52,7 +52,7 @@ def layer(host, peer):
         ("/var/lib/virtuoso/images/layers", "root", "virtuoso", 0o2750),
         ("/var/lib/virtuoso/images/manifests", "root", "virtuoso", 0o2750),
         ("/var/lib/virtuoso/machines", "root", "virtuoso", 0o711),
-        ("/var/lib/virtuoso-transfer/.ssh", "virtuoso", "virtuoso", 0o700),
+        ("/var/lib/virtuoso-transfer/.ssh", "root", "virtuoso", 0o750),
         ("/etc/virtuoso", "root", "root", 0o755),
     ],
 )
