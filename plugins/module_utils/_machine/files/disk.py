@@ -324,7 +324,11 @@ class Locks:
 
     def __init__(self, depot: Depot) -> None:
         depot.prepare()
-        self._file = open(os.path.join(depot.machines, ".lock"), "ab")  # pylint: disable=consider-using-with
+        path = os.path.join(depot.machines, ".lock")
+        # Who may read a file may lock it: with shared locks nobody else would ever get it.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        os.fchmod(descriptor, 0o600)
+        self._file = os.fdopen(descriptor, "r+b")
 
     def close(self) -> None:
         """Release all locks."""

@@ -222,3 +222,13 @@ def test_a_disk_that_qemu_img_finds_full_is_told_as_full(depot, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         disk.create(depot, UUID, lambda path: disk.Overlays().write(path, "/layer", MIB), b"seed")
     assert not os.path.exists(depot.machine(UUID)) and os.listdir(depot.staging) == []
+
+
+def test_nobody_but_root_can_hold_the_locks(depot):
+    depot.prepare()
+    path = pathlib.Path(depot.machines) / ".lock"
+    # An earlier release made it readable.
+    path.touch(0o644)
+    path.chmod(0o644)
+    disk.Locks(depot).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
