@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import threading
 import time
 import typing as t
 
@@ -15,8 +14,9 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.connection import ConnectionBase
 from ansible.utils.display import Display
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import GridError
-from ansible_collections.virtuoso.grid.plugins.module_utils._play.ready import Attempt, Awaited, Judge, as_results
+from ansible_collections.virtuoso.grid.plugins.module_utils._play.ready import Attempt, Awaited, Judge
 from ansible_collections.virtuoso.grid.plugins.module_utils._play.records import Row
+from ansible_collections.virtuoso.grid.plugins.module_utils._wait import Pending, wait_for
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._output import output_is_text
 from ansible_collections.virtuoso.grid.plugins.plugin_utils._ssh import Variables, connection_to
 
@@ -44,15 +44,14 @@ class ActionModule(ActionBase):
         )
         machines: list[Awaited] = arguments["machines"]
         if self._task.check_mode or not machines:
-            result.update(as_results([]))
+            result.update(changed=False, machines=[])
             return result
-        end = time.monotonic() + arguments["timeout"]
         # Connections are made here: variables are worked out in one thread.
         ways = [self._way(machine["name"], task_vars or {}) for machine in machines]
         with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-            waits = [pool.submit(self._wait, *pair, arguments["timeout"], end) for pair in zip(machines, ways)]
+            waits = [pool.submit(_wait, *pair, arguments["timeout"]) for pair in zip(machines, ways)]
             rows = [wait.result() for wait in waits]
-        result.update(as_results(rows))
+        result.update(changed=False, machines=rows)
         return result
 
     def _way(self, name: str, variables: Variables) -> ConnectionBase | GridError:
@@ -61,21 +60,37 @@ class ActionModule(ActionBase):
         except GridError as exc:
             return exc
 
-    def _wait(self, machine: Awaited, way: ConnectionBase | GridError, seconds: float, end: float) -> Row:
-        login = (
-            "nobody" if isinstance(way, GridError) else str(way.get_option("remote_user") or "the user of ssh's own")
-        )
-        judge = Judge(machine, login)
-        shown, pause = time.monotonic(), threading.Event()
-        while time.monotonic() < end:
-            row = judge.see(_attempt(way, judge.command()), time.monotonic())
-            if row is not None:
-                return row
-            if time.monotonic() - shown >= _LINES:
-                shown = time.monotonic()
-                if output_is_text():
-                    Display().display(f"{machine['name']}: {end - shown:.0f} s left to be ready: {judge.last}")
-            pause.wait(_PAUSE)
+
+class _Lines:
+    """Says now and then that a machine is waited for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._begin = self._last = time.monotonic()
+
+    def say(self, why: str) -> None:
+        """:param why: what keeps it from being ready."""
+        now = time.monotonic()
+        if now - self._last >= _LINES and output_is_text():
+            self._last = now
+            Display().display(f"{self._name}: not ready after {now - self._begin:.0f} s: {why}")
+
+
+def _wait(machine: Awaited, way: ConnectionBase | GridError, seconds: float) -> Row:
+    """The machine's row, once it is ready or the time is over."""
+    login = "nobody" if isinstance(way, GridError) else str(way.get_option("remote_user") or "ssh's own user")
+    judge, lines = Judge(machine, login), _Lines(machine["name"])
+
+    def probe() -> Row:
+        row = judge.see(_attempt(way, judge.command()), time.monotonic())
+        if row is None:
+            lines.say(judge.last)
+            raise Pending(judge.last)
+        return row
+
+    try:
+        return wait_for(probe, seconds, what=f"machine {machine['name']}", interval=_PAUSE)
+    except GridError:
         return judge.late(seconds)
 
 

@@ -271,7 +271,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virtuoso.grid.plugins.module_utils._argspec import DEPOT, HYPERVISOR, merge
 from ansible_collections.virtuoso.grid.plugins.module_utils._disk_space import disk_errors
 from ansible_collections.virtuoso.grid.plugins.module_utils._errors import Result
-from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.address import secrets_of
+from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.address import secrets_in
 from ansible_collections.virtuoso.grid.plugins.module_utils._image.build.ensure import (
     ensure_absent,
     ensure_present,
@@ -316,13 +316,6 @@ ARGUMENTS = merge(
 Entry = t.Mapping[str, object]
 """An item of O(images), not checked yet."""
 Serve = t.Callable[[Entry, Progress], Result]
-
-
-def secrets_in(images: t.Iterable[Entry]) -> t.Set[str]:
-    """The passwords in addresses of images (pure)."""
-    sources = [entry.get("source") for entry in images]
-    urls = [source.get("url") for source in sources if isinstance(source, t.Mapping)]
-    return {secret for url in urls if isinstance(url, str) for secret in secrets_of(url)}
 
 
 def handler(module: AnsibleModule, depot: Depot, stack: contextlib.ExitStack) -> Serve:

@@ -122,14 +122,18 @@ def wait_for_ssh(hosts: list[Host]) -> None:
     deadline = time.monotonic() + SSH_DEADLINE
     for host in hosts:
         # One that was just made listens where all images do.
-        while not any(answers(host.address, port) for port in (host.port, 22)):
-            if time.monotonic() > deadline:
-                log = podman("exec", host.container, "journalctl", "-b", "-n", "20", "--no-pager", check=False)
-                raise LabError(
-                    f"{host.name} ({host.address}) gave no SSH greeting in {SSH_DEADLINE} s; "
-                    f"its journal ends with:\n{log.stdout or log.stderr}"
-                )
-            time.sleep(0.1)
+        _wait_for_greeting(host, (host.port, 22), deadline)
+
+
+def _wait_for_greeting(host: Host, ports: tuple[int, ...], deadline: float) -> None:
+    while not any(answers(host.address, port) for port in ports):
+        if time.monotonic() > deadline:
+            log = podman("exec", host.container, "journalctl", "-b", "-n", "20", "--no-pager", check=False)
+            raise LabError(
+                f"{host.name} ({host.address}) gave no SSH greeting on port {ports[0]} in {SSH_DEADLINE} s; "
+                f"its journal ends with:\n{log.stdout or log.stderr}"
+            )
+        time.sleep(0.1)
 
 
 def start(host: Host) -> None:
@@ -195,11 +199,7 @@ def admit(host: Host) -> None:
     lines = KNOWN_HOSTS.read_text(encoding="utf-8").splitlines() if KNOWN_HOSTS.exists() else []
     kept = [line for line in lines if not names & set(line.split(" ")[0].split(","))]
     _write_known([*kept, f"{host.address},{host.name} {kind} {key}"])
-    deadline = time.monotonic() + SSH_DEADLINE
-    while not answers(host.address, host.port):
-        if time.monotonic() > deadline:
-            raise LabError(f"{host.name} ({host.address}) gives no SSH greeting on port {host.port}")
-        time.sleep(0.1)
+    _wait_for_greeting(host, (host.port,), time.monotonic() + SSH_DEADLINE)
 
 
 def write_ssh_configs() -> None:

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import typing as t
 from pathlib import Path
 
@@ -167,7 +166,3 @@ def test_and_thrown_away(walker: Walker):
     walker.run(LATER[-1])
     assert "web1" not in walker.run("ansible -i grid machines --list-hosts")
     walker.run("ansible-playbook -i grid virtuoso.grid.retire -e machines=all")
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__, "-s"]))

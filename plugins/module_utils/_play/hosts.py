@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import typing as t
 
@@ -88,8 +89,8 @@ def portable(arguments: str, directory: str) -> str:
 
 def _setting(text: str) -> tuple[str, str]:
     """The name and the value of a setting: ``Name=value`` or ``Name value``, as ssh_config(5) has them."""
-    name, dummy, value = text.replace("=", " ", 1).strip().partition(" ") if "=" in text else text.partition(" ")
-    return name, value.strip()
+    name, *value = re.split(r"\s*=\s*|\s+", text.strip(), maxsplit=1)
+    return name, "".join(value)
 
 
 def _absolute(option: str, value: str, directory: str) -> str:

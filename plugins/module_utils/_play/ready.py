@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.virtuoso.grid.plugins.module_utils._play.records import Order, Result, Row
+from ansible_collections.virtuoso.grid.plugins.module_utils._play.records import Order, Row
 
 LOGIN = ("ssh", "cloud_init")
 """Wishes that are met by logging in."""
@@ -152,8 +152,3 @@ class Judge:
                 },
             },
         )
-
-
-def as_results(rows: t.Sequence[Row]) -> Result:
-    """The rows as a module's result."""
-    return {"changed": False, "machines": list(rows)}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import typing as t
 import urllib.parse
 
 _HIDDEN = "***"
@@ -63,3 +64,10 @@ def censored(text: str, url: str) -> str:
     for secret in secrets_of(url):
         text = text.replace(secret, _HIDDEN)
     return text
+
+
+def secrets_in(images: t.Iterable[t.Mapping[str, object]]) -> set[str]:
+    """The secrets of all addresses in entries of the module ``image``, which are not checked yet."""
+    sources = [entry.get("source") for entry in images]
+    urls = [source.get("url") for source in sources if isinstance(source, t.Mapping)]
+    return {secret for url in urls if isinstance(url, str) for secret in secrets_of(url)}

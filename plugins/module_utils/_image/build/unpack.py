@@ -53,7 +53,11 @@ def _damaged(kind: str, why: str) -> GridError:
 
 
 def _copy(stream: t.IO[bytes], out: t.IO[bytes], target: str, progress: Progress) -> None:
-    done = written = since = 0
+    def room() -> None:
+        check_space(os.path.dirname(target), _RESERVE, "the unpacked image")
+
+    room()
+    done = since = 0
     while block := stream.read(_BLOCK):
         done += len(block)
         if done > MOST:
@@ -66,11 +70,10 @@ def _copy(stream: t.IO[bytes], out: t.IO[bytes], target: str, progress: Progress
             out.seek(len(block), os.SEEK_CUR)
         else:
             out.write(block)
-            written += len(block)
             since += len(block)
-        if since >= _EVERY or not written:
+        if since >= _EVERY:
             since = 0
-            check_space(os.path.dirname(target), _RESERVE, "the unpacked image")
+            room()
         progress.bytes("unpack", done, None)
     # A hole at the end
     out.truncate(done)

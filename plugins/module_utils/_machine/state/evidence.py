@@ -85,7 +85,6 @@ def _special(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 def choose(evidence: Evidence) -> Found:
     """The addresses to report, from the first source that has any."""
-    own_word = [address for source in OWN_WORD for address in evidence.said.get(source, ())]
     for source in OWN_WORD:
         if evidence.ordered is not None and evidence.ordered in evidence.said.get(source, ()):
             return Found([evidence.ordered], source)
@@ -96,7 +95,7 @@ def choose(evidence: Evidence) -> Found:
         if believed:
             return Found(believed, source)
         refused += said
-    return Found([], None, tuple(dict.fromkeys(refused))) if own_word else NOWHERE
+    return Found([], None, tuple(dict.fromkeys(refused)))
 
 
 def _is_of(address: str, evidence: Evidence) -> bool:
